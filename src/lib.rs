@@ -1,0 +1,12 @@
+//! Keyway, a shard-aware PostgreSQL routing proxy.
+//!
+//! ```text
+//! client bytes -> net -> wire -> proto -> sql::scan -> route::PlanCache -> route::decide -> pool -> backend
+//! client bytes <- client::relay (one shard) / client::scatter (many shards) <- proto::pipeline <- backend
+//! ```
+//!
+//! Modules stand in layer order: each imports only from those above it in this list, which
+//! `tests/tidy.rs` checks. `ARCHITECTURE.md` has the table with what each layer may do.
+
+pub mod base;
+pub mod route;

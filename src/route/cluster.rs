@@ -1,0 +1,175 @@
+//! The state of a database's servers as routing sees it: an immutable snapshot that `topology`
+//! fills and swaps. Nothing here asks a server or a clock.
+
+use std::time::{Duration, Instant};
+
+use crate::base::{Lsn, Role, ServerId, ShardId};
+
+/// Every shard of one database, in the order of the config: `shards[i]` is `ShardId(i)`.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    pub shards: Vec<Shard>,
+}
+
+/// The servers of one shard, in the order of the config.
+#[derive(Clone, Debug, Default)]
+pub struct Shard {
+    pub name: String,
+    pub servers: Vec<Server>,
+}
+
+/// What the last probes said of one server. `None` is "not known", which is unfit for
+/// anything (DESIGN invariant 6).
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub id: ServerId,
+    /// `host:port` of the config.
+    pub address: String,
+    /// The role that Keyway grants it. Of two servers that claim to be primary, `topology` grants
+    /// it to the one on the higher timeline and leaves the other `None`: fenced.
+    pub role: Option<Role>,
+    pub timeline: Option<u32>,
+    /// Write position of a primary, replay position of a replica.
+    pub position: Option<Lsn>,
+    /// The start of the newest primary sample whose position this replica has replayed: all that
+    /// was committed before this instant can be read here. Lag is now minus this (DESIGN D5), so
+    /// it grows by itself when probes stop, when replay is paused and when the link is dead.
+    /// Always `None` for a primary, which is fresh by definition.
+    pub fresh_as_of: Option<Instant>,
+    /// Bytes of log that the replica has not replayed, at the last pair of samples.
+    pub lag_bytes: Option<u64>,
+    /// Why the server is not in use, for people: `connect: connection refused`.
+    pub problem: Option<String>,
+}
+
+impl Server {
+    pub fn unknown(id: ServerId, address: String) -> Server {
+        Server {
+            id,
+            address,
+            role: None,
+            timeline: None,
+            position: None,
+            fresh_as_of: None,
+            lag_bytes: None,
+            problem: None,
+        }
+    }
+
+    /// How far behind the primary this replica may be at `now`; `None` is unknown.
+    pub fn lag(&self, now: Instant) -> Option<Duration> {
+        self.fresh_as_of.map(|it| now.saturating_duration_since(it))
+    }
+
+    fn may_serve(&self, freshness: Freshness, now: Instant) -> bool {
+        self.role == Some(Role::Replica)
+            && self.lag(now).is_some_and(|it| it <= freshness.max_lag)
+            && freshness.floor.is_none_or(|floor| self.fresh_as_of >= Some(floor))
+    }
+}
+
+/// How fresh a replica must be for one read.
+#[derive(Clone, Copy, Debug)]
+pub struct Freshness {
+    pub max_lag: Duration,
+    /// The reply to this session's last write on the shard: a replica must have replayed it.
+    pub floor: Option<Instant>,
+}
+
+/// A bit set over the servers of one shard, for those that a retry must not ask again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Excluded(u64);
+
+impl Excluded {
+    /// More servers than bits share the last bit: at worst a retry gives up one server early.
+    pub fn add(&mut self, server: ServerId) {
+        self.0 |= 1 << server.index.min(63);
+    }
+
+    pub fn has(self, server: ServerId) -> bool {
+        self.0 & (1 << server.index.min(63)) != 0
+    }
+}
+
+impl Cluster {
+    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
+        self.shards.get(usize::from(id.0))
+    }
+
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        self.shard(id.shard)?.servers.get(usize::from(id.index))
+    }
+}
+
+impl Shard {
+    pub fn primary(&self) -> Option<&Server> {
+        self.servers.iter().find(|it| it.role == Some(Role::Primary))
+    }
+
+    /// A replica that may serve the read, chosen by `entropy` among those that may; no clock and
+    /// no randomness of its own.
+    pub fn replica(
+        &self,
+        freshness: Freshness,
+        excluded: Excluded,
+        entropy: u64,
+        now: Instant,
+    ) -> Option<&Server> {
+        let fit = || self.servers.iter().filter(|it| it.may_serve(freshness, now) && !excluded.has(it.id));
+        match fit().count() as u64 {
+            0 => None,
+            count => fit().nth((entropy % count) as usize),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(index: u16, role: Option<Role>, fresh_as_of: Option<Instant>) -> Server {
+        let id = ServerId { shard: ShardId(0), index };
+        Server { role, fresh_as_of, ..Server::unknown(id, format!("db{index}:5432")) }
+    }
+
+    fn pick(shard: &Shard, floor: Option<Instant>, excluded: Excluded, now: Instant) -> Option<u16> {
+        let freshness = Freshness { max_lag: Duration::from_secs(1), floor };
+        shard.replica(freshness, excluded, 0, now).map(|it| it.id.index)
+    }
+
+    #[test]
+    fn unknown_lag_is_unfit_and_lag_grows_without_samples() {
+        let start = Instant::now();
+        let replica = Some(Role::Replica);
+        let servers = vec![server(0, Some(Role::Primary), None), server(1, replica, None)];
+        let mut shard = Shard { name: "s1".into(), servers };
+        assert_eq!(pick(&shard, None, Excluded::default(), start), None);
+        shard.servers[1].fresh_as_of = Some(start);
+        assert_eq!(pick(&shard, None, Excluded::default(), start), Some(1));
+        let later = start + Duration::from_millis(1_001);
+        assert_eq!(pick(&shard, None, Excluded::default(), later), None);
+    }
+
+    #[test]
+    fn a_replica_must_have_replayed_the_sessions_last_write() {
+        let start = Instant::now();
+        let wrote = start + Duration::from_millis(10);
+        let mut shard =
+            Shard { name: "s1".into(), servers: vec![server(0, Some(Role::Replica), Some(start))] };
+        assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), None);
+        shard.servers[0].fresh_as_of = Some(wrote);
+        assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), Some(0));
+    }
+
+    #[test]
+    fn an_excluded_server_is_not_asked_again() {
+        let now = Instant::now();
+        let replica = |index| server(index, Some(Role::Replica), Some(now));
+        let shard = Shard { name: "s1".into(), servers: vec![replica(0), replica(1)] };
+        let mut excluded = Excluded::default();
+        excluded.add(shard.servers[0].id);
+        assert_eq!(pick(&shard, None, excluded, now), Some(1));
+        excluded.add(shard.servers[1].id);
+        assert_eq!(pick(&shard, None, excluded, now), None);
+    }
+}
