@@ -1,0 +1,281 @@
+//! What a text reads, writes, calls and asks: the words between PostgreSQL's tree and `route::compile`.
+//! Names are as PostgreSQL folds them; nothing here knows a map or a shard.
+
+use std::ops::Range;
+
+/// The statements of one text, in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub statements: Vec<Statement>,
+}
+
+/// One statement: a query if `utility` is `None`, else what the utility is, with the query inside it.
+#[derive(Clone, Debug, Default)]
+pub struct Statement {
+    pub utility: Option<Utility>,
+    /// `Some(true)` is EXPLAIN ANALYZE, which runs the statement.
+    pub explain: Option<bool>,
+    /// Each SELECT, VALUES, INSERT, UPDATE, DELETE or MERGE in it; the outermost one is the first.
+    pub levels: Vec<Level>,
+    pub calls: Vec<Call>,
+    /// CURRENT_TIMESTAMP, CURRENT_USER and their like.
+    pub asks_session_value: bool,
+    /// Something in it that this module does not know, so that nothing may be concluded.
+    pub unknown: Option<&'static str>,
+}
+
+/// Statements that are not queries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Utility {
+    Begin { read_only: bool },
+    Commit { chain: bool },
+    Rollback { chain: bool },
+    Savepoint,
+    RollbackTo,
+    Release,
+    /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    TwoPhase,
+    Set(SetStatement),
+    /// SET TRANSACTION SNAPSHOT: names a snapshot of one server.
+    SetSnapshot,
+    Show(String),
+    /// `server_file` is COPY from or to a file or program of the server.
+    CopyIn { server_file: bool },
+    CopyOut { server_file: bool },
+    Ddl,
+    /// CREATE TABLE AS, SELECT INTO, CREATE MATERIALIZED VIEW: DDL that holds the rows of its query.
+    CreateAs,
+    /// Leaves something in the session; the text is the reason's label.
+    Session(&'static str),
+    /// Gives session state back and changes nothing where there is none: UNLISTEN, CLOSE ALL.
+    SessionRelease,
+    DiscardAll,
+    DeallocateAll,
+    Deallocate(String),
+    /// DECLARE without HOLD, with its query.
+    DeclareCursor,
+    /// FETCH, MOVE, CLOSE.
+    Cursor,
+    Lock,
+    Notify,
+    /// SET CONSTRAINTS: dies with the transaction.
+    SetConstraints,
+    /// CHECKPOINT and what else concerns one server as a whole.
+    Server,
+}
+
+/// SET and RESET of ordinary settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetStatement {
+    /// The name in lower case.
+    Assign { name: String, local: bool, value: Assigned },
+    Reset { name: String },
+    ResetAll,
+    /// SET TRANSACTION, and SET of `transaction_*`. What it says of READ ONLY, if that is fixed.
+    Transaction { read_only: Option<bool> },
+    /// SET SESSION CHARACTERISTICS: the `default_transaction_*` settings that it assigns.
+    Characteristics { names: Vec<&'static str> },
+}
+
+/// What is known of an assigned value from the fingerprint alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Assigned {
+    /// A keyword or a name, such as `on`, `off`, `utf8`: part of the fingerprint. In lower case.
+    Word(String),
+    /// A literal, whose value the fingerprint does not fix.
+    Literal,
+    /// TO DEFAULT of a SET LOCAL.
+    Default,
+}
+
+/// A function call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// `None` also for `pg_catalog`.
+    pub schema: Option<String>,
+    pub name: String,
+    /// Its last argument is the keyword TRUE, as `is_local` of `set_config` may be.
+    pub ends_in_true: bool,
+}
+
+/// A table's name as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+/// How a query level hangs in the statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LevelRole {
+    Root,
+    SetOperationArm,
+    /// In an expression: EXISTS, IN (SELECT ..), a scalar subquery.
+    Sublink,
+    FromSubquery,
+    Cte,
+    InsertSource,
+}
+
+/// One query level with its own FROM list.
+#[derive(Clone, Debug)]
+pub struct Level {
+    pub role: LevelRole,
+    /// The level in which names that this one does not have are looked up.
+    pub parent: Option<usize>,
+    /// In the order of the text; the target of a write is the first. A join covers a range of them.
+    pub relations: Vec<Relation>,
+    pub conditions: Vec<Condition>,
+    pub equalities: Vec<Equality>,
+    pub merged: Vec<Merged>,
+    pub outer_joins: Vec<OuterJoin>,
+    /// What could not be answered by putting the rows of several shards after one another.
+    pub clauses: Vec<Clause>,
+    pub write: Option<Write>,
+    pub locks: Option<Locks>,
+}
+
+impl Level {
+    pub fn new(role: LevelRole, parent: Option<usize>) -> Level {
+        Level {
+            role,
+            parent,
+            relations: Vec::new(),
+            conditions: Vec::new(),
+            equalities: Vec::new(),
+            merged: Vec::new(),
+            outer_joins: Vec::new(),
+            clauses: Vec::new(),
+            write: None,
+            locks: None,
+        }
+    }
+}
+
+/// An entry of a FROM list.
+#[derive(Clone, Debug)]
+pub struct Relation {
+    /// By which name columns are qualified; empty for an unnamed subquery.
+    pub name: String,
+    pub aliased: bool,
+    /// Column aliases hide the table's own column names.
+    pub renamed: bool,
+    /// `None` for a subquery, a CTE, a function, VALUES.
+    pub table: Option<Table>,
+}
+
+/// A predicate that each row made of the relations in `covers` must satisfy.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    pub predicate: Predicate,
+    pub covers: Range<usize>,
+}
+
+/// `a.x = b.y` among the conjuncts of WHERE or ON. It tells nothing of the relations in a range of
+/// `kept` if both its columns are of that range: an outer join keeps their rows where it is false.
+#[derive(Clone, Debug)]
+pub struct Equality {
+    pub columns: (Column, Column),
+    pub kept: Vec<Range<usize>>,
+}
+
+/// JOIN USING (column), or NATURAL JOIN where the columns are not named.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    pub left: Range<usize>,
+    pub right: Range<usize>,
+    pub column: Option<String>,
+}
+
+/// Rows of `kept` come out even where `nullable` has none.
+#[derive(Clone, Debug)]
+pub struct OuterJoin {
+    pub kept: Range<usize>,
+    pub nullable: Range<usize>,
+}
+
+/// A column as written: up to two qualifiers, the nearest last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub qualifiers: Vec<String>,
+    pub name: String,
+}
+
+/// A predicate with all but key equalities forgotten.
+#[derive(Clone, Debug)]
+pub enum Predicate {
+    /// `column = value` or `column IN (values)`.
+    Equal(Column, Vec<Value>),
+    And(Vec<Predicate>),
+    Or(Vec<Predicate>),
+    Never,
+    /// May hold for any row.
+    Unknown,
+}
+
+/// A constant, named by its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// The nth literal of the scan, with an odd number of minus signs in front or not.
+    Literal { index: u32, negative: bool, cast: Option<Box<str>> },
+    /// `$number`.
+    Param { number: u16, cast: Option<Box<str>> },
+    Null,
+}
+
+/// What keeps the rows of several shards from simply being put after one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clause {
+    Aggregate,
+    WindowFunction,
+    GroupBy,
+    Having,
+    Distinct,
+    OrderBy,
+    Limit,
+    SetOperation,
+    Locking,
+    TableSample,
+    /// A function of the select list that may be an aggregate.
+    UnknownFunction(String),
+}
+
+/// FOR UPDATE, FOR SHARE and their like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locks {
+    /// The names behind OF; empty means every table of the level.
+    pub names: Vec<String>,
+}
+
+/// What a level does to its first relation.
+#[derive(Clone, Debug)]
+pub enum Write {
+    Insert {
+        /// `None` where the columns are not named.
+        columns: Option<Vec<String>>,
+        source: InsertSource,
+        /// Columns that ON CONFLICT DO UPDATE assigns.
+        conflict_assigns: Vec<String>,
+    },
+    Update { assigns: Vec<String> },
+    Delete,
+    Merge,
+}
+
+/// Where the rows of an INSERT come from.
+#[derive(Clone, Debug)]
+pub enum InsertSource {
+    DefaultValues,
+    Rows(Vec<Vec<Field>>),
+    /// A SELECT; the fields are unknown where it has a set operation or a star.
+    Query { level: usize, fields: Option<Vec<Field>> },
+}
+
+/// One column of an inserted row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    Value(Value),
+    Column(Column),
+    Default,
+    Expression,
+}

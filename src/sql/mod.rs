@@ -1,0 +1,22 @@
+//! SQL text as routing sees it. `scan` is one pass over the bytes: a fingerprint and the places of the
+//! literals. `facts` is what PostgreSQL's own grammar says of a text: what each statement reads, writes,
+//! calls and asks, with constants named by their places, so that it holds for every text of the fingerprint.
+
+mod expression;
+mod facts;
+mod functions;
+mod lexer;
+mod literal;
+mod parse;
+mod query;
+mod scan;
+mod utility;
+
+pub use facts::{
+    Assigned, Call, Clause, Column, Condition, Equality, Facts, Field, InsertSource, Level, LevelRole, Locks,
+    Merged, OuterJoin, Predicate, Relation, SetStatement, Statement, Table, Utility, Value, Write,
+};
+pub use functions::{BuiltIn, Volatility, built_in};
+pub use lexer::{Lexer, Malformed, Token, TokenKind};
+pub use parse::{NotParsed, Parser};
+pub use scan::{Literal, LiteralKind, Literals, Scan, scan};
