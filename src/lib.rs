@@ -9,4 +9,5 @@
 //! `tests/tidy.rs` checks. `ARCHITECTURE.md` has the table with what each layer may do.
 
 pub mod base;
+pub mod wire;
 pub mod route;
