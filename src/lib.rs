@@ -9,5 +9,6 @@
 //! `tests/tidy.rs` checks. `ARCHITECTURE.md` has the table with what each layer may do.
 
 pub mod base;
-pub mod wire;
+pub mod proto;
 pub mod route;
+pub mod wire;

@@ -84,8 +84,7 @@ impl<'a> Bind<'a> {
 mod tests {
     use super::*;
 
-    const MESSAGE: &[u8] =
-        b"B\0\0\0\x20p\0st\0\0\x01\0\x01\0\x02\0\0\0\x04\0\0\0\x07\xff\xff\xff\xff\0\0";
+    const MESSAGE: &[u8] = b"B\0\0\0\x20p\0st\0\0\x01\0\x01\0\x02\0\0\0\x04\0\0\0\x07\xff\xff\xff\xff\0\0";
 
     #[test]
     fn bind_reads_values_and_formats() {
