@@ -9,6 +9,17 @@
 //! `tests/tidy.rs` checks. `ARCHITECTURE.md` has the table with what each layer may do.
 
 pub mod base;
-pub mod proto;
-pub mod route;
+pub mod metrics;
 pub mod wire;
+
+pub mod proto;
+
+pub mod net;
+pub mod route;
+
+pub mod auth;
+
+pub mod backend;
+
+pub mod cancel;
+pub mod pool;
