@@ -10,6 +10,7 @@
 
 pub mod base;
 pub mod metrics;
+pub mod shard;
 pub mod wire;
 
 pub mod proto;
