@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod shard;
 pub mod wire;
 
+pub mod config;
 pub mod proto;
 
 pub mod net;
