@@ -9,4 +9,19 @@
 //! `tests/tidy.rs` checks. `ARCHITECTURE.md` has the table with what each layer may do.
 
 pub mod base;
+pub mod metrics;
+pub mod shard;
+pub mod wire;
+
+pub mod config;
+pub mod proto;
+
+pub mod net;
 pub mod route;
+
+pub mod auth;
+
+pub mod backend;
+
+pub mod cancel;
+pub mod pool;

@@ -1,0 +1,193 @@
+//! The server's side of SCRAM-SHA-256, as a pure exchange: two messages in, two out.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+pub const METHOD: &str = "SCRAM-SHA-256";
+/// PostgreSQL's default (`scram_iterations`).
+const ITERATIONS: u32 = 4096;
+const KEY_BYTES: usize = 32;
+
+type Key = [u8; KEY_BYTES];
+
+/// What is kept of a password: enough to check a proof, not enough to log in elsewhere.
+#[derive(Clone)]
+pub struct Verifier {
+    salt: Vec<u8>,
+    iterations: u32,
+    stored_key: Key,
+    server_key: Key,
+    /// For a user that does not exist: the exchange runs to its end and fails there, so that names
+    /// cannot be told from wrong passwords (`mock_scram_secret` in auth-scram.c).
+    hopeless: bool,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Verifier(..)")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ScramError {
+    #[error("malformed SCRAM message")]
+    Malformed,
+    #[error("client requires SCRAM channel binding, but it is not supported")]
+    ChannelBinding,
+    #[error("password authentication failed")]
+    WrongPassword,
+}
+
+impl Verifier {
+    /// Costs 4,096 rounds of HMAC: done when a config is loaded, not when a client comes.
+    pub fn of_password(password: &str, salt: [u8; 16]) -> Verifier {
+        let prepared = normalized(password);
+        let salted = salted_password(prepared.as_bytes(), &salt, ITERATIONS);
+        let client_key = mac(&salted, &[b"Client Key"]);
+        Verifier {
+            salt: salt.to_vec(),
+            iterations: ITERATIONS,
+            stored_key: Sha256::digest(client_key).into(),
+            server_key: mac(&salted, &[b"Server Key"]),
+            hopeless: false,
+        }
+    }
+
+    /// The same salt for the same name every time, as a real user would have.
+    pub fn of_unknown_user(name: &str, secret: &[u8]) -> Verifier {
+        let salt = mac(secret, &[name.as_bytes()])[..16].to_vec();
+        let key = [0; KEY_BYTES];
+        Verifier { salt, iterations: ITERATIONS, stored_key: key, server_key: key, hopeless: true }
+    }
+}
+
+/// SASLprep maps what is not ASCII; a password that it refuses is used as it is, as PostgreSQL does.
+fn normalized(password: &str) -> std::borrow::Cow<'_, str> {
+    stringprep::saslprep(password).unwrap_or(std::borrow::Cow::Borrowed(password))
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> Key {
+    // HMAC takes a key of any length, so this cannot fail; a zero key would only fail the login.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; KEY_BYTES] };
+    parts.iter().for_each(|it| mac.update(it));
+    mac.finalize().into_bytes().into()
+}
+
+fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Key {
+    let mut round = mac(password, &[salt, &1u32.to_be_bytes()]);
+    let mut sum = round;
+    for _ in 1..iterations {
+        round = mac(password, &[&round]);
+        sum.iter_mut().zip(round).for_each(|(to, from)| *to ^= from);
+    }
+    sum
+}
+
+fn xor(mut left: Key, right: &Key) -> Key {
+    left.iter_mut().zip(right).for_each(|(to, from)| *to ^= from);
+    left
+}
+
+/// ```text
+/// client-first ──▶ start() ── server-first ──▶ client-final ──▶ finish() ── server-final
+/// ```
+pub struct Exchange {
+    verifier: Verifier,
+    /// The GS2 header that client-final must repeat.
+    header: Vec<u8>,
+    nonce: String,
+    /// client-first without its header, and server-first: what both sides sign.
+    signed: String,
+}
+
+impl Exchange {
+    /// Reads client-first and writes server-first. `entropy` makes our half of the nonce.
+    pub fn start(
+        verifier: Verifier,
+        client_first: &[u8],
+        entropy: [u8; 18],
+    ) -> Result<(Exchange, String), ScramError> {
+        let text = std::str::from_utf8(client_first).map_err(|_| ScramError::Malformed)?;
+        let (flag, rest) = text.split_once(',').ok_or(ScramError::Malformed)?;
+        if flag.starts_with("p=") {
+            return Err(ScramError::ChannelBinding);
+        }
+        let (authzid, bare) = rest.split_once(',').ok_or(ScramError::Malformed)?;
+        if !matches!(flag, "n" | "y") || !authzid.is_empty() {
+            return Err(ScramError::Malformed);
+        }
+        // The name in `n=` is ignored: the startup packet names the user (auth-scram.c).
+        let mut fields = bare.split(',');
+        let _user = fields.next().filter(|it| it.starts_with("n=")).ok_or(ScramError::Malformed)?;
+        let client_nonce = fields.next().and_then(|it| it.strip_prefix("r=")).ok_or(ScramError::Malformed)?;
+        let nonce = format!("{client_nonce}{}", BASE64.encode(entropy));
+        let salt = BASE64.encode(&verifier.salt);
+        let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations);
+        let header = text.as_bytes()[..text.len() - bare.len()].to_vec();
+        let signed = format!("{bare},{server_first}");
+        Ok((Exchange { verifier, header, nonce, signed }, server_first))
+    }
+
+    /// Checks client-final and writes server-final.
+    pub fn finish(self, client_final: &[u8]) -> Result<String, ScramError> {
+        let text = std::str::from_utf8(client_final).map_err(|_| ScramError::Malformed)?;
+        let (unproved, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed)?;
+        let mut fields = unproved.split(',');
+        let header = fields.next().and_then(|it| it.strip_prefix("c=")).ok_or(ScramError::Malformed)?;
+        let nonce = fields.next().and_then(|it| it.strip_prefix("r=")).ok_or(ScramError::Malformed)?;
+        let header = BASE64.decode(header).map_err(|_| ScramError::Malformed)?;
+        let proof: Key =
+            BASE64.decode(proof).ok().and_then(|it| it.try_into().ok()).ok_or(ScramError::Malformed)?;
+        if header != self.header || nonce != self.nonce {
+            return Err(ScramError::Malformed);
+        }
+        let signed = [self.signed.as_bytes(), b",", unproved.as_bytes()];
+        let client_key = xor(mac(&self.verifier.stored_key, &signed), &proof);
+        let stored_key: Key = Sha256::digest(client_key).into();
+        let same = bool::from(stored_key.ct_eq(&self.verifier.stored_key));
+        if !same || self.verifier.hopeless {
+            return Err(ScramError::WrongPassword);
+        }
+        Ok(format!("v={}", BASE64.encode(mac(&self.verifier.server_key, &signed))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+
+    fn login(verifier: Verifier, password: &str) -> Result<(), ScramError> {
+        let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let (exchange, first) = Exchange::start(verifier, client.message(), [7; 18])?;
+        client.update(first.as_bytes()).unwrap();
+        let last = exchange.finish(client.message())?;
+        client.finish(last.as_bytes()).expect("the client accepts the server's signature");
+        Ok(())
+    }
+
+    #[test]
+    fn a_known_good_client_logs_in_with_the_right_password_only() {
+        let verifier = Verifier::of_password("sécret", [3; 16]);
+        assert_eq!(login(verifier.clone(), "sécret"), Ok(()));
+        assert_eq!(login(verifier, "secret"), Err(ScramError::WrongPassword));
+        let unknown = Verifier::of_unknown_user("who", b"server secret");
+        assert_eq!(login(unknown, "sécret"), Err(ScramError::WrongPassword));
+    }
+
+    #[test]
+    fn rubbish_is_malformed_and_never_a_panic() {
+        let verifier = || Verifier::of_password("x", [3; 16]);
+        for first in ["", "n", "n,,", "n,,r=abc", "p=tls-unique,,n=,r=abc", "n,a=x,n=,r=abc"] {
+            assert!(Exchange::start(verifier(), first.as_bytes(), [1; 18]).is_err(), "{first}");
+        }
+        for last in ["", "c=biws", "c=biws,r=abc,p=AAAA", "c=!!,r=abc,p=AAAA"] {
+            let (exchange, _) = Exchange::start(verifier(), b"n,,n=,r=abc", [1; 18]).unwrap();
+            assert_eq!(exchange.finish(last.as_bytes()), Err(ScramError::Malformed), "{last}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One server connection: connect, log in, send, receive. Knows what its server holds (statements,
+//! settings, what is owed), and nothing of who uses it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::auth;
+use crate::base::ServerId;
+use crate::net::{self, Buffer, ReadError, Stream};
+use crate::proto::{Pipeline, ServerStatements, Settings};
+use crate::wire::{self, BackendTag, CancelKey};
+
+/// A login message longer than this is not PostgreSQL's.
+const LOGIN_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Everything that a new connection to one server needs.
+#[derive(Clone, Debug)]
+pub struct BackendSpec {
+    pub server: ServerId,
+    pub host: Arc<str>,
+    pub port: u16,
+    pub user: Arc<str>,
+    pub password: Option<Arc<str>>,
+    pub database: Arc<str>,
+    pub connect_timeout: Duration,
+    pub message_bytes_max: usize,
+    pub statements_max: usize,
+}
+
+pub struct Backend {
+    pub server: ServerId,
+    pub stream: Stream,
+    pub pipeline: Pipeline,
+    pub statements: ServerStatements,
+    /// What clients have set on it.
+    pub settings: Settings,
+    pub cancel_key: CancelKey,
+    /// Parameters that the server reported at login, in order.
+    pub parameters: Arc<[(String, String)]>,
+    pub connected_at: Instant,
+    pub idle_since: Instant,
+}
+
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Login(#[from] auth::LoginFailure),
+    /// The server's own error: SQLSTATE and message.
+    #[error("{1} (SQLSTATE {0})")]
+    Refused(String, String),
+    #[error("server broke the protocol during login: {0}")]
+    Protocol(String),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl From<ReadError> for ConnectError {
+    fn from(error: ReadError) -> ConnectError {
+        match error {
+            ReadError::Io(error) => ConnectError::Io(error),
+            ReadError::Closed => ConnectError::Io(std::io::ErrorKind::ConnectionAborted.into()),
+            other => ConnectError::Protocol(other.to_string()),
+        }
+    }
+}
+
+/// Connects and logs in, all within `spec.connect_timeout`.
+pub async fn connect(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
+    match tokio::time::timeout(spec.connect_timeout, log_in(spec, now)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Timeout(spec.connect_timeout)),
+    }
+}
+
+async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
+    let mut stream = net::connect(&spec.host, spec.port, spec.connect_timeout).await?;
+    let mut out = Vec::new();
+    // The client's own values follow as settings; a fixed name marks what is Keyway's in pg_stat_activity.
+    wire::startup_message(&mut out, &spec.user, &spec.database, &[("client_encoding", "UTF8")]);
+    stream.write_all(&out).await?;
+    let (mut buffer, mut scram) = (Buffer::default(), None);
+    let (mut parameters, mut cancel_key) = (Vec::new(), CancelKey { pid: 0, secret: 0 });
+    loop {
+        let (tag, total) = net::read_message(&mut stream, &mut buffer, LOGIN_MESSAGE_BYTES_MAX).await?;
+        let message = &buffer.filled()[..total];
+        let malformed = |_| ConnectError::Protocol(format!("malformed message of type 0x{tag:02x}"));
+        match BackendTag(tag) {
+            BackendTag::AUTHENTICATION => {
+                out.clear();
+                auth::answer(message, spec.password.as_deref(), &mut scram, &mut out)?;
+                stream.write_all(&out).await?;
+            }
+            BackendTag::PARAMETER_STATUS => {
+                let (name, value) = wire::parameter(message).map_err(malformed)?;
+                parameters.push((name.to_owned(), value.to_owned()));
+            }
+            BackendTag::BACKEND_KEY_DATA => cancel_key = wire::backend_key(message).map_err(malformed)?,
+            BackendTag::ERROR => {
+                let fields = wire::error_fields(message).map_err(malformed)?;
+                let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
+                return Err(ConnectError::Refused(text(fields.state), text(fields.message)));
+            }
+            BackendTag::NOTICE | BackendTag::NEGOTIATE_VERSION => {}
+            BackendTag::READY_FOR_QUERY => break,
+            BackendTag(tag) => {
+                return Err(ConnectError::Protocol(format!("message type 0x{tag:02x} during login")));
+            }
+        }
+        buffer.consume(total);
+    }
+    Ok(Backend {
+        server: spec.server,
+        stream,
+        pipeline: Pipeline::new(spec.message_bytes_max),
+        statements: ServerStatements::new(spec.statements_max),
+        settings: Settings::default(),
+        cancel_key,
+        parameters: parameters.into(),
+        connected_at: now,
+        idle_since: now,
+    })
+}
+
+impl Backend {
+    /// Says goodbye, so that the server does not log a lost connection. Best effort.
+    pub async fn close(mut self) {
+        let mut out = Vec::new();
+        wire::terminate(&mut out);
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.write_all(&out)).await;
+    }
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Backend({:?}, pid {})", self.server, self.cancel_key.pid)
+    }
+}

@@ -1,0 +1,71 @@
+//! The file as a whole.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::document::{Findings, Section};
+use super::settings::{self, Kind, Setting};
+use super::{Config, Limits, Problem, database, user};
+
+pub fn config(
+    text: &str,
+    directory: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Vec<Problem>> {
+    let findings = Findings::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        for error in errors {
+            let offset = error.span().map_or(0, |it| it.start);
+            findings.add(offset, error.message().replace('\n', ", "), "TOML: key = value under [section]");
+        }
+        return Err(findings.into_problems());
+    }
+    let config = checked(&Section::new("", 0, Some(document.get_ref()), &findings), directory, env);
+    let problems = findings.into_problems();
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Config {
+    top.check_keys(settings::TOP);
+    let (listen, admin) = (address(top, &settings::LISTEN), address(top, &settings::ADMIN));
+    if listen == admin && listen.port() != 0 {
+        top.add(
+            top.get("admin").map_or(0, |it| it.span().start),
+            "`listen` and `admin` are the same address",
+            "another port for `admin`",
+        );
+    }
+    let users = user::users(top, directory, env);
+    let databases = database::databases(top, &users);
+    Config { listen, admin, workers: top.count(&settings::WORKERS), limits: limits(top), users, databases }
+}
+
+fn address(top: &Section<'_>, setting: &Setting) -> SocketAddr {
+    let Kind::Other { default, .. } = setting.kind else { return SocketAddr::from(([127, 0, 0, 1], 0)) };
+    let fallback = default.parse().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let Some((text, offset)) = top.text(setting) else { return fallback };
+    text.parse().unwrap_or_else(|_| {
+        let message = format!("`{}` is \"{text}\", which is no address", setting.key);
+        top.add(offset, message, format!("{} = \"{default}\": an IP address and a port", setting.key));
+        fallback
+    })
+}
+
+fn limits(top: &Section<'_>) -> Limits {
+    let it = top.section(settings::LIMITS_SECTION.key, "limits");
+    it.check_keys(settings::LIMITS);
+    Limits {
+        clients_max: it.count(&settings::CLIENTS_MAX),
+        login_timeout: it.duration(&settings::LOGIN_TIMEOUT).unwrap_or_default(),
+        message_bytes_max: it.count(&settings::MESSAGE_BYTES_MAX),
+        statements_max: it.count(&settings::STATEMENTS_MAX),
+        server_statements_max: it.count(&settings::SERVER_STATEMENTS_MAX),
+        plans_max: it.count(&settings::PLANS_MAX),
+        client_idle_timeout: it.duration(&settings::CLIENT_IDLE_TIMEOUT),
+        shutdown_timeout: it.duration(&settings::SHUTDOWN_TIMEOUT).unwrap_or_default(),
+        buffers_max: it.count(&settings::BUFFERS_MAX),
+    }
+}

@@ -1,0 +1,488 @@
+//! [databases.NAME]: shards, maps, tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::document::{Section, Value, shown};
+use super::settings::{self, Setting};
+use super::{Address, Database, Pool, Probe, ShardServers, TableName, TableRule, User};
+use crate::base::ShardId;
+use crate::shard::{HashFunction, KeyType, KeyValue, Map, Range};
+
+const POSTGRES_PORT: u16 = 5432;
+
+pub fn databases(top: &Section<'_>, users: &[User]) -> Vec<Database> {
+    let section = top.section(settings::DATABASES_SECTION.key, "databases");
+    if section.entries().is_empty() {
+        section.add(
+            section.offset,
+            "no database is configured",
+            "[databases.NAME] with servers = [\"host:port\"]",
+        );
+    }
+    section
+        .entries()
+        .into_iter()
+        .map(|(name, _)| {
+            let path = format!("databases.{name}");
+            database(&section.section(name, &path), name, users)
+        })
+        .collect()
+}
+
+fn database(section: &Section<'_>, name: &str, users: &[User]) -> Database {
+    section.check_keys(settings::DATABASE);
+    let shards = shards(section, name);
+    let maps = maps(section, &shards);
+    let tables = tables(section, &maps);
+    Database {
+        name: name.to_owned(),
+        dbname: section.text(&settings::DBNAME).map_or(name, |it| it.0).to_owned(),
+        pool: pool(section, name),
+        max_lag: section.duration(&settings::MAX_LAG).unwrap_or_default(),
+        probe: probe(section, users),
+        maps: maps.into_iter().map(|it| it.1).collect(),
+        shards,
+        tables,
+    }
+}
+
+fn pool(section: &Section<'_>, name: &str) -> Pool {
+    let path = format!("databases.{name}.pool");
+    let it = section.section(settings::POOL_SECTION.key, &path);
+    it.check_keys(settings::POOL);
+    let duration = |setting: &Setting| it.duration(setting).unwrap_or_default();
+    Pool {
+        size: it.count(&settings::SIZE),
+        waiters_max: it.count(&settings::WAITERS_MAX),
+        wait_timeout: duration(&settings::WAIT_TIMEOUT),
+        connect_timeout: duration(&settings::CONNECT_TIMEOUT),
+        idle_timeout: duration(&settings::IDLE_TIMEOUT),
+        lifetime: duration(&settings::LIFETIME),
+        ramp: it.count(&settings::RAMP),
+    }
+}
+
+fn probe(section: &Section<'_>, users: &[User]) -> Probe {
+    let first = users.first().map_or("", |it| &it.name);
+    let user = match section.text(&settings::PROBE_USER) {
+        None => first,
+        Some((name, offset)) => {
+            if !users.iter().any(|it| it.name == name) {
+                let names = users.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+                section.add(
+                    offset,
+                    format!("`probe_user` names no user: \"{name}\""),
+                    format!("one of: {names}"),
+                );
+            }
+            name
+        }
+    };
+    Probe {
+        user: user.to_owned(),
+        interval: section.duration(&settings::PROBE_INTERVAL).unwrap_or_default(),
+        timeout: section.duration(&settings::PROBE_TIMEOUT).unwrap_or_default(),
+    }
+}
+
+fn shards(section: &Section<'_>, name: &str) -> Vec<ShardServers> {
+    let mut seen = BTreeSet::new();
+    let shards = match (section.has(settings::SERVERS.key), section.has(settings::SHARDS_SECTION.key)) {
+        (true, false) => vec![ShardServers { name: "main".to_owned(), servers: servers(section, &mut seen) }],
+        (false, true) => {
+            let path = format!("databases.{name}.shards");
+            let all = section.section(settings::SHARDS_SECTION.key, &path);
+            all.entries()
+                .into_iter()
+                .map(|(shard, _)| {
+                    let path = format!("databases.{name}.shards.{shard}");
+                    let it = all.section(shard, &path);
+                    it.check_keys(settings::SHARD);
+                    ShardServers { name: shard.to_owned(), servers: servers(&it, &mut seen) }
+                })
+                .collect()
+        }
+        (true, true) => {
+            section.add(
+                section.offset,
+                format!("database `{name}` has both `servers` and `shards`"),
+                "one of them",
+            );
+            Vec::new()
+        }
+        (false, false) => Vec::new(),
+    };
+    if shards.is_empty() && !(section.has(settings::SERVERS.key) && section.has(settings::SHARDS_SECTION.key))
+    {
+        let instead = format!("servers = [\"host:port\"], or [databases.{name}.shards.NAME]");
+        section.add(section.offset, format!("database `{name}` has no servers"), instead);
+    }
+    shards
+}
+
+fn servers(section: &Section<'_>, seen: &mut BTreeSet<Address>) -> Vec<Address> {
+    let Some(value) = section.get(settings::SERVERS.key) else {
+        section.add(
+            section.offset,
+            format!("no `servers` in [{}]", section.path),
+            "servers = [\"host:port\"]",
+        );
+        return Vec::new();
+    };
+    let Some(list) = value.get_ref().as_array().filter(|it| !it.is_empty()) else {
+        section.wrong_kind(&settings::SERVERS, value, "[\"host:port\", ...]");
+        return Vec::new();
+    };
+    let mut servers = Vec::new();
+    for entry in list.iter() {
+        let offset = entry.span().start;
+        match entry.get_ref().as_str().and_then(address) {
+            None => section.add(
+                offset,
+                format!("{} is no server", shown(entry)),
+                "\"host:port\", an IPv6 address in brackets",
+            ),
+            Some(it) if !seen.insert(it.clone()) => {
+                section.add(offset, format!("server {it} stands twice in this database"), "each server once");
+            }
+            Some(it) => servers.push(it),
+        }
+    }
+    servers
+}
+
+/// `host`, `host:port`, `[::1]`, `[::1]:port`.
+fn address(text: &str) -> Option<Address> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = port.map_or(Some(POSTGRES_PORT), |it| it.parse().ok().filter(|it| *it > 0))?;
+    let valid = !host.is_empty() && !host.contains(|it: char| it.is_whitespace() || it == '/' || it == ']');
+    valid.then(|| Address { host: host.to_owned(), port })
+}
+
+/// Maps by name, in the order of the file. One that is wrong is left out, its problem told.
+fn maps(section: &Section<'_>, shards: &[ShardServers]) -> Vec<(String, Arc<Map>)> {
+    let path = format!("{}.maps", section.path);
+    let all = section.section(settings::MAPS_SECTION.key, &path);
+    all.entries()
+        .into_iter()
+        .filter_map(|(name, _)| {
+            let path = format!("{}.{name}", all.path);
+            let it = all.section(name, &path);
+            it.check_keys(settings::MAP);
+            map(&it, name, shards).map(|map| (name.to_owned(), Arc::new(map)))
+        })
+        .collect()
+}
+
+fn map(section: &Section<'_>, name: &str, shards: &[ShardServers]) -> Option<Map> {
+    let key_type = map_type(section);
+    let kind = section.text(&settings::MAP_KIND);
+    let made = match kind {
+        Some(("hash", _)) => hash_slots(section, shards)
+            .zip(key_type)
+            .map(|(slots, key_type)| Map::hash(name, key_type, HashFunction::Xxh3, slots)),
+        Some(("range", _)) => ranges(section, key_type?, shards)
+            .map(|it| Map::range(name, key_type?, it).into())
+            .and_then(|it| it),
+        Some((other, offset)) => {
+            section.add(offset, format!("`kind` is \"{other}\""), "kind = \"hash\" or kind = \"range\"");
+            None
+        }
+        None => {
+            if !section.has(settings::MAP_KIND.key) {
+                section.add(
+                    section.offset,
+                    format!("map `{name}` has no `kind`"),
+                    "kind = \"hash\" or kind = \"range\"",
+                );
+            }
+            None
+        }
+    };
+    made?
+        .map_err(|error| {
+            section.add(
+                section.offset,
+                format!("map `{name}`: {error}"),
+                "ranges or slots that cover every key once",
+            )
+        })
+        .ok()
+}
+
+fn map_type(section: &Section<'_>) -> Option<KeyType> {
+    const INSTEAD: &str = "type = \"bigint\", or smallint, integer, text, uuid, date, timestamp, timestamptz";
+    match section.text(&settings::MAP_TYPE) {
+        Some((text, offset)) => {
+            let found = text.parse().ok();
+            if found.is_none() {
+                section.add(offset, format!("`type` is \"{text}\", which cannot be a shard key"), INSTEAD);
+            }
+            found
+        }
+        None => {
+            if !section.has(settings::MAP_TYPE.key) {
+                section.add(section.offset, "the map has no `type`", INSTEAD);
+            }
+            None
+        }
+    }
+}
+
+/// The shard that a table of `assign` or `ranges` names.
+fn shard_of(section: &Section<'_>, entry: Value<'_>, shards: &[ShardServers]) -> Option<ShardId> {
+    let names = || shards.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+    let Some(value) = entry.get_ref().get("shard") else {
+        section.add(entry.span().start, "no `shard`", format!("shard = one of: {}", names()));
+        return None;
+    };
+    let name = value.get_ref().as_str();
+    let index = shards.iter().position(|it| Some(it.name.as_str()) == name);
+    if index.is_none() {
+        section.add(
+            value.span().start,
+            format!("{} is no shard of this database", shown(value)),
+            format!("one of: {}", names()),
+        );
+    }
+    index.map(|it| ShardId(it as u16))
+}
+
+fn check_entry_keys(section: &Section<'_>, entry: Value<'_>, known: &[&str]) {
+    let Some(table) = entry.get_ref().as_table() else {
+        section.add(
+            entry.span().start,
+            format!("{} is no table", shown(entry)),
+            format!("{{ {} = ... }}", known.join(" = ..., ")),
+        );
+        return;
+    };
+    for (key, _) in table.iter().filter(|(key, _)| !known.contains(&&**key.get_ref())) {
+        section.add(
+            key.span().start,
+            format!("unknown key `{}`", key.get_ref()),
+            format!("one of {}", known.join(", ")),
+        );
+    }
+}
+
+fn hash_slots(section: &Section<'_>, shards: &[ShardServers]) -> Option<Vec<ShardId>> {
+    if let Some((name, offset)) = section.text(&settings::MAP_HASH)
+        && name != "xxh3"
+    {
+        section.add(offset, format!("`hash` is \"{name}\", which is not built yet"), "hash = \"xxh3\"");
+    }
+    if let Some(value) = section.get(settings::MAP_RANGES.key) {
+        section.add(
+            value.span().start,
+            "a hash map has no `ranges`",
+            "slots and assign, or kind = \"range\"",
+        );
+    }
+    let count = section.count(&settings::MAP_SLOTS);
+    if !count.is_power_of_two() {
+        let offset = section.get(settings::MAP_SLOTS.key).map_or(section.offset, |it| it.span().start);
+        section.add(
+            offset,
+            format!("`slots` is {count}"),
+            format!("a power of two: slots = {}", count.next_power_of_two()),
+        );
+        return None;
+    }
+    if count < shards.len() {
+        section.add(
+            section.offset,
+            format!("{count} slots for {} shards", shards.len()),
+            "at least one slot for each shard",
+        );
+        return None;
+    }
+    match section.get(settings::MAP_ASSIGN.key) {
+        None => Some((0..count).map(|it| ShardId((it * shards.len() / count) as u16)).collect()),
+        Some(assign) => assigned(section, assign, count, shards),
+    }
+}
+
+fn assigned(
+    section: &Section<'_>,
+    assign: Value<'_>,
+    count: usize,
+    shards: &[ShardServers],
+) -> Option<Vec<ShardId>> {
+    let Some(list) = assign.get_ref().as_array() else {
+        section.wrong_kind(&settings::MAP_ASSIGN, assign, "[{ slots = \"0-2047\", shard = \"s1\" }, ...]");
+        return None;
+    };
+    let mut slots: Vec<Option<ShardId>> = vec![None; count];
+    let mut whole = true;
+    for entry in list.iter() {
+        check_entry_keys(section, entry, &["slots", "shard"]);
+        let shard = shard_of(section, entry, shards);
+        let text = entry.get_ref().get("slots").and_then(|it| it.get_ref().as_str());
+        let Some((first, last)) = text.and_then(slot_span).filter(|it| it.0 <= it.1 && it.1 < count) else {
+            section.add(
+                entry.span().start,
+                "`slots` is no run of slots",
+                format!("slots = \"FIRST-LAST\" within 0-{}", count - 1),
+            );
+            whole = false;
+            continue;
+        };
+        let Some(shard) = shard else {
+            whole = false;
+            continue;
+        };
+        if let Some(taken) = (first..=last).find(|it| slots[*it].is_some()) {
+            section.add(entry.span().start, format!("slot {taken} is assigned twice"), "each slot once");
+            whole = false;
+        }
+        slots[first..=last].fill(Some(shard));
+    }
+    if let Some(free) = slots.iter().position(Option::is_none).filter(|_| whole) {
+        section.add(
+            assign.span().start,
+            format!("slot {free} is assigned to no shard"),
+            format!("runs that cover 0-{}", count - 1),
+        );
+    }
+    slots.into_iter().collect::<Option<Vec<_>>>().filter(|_| whole)
+}
+
+fn slot_span(text: &str) -> Option<(usize, usize)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+}
+
+fn ranges(section: &Section<'_>, key_type: KeyType, shards: &[ShardServers]) -> Option<Vec<Range>> {
+    for setting in [&settings::MAP_SLOTS, &settings::MAP_ASSIGN, &settings::MAP_HASH] {
+        if let Some(value) = section.get(setting.key) {
+            section.add(
+                value.span().start,
+                format!("a range map has no `{}`", setting.key),
+                "ranges, or kind = \"hash\"",
+            );
+        }
+    }
+    let example = settings::MAP_RANGES;
+    let Some(value) = section.get(example.key) else {
+        section.add(
+            section.offset,
+            "the range map has no `ranges`",
+            "ranges = [{ to = ..., shard = ... }, ...]",
+        );
+        return None;
+    };
+    let Some(list) = value.get_ref().as_array() else {
+        section.wrong_kind(&example, value, "[{ to = ..., shard = ... }, ...]");
+        return None;
+    };
+    let range = |entry: Value<'_>| {
+        check_entry_keys(section, entry, &["from", "to", "shard"]);
+        let shard = shard_of(section, entry, shards);
+        let (from, to) = (bound(section, entry, "from", key_type), bound(section, entry, "to", key_type));
+        Some(Range { from: from?, to: to?, shard: shard? })
+    };
+    let found: Vec<_> = list.iter().map(range).collect();
+    found.into_iter().collect()
+}
+
+/// `Some(None)` is no end; `None` is a bound that cannot be read, its problem told.
+fn bound(section: &Section<'_>, entry: Value<'_>, key: &str, key_type: KeyType) -> Option<Option<KeyValue>> {
+    let Some(value) = entry.get_ref().get(key) else { return Some(None) };
+    let text = match (value.get_ref().as_str(), value.get_ref().as_integer(), value.get_ref().as_datetime()) {
+        (Some(it), _, _) => it.to_owned(),
+        (_, Some(it), _) => it.as_str().to_owned(),
+        (_, _, Some(it)) => it.to_string(),
+        _ => String::new(),
+    };
+    match key_type.parse_text(&text, false) {
+        Ok(it) => Some(Some(it)),
+        Err(refusal) => {
+            let instead = refusal.hint_text().map_or_else(|| format!("a {key_type}"), str::to_owned);
+            section.add(value.span().start, format!("`{key}`: {}", refusal.message()), instead);
+            None
+        }
+    }
+}
+
+fn tables(section: &Section<'_>, maps: &[(String, Arc<Map>)]) -> BTreeMap<TableName, TableRule> {
+    let path = format!("{}.tables", section.path);
+    let all = section.section(settings::TABLES_SECTION.key, &path);
+    all.entries()
+        .into_iter()
+        .filter_map(|(name, _)| {
+            let path = format!("{}.{name}", all.path);
+            let it = all.section(name, &path);
+            it.check_keys(settings::TABLE);
+            Some((table_name(&it, name)?, table_rule(&it, name, section, maps)?))
+        })
+        .collect()
+}
+
+fn table_name(section: &Section<'_>, text: &str) -> Option<TableName> {
+    let (schema, name) = match text.split_once('.') {
+        Some((schema, name)) => (Some(schema.to_owned()), name.to_owned()),
+        None => (None, text.to_owned()),
+    };
+    if name.is_empty() || name.contains('.') || schema.as_deref() == Some("") {
+        section.add(section.offset, format!("\"{text}\" is no table name"), "\"table\" or \"schema.table\"");
+        return None;
+    }
+    Some(TableName { schema, name })
+}
+
+fn table_rule(
+    section: &Section<'_>,
+    name: &str,
+    database: &Section<'_>,
+    maps: &[(String, Arc<Map>)],
+) -> Option<TableRule> {
+    let reference = match section.get(settings::TABLE_REFERENCE.key) {
+        None => false,
+        Some(value) => value.get_ref().as_bool().unwrap_or_else(|| {
+            section.wrong_kind(&settings::TABLE_REFERENCE, value, "true or false");
+            false
+        }),
+    };
+    let (map, key) = (section.text(&settings::TABLE_MAP), section.text(&settings::TABLE_KEY));
+    match (reference, map, key) {
+        (true, None, None) => Some(TableRule::Reference),
+        (true, _, _) => {
+            section.add(
+                section.offset,
+                format!("table `{name}` is a reference table and has a map or key"),
+                "either `reference = true`, or `map` and `key`",
+            );
+            None
+        }
+        (false, Some((map, offset)), Some((key, _))) => {
+            let index = maps.iter().position(|it| it.0 == map);
+            // A map that is there but wrong has been told of already.
+            let declared =
+                database.get(settings::MAPS_SECTION.key).is_some_and(|it| it.get_ref().get(map).is_some());
+            if index.is_none() && !declared {
+                let names = maps.iter().map(|it| it.0.as_str()).collect::<Vec<_>>().join(", ");
+                section.add(offset, format!("there is no map `{map}`"), format!("one of: {names}"));
+            }
+            Some(TableRule::Sharded { map: index?, key: key.to_owned() })
+        }
+        (false, _, _) => {
+            section.add(
+                section.offset,
+                format!("table `{name}` has no map and key"),
+                "map = \"...\" and key = \"column\", or reference = true",
+            );
+            None
+        }
+    }
+}

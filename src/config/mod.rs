@@ -1,0 +1,204 @@
+//! The configuration: a TOML file to a checked `Config`, with every error at once, each with its line
+//! and what to write instead. A config that loads is valid (DESIGN invariant 9).
+
+mod check;
+mod database;
+mod document;
+mod settings;
+mod user;
+
+pub use settings::reference;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::shard::Map;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    /// HTTP: metrics, health, dashboard.
+    pub admin: SocketAddr,
+    /// Threads; 0 is one per core.
+    pub workers: usize,
+    pub limits: Limits,
+    pub users: Vec<User>,
+    pub databases: Vec<Database>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub clients_max: usize,
+    pub login_timeout: Duration,
+    pub message_bytes_max: usize,
+    /// Prepared statements of one client.
+    pub statements_max: usize,
+    /// Prepared statements on one server connection.
+    pub server_statements_max: usize,
+    pub plans_max: usize,
+    pub client_idle_timeout: Option<Duration>,
+    pub shutdown_timeout: Duration,
+    pub buffers_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct User {
+    pub name: String,
+    pub auth: Auth,
+    pub password: Option<Password>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    Scram,
+    Trust,
+}
+
+/// A secret that no log line can show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Arc<str>);
+
+impl Password {
+    pub fn new(text: &str) -> Password {
+        Password(text.into())
+    }
+
+    pub fn reveal(&self) -> &Arc<str> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Database {
+    pub name: String,
+    /// The name on the servers.
+    pub dbname: String,
+    /// `shards[i]` is `ShardId(i)`: the order of the file.
+    pub shards: Vec<ShardServers>,
+    pub pool: Pool,
+    pub max_lag: Duration,
+    pub probe: Probe,
+    pub maps: Vec<Arc<Map>>,
+    pub tables: BTreeMap<TableName, TableRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardServers {
+    pub name: String,
+    pub servers: Vec<Address>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Of one user on one server.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub size: usize,
+    pub waiters_max: usize,
+    pub wait_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub lifetime: Duration,
+    pub ramp: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// A name of `Config::users`.
+    pub user: String,
+    pub interval: Duration,
+    pub timeout: Duration,
+}
+
+/// A table as SQL names it, folded: `users`, `app.users`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableName {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableRule {
+    /// Rows live where `maps[map]` puts the value of column `key`.
+    Sharded { map: usize, key: String },
+    /// The same rows on every shard.
+    Reference,
+}
+
+/// One thing wrong in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// From 1.
+    pub line: Option<usize>,
+    pub message: String,
+    /// What to write.
+    pub instead: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        write!(f, "{}; write {}", self.message, self.instead)
+    }
+}
+
+impl Config {
+    /// Reads and checks a file. Password files are looked for beside it.
+    pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            vec![Problem {
+                line: None,
+                message: format!("cannot read {}: {error}", path.display()),
+                instead: "the path of a readable file after --config".to_owned(),
+            }]
+        })?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        Config::parse(&text, directory, &|name| std::env::var(name).ok())
+    }
+
+    /// Checks a text; `env` looks environment variables up.
+    pub fn parse(
+        text: &str,
+        directory: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Config, Vec<Problem>> {
+        check::config(text, directory, env)
+    }
+
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.iter().find(|it| it.name == name)
+    }
+
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.iter().find(|it| it.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

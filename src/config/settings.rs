@@ -1,0 +1,325 @@
+//! Every setting, once: its key, default, bound and reason. `config/reference.toml` is written from
+//! this list, and unknown keys are found by it.
+
+pub struct Setting {
+    pub key: &'static str,
+    pub kind: Kind,
+    pub reason: &'static str,
+}
+
+pub enum Kind {
+    Count {
+        default: usize,
+        min: usize,
+        max: usize,
+    },
+    /// Texts in humantime's form: `100ms`, `1h 30m`.
+    Duration {
+        default: &'static str,
+        min: &'static str,
+        max: &'static str,
+        may_be_off: bool,
+    },
+    /// Anything else; `example` is what the reference shows, `default` what holds without it.
+    Other {
+        example: &'static str,
+        default: &'static str,
+    },
+}
+
+const fn count(key: &'static str, default: usize, min: usize, max: usize, reason: &'static str) -> Setting {
+    Setting { key, kind: Kind::Count { default, min, max }, reason }
+}
+
+const fn duration(
+    key: &'static str,
+    default: &'static str,
+    min: &'static str,
+    max: &'static str,
+    reason: &'static str,
+) -> Setting {
+    Setting { key, kind: Kind::Duration { default, min, max, may_be_off: false }, reason }
+}
+
+const fn other(
+    key: &'static str,
+    example: &'static str,
+    default: &'static str,
+    reason: &'static str,
+) -> Setting {
+    Setting { key, kind: Kind::Other { example, default }, reason }
+}
+
+pub const LISTEN: Setting =
+    other("listen", "\"127.0.0.1:6432\"", "127.0.0.1:6432", "where clients connect; IPv6 in brackets");
+pub const ADMIN: Setting = other(
+    "admin",
+    "\"127.0.0.1:9432\"",
+    "127.0.0.1:9432",
+    "HTTP for /metrics, /healthz, /readyz and the dashboard; anyone who reaches it can read it, so keep it on loopback or a private network",
+);
+pub const WORKERS: Setting =
+    count("workers", 0, 0, 1024, "threads that serve clients; 0 is one for each core");
+pub const LIMITS_SECTION: Setting = other("limits", "", "", "bounds for all clients together and for each");
+pub const USERS_SECTION: Setting = other("users", "", "required", "who may log in");
+pub const DATABASES_SECTION: Setting = other("databases", "", "required", "what clients may connect to");
+pub const TOP: &[&Setting] =
+    &[&LISTEN, &ADMIN, &WORKERS, &LIMITS_SECTION, &USERS_SECTION, &DATABASES_SECTION];
+
+pub const CLIENTS_MAX: Setting =
+    count("clients_max", 10_000, 1, 1_000_000, "client connections; the next one gets 53300");
+pub const LOGIN_TIMEOUT: Setting = duration(
+    "login_timeout",
+    "15s",
+    "100ms",
+    "10m",
+    "from connect to the end of login; a silent client is dropped",
+);
+pub const MESSAGE_BYTES_MAX: Setting = count(
+    "message_bytes_max",
+    67_108_864,
+    65_536,
+    1_073_741_823,
+    "one Query, Parse or Bind, or all messages up to a Sync; rows and COPY data stream through and are not bounded",
+);
+pub const STATEMENTS_MAX: Setting = count(
+    "statements_max",
+    10_000,
+    1,
+    1_000_000,
+    "prepared statements of one client; the next one gets 54000",
+);
+pub const SERVER_STATEMENTS_MAX: Setting = count(
+    "server_statements_max",
+    500,
+    8,
+    100_000,
+    "prepared statements on one server connection; the least recently used is closed for the next",
+);
+pub const PLANS_MAX: Setting =
+    count("plans_max", 10_000, 16, 10_000_000, "routing plans kept for each database, about 1 kB each");
+pub const CLIENT_IDLE_TIMEOUT: Setting = Setting {
+    key: "client_idle_timeout",
+    kind: Kind::Duration { default: "off", min: "1s", max: "365d", may_be_off: true },
+    reason: "a client that asks nothing for this long is disconnected with 57P05",
+};
+pub const SHUTDOWN_TIMEOUT: Setting =
+    duration("shutdown_timeout", "30s", "0s", "1h", "on SIGTERM open transactions may end for this long");
+pub const BUFFERS_MAX: Setting =
+    count("buffers_max", 1_024, 1, 1_000_000, "spare 16 kB buffers kept for reuse; idle clients hold none");
+pub const LIMITS: &[&Setting] = &[
+    &CLIENTS_MAX,
+    &LOGIN_TIMEOUT,
+    &MESSAGE_BYTES_MAX,
+    &STATEMENTS_MAX,
+    &SERVER_STATEMENTS_MAX,
+    &PLANS_MAX,
+    &CLIENT_IDLE_TIMEOUT,
+    &SHUTDOWN_TIMEOUT,
+    &BUFFERS_MAX,
+];
+
+pub const PASSWORD: Setting = other(
+    "password",
+    "{ env = \"APP_PASSWORD\" }",
+    "none",
+    "a string, { env = \"NAME\" } or { file = \"PATH\" } (beside this file; one newline at its end is dropped); clients must know it and servers are shown it",
+);
+pub const AUTH: Setting = other(
+    "auth",
+    "\"scram\"",
+    "scram",
+    "\"scram\" (SCRAM-SHA-256) or \"trust\" (no password asked of clients: only where everyone on the network may be this user)",
+);
+pub const USER: &[&Setting] = &[&PASSWORD, &AUTH];
+
+pub const SERVERS: Setting = other(
+    "servers",
+    "[\"10.0.0.1:5432\", \"10.0.0.2:5432\"]",
+    "required, or `shards`",
+    "the servers of a shard, primary and replicas in any order: keyway finds out which is which and follows a change",
+);
+pub const DBNAME: Setting =
+    other("dbname", "\"shop\"", "the name of the section", "the database's name on the servers");
+pub const MAX_LAG: Setting = duration(
+    "max_lag",
+    "1s",
+    "1ms",
+    "1h",
+    "a replica serves reads only while its measured lag is at most this; unknown lag is too much",
+);
+pub const PROBE_USER: Setting = other(
+    "probe_user",
+    "\"app\"",
+    "the first user",
+    "who watches the servers; needs only the right to connect",
+);
+pub const PROBE_INTERVAL: Setting = duration(
+    "probe_interval",
+    "100ms",
+    "10ms",
+    "1m",
+    "how often each server is asked for its role and position",
+);
+pub const PROBE_TIMEOUT: Setting = duration(
+    "probe_timeout",
+    "1s",
+    "50ms",
+    "1m",
+    "a server that does not answer a probe in time is not used",
+);
+pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
+pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
+pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
+pub const TABLES_SECTION: Setting =
+    other("tables", "", "none", "the tables of a database with several shards; others are refused");
+pub const DATABASE: &[&Setting] = &[
+    &SERVERS,
+    &DBNAME,
+    &MAX_LAG,
+    &PROBE_USER,
+    &PROBE_INTERVAL,
+    &PROBE_TIMEOUT,
+    &POOL_SECTION,
+    &SHARDS_SECTION,
+    &MAPS_SECTION,
+    &TABLES_SECTION,
+];
+pub const SHARD: &[&Setting] = &[&SERVERS];
+
+pub const SIZE: Setting = count("size", 20, 1, 10_000, "connections, those being made included");
+pub const WAITERS_MAX: Setting = count(
+    "waiters_max",
+    10_000,
+    1,
+    1_000_000,
+    "clients that may wait for a connection; the next one gets 53300",
+);
+pub const WAIT_TIMEOUT: Setting = duration(
+    "wait_timeout",
+    "10s",
+    "10ms",
+    "1h",
+    "how long a client waits for a connection before it gets 53300",
+);
+pub const CONNECT_TIMEOUT: Setting =
+    duration("connect_timeout", "5s", "10ms", "10m", "connect and log in to a server");
+pub const IDLE_TIMEOUT: Setting =
+    duration("idle_timeout", "10m", "1s", "365d", "a connection idle for this long is closed");
+pub const LIFETIME: Setting =
+    duration("lifetime", "1h", "1s", "365d", "a connection this old is closed when it is next idle");
+pub const RAMP: Setting =
+    count("ramp", 8, 1, 1_000, "logins under way at once, so that a cold start does not flood a server");
+pub const POOL: &[&Setting] =
+    &[&SIZE, &WAITERS_MAX, &WAIT_TIMEOUT, &CONNECT_TIMEOUT, &IDLE_TIMEOUT, &LIFETIME, &RAMP];
+
+pub const MAP_KIND: Setting = other("kind", "\"hash\"", "required", "\"hash\" (slots) or \"range\"");
+pub const MAP_TYPE: Setting = other(
+    "type",
+    "\"bigint\"",
+    "required",
+    "the column's type: smallint, integer, bigint, text, uuid, date, timestamp, timestamptz",
+);
+pub const MAP_HASH: Setting = other(
+    "hash",
+    "\"xxh3\"",
+    "xxh3",
+    "the hash of a hash map; changing it moves rows that are there already",
+);
+pub const MAP_SLOTS: Setting = count(
+    "slots",
+    4_096,
+    1,
+    65_536,
+    "slots of a hash map, a power of two; dealt to the shards evenly in runs unless `assign` is given",
+);
+pub const MAP_ASSIGN: Setting = other(
+    "assign",
+    "[{ slots = \"0-2047\", shard = \"s1\" }, { slots = \"2048-4095\", shard = \"s2\" }]",
+    "even runs in the order of the shards",
+    "which shard has which slots of a hash map",
+);
+pub const MAP_RANGES: Setting = other(
+    "ranges",
+    "[{ to = \"2026-01-01T00:00:00Z\", shard = \"s1\" }, { from = \"2026-01-01T00:00:00Z\", shard = \"s2\" }]",
+    "required for a range map",
+    "half open: `from` is in the range, `to` is not; without one of them it has no end there",
+);
+pub const MAP: &[&Setting] = &[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN, &MAP_RANGES];
+
+pub const TABLE_MAP: Setting =
+    other("map", "\"by_user\"", "required, or `reference`", "the map that places the rows");
+pub const TABLE_KEY: Setting =
+    other("key", "\"user_id\"", "required with `map`", "the column whose value is the key");
+pub const TABLE_REFERENCE: Setting =
+    other("reference", "true", "false", "the same rows on every shard: read on any, written on all");
+pub const TABLE: &[&Setting] = &[&TABLE_MAP, &TABLE_KEY, &TABLE_REFERENCE];
+
+/// The text of `config/reference.toml`.
+pub fn reference() -> String {
+    let mut out = String::from(
+        "# Every key of keyway's configuration, with its default, bound and reason. Written from the code:\n\
+         # `cargo test` compares this file with it. Values are the defaults, or examples where there is none.\n\n",
+    );
+    let skip = |all: &'static [&'static Setting], leave_out: &[&str]| {
+        all.iter().filter(|it| !leave_out.contains(&it.key)).copied().collect::<Vec<_>>()
+    };
+    let mut section = |header: &str, about: Option<&Setting>, settings: Vec<&Setting>| {
+        if let Some(about) = about {
+            out.push_str(&format!("# {}: {}.\n", about.key, about.reason));
+        }
+        if !header.is_empty() {
+            out.push_str(&format!("{header}\n"));
+        }
+        settings.iter().for_each(|it| describe(&mut out, it));
+        out.push('\n');
+    };
+    section("", None, vec![&LISTEN, &ADMIN, &WORKERS]);
+    section("[limits]", Some(&LIMITS_SECTION), skip(LIMITS, &[]));
+    section("[users.app]", Some(&USERS_SECTION), skip(USER, &[]));
+    section("[databases.plain]", Some(&DATABASES_SECTION), vec![&SERVERS]);
+    section("[databases.shop]", None, skip(DATABASE, &["servers", "pool", "shards", "maps", "tables"]));
+    section("[databases.shop.pool]", Some(&POOL_SECTION), skip(POOL, &[]));
+    section("[databases.shop.shards.s1]", Some(&SHARDS_SECTION), vec![]);
+    out.truncate(out.trim_end().len());
+    out.push_str("\nservers = [\"10.0.1.1:5432\", \"10.0.1.2:5432\"]\n\n[databases.shop.shards.s2]\n");
+    out.push_str("servers = [\"10.0.2.1:5432\", \"10.0.2.2:5432\"]\n\n");
+    let mut section = |header: &str, about: Option<&Setting>, settings: &[&Setting]| {
+        if let Some(about) = about {
+            out.push_str(&format!("# {}: {}.\n", about.key, about.reason));
+        }
+        out.push_str(&format!("{header}\n"));
+        settings.iter().for_each(|it| describe(&mut out, it));
+        out.push('\n');
+    };
+    section(
+        "[databases.shop.maps.by_user]",
+        Some(&MAPS_SECTION),
+        &[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN],
+    );
+    section("[databases.shop.maps.by_time]", None, &[&MAP_RANGES]);
+    out.truncate(out.trim_end().len());
+    out.push_str("\nkind = \"range\"\ntype = \"timestamptz\"\n\n");
+    out.push_str(&format!(
+        "# {}: {}.\n[databases.shop.tables.users]\n",
+        TABLES_SECTION.key, TABLES_SECTION.reason
+    ));
+    [&TABLE_MAP, &TABLE_KEY].into_iter().for_each(|it| describe(&mut out, it));
+    out.push_str("\n[databases.shop.tables.\"app.countries\"]\n");
+    describe(&mut out, &TABLE_REFERENCE);
+    out
+}
+
+fn describe(out: &mut String, setting: &Setting) {
+    let (bound, value) = match &setting.kind {
+        Kind::Count { default, min, max } => {
+            (format!("{min} to {max}, default {default}"), default.to_string())
+        }
+        Kind::Duration { default, min, max, may_be_off } => {
+            let off = if *may_be_off { " or \"off\"" } else { "" };
+            (format!("\"{min}\" to \"{max}\"{off}, default \"{default}\""), format!("\"{default}\""))
+        }
+        Kind::Other { example, default } => (format!("default: {default}"), (*example).to_owned()),
+    };
+    out.push_str(&format!("# {} ({bound}).\n{} = {value}\n", setting.reason, setting.key));
+}

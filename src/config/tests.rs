@@ -1,0 +1,223 @@
+use super::*;
+
+const VALID: &str = r#"
+[users.app]
+password = "secret"
+[databases.shop.shards.s1]
+servers = ["10.0.0.1:5432", "[::1]:5433"]
+[databases.shop.shards.s2]
+servers = ["db2"]
+[databases.shop.maps.by_user]
+kind = "hash"
+type = "bigint"
+[databases.shop.maps.by_time]
+kind = "range"
+type = "timestamptz"
+ranges = [{ to = 2026-01-01T00:00:00Z, shard = "s1" }, { from = "2026-01-01T00:00:00Z", shard = "s2" }]
+[databases.shop.tables.users]
+map = "by_user"
+key = "user_id"
+[databases.shop.tables."app.countries"]
+reference = true
+"#;
+
+fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    Config::parse(text, Path::new("."), &|name| (name == "SET").then(|| "from env".to_owned()))
+}
+
+fn problems(text: &str) -> Vec<String> {
+    parse(text).map(|_| Vec::new()).unwrap_or_else(|it| it.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_sharded_config_loads_with_its_defaults() {
+    let config = parse(VALID).unwrap();
+    let shop = config.database("shop").unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:6432");
+    assert_eq!(shop.shards.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["s1", "s2"]);
+    assert_eq!(shop.shards[0].servers[1].to_string(), "[::1]:5433");
+    assert_eq!(shop.shards[1].servers[0], Address { host: "db2".into(), port: 5432 });
+    assert_eq!((shop.max_lag, shop.pool.size), (Duration::from_secs(1), 20));
+    assert_eq!((shop.probe.user.as_str(), shop.dbname.as_str()), ("app", "shop"));
+    assert_eq!((shop.maps[0].parts(), shop.maps[1].parts()), (4096, 2));
+    let users = TableName { schema: None, name: "users".into() };
+    assert_eq!(shop.tables[&users], TableRule::Sharded { map: 0, key: "user_id".into() });
+    assert!(config.limits.client_idle_timeout.is_none());
+}
+
+#[test]
+fn passwords_come_from_text_environment_or_file_and_are_never_shown() {
+    let directory = std::env::temp_dir().join(format!("keyway-config-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("secret"), "from file\n").unwrap();
+    let with = |password: &str| {
+        let text = VALID.replace("\"secret\"", password);
+        let config = Config::parse(&text, &directory, &|name| (name == "SET").then(|| "from env".to_owned()));
+        config.unwrap().users[0].password.clone().unwrap()
+    };
+    assert_eq!(&**with("\"plain\"").reveal(), "plain");
+    assert_eq!(&**with("{ env = \"SET\" }").reveal(), "from env");
+    assert_eq!(&**with("{ file = \"secret\" }").reveal(), "from file");
+    assert_eq!(format!("{:?}", with("\"plain\"")), "Password(..)");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn all_errors_are_told_at_once_in_the_order_of_the_file() {
+    let text = "listen = 5\n[users.app]\nauth = \"md5\"\n[databases.shop]\nservrs = []\nmax_lag = \"soon\"\n";
+    let found = problems(text);
+    let starts = [
+        "line 1: `listen`",
+        "line 2: user `app` has no password",
+        "line 3: `auth`",
+        "line 4: database `shop` has no servers",
+        "line 5: unknown key `servrs`",
+        "line 6: `max_lag`",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(start), "{found}");
+        assert!(found.contains("; write "), "{found}");
+    }
+    assert!(found[4].ends_with("write `servers`"), "{}", found[4]);
+}
+
+/// One change to the valid file, and the problem that it makes: line and words.
+#[test]
+fn each_mistake_has_its_line_and_words() {
+    let cases = [
+        ("password = \"secret\"", "password = \"\"", 3, "the password is empty"),
+        (
+            "password = \"secret\"",
+            "password = { env = \"UNSET\" }",
+            3,
+            "environment variable UNSET is not set",
+        ),
+        ("password = \"secret\"", "password = { file = \"/no/such\" }", 3, "cannot read password file"),
+        ("password = \"secret\"", "password = { url = \"x\" }", 3, "neither a string nor a place"),
+        ("password = \"secret\"", "password = 5", 3, "neither a string nor a place"),
+        ("password = \"secret\"", "pasword = \"secret\"", 3, "unknown key `pasword` in [users.app]"),
+        ("[users.app]", "[user.app]", 2, "unknown key `user`"),
+        ("servers = [\"db2\"]", "servers = []", 7, "`servers` is of type array"),
+        ("servers = [\"db2\"]", "servers = \"db2\"", 7, "`servers` is of type string"),
+        ("servers = [\"db2\"]", "servers = [\"db2:0\"]", 7, "\"db2:0\" is no server"),
+        ("servers = [\"db2\"]", "servers = [\"db2:x\"]", 7, "is no server"),
+        ("servers = [\"db2\"]", "servers = [\"::1\"]", 7, "is no server"),
+        ("servers = [\"db2\"]", "servers = [\"a b\"]", 7, "is no server"),
+        ("servers = [\"db2\"]", "servers = [5]", 7, "5 is no server"),
+        ("servers = [\"db2\"]", "servers = [\"10.0.0.1\"]", 7, "stands twice"),
+        ("servers = [\"db2\"]", "", 6, "no `servers` in [databases.shop.shards.s2]"),
+        ("kind = \"hash\"", "kind = \"list\"", 9, "`kind` is \"list\""),
+        ("kind = \"hash\"", "", 8, "map `by_user` has no `kind`"),
+        ("type = \"bigint\"", "type = \"money\"", 10, "which cannot be a shard key"),
+        ("type = \"bigint\"", "", 8, "the map has no `type`"),
+        ("type = \"bigint\"", "type = \"bigint\"\nslots = 100", 11, "`slots` is 100"),
+        ("type = \"bigint\"", "type = \"bigint\"\nslots = 0", 11, "`slots` is 0"),
+        ("type = \"bigint\"", "type = \"bigint\"\nslots = 1", 8, "1 slots for 2 shards"),
+        ("type = \"bigint\"", "type = \"bigint\"\nhash = \"postgres\"", 11, "not built yet"),
+        ("type = \"bigint\"", "type = \"bigint\"\nranges = []", 11, "a hash map has no `ranges`"),
+        (
+            "type = \"bigint\"",
+            "type = \"bigint\"\nassign = [{ slots = \"0-4095\", shard = \"s3\" }]",
+            11,
+            "\"s3\" is no shard",
+        ),
+        (
+            "type = \"bigint\"",
+            "type = \"bigint\"\nassign = [{ slots = \"0-4000\", shard = \"s1\" }]",
+            11,
+            "slot 4001 is assigned to no shard",
+        ),
+        (
+            "type = \"bigint\"",
+            "type = \"bigint\"\nassign = [{ slots = \"0-4096\", shard = \"s1\" }]",
+            11,
+            "is no run of slots",
+        ),
+        (
+            "type = \"bigint\"",
+            "type = \"bigint\"\nassign = [{ slots = \"0-9\", shard = \"s1\" }, { slots = \"9-4095\", shard = \"s2\" }]",
+            11,
+            "slot 9 is assigned twice",
+        ),
+        (
+            "type = \"bigint\"",
+            "type = \"bigint\"\nassign = [{ slot = \"0-9\", shard = \"s1\" }]",
+            11,
+            "unknown key `slot`",
+        ),
+        (
+            "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
+            "{ to = 2025-01-01T00:00:00Z, shard = \"s1\" }",
+            11,
+            "no range covers the keys between ranges 1 and 2",
+        ),
+        (
+            "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
+            "{ to = 2027-01-01T00:00:00Z, shard = \"s1\" }",
+            11,
+            "ranges 1 and 2 overlap",
+        ),
+        (
+            "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
+            "{ to = \"2026-01-01\", shard = \"s1\" }",
+            14,
+            "depends on the session's time zone",
+        ),
+        (
+            "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
+            "{ to = \"soon\", shard = \"s1\" }",
+            14,
+            "cannot tell which shard",
+        ),
+        ("{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }", "{ to = 2026-01-01T00:00:00Z }", 14, "no `shard`"),
+        ("ranges = [", "slots = 16\nranges = [", 14, "a range map has no `slots`"),
+        ("map = \"by_user\"", "map = \"by_usr\"", 16, "there is no map `by_usr`"),
+        (
+            "map = \"by_user\"",
+            "map = \"by_user\"\nreference = true",
+            15,
+            "is a reference table and has a map",
+        ),
+        ("key = \"user_id\"", "", 15, "table `users` has no map and key"),
+        ("reference = true", "reference = \"yes\"", 19, "`reference` is of type string"),
+        ("\"app.countries\"", "\"a.b.c\"", 18, "\"a.b.c\" is no table name"),
+        ("[users.app]", "admin = \"127.0.0.1:6432\"\n[users.app]", 2, "the same address"),
+        ("[users.app]", "listen = \"localhost:1\"\n[users.app]", 2, "which is no address"),
+        ("[users.app]", "workers = -1\n[users.app]", 2, "`workers` is -1"),
+        ("[users.app]", "[limits]\nlogin_timeout = \"1ms\"\n[users.app]", 3, "`login_timeout` is \"1ms\""),
+        ("[users.app]", "[limits]\nclients_max = 0\n[users.app]", 3, "`clients_max` is 0"),
+        (
+            "[databases.shop.shards.s1]",
+            "[databases.shop]\nservers = [\"x\"]\n[databases.shop.shards.s1]",
+            4,
+            "has both `servers` and `shards`",
+        ),
+        (
+            "[databases.shop.shards.s1]",
+            "[databases.shop]\nprobe_user = \"bob\"\n[databases.shop.shards.s1]",
+            5,
+            "names no user",
+        ),
+        (
+            "[databases.shop.shards.s1]",
+            "[databases.shop.pool]\nsize = \"big\"\n[databases.shop.shards.s1]",
+            5,
+            "`size` is \"big\"",
+        ),
+        ("[users.app]", "listen = \n[users.app]", 2, ""),
+    ];
+    for (from, to, line, words) in cases {
+        assert!(VALID.contains(from), "{from}");
+        let found = problems(&VALID.replacen(from, to, 1));
+        let hit = found.iter().any(|it| it.starts_with(&format!("line {line}: ")) && it.contains(words));
+        assert!(hit, "{to}: want line {line}, {words}; got {found:#?}");
+    }
+}
+
+#[test]
+fn a_file_without_users_or_databases_says_so() {
+    let found = problems("");
+    assert!(found[0].contains("no user is configured"), "{found:?}");
+    assert!(found[1].contains("no database is configured"), "{found:?}");
+}

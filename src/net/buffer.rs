@@ -1,0 +1,100 @@
+//! Buffers that are held only while bytes are in flight (DESIGN D1): an idle client holds none.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// Room of a fresh buffer. One read of a small query and most replies fit.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// A buffer that grew beyond this for one long message is freed, not kept.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes received and not yet dealt with.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    pub(super) bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
+        if self.is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Moves what is left to the front when the tail has no room for a useful read.
+    pub(super) fn make_room(&mut self) {
+        if self.start > 0 && self.bytes.capacity() - self.bytes.len() < BUFFER_BYTES / 4 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+}
+
+/// Spare buffers, shared by all connections. The lock is held for one push or pop.
+#[derive(Clone)]
+pub struct BufferStock {
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    spare_max: usize,
+}
+
+impl BufferStock {
+    pub fn new(spare_max: usize) -> BufferStock {
+        BufferStock { spare: Arc::new(Mutex::new(Vec::with_capacity(spare_max.min(1024)))), spare_max }
+    }
+
+    pub fn take(&self) -> Buffer {
+        let spare = self.spare.lock().pop();
+        Buffer { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), start: 0 }
+    }
+
+    pub fn give_back(&self, buffer: Buffer) {
+        let mut bytes = buffer.bytes;
+        if (BUFFER_BYTES..=KEPT_BYTES_MAX).contains(&bytes.capacity()) {
+            bytes.clear();
+            let mut spare = self.spare.lock();
+            if spare.len() < self.spare_max {
+                spare.push(bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stock_keeps_no_more_than_its_bound_and_no_giant() {
+        let stock = BufferStock::new(1);
+        let (first, second) = (stock.take(), stock.take());
+        stock.give_back(first);
+        stock.give_back(second);
+        assert_eq!(stock.spare.lock().len(), 1);
+        stock.take();
+        stock.give_back(Buffer { bytes: Vec::with_capacity(KEPT_BYTES_MAX + 1), start: 0 });
+        assert!(stock.spare.lock().is_empty());
+    }
+
+    #[test]
+    fn consumed_bytes_make_room() {
+        let mut it = Buffer { bytes: Vec::with_capacity(BUFFER_BYTES), start: 0 };
+        it.bytes.resize(BUFFER_BYTES, 7);
+        it.consume(BUFFER_BYTES - 3);
+        it.make_room();
+        assert_eq!(it.filled(), [7, 7, 7]);
+        it.consume(3);
+        assert!(it.is_empty());
+    }
+}

@@ -1,0 +1,96 @@
+//! What a pool tells of itself.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use crate::metrics::{RegisterError, Registry};
+
+/// The families, made once for all pools.
+#[derive(Clone)]
+pub struct PoolMetricFamilies {
+    connections: IntGaugeVec,
+    waiters: IntGaugeVec,
+    wait: HistogramVec,
+    connect_failures: IntCounterVec,
+}
+
+const LABELS: [&str; 4] = ["database", "shard", "server", "user"];
+
+impl PoolMetricFamilies {
+    pub fn register(registry: &Registry) -> Result<PoolMetricFamilies, RegisterError> {
+        let states = ["database", "shard", "server", "user", "state"];
+        Ok(PoolMetricFamilies {
+            connections: registry.gauges(
+                "keyway_pool_connections",
+                "Server connections by state: idle, active, connecting.",
+                &states,
+            )?,
+            waiters: registry.gauges(
+                "keyway_pool_waiters",
+                "Clients that wait for a server connection.",
+                &LABELS,
+            )?,
+            wait: registry.latencies(
+                "keyway_pool_wait_seconds",
+                "Time that clients waited where no connection was idle.",
+                &LABELS,
+            )?,
+            connect_failures: registry.counters(
+                "keyway_pool_connect_failures_total",
+                "Connections to servers that could not be made.",
+                &LABELS,
+            )?,
+        })
+    }
+
+    pub fn of(&self, labels: [&str; 4]) -> PoolMetrics {
+        let [database, shard, server, user] = labels;
+        let state = |it: &str| self.connections.with_label_values(&[database, shard, server, user, it]);
+        PoolMetrics {
+            idle: state("idle"),
+            active: state("active"),
+            connecting: state("connecting"),
+            waiters: self.waiters.with_label_values(&labels),
+            wait: self.wait.with_label_values(&labels),
+            connect_failures: self.connect_failures.with_label_values(&labels),
+        }
+    }
+}
+
+/// The handles of one pool.
+#[derive(Clone)]
+pub struct PoolMetrics {
+    idle: IntGauge,
+    active: IntGauge,
+    connecting: IntGauge,
+    waiters: IntGauge,
+    wait: Histogram,
+    connect_failures: IntCounter,
+}
+
+pub(super) struct Counts {
+    pub idle: usize,
+    pub active: usize,
+    pub connecting: usize,
+}
+
+impl PoolMetrics {
+    pub(super) fn connections(&self, counts: &Counts) {
+        self.idle.set(counts.idle as i64);
+        self.active.set(counts.active as i64);
+        self.connecting.set(counts.connecting as i64);
+    }
+
+    pub(super) fn waiters(&self, count: usize) {
+        self.waiters.set(count as i64);
+    }
+
+    pub(super) fn waited(&self, time: Duration) {
+        self.wait.observe(time.as_secs_f64());
+    }
+
+    pub(super) fn connect_failed(&self) {
+        self.connect_failures.inc();
+    }
+}

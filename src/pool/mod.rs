@@ -1,0 +1,302 @@
+//! Server connections to one server as one user to one database, shared by all clients and cores.
+//!
+//! ```text
+//!              checkout: none idle, room left
+//!   (nothing) ───────────────────────────────▶ connecting ──▶ handed to the first waiter, else idle
+//!                                                  │ failed
+//!                                                  ▼
+//!   idle ◀── release (free, young enough) ── leased ── drop, or not free ──▶ closed
+//!    └────────────── checkout ─────────────────▶┘
+//! ```
+//! A free connection goes straight to the longest waiter; idle ones are taken last in, first out, so
+//! that those not needed grow old and close.
+
+mod metrics;
+mod waiters;
+
+pub use metrics::{PoolMetricFamilies, PoolMetrics};
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use crate::backend::{self, Backend, BackendSpec, ConnectError};
+use waiters::{Ticket, Waiters};
+
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Connections, those being made included.
+    pub size: usize,
+    pub waiters_max: usize,
+    pub wait_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub lifetime: Duration,
+    /// Logins under way at once.
+    pub ramp: usize,
+}
+
+#[derive(Clone, Debug, Error)]
+pub enum CheckoutError {
+    /// The server could not be reached or refused the login.
+    #[error("{0}")]
+    Connect(Arc<ConnectError>),
+    #[error("no connection became free within {0:?}")]
+    WaitTimeout(Duration),
+    #[error("{0} clients wait for a connection already")]
+    TooManyWaiters(usize),
+}
+
+type Handed = Result<Box<Backend>, Arc<ConnectError>>;
+
+pub struct Pool {
+    spec: BackendSpec,
+    limits: PoolLimits,
+    state: Mutex<State>,
+    metrics: PoolMetrics,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Box<Backend>>,
+    waiters: Waiters<Handed>,
+    /// Idle, leased and connecting.
+    open: usize,
+    connecting: usize,
+}
+
+/// A connection in use. Dropping it closes the connection; `release` gives it back.
+pub struct Lease {
+    backend: Option<Box<Backend>>,
+    pool: Arc<Pool>,
+}
+
+impl Pool {
+    pub fn new(spec: BackendSpec, limits: PoolLimits, metrics: PoolMetrics) -> Arc<Pool> {
+        Arc::new(Pool { spec, limits, state: Mutex::default(), metrics })
+    }
+
+    pub fn spec(&self) -> &BackendSpec {
+        &self.spec
+    }
+
+    /// An idle connection, without waiting and without a system call.
+    pub fn try_checkout(self: &Arc<Pool>) -> Option<Lease> {
+        let mut state = self.state.lock();
+        while let Some(backend) = state.idle.pop() {
+            if backend.stream.has_news(&mut Context::from_waker(Waker::noop())) {
+                // A server speaks to an idle connection only to say that it ends, or that its
+                // configuration changed: neither may surprise the next client.
+                state.open -= 1;
+                self.metrics.connections(&state.counts());
+                continue;
+            }
+            self.metrics.connections(&state.counts());
+            return Some(self.lease(backend));
+        }
+        None
+    }
+
+    /// A connection: idle, new, or the next that becomes free. Cancel safe.
+    pub async fn checkout(self: &Arc<Pool>) -> Result<Lease, CheckoutError> {
+        if let Some(lease) = self.try_checkout() {
+            return Ok(lease);
+        }
+        let started = Instant::now();
+        let ticket = {
+            let mut state = self.state.lock();
+            if state.waiters.len() >= self.limits.waiters_max {
+                return Err(CheckoutError::TooManyWaiters(self.limits.waiters_max));
+            }
+            let ticket = state.waiters.join();
+            self.grow(&mut state);
+            self.metrics.waiters(state.waiters.len());
+            ticket
+        };
+        let waited = self.wait(ticket).await;
+        self.metrics.waited(started.elapsed());
+        waited
+    }
+
+    async fn wait(self: &Arc<Pool>, ticket: Ticket<Handed>) -> Result<Lease, CheckoutError> {
+        // Dropped with a connection inside (a time-out in the same instant), the ticket would lose
+        // it: the guard gives it back.
+        let mut guard = TicketGuard { pool: self, ticket: Some(ticket) };
+        let Some(ticket) = guard.ticket.as_mut() else { return Err(self.wait_timeout()) };
+        match tokio::time::timeout(self.limits.wait_timeout, ticket.handed()).await {
+            Ok(Some(Ok(backend))) => Ok(self.lease(backend)),
+            Ok(Some(Err(error))) => Err(CheckoutError::Connect(error)),
+            Ok(None) | Err(_) => Err(self.wait_timeout()),
+        }
+    }
+
+    fn wait_timeout(&self) -> CheckoutError {
+        CheckoutError::WaitTimeout(self.limits.wait_timeout)
+    }
+
+    fn lease(self: &Arc<Pool>, backend: Box<Backend>) -> Lease {
+        Lease { backend: Some(backend), pool: self.clone() }
+    }
+
+    /// Starts logins while waiters outnumber them and there is room.
+    fn grow(self: &Arc<Pool>, state: &mut State) {
+        while state.connecting < self.limits.ramp
+            && state.open < self.limits.size
+            && state.connecting < state.waiters.len()
+        {
+            state.open += 1;
+            state.connecting += 1;
+            let pool = self.clone();
+            tokio::spawn(async move {
+                let result = backend::connect(&pool.spec, Instant::now()).await;
+                pool.connected(result);
+            });
+        }
+        self.metrics.connections(&state.counts());
+    }
+
+    fn connected(self: &Arc<Pool>, result: Result<Backend, ConnectError>) {
+        let mut state = self.state.lock();
+        state.connecting -= 1;
+        match result {
+            Ok(backend) => self.put(&mut state, Box::new(backend)),
+            Err(error) => {
+                state.open -= 1;
+                tracing::warn!(host = %self.spec.host, port = self.spec.port, user = %self.spec.user,
+                    %error, "cannot connect to server");
+                self.metrics.connect_failed();
+                // With other connections at work waiters are served by those; with none, whoever
+                // waits had better know at once.
+                if state.open == 0 {
+                    let error = Arc::new(error);
+                    while state.waiters.hand(Err(error.clone())).is_ok() {}
+                }
+            }
+        }
+        self.grow(&mut state);
+        self.metrics.waiters(state.waiters.len());
+    }
+
+    /// To the longest waiter that still waits, else to the idle ones.
+    fn put(&self, state: &mut State, backend: Box<Backend>) {
+        if let Err(Ok(mut backend)) = state.waiters.hand(Ok(backend)) {
+            backend.idle_since = Instant::now();
+            state.idle.push(backend);
+        }
+        self.metrics.connections(&state.counts());
+        self.metrics.waiters(state.waiters.len());
+    }
+
+    fn take_back(self: &Arc<Pool>, backend: Box<Backend>) {
+        let fit = backend.pipeline.is_free() && backend.connected_at.elapsed() < self.limits.lifetime;
+        let mut state = self.state.lock();
+        if fit && state.open <= self.limits.size {
+            self.put(&mut state, backend);
+            return;
+        }
+        self.forget(&mut state);
+        drop(state);
+        if fit {
+            tokio::spawn(backend.close());
+        }
+    }
+
+    fn forget(self: &Arc<Pool>, state: &mut State) {
+        state.open -= 1;
+        self.grow(state);
+    }
+
+    /// Closes connections that are too old or idle for too long.
+    pub fn reap(self: &Arc<Pool>, now: Instant) {
+        let mut state = self.state.lock();
+        let expired = |it: &Box<Backend>| {
+            now.saturating_duration_since(it.idle_since) > self.limits.idle_timeout
+                || now.saturating_duration_since(it.connected_at) > self.limits.lifetime
+        };
+        let (old, kept): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(expired);
+        state.idle = kept;
+        state.open -= old.len();
+        self.metrics.connections(&state.counts());
+        drop(state);
+        for backend in old {
+            tokio::spawn(backend.close());
+        }
+    }
+
+    /// Closes what is idle, because the server's role changed or the pool is going away.
+    pub fn close_idle(self: &Arc<Pool>) {
+        let mut state = self.state.lock();
+        let idle = std::mem::take(&mut state.idle);
+        state.open -= idle.len();
+        self.grow(&mut state);
+        drop(state);
+        for backend in idle {
+            tokio::spawn(backend.close());
+        }
+    }
+}
+
+impl State {
+    fn counts(&self) -> metrics::Counts {
+        let active = self.open - self.idle.len() - self.connecting;
+        metrics::Counts { idle: self.idle.len(), active, connecting: self.connecting }
+    }
+}
+
+struct TicketGuard<'a> {
+    pool: &'a Arc<Pool>,
+    ticket: Option<Ticket<Handed>>,
+}
+
+impl Drop for TicketGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(Ok(backend)) = self.ticket.take().and_then(Ticket::leave) {
+            self.pool.take_back(backend);
+        }
+        let mut state = self.pool.state.lock();
+        state.waiters.forget_gone();
+        self.pool.metrics.waiters(state.waiters.len());
+    }
+}
+
+impl Lease {
+    /// Gives the connection back; one that is not free is closed instead (DESIGN invariant 4).
+    pub fn release(mut self) {
+        if let Some(backend) = self.backend.take() {
+            self.pool.clone().take_back(backend);
+        }
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Backend;
+
+    fn deref(&self) -> &Backend {
+        // Only `release` and `drop` take it, and both end the lease.
+        match &self.backend {
+            Some(it) => it,
+            None => unreachable!("a lease without a connection"),
+        }
+    }
+}
+
+impl std::ops::DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Backend {
+        match &mut self.backend {
+            Some(it) => it,
+            None => unreachable!("a lease without a connection"),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.backend.take().is_some() {
+            let pool = self.pool.clone();
+            let mut state = pool.state.lock();
+            pool.forget(&mut state);
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! What one server still owes, oldest first, and so what each of its messages means. This alone
+//! forwards, swallows or makes up a reply (DESIGN invariant 3), for one server or, through `Part`,
+//! for each of many.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use smallvec::SmallVec;
+use thiserror::Error;
+
+use super::statements::StatementId;
+use crate::wire::{self, BackendTag, TxStatus};
+
+/// Who caused a request. Replies to Keyway's own are swallowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Client,
+    Keyway,
+}
+
+/// One reply that is owed. An extended reply ends with its completion message, `Query` with
+/// ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    Query(Origin),
+    /// ParseComplete; the server then has the statement.
+    Parse(Origin, StatementId),
+    /// A ParseComplete of ours, for a statement that this server has already.
+    MadeParse(StatementId),
+    Bind,
+    /// RowDescription or NoData, for a statement behind a ParameterDescription.
+    Describe,
+    Execute,
+    Close(Origin),
+    /// A CloseComplete of ours: closing a client's name leaves the shared statement alone.
+    MadeClose,
+    Sync,
+}
+
+/// Which of a server's replies the client sees when several servers answer one statement. Errors are
+/// seen once, whoever sends them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Completions of Parse, Bind and Close, and descriptions.
+    pub describe: bool,
+    pub rows: bool,
+    pub complete: Complete,
+    pub ready: bool,
+}
+
+/// What becomes of CommandComplete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Complete {
+    Forward,
+    /// Forwarded with the rows of all parts so far added up.
+    Sum,
+    /// Kept in `Replies::tag`.
+    Hold,
+}
+
+impl Part {
+    pub const WHOLE: Part = Part { describe: true, rows: true, complete: Complete::Forward, ready: true };
+    pub const SILENT: Part = Part { describe: false, rows: false, complete: Complete::Hold, ready: false };
+    /// All but the end of the answer, which is made up when every server has done its work.
+    pub const UNFINISHED: Part = Part { describe: true, rows: true, ..Part::SILENT };
+
+    /// Part `index` of `count` answers whose rows follow one another.
+    pub fn of_rows(index: usize, count: usize) -> Part {
+        let last = index + 1 == count;
+        let complete = if last { Complete::Sum } else { Complete::Hold };
+        Part { describe: index == 0, rows: true, complete, ready: last }
+    }
+
+    /// Part `index` of `count` answers of which the last one speaks for all.
+    pub fn of_turns(index: usize, count: usize) -> Part {
+        if index + 1 == count { Part::WHOLE } else { Part::SILENT }
+    }
+}
+
+/// A piece of the bytes for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes of the input, as they came.
+    Input(Range<usize>),
+    Made(&'static [u8]),
+    Owned(Vec<u8>),
+}
+
+/// What one call of `feed` found. Reused from call to call; over several parts the sums stay.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// For the client, in order; adjacent input is one piece.
+    pub pieces: SmallVec<[Piece; 4]>,
+    /// Statements that the server has from now on.
+    pub prepared: SmallVec<[StatementId; 2]>,
+    /// ParameterStatus messages of the client's own doing, as ranges of the input.
+    pub parameters: SmallVec<[Range<usize>; 2]>,
+    /// The last ErrorResponse, as a range of the input.
+    pub error: Option<Range<usize>>,
+    /// The server waits for CopyData.
+    pub copy_in: bool,
+    /// Some part has sent an error to the client: later ones stay silent until the end.
+    pub failed: bool,
+    /// Rows of the command tags of all parts.
+    pub rows: u64,
+    /// Command tag of the last client command, without its zero byte.
+    pub tag: SmallVec<[u8; 24]>,
+    /// Name, type and format of the columns that the first part described.
+    columns: Option<Vec<u8>>,
+}
+
+impl Replies {
+    /// Forgets what belongs to one buffer; `failed`, `rows` and `tag` belong to the whole answer.
+    pub fn next_buffer(&mut self) {
+        self.pieces.clear();
+        self.prepared.clear();
+        self.parameters.clear();
+        self.error = None;
+    }
+
+    fn forward(&mut self, range: Range<usize>) {
+        match self.pieces.last_mut() {
+            Some(Piece::Input(last)) if last.end == range.start => last.end = range.end,
+            _ => self.pieces.push(Piece::Input(range)),
+        }
+    }
+}
+
+/// A message that no request explains, or one that ends the connection: the server connection is
+/// closed (DESIGN invariant 4).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unexpected {
+    #[error("server sent message type 0x{tag:02x} where {want} was expected")]
+    Message { tag: u8, want: &'static str },
+    #[error("server sent a malformed message of type 0x{0:02x}")]
+    Malformed(u8),
+    #[error("server sent a message of {0} bytes, over message_bytes_max")]
+    TooLong(usize),
+    /// FATAL or PANIC: SQLSTATE and message.
+    #[error("{1}")]
+    Fatal(String, String),
+    #[error("shards describe the result differently")]
+    Columns,
+}
+
+/// ```text
+///            push(request)                       feed: completion
+///   drained ───────────────▶ owing ──────────────────────────────▶ drained
+///                              │ ErrorResponse, no Sync owed yet      ▲
+///                              ▼                                      │ ReadyForQuery
+///                           skipping ── push(Sync) ──▶ owing [Sync] ──┘
+/// ```
+/// While `skipping` the server ignores everything up to Sync (manual, "Extended Query").
+#[derive(Debug)]
+pub struct Pipeline {
+    owed: VecDeque<Expect>,
+    skipping: bool,
+    status: TxStatus,
+    part: Part,
+    /// Bytes of a message that is longer than the buffer, still to come, and whether they are forwarded.
+    rest: usize,
+    rest_forwarded: bool,
+    message_bytes_max: usize,
+}
+
+enum Verdict {
+    Forward,
+    Swallow,
+}
+
+impl Pipeline {
+    pub fn new(message_bytes_max: usize) -> Pipeline {
+        Pipeline {
+            owed: VecDeque::new(),
+            skipping: false,
+            status: TxStatus::Idle,
+            part: Part::WHOLE,
+            rest: 0,
+            rest_forwarded: false,
+            message_bytes_max,
+        }
+    }
+
+    pub fn status(&self) -> TxStatus {
+        self.status
+    }
+
+    /// Nothing is owed; in `skipping` only a Sync can bring more.
+    pub fn is_drained(&self) -> bool {
+        self.owed.is_empty() && self.rest == 0
+    }
+
+    /// Whether the connection may go to somebody else (DESIGN invariant 4).
+    pub fn is_free(&self) -> bool {
+        self.is_drained() && !self.skipping && self.status == TxStatus::Idle
+    }
+
+    /// An extended exchange without its Sync, so that the implicit transaction is open.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Sets which replies the client sees of what is pushed next.
+    pub fn set_part(&mut self, part: Part) {
+        self.part = part;
+    }
+
+    pub fn push(&mut self, expect: Expect) {
+        match expect {
+            Expect::Sync => self.skipping = false,
+            Expect::Query(_) => self.skipping = false,
+            _ if self.skipping => return,
+            _ => {}
+        }
+        self.owed.push_back(expect);
+    }
+
+    /// Replies of ours that stand first in line need no message of the server.
+    pub fn release_made(&mut self, replies: &mut Replies) {
+        while let Some(expect @ (Expect::MadeParse(_) | Expect::MadeClose)) = self.owed.front().copied() {
+            self.owed.pop_front();
+            let bytes = match expect {
+                Expect::MadeParse(statement) => {
+                    replies.prepared.push(statement);
+                    wire::PARSE_COMPLETE
+                }
+                _ => wire::CLOSE_COMPLETE,
+            };
+            if self.part.describe && !replies.failed {
+                replies.pieces.push(Piece::Made(bytes));
+            }
+        }
+    }
+
+    /// Walks the messages in `input` and returns how many bytes were dealt with; the rest is the
+    /// start of a message whose body is needed whole, to be given again with more behind it.
+    pub fn feed(&mut self, input: &[u8], replies: &mut Replies) -> Result<usize, Unexpected> {
+        let mut at = self.feed_rest(input, replies);
+        while let Some(head) = wire::header(&input[at..]).map_err(|_| Unexpected::Malformed(input[at]))? {
+            let tag = BackendTag(head.tag);
+            let end = at + head.total;
+            if end <= input.len() {
+                match self.message(tag, input, at..end, replies)? {
+                    Verdict::Forward => replies.forward(at..end),
+                    Verdict::Swallow => {}
+                }
+                self.release_made(replies);
+                at = end;
+                continue;
+            }
+            if tag != BackendTag::DATA_ROW && tag != BackendTag::COPY_DATA {
+                if head.total > self.message_bytes_max {
+                    return Err(Unexpected::TooLong(head.total));
+                }
+                break;
+            }
+            self.rest_forwarded = matches!(self.row(tag, replies)?, Verdict::Forward);
+            self.rest = head.total;
+            at += self.feed_rest(&input[at..], &mut Replies::default());
+            if self.rest_forwarded {
+                replies.forward(end - head.total..at);
+            }
+            break;
+        }
+        Ok(at)
+    }
+
+    fn feed_rest(&mut self, input: &[u8], replies: &mut Replies) -> usize {
+        let count = self.rest.min(input.len());
+        self.rest -= count;
+        if count > 0 && self.rest_forwarded {
+            replies.forward(0..count);
+        }
+        count
+    }
+
+    #[inline]
+    fn message(
+        &mut self,
+        tag: BackendTag,
+        input: &[u8],
+        range: Range<usize>,
+        replies: &mut Replies,
+    ) -> Result<Verdict, Unexpected> {
+        match tag {
+            BackendTag::DATA_ROW | BackendTag::COPY_DATA | BackendTag::COPY_DONE => self.row(tag, replies),
+            BackendTag::READY_FOR_QUERY => self.ready(&input[range]),
+            BackendTag::COMMAND_COMPLETE => self.complete(&input[range], replies),
+            BackendTag::ROW_DESCRIPTION | BackendTag::NO_DATA | BackendTag::PARAMETER_DESCRIPTION => {
+                self.description(tag, &input[range], replies)
+            }
+            BackendTag::PARSE_COMPLETE | BackendTag::BIND_COMPLETE | BackendTag::CLOSE_COMPLETE => {
+                self.extended(tag, replies)
+            }
+            BackendTag::EMPTY_QUERY | BackendTag::PORTAL_SUSPENDED | BackendTag::FUNCTION_RESULT => {
+                self.end_of_execute(tag, replies)
+            }
+            BackendTag::COPY_IN | BackendTag::COPY_OUT => self.copy(tag, replies),
+            BackendTag::ERROR => self.error(input, range, replies),
+            BackendTag::PARAMETER_STATUS => {
+                let forward = self.is_clients() && self.part.describe;
+                if forward {
+                    replies.parameters.push(range);
+                }
+                Ok(if forward { Verdict::Forward } else { Verdict::Swallow })
+            }
+            BackendTag::NOTICE | BackendTag::NOTIFICATION => {
+                Ok(if self.is_clients() { Verdict::Forward } else { Verdict::Swallow })
+            }
+            BackendTag(tag) => Err(Unexpected::Message { tag, want: "a reply" }),
+        }
+    }
+
+    /// Whether what comes now answers a request of the client, or none (asynchronous messages).
+    fn is_clients(&self) -> bool {
+        !matches!(
+            self.owed.front(),
+            Some(
+                Expect::Query(Origin::Keyway)
+                    | Expect::Parse(Origin::Keyway, _)
+                    | Expect::Close(Origin::Keyway)
+            )
+        )
+    }
+
+    fn shown(&self, wanted: bool, replies: &Replies) -> Verdict {
+        if wanted && !replies.failed && self.is_clients() { Verdict::Forward } else { Verdict::Swallow }
+    }
+
+    #[inline]
+    fn row(&self, tag: BackendTag, replies: &Replies) -> Result<Verdict, Unexpected> {
+        match self.owed.front() {
+            Some(Expect::Query(_) | Expect::Execute) => Ok(self.shown(self.part.rows, replies)),
+            _ => Err(Unexpected::Message { tag: tag.0, want: "no row" }),
+        }
+    }
+
+    fn ready(&mut self, message: &[u8]) -> Result<Verdict, Unexpected> {
+        let status = wire::tx_status(message).map_err(|_| Unexpected::Malformed(message[0]))?;
+        match self.owed.pop_front() {
+            Some(Expect::Query(Origin::Keyway)) => {
+                self.status = status;
+                Ok(Verdict::Swallow)
+            }
+            Some(Expect::Query(Origin::Client) | Expect::Sync) => {
+                self.status = status;
+                Ok(if self.part.ready { Verdict::Forward } else { Verdict::Swallow })
+            }
+            _ => Err(Unexpected::Message { tag: message[0], want: "no ReadyForQuery" }),
+        }
+    }
+
+    fn complete(&mut self, message: &[u8], replies: &mut Replies) -> Result<Verdict, Unexpected> {
+        let shown = self.shown(true, replies);
+        match self.owed.front() {
+            Some(Expect::Query(_)) => {}
+            Some(Expect::Execute) => {
+                self.owed.pop_front();
+            }
+            _ => return Err(Unexpected::Message { tag: message[0], want: "no CommandComplete" }),
+        }
+        if matches!(shown, Verdict::Swallow) {
+            return Ok(Verdict::Swallow);
+        }
+        let tag = wire::copied_tag(message);
+        replies.tag = SmallVec::from_slice(tag);
+        replies.rows += wire::rows_of(tag).unwrap_or(0);
+        Ok(match self.part.complete {
+            Complete::Forward => Verdict::Forward,
+            Complete::Hold => Verdict::Swallow,
+            Complete::Sum => {
+                replies.pieces.push(Piece::Owned(summed(tag, replies.rows)));
+                Verdict::Swallow
+            }
+        })
+    }
+
+    fn description(
+        &mut self,
+        tag: BackendTag,
+        message: &[u8],
+        replies: &mut Replies,
+    ) -> Result<Verdict, Unexpected> {
+        let shown = self.shown(self.part.describe, replies);
+        match self.owed.front() {
+            Some(Expect::Query(_)) if tag == BackendTag::ROW_DESCRIPTION => {}
+            Some(Expect::Describe) if tag == BackendTag::PARAMETER_DESCRIPTION => return Ok(shown),
+            Some(Expect::Describe) => {
+                self.owed.pop_front();
+            }
+            _ => return Err(Unexpected::Message { tag: tag.0, want: "no description" }),
+        }
+        if tag == BackendTag::ROW_DESCRIPTION && self.part.complete != Complete::Forward {
+            same_columns(message, replies)?;
+        }
+        Ok(shown)
+    }
+
+    fn extended(&mut self, tag: BackendTag, replies: &mut Replies) -> Result<Verdict, Unexpected> {
+        let shown = self.shown(self.part.describe, replies);
+        match (self.owed.front().copied(), tag) {
+            (Some(Expect::Parse(_, statement)), BackendTag::PARSE_COMPLETE) => {
+                replies.prepared.push(statement);
+            }
+            (Some(Expect::Bind), BackendTag::BIND_COMPLETE) => {}
+            (Some(Expect::Close(_)), BackendTag::CLOSE_COMPLETE) => {}
+            (Some(_), _) => return Err(Unexpected::Message { tag: tag.0, want: "another reply" }),
+            (None, _) => return Err(Unexpected::Message { tag: tag.0, want: "nothing" }),
+        }
+        self.owed.pop_front();
+        Ok(shown)
+    }
+
+    fn end_of_execute(&mut self, tag: BackendTag, replies: &mut Replies) -> Result<Verdict, Unexpected> {
+        let shown = self.shown(self.part.complete == Complete::Forward, replies);
+        match self.owed.front() {
+            Some(Expect::Query(_)) => {}
+            Some(Expect::Execute) => {
+                self.owed.pop_front();
+            }
+            _ => return Err(Unexpected::Message { tag: tag.0, want: "no end of execution" }),
+        }
+        Ok(shown)
+    }
+
+    fn copy(&mut self, tag: BackendTag, replies: &mut Replies) -> Result<Verdict, Unexpected> {
+        if !matches!(self.owed.front(), Some(Expect::Query(_) | Expect::Execute)) {
+            return Err(Unexpected::Message { tag: tag.0, want: "no COPY" });
+        }
+        if tag == BackendTag::COPY_IN {
+            replies.copy_in = true;
+            // A server in copy-in mode ignores Sync (manual, "COPY Operations"): the one sent along
+            // with Execute is never answered.
+            if self.owed.front() == Some(&Expect::Execute) && self.owed.get(1) == Some(&Expect::Sync) {
+                self.owed.remove(1);
+            }
+        }
+        Ok(self.shown(true, replies))
+    }
+
+    fn error(
+        &mut self,
+        input: &[u8],
+        range: Range<usize>,
+        replies: &mut Replies,
+    ) -> Result<Verdict, Unexpected> {
+        let message = &input[range.clone()];
+        let fields = wire::error_fields(message).map_err(|_| Unexpected::Malformed(message[0]))?;
+        if matches!(fields.severity, b"FATAL" | b"PANIC") {
+            let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
+            return Err(Unexpected::Fatal(text(fields.state), text(fields.message)));
+        }
+        match self.owed.front() {
+            Some(Expect::Query(_)) => {}
+            Some(_) => {
+                while self.owed.front().is_some_and(|it| *it != Expect::Sync) {
+                    self.owed.pop_front();
+                }
+                self.skipping = self.owed.is_empty();
+            }
+            None => return Err(Unexpected::Message { tag: message[0], want: "nothing" }),
+        }
+        if replies.failed {
+            return Ok(Verdict::Swallow);
+        }
+        // The error of a prologue of ours (BEGIN, SET LOCAL) is the answer to the client's statement,
+        // which then fails in the aborted transaction: that second error is swallowed.
+        replies.failed =
+            self.part != Part::WHOLE || self.owed.front() == Some(&Expect::Query(Origin::Keyway));
+        replies.error = Some(range);
+        Ok(Verdict::Forward)
+    }
+}
+
+/// `SELECT 3` with the count replaced.
+fn summed(tag: &[u8], rows: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let tag = String::from_utf8_lossy(tag);
+    match tag.rsplit_once(' ') {
+        Some((verb, count)) if count.parse::<u64>().is_ok() => {
+            wire::command_complete(&mut out, &format!("{verb} {rows}"));
+        }
+        _ => wire::command_complete(&mut out, &tag),
+    }
+    out
+}
+
+/// Rows of two shards may follow one another only when their columns are the same.
+fn same_columns(message: &[u8], replies: &mut Replies) -> Result<(), Unexpected> {
+    let shapes = wire::column_shapes(message).map_err(|_| Unexpected::Malformed(message[0]))?;
+    let mut bytes = Vec::new();
+    for (name, type_oid, format) in shapes {
+        bytes.extend_from_slice(name);
+        bytes.push(0);
+        bytes.extend_from_slice(&type_oid.to_be_bytes());
+        bytes.extend_from_slice(&format.to_be_bytes());
+    }
+    match &replies.columns {
+        Some(first) if *first != bytes => Err(Unexpected::Columns),
+        Some(_) => Ok(()),
+        None => {
+            replies.columns = Some(bytes);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

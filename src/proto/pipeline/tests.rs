@@ -1,0 +1,220 @@
+use super::*;
+
+const ID: StatementId = StatementId(7);
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend((body.len() as u32 + 4).to_be_bytes());
+    out.extend(body);
+    out
+}
+
+fn error(severity: &str, state: &str) -> Vec<u8> {
+    message(b'E', format!("S{severity}\0V{severity}\0C{state}\0Mno\0\0").as_bytes())
+}
+
+fn ready(status: u8) -> Vec<u8> {
+    message(b'Z', &[status])
+}
+
+fn row() -> Vec<u8> {
+    message(b'D', b"\0\x01\0\0\0\x011")
+}
+
+fn described(type_oid: u8) -> Vec<u8> {
+    let mut body = b"\0\x01id\0".to_vec();
+    body.extend([0, 0, 0, 9, 0, 1, 0, 0, 0, type_oid, 0, 8, 255, 255, 255, 255, 0, 0]);
+    message(b'T', &body)
+}
+
+fn pipeline(expects: &[Expect]) -> Pipeline {
+    let mut it = Pipeline::new(1 << 20);
+    expects.iter().for_each(|expect| it.push(*expect));
+    it
+}
+
+/// What the client gets of `input`.
+fn client_sees(pipeline: &mut Pipeline, replies: &mut Replies, input: &[u8]) -> Result<Vec<u8>, Unexpected> {
+    replies.next_buffer();
+    pipeline.release_made(replies);
+    let consumed = pipeline.feed(input, replies)?;
+    assert_eq!(consumed, input.len());
+    let mut out = Vec::new();
+    for piece in &replies.pieces {
+        match piece {
+            Piece::Input(range) => out.extend(&input[range.clone()]),
+            Piece::Made(bytes) => out.extend(*bytes),
+            Piece::Owned(bytes) => out.extend(bytes),
+        }
+    }
+    Ok(out)
+}
+
+fn check(expects: &[Expect], input: &[Vec<u8>], want: &[Vec<u8>]) -> (Pipeline, Replies) {
+    let (mut it, mut replies) = (pipeline(expects), Replies::default());
+    let out = client_sees(&mut it, &mut replies, &input.concat()).unwrap();
+    assert_eq!(out, want.concat());
+    (it, replies)
+}
+
+#[test]
+fn a_simple_answer_is_one_piece_and_frees_the_server() {
+    let input = [described(20), row(), row(), message(b'C', b"SELECT 2\0"), ready(b'I')];
+    let (it, replies) = check(&[Expect::Query(Origin::Client)], &input, &input);
+    assert_eq!(replies.pieces.len(), 1);
+    assert_eq!((replies.rows, &replies.tag[..]), (2, &b"SELECT 2"[..]));
+    assert!(it.is_free());
+}
+
+#[test]
+fn a_server_in_a_transaction_or_with_two_answers_owed_is_not_free() {
+    let (it, _) = check(&[Expect::Query(Origin::Client)], &[ready(b'T')], &[ready(b'T')]);
+    assert!(it.is_drained() && !it.is_free());
+    let two = [Expect::Query(Origin::Client), Expect::Query(Origin::Client)];
+    let (it, _) = check(&two, &[ready(b'I')], &[ready(b'I')]);
+    assert!(!it.is_drained() && !it.is_free());
+}
+
+#[test]
+fn keyways_own_requests_are_swallowed() {
+    let expects = [Expect::Query(Origin::Keyway), Expect::Query(Origin::Client)];
+    let own = [message(b'C', b"BEGIN\0"), message(b'S', b"TimeZone\0UTC\0"), ready(b'T')];
+    let answer = [message(b'C', b"INSERT 0 1\0"), ready(b'T')];
+    let (_, replies) = check(&expects, &[&own[..], &answer[..]].concat(), &answer);
+    assert!(replies.parameters.is_empty());
+}
+
+#[test]
+fn the_error_of_a_prologue_stands_for_the_statement_behind_it() {
+    let expects =
+        [Expect::Query(Origin::Keyway), Expect::Parse(Origin::Client, ID), Expect::Bind, Expect::Sync];
+    let input = [error("ERROR", "22023"), ready(b'E'), error("ERROR", "25P02"), ready(b'E')];
+    let (it, _) = check(&expects, &input, &[error("ERROR", "22023"), ready(b'E')]);
+    assert_eq!(it.status(), TxStatus::Failed);
+}
+
+#[test]
+fn made_replies_stand_in_their_place() {
+    let expects = [Expect::MadeParse(ID), Expect::Bind, Expect::MadeClose, Expect::Execute, Expect::Sync];
+    let bind = wire::BIND_COMPLETE.to_vec();
+    let done = message(b'C', b"SELECT 0\0");
+    let input = [bind.clone(), done.clone(), ready(b'I')];
+    let want = [wire::PARSE_COMPLETE.to_vec(), bind, wire::CLOSE_COMPLETE.to_vec(), done, ready(b'I')];
+    let (_, replies) = check(&expects, &input, &want);
+    assert_eq!(replies.prepared[..], [ID]);
+}
+
+#[test]
+fn an_error_skips_to_sync_and_drops_made_replies() {
+    let expects = [
+        Expect::Parse(Origin::Client, ID),
+        Expect::MadeParse(StatementId(8)),
+        Expect::Bind,
+        Expect::Execute,
+        Expect::Sync,
+    ];
+    let input = [error("ERROR", "42601"), ready(b'I')];
+    let (it, replies) = check(&expects, &input, &input);
+    assert!(it.is_free() && replies.prepared.is_empty());
+}
+
+#[test]
+fn an_error_before_sync_ignores_what_is_sent_until_sync() {
+    let (mut it, mut replies) =
+        check(&[Expect::Bind], &[error("ERROR", "42601")], &[error("ERROR", "42601")]);
+    assert!(it.is_drained() && it.is_skipping() && !it.is_free());
+    it.push(Expect::Execute);
+    assert!(it.is_drained());
+    it.push(Expect::Sync);
+    assert_eq!(client_sees(&mut it, &mut replies, &ready(b'I')), Ok(ready(b'I')));
+    assert!(it.is_free());
+}
+
+#[test]
+fn rows_longer_than_the_buffer_stream_through() {
+    let mut it = pipeline(&[Expect::Query(Origin::Client)]);
+    let long = message(b'D', &vec![b'x'; 5_000]);
+    let input = [long, message(b'C', b"SELECT 1\0"), ready(b'I')].concat();
+    let (mut replies, mut out, mut kept) = (Replies::default(), Vec::<u8>::new(), Vec::<u8>::new());
+    for chunk in input.chunks(777) {
+        kept.extend_from_slice(chunk);
+        replies.next_buffer();
+        let consumed = it.feed(&kept, &mut replies).unwrap();
+        for piece in &replies.pieces {
+            let Piece::Input(range) = piece else { panic!("{piece:?}") };
+            out.extend_from_slice(&kept[range.clone()]);
+        }
+        kept.drain(..consumed);
+    }
+    assert_eq!(out, input);
+    assert!(it.is_free());
+}
+
+#[test]
+fn rows_of_parts_follow_one_another_under_one_head_and_one_tag() {
+    let answer = |rows: usize| {
+        let mut it = vec![described(20)];
+        it.extend(std::iter::repeat_n(row(), rows));
+        it.extend([message(b'C', format!("SELECT {rows}\0").as_bytes()), ready(b'I')]);
+        it.concat()
+    };
+    let (mut out, mut replies) = (Vec::new(), Replies::default());
+    for (index, rows) in [2, 0, 1].into_iter().enumerate() {
+        let mut it = pipeline(&[Expect::Query(Origin::Client)]);
+        it.set_part(Part::of_rows(index, 3));
+        out.extend(client_sees(&mut it, &mut replies, &answer(rows)).unwrap());
+        assert!(it.is_free());
+    }
+    let want = [described(20), row(), row(), row(), message(b'C', b"SELECT 3\0"), ready(b'I')];
+    assert_eq!(out, want.concat());
+}
+
+#[test]
+fn an_error_of_one_part_is_seen_once_and_silences_the_rest() {
+    let mut replies = Replies::default();
+    let mut out = Vec::new();
+    let failing = [error("ERROR", "22012"), ready(b'I')].concat();
+    for index in 0..2 {
+        let mut it = pipeline(&[Expect::Query(Origin::Client)]);
+        it.set_part(Part::of_rows(index, 2));
+        out.extend(client_sees(&mut it, &mut replies, &failing).unwrap());
+    }
+    assert_eq!(out, failing);
+}
+
+#[test]
+fn parts_with_different_columns_are_an_error_not_a_guess() {
+    let mut replies = Replies::default();
+    let mut first = pipeline(&[Expect::Query(Origin::Client)]);
+    first.set_part(Part::of_rows(0, 2));
+    client_sees(&mut first, &mut replies, &described(20)).unwrap();
+    let mut second = pipeline(&[Expect::Query(Origin::Client)]);
+    second.set_part(Part::of_rows(1, 2));
+    assert_eq!(client_sees(&mut second, &mut replies, &described(25)), Err(Unexpected::Columns));
+}
+
+#[test]
+fn sync_sent_along_with_copy_in_is_not_owed() {
+    let expects = [Expect::Bind, Expect::Execute, Expect::Sync];
+    let input = [wire::BIND_COMPLETE.to_vec(), message(b'G', b"\0\0\0")];
+    let (mut it, mut replies) = check(&expects, &input, &input);
+    assert!(replies.copy_in && !it.is_drained());
+    it.push(Expect::Sync);
+    let end = [message(b'C', b"COPY 5\0"), ready(b'I')].concat();
+    assert_eq!(client_sees(&mut it, &mut replies, &end), Ok(end.clone()));
+    assert!(it.is_free());
+}
+
+#[test]
+fn what_no_request_explains_ends_the_connection() {
+    let feed = |expects: &[Expect], input: &[u8]| pipeline(expects).feed(input, &mut Replies::default());
+    assert!(matches!(feed(&[], &row()), Err(Unexpected::Message { .. })));
+    assert!(matches!(feed(&[], &ready(b'I')), Err(Unexpected::Message { .. })));
+    assert!(matches!(feed(&[Expect::Bind], &row()), Err(Unexpected::Message { .. })));
+    assert!(matches!(feed(&[Expect::Sync], wire::BIND_COMPLETE), Err(Unexpected::Message { .. })));
+    assert!(matches!(feed(&[Expect::Sync], &message(b'?', b"")), Err(Unexpected::Message { .. })));
+    assert!(matches!(feed(&[Expect::Sync], b"Z\0\0\0\x01"), Err(Unexpected::Malformed(_))));
+    let fatal = error("FATAL", "57P01");
+    assert_eq!(feed(&[Expect::Sync], &fatal), Err(Unexpected::Fatal("57P01".into(), "no".into())));
+    assert!(matches!(feed(&[Expect::Sync], b"T\x7f\xff\xff\xff"), Err(Unexpected::TooLong(_))));
+}

@@ -1,0 +1,265 @@
+//! The client's transaction, which is more than the server's: BEGIN is held back until a statement
+//! names a shard, and a refusal of Keyway aborts a transaction as an error of the server would.
+
+use super::settings::{Assignment, Settings};
+use crate::wire::TxStatus;
+
+/// ```text
+///           BEGIN                    first statement (BEGIN goes in front of it)
+///  Idle ───────────▶ Deferred ─────────────────────────────▶ Open ◀──▶ Open, failed (server says 'E')
+///   ▲                  │    ▲                                  │ │
+///   │ COMMIT, ROLLBACK │    │ SET LOCAL ...: kept in prologue  │ │ refusal by Keyway
+///   ├──────────────────┘    └──────────────                    │ ▼
+///   │                  │ refusal                               │ Open, refused ── ROLLBACK TO ──▶ Open
+///   │                  ▼                                       │
+///   └───────────── Refused ◀── (no server holds anything)      └─▶ Idle at ReadyForQuery('I')
+/// ```
+#[derive(Debug, Default)]
+pub struct Transaction {
+    state: State,
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    Deferred {
+        prologue: Vec<String>,
+        read_only: bool,
+    },
+    /// Refused before any server was asked.
+    Refused,
+    Open {
+        read_only: bool,
+        /// Aborted by Keyway, while the server still says 'T'.
+        refused: bool,
+        failed: bool,
+    },
+}
+
+/// Session settings made inside the transaction; they count from COMMIT on.
+#[derive(Debug)]
+enum Pending {
+    Set(Assignment),
+    Reset(String),
+    ResetAll,
+    Savepoint(String),
+}
+
+/// How a transaction came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Committed,
+    RolledBack,
+}
+
+impl Transaction {
+    /// What the client is told at ReadyForQuery.
+    pub fn status(&self) -> TxStatus {
+        match self.state {
+            State::Idle => TxStatus::Idle,
+            State::Refused | State::Open { refused: true, .. } | State::Open { failed: true, .. } => {
+                TxStatus::Failed
+            }
+            State::Deferred { .. } | State::Open { .. } => TxStatus::Open,
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// BEGIN was answered by Keyway and no server knows of it.
+    pub fn is_deferred(&self) -> bool {
+        matches!(self.state, State::Deferred { .. })
+    }
+
+    /// Aborted by Keyway: everything but the end of the transaction is refused (25P02).
+    pub fn is_refused(&self) -> bool {
+        matches!(self.state, State::Refused | State::Open { refused: true, .. })
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.state, State::Deferred { read_only: true, .. } | State::Open { read_only: true, .. })
+    }
+
+    pub fn defer(&mut self, begin: &str, read_only: bool) {
+        self.state = State::Deferred { prologue: vec![begin.to_owned()], read_only };
+    }
+
+    /// Adds a statement to what is sent in front of the first one; `false` when nothing is deferred.
+    pub fn prologue_add(&mut self, statement: &str) -> bool {
+        match &mut self.state {
+            State::Deferred { prologue, .. } => {
+                prologue.push(statement.to_owned());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub fn prologue_len(&self) -> usize {
+        if let State::Deferred { prologue, .. } = &self.state { prologue.len() } else { 0 }
+    }
+
+    /// What goes to the server in front of the first statement. The state stays until the server
+    /// has answered, so that a server that dies at once can be replaced.
+    pub fn prologue(&self) -> &[String] {
+        if let State::Deferred { prologue, .. } = &self.state { prologue } else { &[] }
+    }
+
+    /// An error of Keyway's own. `false` outside a transaction.
+    pub fn refuse(&mut self) -> bool {
+        match &mut self.state {
+            State::Idle => return false,
+            State::Deferred { .. } | State::Refused => self.state = State::Refused,
+            State::Open { refused, .. } => *refused = true,
+        }
+        true
+    }
+
+    /// The server has taken ROLLBACK TO SAVEPOINT: what Keyway refused since is forgotten.
+    pub fn unrefuse(&mut self) {
+        if let State::Open { refused, .. } = &mut self.state {
+            *refused = false;
+        }
+    }
+
+    /// The server's word at ReadyForQuery.
+    pub fn follow(&mut self, status: TxStatus) {
+        self.state = match (status, &self.state) {
+            (TxStatus::Idle, _) => State::Idle,
+            (status, State::Open { read_only, refused, .. }) => {
+                State::Open { read_only: *read_only, refused: *refused, failed: status == TxStatus::Failed }
+            }
+            (status, _) => State::Open {
+                read_only: self.is_read_only(),
+                refused: false,
+                failed: status == TxStatus::Failed,
+            },
+        };
+    }
+
+    /// Ends a transaction that no server knows of, or whose server is gone.
+    pub fn end(&mut self) {
+        self.state = State::Idle;
+        self.pending.clear();
+    }
+
+    pub fn set(&mut self, assignment: Assignment) {
+        self.pending.push(Pending::Set(assignment));
+    }
+
+    pub fn reset(&mut self, name: &str) {
+        self.pending.push(Pending::Reset(name.to_owned()));
+    }
+
+    pub fn reset_all(&mut self) {
+        self.pending.push(Pending::ResetAll);
+    }
+
+    pub fn savepoint(&mut self, name: &str) {
+        self.pending.push(Pending::Savepoint(name.to_owned()));
+    }
+
+    /// ROLLBACK TO reverts what was set after the savepoint, and keeps the savepoint.
+    pub fn rollback_to(&mut self, name: &str) {
+        let at = self.pending.iter().rposition(|it| matches!(it, Pending::Savepoint(of) if of == name));
+        self.pending.truncate(at.map_or(0, |it| it + 1));
+    }
+
+    /// Applies what the transaction set, if it committed. `server` follows the same statements.
+    pub fn settle(
+        &mut self,
+        ended: Ended,
+        session: &mut Settings,
+        server: &mut Settings,
+        startup: &Settings,
+    ) {
+        let pending = std::mem::take(&mut self.pending);
+        if ended == Ended::RolledBack {
+            return;
+        }
+        for it in pending {
+            match it {
+                Pending::Set(assignment) => {
+                    session.set(assignment.clone());
+                    server.set(assignment);
+                }
+                Pending::Reset(name) => {
+                    session.reset(&name, startup);
+                    server.reset(&name, &Settings::default());
+                }
+                Pending::ResetAll => {
+                    *session = startup.clone();
+                    *server = Settings::default();
+                }
+                Pending::Savepoint(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: &str) -> Assignment {
+        Assignment::of_startup(name, value)
+    }
+
+    fn settled(it: &mut Transaction, ended: Ended) -> Settings {
+        let (mut session, mut server) = (Settings::default(), Settings::default());
+        it.settle(ended, &mut session, &mut server, &Settings::default());
+        assert!(session.same(&server));
+        session
+    }
+
+    #[test]
+    fn begin_waits_for_a_statement_and_status_says_open() {
+        let mut it = Transaction::default();
+        it.defer("BEGIN READ ONLY", true);
+        assert!(it.prologue_add("SET LOCAL work_mem = '1MB'"));
+        assert_eq!((it.status(), it.is_read_only()), (TxStatus::Open, true));
+        assert_eq!(it.prologue(), ["BEGIN READ ONLY", "SET LOCAL work_mem = '1MB'"]);
+        it.follow(TxStatus::Open);
+        assert!(!it.is_deferred() && it.is_read_only());
+        it.follow(TxStatus::Idle);
+        assert!(it.is_idle());
+    }
+
+    #[test]
+    fn a_refusal_aborts_the_transaction_until_it_ends() {
+        let mut it = Transaction::default();
+        assert!(!it.refuse());
+        it.defer("BEGIN", false);
+        assert!(it.refuse());
+        assert_eq!(it.status(), TxStatus::Failed);
+        it.end();
+        it.defer("BEGIN", false);
+        it.follow(TxStatus::Open);
+        it.refuse();
+        it.follow(TxStatus::Open);
+        assert_eq!(it.status(), TxStatus::Failed, "the server's word does not undo a refusal");
+        it.unrefuse();
+        assert_eq!(it.status(), TxStatus::Open);
+    }
+
+    #[test]
+    fn settings_count_from_commit_on_and_savepoints_revert_them() {
+        let mut it = Transaction::default();
+        it.set(set("a", "1"));
+        it.savepoint("s");
+        it.set(set("b", "1"));
+        it.rollback_to("s");
+        it.set(set("c", "1"));
+        let session = settled(&mut it, Ended::Committed);
+        let mut want = Settings::default();
+        want.set(set("a", "1"));
+        want.set(set("c", "1"));
+        assert!(session.same(&want));
+        it.set(set("d", "1"));
+        assert!(settled(&mut it, Ended::RolledBack).is_empty());
+    }
+}

@@ -1,0 +1,134 @@
+//! Messages to a server that Keyway writes itself.
+
+use super::bind::Bind;
+use super::startup::{CancelKey, PROTOCOL_3_0};
+use super::tag::FrontendTag;
+
+pub const SYNC: &[u8] = b"S\0\0\0\x04";
+
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+/// Writes one message; `body` appends to the buffer and the length is filled in behind it.
+fn message(out: &mut Vec<u8>, tag: FrontendTag, body: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag.0);
+    with_length(out, body);
+}
+
+fn with_length(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    body(out);
+    let length = (out.len() - start) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn cstr(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(text);
+    out.push(0);
+}
+
+pub fn startup_message(out: &mut Vec<u8>, user: &str, database: &str, settings: &[(&str, &str)]) {
+    with_length(out, |out| {
+        out.extend_from_slice(&PROTOCOL_3_0.to_be_bytes());
+        for (name, value) in [("user", user), ("database", database)].iter().chain(settings) {
+            cstr(out, name.as_bytes());
+            cstr(out, value.as_bytes());
+        }
+        out.push(0);
+    });
+}
+
+pub fn cancel_request(key: CancelKey) -> [u8; 16] {
+    let mut out = [0; 16];
+    out[..4].copy_from_slice(&16u32.to_be_bytes());
+    out[4..8].copy_from_slice(&CANCEL_REQUEST.to_be_bytes());
+    out[8..12].copy_from_slice(&key.pid.to_be_bytes());
+    out[12..].copy_from_slice(&key.secret.to_be_bytes());
+    out
+}
+
+pub fn query(out: &mut Vec<u8>, text: &str) {
+    message(out, FrontendTag::QUERY, |out| cstr(out, text.as_bytes()));
+}
+
+pub fn sasl_initial(out: &mut Vec<u8>, method: &str, data: &[u8]) {
+    message(out, FrontendTag::PASSWORD, |out| {
+        cstr(out, method.as_bytes());
+        out.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+pub fn sasl_response(out: &mut Vec<u8>, data: &[u8]) {
+    message(out, FrontendTag::PASSWORD, |out| out.extend_from_slice(data));
+}
+
+/// Parse under a name of ours. `oids` as they stand in the client's message: big-endian.
+pub fn parse_named(out: &mut Vec<u8>, name: &[u8], text: &[u8], oids: &[u8]) {
+    message(out, FrontendTag::PARSE, |out| {
+        cstr(out, name);
+        cstr(out, text);
+        out.extend_from_slice(&((oids.len() / 4) as u16).to_be_bytes());
+        out.extend_from_slice(oids);
+    });
+}
+
+/// The client's Bind with the statement name replaced; everything else is copied as it came.
+pub fn bind_renamed(out: &mut Vec<u8>, original: &[u8], bind: &Bind<'_>, name: &[u8]) {
+    let (head, rest) = original.split_at(bind.statement_at);
+    message(out, FrontendTag::BIND, |out| {
+        out.extend_from_slice(&head[super::HEADER_BYTES..]);
+        out.extend_from_slice(name);
+        out.extend_from_slice(&rest[bind.statement.len()..]);
+    });
+}
+
+pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, FrontendTag::DESCRIBE, |out| {
+        out.push(b'S');
+        cstr(out, name);
+    });
+}
+
+pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, FrontendTag::CLOSE, |out| {
+        out.push(b'S');
+        cstr(out, name);
+    });
+}
+
+pub fn terminate(out: &mut Vec<u8>) {
+    message(out, FrontendTag::TERMINATE, |_| {});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bind_keeps_everything_but_the_statement_name() {
+        let original = b"B\0\0\0\x15p\0long\0\0\0\0\x01\0\0\0\x01x\0\0";
+        let original = &{
+            let mut it = original.to_vec();
+            let length = it.len() as u32 - 1;
+            it[1..5].copy_from_slice(&length.to_be_bytes());
+            it
+        };
+        let bind = Bind::read(original).unwrap();
+        let mut out = Vec::new();
+        bind_renamed(&mut out, original, &bind, b"kw_1");
+        let renamed = Bind::read(&out).unwrap();
+        assert_eq!((renamed.portal, renamed.statement), (&b"p"[..], &b"kw_1"[..]));
+        assert_eq!(renamed.values.iter().collect::<Vec<_>>(), [Some(&b"x"[..])]);
+        assert_eq!(u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize + 1, out.len());
+    }
+
+    #[test]
+    fn parse_named_is_read_back() {
+        let mut out = Vec::new();
+        parse_named(&mut out, b"kw_1", b"SELECT $1", &[0, 0, 0, 23]);
+        let it = crate::wire::parse(&out).unwrap();
+        assert_eq!((it.name, it.text), (&b"kw_1"[..], &b"SELECT $1"[..]));
+        assert_eq!(it.oids().collect::<Vec<_>>(), [23]);
+    }
+}

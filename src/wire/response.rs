@@ -1,0 +1,177 @@
+//! Bodies of server messages, as far as a decision needs them.
+
+use super::frontend::{Body, BodyError};
+use super::startup::CancelKey;
+
+/// The status byte of ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxStatus {
+    Idle,
+    Open,
+    Failed,
+}
+
+impl TxStatus {
+    pub fn byte(self) -> u8 {
+        match self {
+            TxStatus::Idle => b'I',
+            TxStatus::Open => b'T',
+            TxStatus::Failed => b'E',
+        }
+    }
+}
+
+/// The status in a whole ReadyForQuery message.
+pub fn tx_status(message: &[u8]) -> Result<TxStatus, BodyError> {
+    let mut body = Body::of(message)?;
+    let status = body.u8()?;
+    body.end()?;
+    match status {
+        b'I' => Ok(TxStatus::Idle),
+        b'T' => Ok(TxStatus::Open),
+        b'E' => Ok(TxStatus::Failed),
+        _ => Err(BodyError),
+    }
+}
+
+/// Name and value of a ParameterStatus message.
+pub fn parameter(message: &[u8]) -> Result<(&str, &str), BodyError> {
+    let mut body = Body::of(message)?;
+    let name = std::str::from_utf8(body.cstr()?).map_err(|_| BodyError)?;
+    let value = std::str::from_utf8(body.cstr()?).map_err(|_| BodyError)?;
+    body.end()?;
+    Ok((name, value))
+}
+
+pub fn backend_key(message: &[u8]) -> Result<CancelKey, BodyError> {
+    let mut body = Body::of(message)?;
+    let (pid, secret) = (body.i32()? as u32, body.i32()? as u32);
+    body.end()?;
+    Ok(CancelKey { pid, secret })
+}
+
+/// The tag of a CommandComplete message, without its zero byte; empty when malformed.
+pub fn copied_tag(message: &[u8]) -> &[u8] {
+    Body::of(message).and_then(|mut it| it.cstr()).unwrap_or_default()
+}
+
+/// The row count at the end of a command tag: `SELECT 5`, `INSERT 0 5`, `UPDATE 5`.
+pub fn rows_of(tag: &[u8]) -> Option<u64> {
+    std::str::from_utf8(tag).ok()?.rsplit(' ').next()?.parse().ok()
+}
+
+/// Fields of an ErrorResponse or NoticeResponse that a decision or a log line needs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ErrorFields<'a> {
+    /// Not localised (field `V`).
+    pub severity: &'a [u8],
+    pub state: &'a [u8],
+    pub message: &'a [u8],
+}
+
+pub fn error_fields(message: &[u8]) -> Result<ErrorFields<'_>, BodyError> {
+    let (mut body, mut fields) = (Body::of(message)?, ErrorFields::default());
+    loop {
+        let code = body.u8()?;
+        if code == 0 {
+            return Ok(fields);
+        }
+        let value = body.cstr()?;
+        match code {
+            b'V' => fields.severity = value,
+            b'C' => fields.state = value,
+            b'M' => fields.message = value,
+            _ => {}
+        }
+    }
+}
+
+/// What a server asks for during login.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Authentication<'a> {
+    Ok,
+    /// Methods by name.
+    Sasl(Vec<&'a [u8]>),
+    SaslContinue(&'a [u8]),
+    SaslFinal(&'a [u8]),
+    /// A method that Keyway does not speak, by its code.
+    Other(i32),
+}
+
+pub fn authentication(message: &[u8]) -> Result<Authentication<'_>, BodyError> {
+    let mut body = Body::of(message)?;
+    Ok(match body.i32()? {
+        0 => Authentication::Ok,
+        10 => {
+            let mut methods = Vec::new();
+            loop {
+                match body.cstr()? {
+                    b"" => break Authentication::Sasl(methods),
+                    method => methods.push(method),
+                }
+            }
+        }
+        11 => Authentication::SaslContinue(body.0),
+        12 => Authentication::SaslFinal(body.0),
+        code => Authentication::Other(code),
+    })
+}
+
+/// Name, type and format of each column of a RowDescription: what must be equal on every shard. Table
+/// oids differ between shards and are left out.
+pub fn column_shapes(message: &[u8]) -> Result<Vec<(&[u8], i32, u16)>, BodyError> {
+    let mut body = Body::of(message)?;
+    let count = body.u16()?;
+    let mut column = || {
+        let name = body.cstr()?;
+        body.take(6)?;
+        let type_oid = body.i32()?;
+        body.take(6)?;
+        Ok((name, type_oid, body.u16()?))
+    };
+    (0..count).map(|_| column()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_counts_come_from_the_end_of_the_tag() {
+        assert_eq!(rows_of(b"SELECT 5"), Some(5));
+        assert_eq!(rows_of(b"INSERT 0 12"), Some(12));
+        assert_eq!(rows_of(b"CREATE TABLE"), None);
+    }
+
+    #[test]
+    fn error_fields_are_found_in_any_order() {
+        let it = error_fields(b"E\0\0\0\x1eSFEHLER\0VERROR\0Mno\0C25006\0\0").unwrap();
+        assert_eq!((it.severity, it.state, it.message), (&b"ERROR"[..], &b"25006"[..], &b"no"[..]));
+        assert!(error_fields(b"E\0\0\0\x0cSFEHLER\0").is_err());
+    }
+
+    #[test]
+    fn status_is_one_of_three() {
+        assert_eq!(tx_status(b"Z\0\0\0\x05T"), Ok(TxStatus::Open));
+        assert!(tx_status(b"Z\0\0\0\x05X").is_err());
+        assert!(tx_status(b"Z\0\0\0\x04").is_err());
+    }
+
+    #[test]
+    fn sasl_methods_are_listed() {
+        let it = authentication(b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0").unwrap();
+        assert_eq!(it, Authentication::Sasl(vec![b"SCRAM-SHA-256"]));
+        assert_eq!(authentication(b"R\0\0\0\x08\0\0\0\x05"), Ok(Authentication::Other(5)));
+    }
+
+    #[test]
+    fn column_shapes_leave_out_table_oids() {
+        let row = |table: u8| {
+            let mut it = b"T\0\0\0\x1a\0\x01id\0".to_vec();
+            it.extend([0, 0, 0, table, 0, 1, 0, 0, 0, 20, 0, 8, 255, 255, 255, 255, 0, 0]);
+            it
+        };
+        assert_eq!(column_shapes(&row(1)), column_shapes(&row(2)));
+        assert_eq!(column_shapes(&row(1)).unwrap(), [(&b"id"[..], 20, 0)]);
+    }
+}

@@ -1,0 +1,207 @@
+//! The packets before the first tagged message: startup, SSLRequest, GSSENCRequest, CancelRequest.
+
+use thiserror::Error;
+
+pub const PROTOCOL_3_0: u32 = 3 << 16;
+pub const SSL_REQUEST: u32 = 80_877_103;
+pub const GSS_ENC_REQUEST: u32 = 80_877_104;
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+/// `MAX_STARTUP_PACKET_LENGTH` in PostgreSQL's pqcomm.h.
+const PACKET_BYTES_MAX: usize = 10_000;
+/// The 4-byte length and the 4-byte code.
+const PACKET_BYTES_MIN: usize = 8;
+
+/// What a client may cancel with: the pid and secret of BackendKeyData.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CancelKey {
+    pub pid: u32,
+    pub secret: u32,
+}
+
+/// One packet of the start of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Startup {
+    Ssl,
+    GssEnc,
+    Cancel(CancelKey),
+    Session(StartupParameters),
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct StartupParameters {
+    /// The minor version asked for; above 0 is answered with NegotiateProtocolVersion.
+    pub minor: u16,
+    pub user: String,
+    /// The user's name where the packet has none (manual, "StartupMessage").
+    pub database: String,
+    /// Settings in the order sent, `options` split up, names in lower case.
+    pub settings: Vec<(String, String)>,
+    /// `_pq_.` options, none of which is known here.
+    pub protocol_options: Vec<String>,
+    pub replication: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StartupError {
+    #[error("invalid length of startup packet")]
+    Length,
+    #[error("unsupported frontend protocol {0}.{1}: server supports 3.0 to 3.0")]
+    Version(u16, u16),
+    #[error("invalid startup packet layout: expected terminator as last byte")]
+    Layout,
+    #[error("no PostgreSQL user name specified in startup packet")]
+    NoUser,
+    #[error("invalid command-line argument for server process: {0}")]
+    Option(String),
+    #[error("startup packet is not valid UTF-8")]
+    Encoding,
+}
+
+/// The packet at the start of `bytes` and its length; `None` until it is there in full. The length is
+/// checked first, so that four bytes of rubbish cannot ask for room or for patience.
+pub fn startup(bytes: &[u8]) -> Result<Option<(Startup, usize)>, StartupError> {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*length) as usize;
+    if !(PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&length) {
+        return Err(StartupError::Length);
+    }
+    let Some(packet) = rest.get(..length - 4) else { return Ok(None) };
+    let (code, body) = packet.split_first_chunk::<4>().ok_or(StartupError::Length)?;
+    let startup = match u32::from_be_bytes(*code) {
+        SSL_REQUEST => Startup::Ssl,
+        GSS_ENC_REQUEST => Startup::GssEnc,
+        CANCEL_REQUEST => cancel(body)?,
+        version if version >> 16 == 3 => Startup::Session(session((version & 0xFFFF) as u16, body)?),
+        version => return Err(StartupError::Version((version >> 16) as u16, version as u16)),
+    };
+    Ok(Some((startup, length)))
+}
+
+fn cancel(body: &[u8]) -> Result<Startup, StartupError> {
+    let &[a, b, c, d, e, f, g, h] = body else { return Err(StartupError::Length) };
+    let pid = u32::from_be_bytes([a, b, c, d]);
+    Ok(Startup::Cancel(CancelKey { pid, secret: u32::from_be_bytes([e, f, g, h]) }))
+}
+
+fn session(minor: u16, body: &[u8]) -> Result<StartupParameters, StartupError> {
+    let mut fields = body.strip_suffix(b"\0\0").ok_or(StartupError::Layout)?.split(|it| *it == 0);
+    let mut found = StartupParameters { minor, ..StartupParameters::default() };
+    while let Some(name) = fields.next() {
+        let value = fields.next().ok_or(StartupError::Layout)?;
+        let text = |it: &[u8]| String::from_utf8(it.to_vec()).map_err(|_| StartupError::Encoding);
+        let (name, value) = (text(name)?, text(value)?);
+        match name.as_str() {
+            "user" => found.user = value,
+            "database" => found.database = value,
+            "replication" => found.replication = !matches!(value.as_str(), "false" | "off" | "no" | "0"),
+            "options" => split_options(&value, &mut found.settings)?,
+            _ if name.starts_with("_pq_.") => found.protocol_options.push(name),
+            _ => found.settings.push((name.to_ascii_lowercase(), value)),
+        }
+    }
+    if found.user.is_empty() {
+        return Err(StartupError::NoUser);
+    }
+    if found.database.is_empty() {
+        found.database.clone_from(&found.user);
+    }
+    Ok(found)
+}
+
+/// `-c name=value` and `--name=value`, blanks escaped by a backslash (`pg_split_opts` and
+/// `process_postgres_switches` in PostgreSQL's postinit.c and postgres.c).
+fn split_options(text: &str, settings: &mut Vec<(String, String)>) -> Result<(), StartupError> {
+    let mut words = option_words(text).into_iter();
+    while let Some(word) = words.next() {
+        let assignment = if word == "-c" {
+            words.next().ok_or_else(|| StartupError::Option(word.clone()))?
+        } else if let Some(rest) = word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
+            rest.to_owned()
+        } else {
+            return Err(StartupError::Option(word));
+        };
+        let (name, value) =
+            assignment.split_once('=').ok_or_else(|| StartupError::Option(assignment.clone()))?;
+        settings.push((name.replace('-', "_").to_ascii_lowercase(), value.to_owned()));
+    }
+    Ok(())
+}
+
+fn option_words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut chars) = (Vec::new(), String::new(), text.chars());
+    while let Some(it) = chars.next() {
+        match it {
+            '\\' => word.extend(chars.next()),
+            it if it.is_ascii_whitespace() => {
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            it => word.push(it),
+        }
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(code: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = (body.len() as u32 + 8).to_be_bytes().to_vec();
+        bytes.extend(code.to_be_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    fn session_of(body: &[u8]) -> Result<StartupParameters, StartupError> {
+        match startup(&packet(PROTOCOL_3_0, body))? {
+            Some((Startup::Session(it), _)) => Ok(it),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lengths_outside_postgres_bounds_are_refused_at_once() {
+        assert_eq!(startup(&[0, 0, 0, 7]), Err(StartupError::Length));
+        assert_eq!(startup(&[0, 0, 0x27, 0x11]), Err(StartupError::Length));
+        assert_eq!(startup(b"GET "), Err(StartupError::Length));
+        assert_eq!(startup(&[0, 0, 0]), Ok(None));
+        assert_eq!(startup(&[0, 0, 0, 8, 0, 3]), Ok(None));
+    }
+
+    #[test]
+    fn requests_without_a_body_are_told_apart() {
+        assert_eq!(startup(&packet(SSL_REQUEST, b"")), Ok(Some((Startup::Ssl, 8))));
+        assert_eq!(startup(&packet(GSS_ENC_REQUEST, b"")), Ok(Some((Startup::GssEnc, 8))));
+        let key = CancelKey { pid: 7, secret: 9 };
+        let bytes = packet(CANCEL_REQUEST, &[0, 0, 0, 7, 0, 0, 0, 9]);
+        assert_eq!(startup(&bytes), Ok(Some((Startup::Cancel(key), 16))));
+        assert_eq!(startup(&packet(2 << 16, b"")), Err(StartupError::Version(2, 0)));
+    }
+
+    #[test]
+    fn session_takes_the_user_as_database_and_splits_options() {
+        let body = b"user\0app\0options\0-c work_mem=4MB --search-path=a\\ b\0TimeZone\0UTC\0\0";
+        let it = session_of(body).unwrap();
+        assert_eq!((it.user.as_str(), it.database.as_str()), ("app", "app"));
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            it.settings,
+            [pair("work_mem", "4MB"), pair("search_path", "a b"), pair("timezone", "UTC")]
+        );
+    }
+
+    #[test]
+    fn session_without_user_or_terminator_is_refused() {
+        assert_eq!(session_of(b"database\0x\0\0"), Err(StartupError::NoUser));
+        assert_eq!(session_of(b"user\0x\0"), Err(StartupError::Layout));
+        assert_eq!(session_of(b"user\0\0"), Err(StartupError::Layout));
+        assert_eq!(session_of(b"user\0\xff\0\0"), Err(StartupError::Encoding));
+        assert!(matches!(session_of(b"user\0x\0options\0-z\0\0"), Err(StartupError::Option(_))));
+    }
+}
