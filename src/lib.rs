@@ -11,6 +11,7 @@
 pub mod base;
 pub mod metrics;
 pub mod shard;
+pub mod sql;
 pub mod wire;
 
 pub mod config;

@@ -20,6 +20,21 @@ pub(super) enum Spot {
     Elsewhere,
 }
 
+/// What a condition can name, what it restricts, and the sides that an outer join keeps where it is
+/// false.
+pub(super) struct On {
+    pub scope: Range<usize>,
+    pub covers: Range<usize>,
+    pub kept: Vec<Range<usize>>,
+}
+
+impl On {
+    /// WHERE restricts everything in front of it.
+    pub fn everything(relations: usize) -> On {
+        On { scope: 0..relations, covers: 0..relations, kept: Vec::new() }
+    }
+}
+
 impl Reader<'_> {
     pub(super) fn walk_all(&mut self, nodes: &[Node], level: usize, spot: Spot) {
         nodes.iter().for_each(|it| self.walk(it, level, spot));
@@ -137,23 +152,19 @@ impl Reader<'_> {
     }
 
     /// Takes the conjuncts of WHERE or ON apart: equalities of columns, and a condition for the
-    /// relations in `covers`.
-    pub(super) fn condition(
-        &mut self,
-        node: &Option<Box<Node>>,
-        level: usize,
-        covers: Range<usize>,
-        kept: &[Range<usize>],
-    ) {
+    /// relations in `on.covers`.
+    pub(super) fn condition(&mut self, node: &Option<Box<Node>>, level: usize, on: On) {
         let Some(node) = node else { return };
         self.walk(node, level, Spot::Elsewhere);
         let mut equalities = Vec::new();
         column_equalities(node, &mut equalities);
         let predicate = self.predicate(node);
         let Some(level) = self.level_mut(level) else { return };
-        level.equalities.extend(equalities.into_iter().map(|columns| Equality { columns, kept: kept.to_vec() }));
+        let On { covers, kept, scope } = on;
+        let equality = |columns| Equality { columns, kept: kept.clone(), scope: scope.clone() };
+        level.equalities.extend(equalities.into_iter().map(equality));
         if !covers.is_empty() && !matches!(predicate, Predicate::Unknown) {
-            level.conditions.push(Condition { predicate, covers });
+            level.conditions.push(Condition { predicate, covers, scope });
         }
     }
 

@@ -169,6 +169,8 @@ pub struct Relation {
 pub struct Condition {
     pub predicate: Predicate,
     pub covers: Range<usize>,
+    /// The relations whose columns it can name: those of its join, or all for WHERE.
+    pub scope: Range<usize>,
 }
 
 /// `a.x = b.y` among the conjuncts of WHERE or ON. It tells nothing of the relations in a range of
@@ -177,6 +179,7 @@ pub struct Condition {
 pub struct Equality {
     pub columns: (Column, Column),
     pub kept: Vec<Range<usize>>,
+    pub scope: Range<usize>,
 }
 
 /// JOIN USING (column), or NATURAL JOIN where the columns are not named.

@@ -8,7 +8,7 @@ use pg_query::protobuf::{
     RangeSubselect, RangeVar, ReturningClause, SelectStmt, SetOperation, UpdateStmt, WithClause,
 };
 
-use super::expression::{Spot, strings};
+use super::expression::{On, Spot, strings};
 use super::facts::{
     Clause, Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, Relation, Statement, Table, Write,
 };
@@ -105,8 +105,8 @@ impl<'a> Reader<'a> {
         }
         self.walk_all(&stmt.values_lists, level, Spot::SelectList);
         self.from(&stmt.from_clause, level);
-        let all = 0..self.relation_count(level);
-        self.condition(&stmt.where_clause, level, all, &[]);
+        let all = On::everything(self.relation_count(level));
+        self.condition(&stmt.where_clause, level, all);
         self.walk_all(&stmt.target_list, level, Spot::SelectList);
         self.clauses(stmt, level);
         self.ctes.truncate(in_sight);
@@ -239,7 +239,8 @@ impl<'a> Reader<'a> {
             // FULL keeps both sides, so its condition restricts neither.
             _ => (start..start, vec![left.clone(), right.clone()]),
         };
-        self.condition(&it.quals, level, covers, &kept);
+        let on = On { scope: whole.clone(), covers, kept: kept.clone() };
+        self.condition(&it.quals, level, on);
         let renamed = it.alias.as_ref().is_some_and(|it| !it.colnames.is_empty());
         let Some(facts) = self.level_mut(level) else { return };
         for kept in kept {
@@ -332,8 +333,8 @@ impl<'a> Reader<'a> {
         self.with(&stmt.with_clause, level);
         self.target(&stmt.relation, level, Write::Update { assigns: assigned(&stmt.target_list) });
         self.from(&stmt.from_clause, level);
-        let all = 0..self.relation_count(level);
-        self.condition(&stmt.where_clause, level, all, &[]);
+        let all = On::everything(self.relation_count(level));
+        self.condition(&stmt.where_clause, level, all);
         self.walk_all(&stmt.target_list, level, Spot::Elsewhere);
         self.returning(&stmt.returning_clause, level);
         self.ctes.truncate(in_sight);
@@ -346,8 +347,8 @@ impl<'a> Reader<'a> {
         self.with(&stmt.with_clause, level);
         self.target(&stmt.relation, level, Write::Delete);
         self.from(&stmt.using_clause, level);
-        let all = 0..self.relation_count(level);
-        self.condition(&stmt.where_clause, level, all, &[]);
+        let all = On::everything(self.relation_count(level));
+        self.condition(&stmt.where_clause, level, all);
         self.returning(&stmt.returning_clause, level);
         self.ctes.truncate(in_sight);
         level

@@ -1,0 +1,318 @@
+//! What each statement of a text is, utilities included.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    CopyStmt, CreateTableAsStmt, DeclareCursorStmt, DiscardMode, ExplainStmt, IntoClause, Node, OnCommitAction,
+    ParseResult, RangeVar, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
+};
+
+use super::expression::boolean;
+use super::facts::{Assigned, Facts, Level, LevelRole, SetStatement, Utility};
+use super::query::{Reader, table_relation};
+use super::scan::Literal;
+
+/// `CURSOR_OPT_HOLD` of `parsenodes.h`.
+const CURSOR_OPT_HOLD: i32 = 0x20;
+
+const TEMPORARY: &str = "temporary object";
+
+pub(super) fn facts(text: &str, literals: &[Literal], tree: &ParseResult) -> Facts {
+    let statements = tree.stmts.iter().filter_map(|it| it.stmt.as_ref()?.node.as_ref());
+    let read = |node: &NodeEnum| {
+        let mut reader = Reader::new(text, literals);
+        reader.statement(node);
+        reader.statement
+    };
+    Facts { statements: statements.map(read).collect() }
+}
+
+impl Reader<'_> {
+    fn is(&mut self, utility: Utility) {
+        self.statement.utility = Some(utility);
+    }
+
+    fn statement(&mut self, node: &NodeEnum) {
+        match node {
+            NodeEnum::SelectStmt(it) => {
+                self.select(it, None, LevelRole::Root);
+                if let Some(into) = into(it) {
+                    self.create_as(into);
+                }
+            }
+            NodeEnum::InsertStmt(_)
+            | NodeEnum::UpdateStmt(_)
+            | NodeEnum::DeleteStmt(_)
+            | NodeEnum::MergeStmt(_) => {
+                let node = Some(Box::new(Node { node: Some(node.clone()) }));
+                self.inner_query(&node, None, LevelRole::Root);
+            }
+            NodeEnum::ExplainStmt(it) => self.explain(it),
+            NodeEnum::TransactionStmt(it) => self.is(transaction(it)),
+            NodeEnum::VariableSetStmt(it) => {
+                let utility = set(it, self.text, self.literals);
+                self.is(utility);
+            }
+            NodeEnum::VariableShowStmt(it) => self.is(Utility::Show(it.name.to_ascii_lowercase())),
+            NodeEnum::CopyStmt(it) => self.copy(it),
+            NodeEnum::CreateTableAsStmt(it) => self.create_table_as(it),
+            NodeEnum::DeclareCursorStmt(it) => self.declare(it),
+            other => self.session_statement(other),
+        }
+    }
+
+    fn session_statement(&mut self, node: &NodeEnum) {
+        let utility = match node {
+            NodeEnum::FetchStmt(_) => Utility::Cursor,
+            NodeEnum::ClosePortalStmt(it) if it.portalname.is_empty() => Utility::SessionRelease,
+            NodeEnum::ClosePortalStmt(_) => Utility::Cursor,
+            NodeEnum::DiscardStmt(it) if it.target() == DiscardMode::DiscardAll => Utility::DiscardAll,
+            NodeEnum::DiscardStmt(_) | NodeEnum::UnlistenStmt(_) => Utility::SessionRelease,
+            NodeEnum::DeallocateStmt(it) if it.name.is_empty() => Utility::DeallocateAll,
+            NodeEnum::DeallocateStmt(it) => Utility::Deallocate(it.name.clone()),
+            NodeEnum::PrepareStmt(_) => Utility::Session("PREPARE"),
+            NodeEnum::ExecuteStmt(_) => Utility::Session("EXECUTE"),
+            NodeEnum::ListenStmt(_) => Utility::Session("LISTEN"),
+            NodeEnum::LoadStmt(_) => Utility::Session("LOAD"),
+            NodeEnum::DoStmt(_) => Utility::Session("DO"),
+            NodeEnum::CallStmt(_) => Utility::Session("CALL"),
+            NodeEnum::NotifyStmt(_) => Utility::Notify,
+            NodeEnum::LockStmt(it) => {
+                self.tables(it.relations.iter());
+                Utility::Lock
+            }
+            NodeEnum::ConstraintsSetStmt(_) => Utility::SetConstraints,
+            NodeEnum::CheckPointStmt(_) => Utility::Server,
+            other => match temporary(other, self.text) {
+                Some(true) => Utility::Session(TEMPORARY),
+                Some(false) => Utility::Ddl,
+                None => return self.unknown("a statement of a kind that Keyway does not read"),
+            },
+        };
+        self.is(utility);
+    }
+
+    fn tables<'n>(&mut self, nodes: impl Iterator<Item = &'n Node>) {
+        let mut level = Level::new(LevelRole::Root, None);
+        for node in nodes {
+            if let Some(NodeEnum::RangeVar(it)) = &node.node {
+                level.relations.push(table_relation(it));
+            }
+        }
+        self.statement.levels.push(level);
+    }
+
+    fn explain(&mut self, it: &ExplainStmt) {
+        let Some(query) = it.query.as_ref().and_then(|it| it.node.as_ref()) else { return };
+        self.statement(query);
+        let mut analyze = false;
+        for option in &it.options {
+            let Some(NodeEnum::DefElem(option)) = &option.node else { continue };
+            if option.defname == "analyze" {
+                // A value may be a literal, which the fingerprint does not fix: taken to be on.
+                let off = option.arg.as_deref().and_then(word).is_some_and(|it| it == "off" || it == "false");
+                analyze = !off;
+            }
+        }
+        self.statement.explain = Some(analyze);
+    }
+
+    fn copy(&mut self, it: &CopyStmt) {
+        let server_file = it.is_program || !it.filename.is_empty();
+        self.inner_query(&it.query, None, LevelRole::Root);
+        if let Some(relation) = &it.relation {
+            let mut level = Level::new(LevelRole::Root, None);
+            level.relations.push(table_relation(relation));
+            self.statement.levels.push(level);
+        }
+        let utility =
+            if it.is_from { Utility::CopyIn { server_file } } else { Utility::CopyOut { server_file } };
+        self.is(utility);
+    }
+
+    fn create_table_as(&mut self, it: &CreateTableAsStmt) {
+        match it.query.as_ref().and_then(|it| it.node.as_ref()) {
+            Some(NodeEnum::ExecuteStmt(_)) => return self.is(Utility::Session("EXECUTE")),
+            _ => self.inner_query(&it.query, None, LevelRole::Root),
+        };
+        if let Some(into) = &it.into {
+            self.create_as(into);
+        }
+    }
+
+    fn create_as(&mut self, into: &IntoClause) {
+        let dropped = into.on_commit() == OnCommitAction::OncommitDrop;
+        let temporary = into.rel.as_ref().is_some_and(is_temporary) && !dropped;
+        self.is(if temporary { Utility::Session(TEMPORARY) } else { Utility::CreateAs });
+    }
+
+    fn declare(&mut self, it: &DeclareCursorStmt) {
+        self.inner_query(&it.query, None, LevelRole::Root);
+        let holds = it.options & CURSOR_OPT_HOLD != 0;
+        self.is(if holds { Utility::Session("WITH HOLD cursor") } else { Utility::DeclareCursor });
+    }
+}
+
+/// The INTO of a SELECT; in a set operation it stands in the leftmost arm.
+fn into(stmt: &pg_query::protobuf::SelectStmt) -> Option<&IntoClause> {
+    match (&stmt.into_clause, &stmt.larg) {
+        (Some(into), _) => Some(into),
+        (None, Some(left)) => self::into(left),
+        (None, None) => None,
+    }
+}
+
+fn is_temporary(relation: &RangeVar) -> bool {
+    relation.relpersistence == "t" || relation.schemaname == "pg_temp"
+}
+
+fn transaction(it: &TransactionStmt) -> Utility {
+    match it.kind() {
+        TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart => {
+            // A standby refuses SERIALIZABLE, so such a transaction is none for a replica.
+            let serializable = option_text(&it.options, "transaction_isolation").is_some_and(|it| it == "serializable");
+            let read_only = option_flag(&it.options, "transaction_read_only") == Some(true);
+            Utility::Begin { read_only: read_only && !serializable }
+        }
+        TransactionStmtKind::TransStmtCommit => Utility::Commit { chain: it.chain },
+        TransactionStmtKind::TransStmtRollback => Utility::Rollback { chain: it.chain },
+        TransactionStmtKind::TransStmtSavepoint => Utility::Savepoint,
+        TransactionStmtKind::TransStmtRelease => Utility::Release,
+        TransactionStmtKind::TransStmtRollbackTo => Utility::RollbackTo,
+        _ => Utility::TwoPhase,
+    }
+}
+
+fn set(it: &VariableSetStmt, text: &str, literals: &[Literal]) -> Utility {
+    let name = it.name.to_ascii_lowercase();
+    let local = it.is_local;
+    let transaction = matches!(&name[..], "transaction_read_only" | "transaction_isolation" | "transaction_deferrable");
+    match it.kind() {
+        VariableSetKind::VarResetAll => Utility::Set(SetStatement::ResetAll),
+        VariableSetKind::VarSetMulti => match &it.name[..] {
+            "TRANSACTION" => {
+                let read_only = option_flag(&it.args, "transaction_read_only");
+                Utility::Set(SetStatement::Transaction { read_only })
+            }
+            "SESSION CHARACTERISTICS" => Utility::Set(SetStatement::Characteristics { names: defaults(&it.args) }),
+            _ => Utility::SetSnapshot,
+        },
+        _ if transaction => Utility::Set(SetStatement::Transaction { read_only: None }),
+        VariableSetKind::VarReset => Utility::Set(SetStatement::Reset { name }),
+        VariableSetKind::VarSetDefault if !local => Utility::Set(SetStatement::Reset { name }),
+        _ if !local && name == "role" => Utility::Session("SET ROLE"),
+        _ if !local && name == "session_authorization" => Utility::Session("SET SESSION AUTHORIZATION"),
+        VariableSetKind::VarSetDefault => {
+            Utility::Set(SetStatement::Assign { name, local, value: Assigned::Default })
+        }
+        _ => {
+            let value = assigned(&it.args, text, literals);
+            Utility::Set(SetStatement::Assign { name, local, value })
+        }
+    }
+}
+
+/// A value is fixed by the fingerprint if it is one word and no literal of the scan starts there.
+fn assigned(args: &[Node], text: &str, literals: &[Literal]) -> Assigned {
+    let [only] = args else { return Assigned::Literal };
+    let Some(NodeEnum::AConst(constant)) = &only.node else { return Assigned::Literal };
+    let Some(a_const::Val::Sval(value)) = &constant.val else { return Assigned::Literal };
+    let at = usize::try_from(constant.location).unwrap_or(usize::MAX);
+    let literal = literals.iter().any(|it| it.start as usize == at) || at >= text.len();
+    if literal { Assigned::Literal } else { Assigned::Word(value.sval.to_ascii_lowercase()) }
+}
+
+fn defaults(options: &[Node]) -> Vec<&'static str> {
+    let known = [
+        ("transaction_isolation", "default_transaction_isolation"),
+        ("transaction_read_only", "default_transaction_read_only"),
+        ("transaction_deferrable", "default_transaction_deferrable"),
+    ];
+    let named = |name| option(options, name).is_some();
+    known.iter().filter(|(name, _)| named(name)).map(|(_, default)| *default).collect()
+}
+
+/// The last option of this name, which is the one that counts.
+fn option<'n>(options: &'n [Node], name: &str) -> Option<&'n Node> {
+    let of_name = |node: &'n Node| match node.node.as_ref()? {
+        NodeEnum::DefElem(it) if it.defname == name => it.arg.as_deref(),
+        _ => None,
+    };
+    options.iter().rev().find_map(of_name)
+}
+
+fn option_flag(options: &[Node], name: &str) -> Option<bool> {
+    match option(options, name)?.node.as_ref()? {
+        NodeEnum::AConst(it) => match it.val.as_ref()? {
+            a_const::Val::Ival(it) => Some(it.ival != 0),
+            _ => None,
+        },
+        // A zero is left out of the protobuf form.
+        NodeEnum::Integer(it) => Some(it.ival != 0),
+        _ => None,
+    }
+}
+
+fn option_text(options: &[Node], name: &str) -> Option<String> {
+    word(option(options, name)?)
+}
+
+/// A keyword or name that stands as an option's value.
+fn word(node: &Node) -> Option<String> {
+    if let Some(value) = boolean(node) {
+        return Some(value.to_string());
+    }
+    match node.node.as_ref()? {
+        NodeEnum::String(it) => Some(it.sval.to_ascii_lowercase()),
+        NodeEnum::AConst(it) => match it.val.as_ref()? {
+            a_const::Val::Sval(it) => Some(it.sval.to_ascii_lowercase()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// For DDL and maintenance: whether it makes something that lives as long as the session. `None` is
+/// neither.
+fn temporary(node: &NodeEnum, text: &str) -> Option<bool> {
+    let named = |relation: &Option<RangeVar>| relation.as_ref().is_some_and(is_temporary);
+    let temporary = match node {
+        NodeEnum::CreateStmt(it) => named(&it.relation) && it.oncommit() != OnCommitAction::OncommitDrop,
+        NodeEnum::ViewStmt(it) => named(&it.view),
+        NodeEnum::CreateSeqStmt(it) => named(&it.sequence),
+        other if is_ddl(other) => false,
+        _ => return None,
+    };
+    // Functions, types and the rest have their schema in lists of names: the word itself will do.
+    Some(temporary || text.to_ascii_lowercase().contains("pg_temp"))
+}
+
+#[rustfmt::skip]
+fn is_ddl(node: &NodeEnum) -> bool {
+    use NodeEnum as N;
+    matches!(
+        node,
+        N::CreateSchemaStmt(_) | N::AlterTableStmt(_) | N::ReplicaIdentityStmt(_) | N::AlterCollationStmt(_)
+        | N::AlterDomainStmt(_) | N::GrantStmt(_) | N::GrantRoleStmt(_) | N::AlterDefaultPrivilegesStmt(_)
+        | N::CreateTableSpaceStmt(_) | N::DropTableSpaceStmt(_) | N::AlterTableSpaceOptionsStmt(_)
+        | N::AlterTableMoveAllStmt(_) | N::CreateExtensionStmt(_) | N::AlterExtensionStmt(_)
+        | N::CreateFdwStmt(_) | N::AlterFdwStmt(_) | N::CreateForeignServerStmt(_)
+        | N::AlterForeignServerStmt(_) | N::CreateForeignTableStmt(_) | N::CreateUserMappingStmt(_)
+        | N::AlterUserMappingStmt(_) | N::DropUserMappingStmt(_) | N::ImportForeignSchemaStmt(_)
+        | N::CreatePolicyStmt(_) | N::AlterPolicyStmt(_) | N::CreateAmStmt(_) | N::CreateTrigStmt(_)
+        | N::CreateEventTrigStmt(_) | N::AlterEventTrigStmt(_) | N::CreatePlangStmt(_) | N::CreateRoleStmt(_)
+        | N::AlterRoleStmt(_) | N::AlterRoleSetStmt(_) | N::DropRoleStmt(_) | N::AlterSeqStmt(_)
+        | N::DefineStmt(_) | N::CreateDomainStmt(_) | N::CreateOpClassStmt(_) | N::CreateOpFamilyStmt(_)
+        | N::AlterOpFamilyStmt(_) | N::DropStmt(_) | N::TruncateStmt(_) | N::CommentStmt(_)
+        | N::SecLabelStmt(_) | N::IndexStmt(_) | N::CreateStatsStmt(_) | N::AlterStatsStmt(_)
+        | N::CreateFunctionStmt(_) | N::AlterFunctionStmt(_) | N::RenameStmt(_) | N::AlterObjectSchemaStmt(_)
+        | N::AlterObjectDependsStmt(_) | N::AlterOwnerStmt(_) | N::AlterOperatorStmt(_) | N::AlterTypeStmt(_)
+        | N::RuleStmt(_) | N::CompositeTypeStmt(_) | N::CreateEnumStmt(_) | N::CreateRangeStmt(_)
+        | N::AlterEnumStmt(_) | N::CreatedbStmt(_) | N::AlterDatabaseStmt(_)
+        | N::AlterDatabaseRefreshCollStmt(_) | N::AlterDatabaseSetStmt(_) | N::DropdbStmt(_)
+        | N::AlterSystemStmt(_) | N::ClusterStmt(_) | N::VacuumStmt(_) | N::RefreshMatViewStmt(_)
+        | N::ReindexStmt(_) | N::CreateConversionStmt(_) | N::CreateCastStmt(_) | N::CreateTransformStmt(_)
+        | N::DropOwnedStmt(_) | N::ReassignOwnedStmt(_) | N::AlterTsdictionaryStmt(_)
+        | N::AlterTsconfigurationStmt(_) | N::CreatePublicationStmt(_) | N::AlterPublicationStmt(_)
+        | N::CreateSubscriptionStmt(_) | N::AlterSubscriptionStmt(_) | N::DropSubscriptionStmt(_)
+    )
+}
