@@ -2,5 +2,20 @@
 //! into shards and a role, or into a refusal.
 
 mod cluster;
+mod compile;
+mod decide;
+mod explain;
+mod keys;
+mod plan;
+mod router;
 
 pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
+pub use decide::{Decision, KeyRef, Mode, SessionView, ShardSet, Why};
+pub use keys::{KeySource, Params};
+pub use plan::{Kind, Plan};
+pub use router::{PlanCacheCounts, Planned, Router};
+
+pub use crate::sql::{Assigned, Literal, Literals, SetStatement};
+
+#[cfg(test)]
+mod tests;

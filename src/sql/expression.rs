@@ -238,12 +238,15 @@ impl Reader<'_> {
     pub(super) fn value(&self, node: &Node) -> Option<Value> {
         match node.node.as_ref()? {
             NodeEnum::AConst(it) => self.constant(it),
-            NodeEnum::ParamRef(it) => Some(Value::Param { number: u16::try_from(it.number).ok()?, cast: None }),
+            NodeEnum::ParamRef(it) => {
+                Some(Value::Param { number: u16::try_from(it.number).ok()?, cast: None })
+            }
             NodeEnum::TypeCast(it) => self.cast_value(it),
             NodeEnum::AExpr(it) => {
-                let minus = it.kind() == AExprKind::AexprOp && it.lexpr.is_none() && strings(&it.name) == ["-"];
+                let minus =
+                    it.kind() == AExprKind::AexprOp && it.lexpr.is_none() && strings(&it.name) == ["-"];
                 match (minus, self.value(it.rexpr.as_deref()?)?) {
-                    (true, Value::Literal { index, negative, cast }) => {
+                    (true, Value::Literal { index, negative, cast }) if self.is_number(index) => {
                         Some(Value::Literal { index, negative: !negative, cast })
                     }
                     _ => None,
@@ -281,11 +284,22 @@ impl Reader<'_> {
         (literal.start == location || folded_sign()).then_some(index as u32)
     }
 
+    fn is_number(&self, index: u32) -> bool {
+        let kind = self.literals.get(index as usize).map(|it| it.kind);
+        matches!(kind, Some(LiteralKind::Integer | LiteralKind::Float))
+    }
+
     fn cast_value(&self, it: &TypeCast) -> Option<Value> {
         let to: Box<str> = plain_type(it.type_name.as_ref()?)?.into();
         match self.value(it.arg.as_deref()?)? {
             Value::Literal { index, negative, cast: None } => {
-                Some(Value::Literal { index, negative, cast: Some(to) })
+                // `7::text` is a text of other digits for `007`, and `7.6::int` is 8.
+                let as_written = match self.literals.get(index as usize)?.kind {
+                    LiteralKind::Integer => matches!(&*to, "int2" | "int4" | "int8"),
+                    LiteralKind::Float => false,
+                    _ => true,
+                };
+                as_written.then_some(Value::Literal { index, negative, cast: Some(to) })
             }
             Value::Param { number, cast: None } => Some(Value::Param { number, cast: Some(to) }),
             Value::Null => Some(Value::Null),

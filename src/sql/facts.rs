@@ -27,9 +27,15 @@ pub struct Statement {
 /// Statements that are not queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Utility {
-    Begin { read_only: bool },
-    Commit { chain: bool },
-    Rollback { chain: bool },
+    Begin {
+        read_only: bool,
+    },
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
     Savepoint,
     RollbackTo,
     Release,
@@ -40,8 +46,12 @@ pub enum Utility {
     SetSnapshot,
     Show(String),
     /// `server_file` is COPY from or to a file or program of the server.
-    CopyIn { server_file: bool },
-    CopyOut { server_file: bool },
+    CopyIn {
+        server_file: bool,
+    },
+    CopyOut {
+        server_file: bool,
+    },
     Ddl,
     /// CREATE TABLE AS, SELECT INTO, CREATE MATERIALIZED VIEW: DDL that holds the rows of its query.
     CreateAs,
@@ -68,13 +78,23 @@ pub enum Utility {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetStatement {
     /// The name in lower case.
-    Assign { name: String, local: bool, value: Assigned },
-    Reset { name: String },
+    Assign {
+        name: String,
+        local: bool,
+        value: Assigned,
+    },
+    Reset {
+        name: String,
+    },
     ResetAll,
     /// SET TRANSACTION, and SET of `transaction_*`. What it says of READ ONLY, if that is fixed.
-    Transaction { read_only: Option<bool> },
+    Transaction {
+        read_only: Option<bool>,
+    },
     /// SET SESSION CHARACTERISTICS: the `default_transaction_*` settings that it assigns.
-    Characteristics { names: Vec<&'static str> },
+    Characteristics {
+        names: Vec<&'static str>,
+    },
 }
 
 /// What is known of an assigned value from the fingerprint alone.
@@ -220,9 +240,16 @@ pub enum Predicate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// The nth literal of the scan, with an odd number of minus signs in front or not.
-    Literal { index: u32, negative: bool, cast: Option<Box<str>> },
+    Literal {
+        index: u32,
+        negative: bool,
+        cast: Option<Box<str>>,
+    },
     /// `$number`.
-    Param { number: u16, cast: Option<Box<str>> },
+    Param {
+        number: u16,
+        cast: Option<Box<str>>,
+    },
     Null,
 }
 
@@ -260,7 +287,9 @@ pub enum Write {
         /// Columns that ON CONFLICT DO UPDATE assigns.
         conflict_assigns: Vec<String>,
     },
-    Update { assigns: Vec<String> },
+    Update {
+        assigns: Vec<String>,
+    },
     Delete,
     Merge,
 }
@@ -271,7 +300,10 @@ pub enum InsertSource {
     DefaultValues,
     Rows(Vec<Vec<Field>>),
     /// A SELECT; the fields are unknown where it has a set operation or a star.
-    Query { level: usize, fields: Option<Vec<Field>> },
+    Query {
+        level: usize,
+        fields: Option<Vec<Field>>,
+    },
 }
 
 /// One column of an inserted row.

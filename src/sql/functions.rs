@@ -313,8 +313,19 @@ mod tests {
     #[test]
     fn what_writes_or_tells_the_server_is_not_listed() {
         for name in [
-            "nextval", "currval", "setval", "pg_advisory_lock", "pg_notify", "set_config", "pg_backend_pid",
-            "inet_server_addr", "txid_current", "pg_is_in_recovery", "lo_creat", "query_to_xml", "dblink",
+            "nextval",
+            "currval",
+            "setval",
+            "pg_advisory_lock",
+            "pg_notify",
+            "set_config",
+            "pg_backend_pid",
+            "inet_server_addr",
+            "txid_current",
+            "pg_is_in_recovery",
+            "lo_creat",
+            "query_to_xml",
+            "dblink",
         ] {
             assert_eq!(built_in(name), None, "{name}");
         }

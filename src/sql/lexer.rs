@@ -331,7 +331,8 @@ impl<'a> Lexer<'a> {
         let comment = run.windows(2).position(|it| it == b"/*" || it == b"--");
         let mut length = comment.unwrap_or(run.len());
         if matches!(run[length - 1], b'+' | b'-') && length > 1 {
-            let special = |it: &u8| matches!(it, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%');
+            let special =
+                |it: &u8| matches!(it, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%');
             if !run[..length - 1].iter().any(special) {
                 while length > 1 && matches!(run[length - 1], b'+' | b'-') {
                     length -= 1;

@@ -10,7 +10,8 @@ use pg_query::protobuf::{
 
 use super::expression::{On, Spot, strings};
 use super::facts::{
-    Clause, Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, Relation, Statement, Table, Write,
+    Clause, Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, Relation, Statement, Table,
+    Write,
 };
 use super::scan::Literal;
 
@@ -394,7 +395,9 @@ fn assigned(targets: &[Node]) -> Vec<String> {
 
 fn is_star(node: &Node) -> bool {
     match &node.node {
-        Some(NodeEnum::ColumnRef(it)) => it.fields.iter().any(|it| matches!(it.node, Some(NodeEnum::AStar(_)))),
+        Some(NodeEnum::ColumnRef(it)) => {
+            it.fields.iter().any(|it| matches!(it.node, Some(NodeEnum::AStar(_))))
+        }
         _ => false,
     }
 }

@@ -2,8 +2,9 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    CopyStmt, CreateTableAsStmt, DeclareCursorStmt, DiscardMode, ExplainStmt, IntoClause, Node, OnCommitAction,
-    ParseResult, RangeVar, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
+    CopyStmt, CreateTableAsStmt, DeclareCursorStmt, DiscardMode, ExplainStmt, IntoClause, Node,
+    OnCommitAction, ParseResult, RangeVar, TransactionStmt, TransactionStmtKind, VariableSetKind,
+    VariableSetStmt, a_const,
 };
 
 use super::expression::boolean;
@@ -169,7 +170,8 @@ fn transaction(it: &TransactionStmt) -> Utility {
     match it.kind() {
         TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart => {
             // A standby refuses SERIALIZABLE, so such a transaction is none for a replica.
-            let serializable = option_text(&it.options, "transaction_isolation").is_some_and(|it| it == "serializable");
+            let serializable =
+                option_text(&it.options, "transaction_isolation").is_some_and(|it| it == "serializable");
             let read_only = option_flag(&it.options, "transaction_read_only") == Some(true);
             Utility::Begin { read_only: read_only && !serializable }
         }
@@ -185,7 +187,8 @@ fn transaction(it: &TransactionStmt) -> Utility {
 fn set(it: &VariableSetStmt, text: &str, literals: &[Literal]) -> Utility {
     let name = it.name.to_ascii_lowercase();
     let local = it.is_local;
-    let transaction = matches!(&name[..], "transaction_read_only" | "transaction_isolation" | "transaction_deferrable");
+    let transaction =
+        matches!(&name[..], "transaction_read_only" | "transaction_isolation" | "transaction_deferrable");
     match it.kind() {
         VariableSetKind::VarResetAll => Utility::Set(SetStatement::ResetAll),
         VariableSetKind::VarSetMulti => match &it.name[..] {
@@ -193,7 +196,9 @@ fn set(it: &VariableSetStmt, text: &str, literals: &[Literal]) -> Utility {
                 let read_only = option_flag(&it.args, "transaction_read_only");
                 Utility::Set(SetStatement::Transaction { read_only })
             }
-            "SESSION CHARACTERISTICS" => Utility::Set(SetStatement::Characteristics { names: defaults(&it.args) }),
+            "SESSION CHARACTERISTICS" => {
+                Utility::Set(SetStatement::Characteristics { names: defaults(&it.args) })
+            }
             _ => Utility::SetSnapshot,
         },
         _ if transaction => Utility::Set(SetStatement::Transaction { read_only: None }),

@@ -1,0 +1,158 @@
+//! What the functions that a statement calls do to its session, its server and its answer.
+
+use crate::base::{Reason, Refusal};
+use crate::sql::{Call, Statement, Volatility, built_in};
+
+use super::unsupported;
+
+/// What a call means for routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Listed as harmless.
+    Known(Volatility),
+    /// Leaves state in the session, by this name.
+    Session(&'static str),
+    /// Reads or changes what one shard alone has, and the text does not show it.
+    Hidden,
+    /// A function of PostgreSQL's own that reads no table of the user's.
+    Server,
+    /// Anything: a function of the user's or of an extension.
+    Unknown,
+}
+
+/// Functions whose arguments or results are rows, objects or locks of one server.
+const HIDDEN: &[&str] = &[
+    "cursor_to_xml",
+    "cursor_to_xmlschema",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+    "lo_close",
+    "lo_creat",
+    "lo_create",
+    "lo_export",
+    "lo_from_bytea",
+    "lo_get",
+    "lo_import",
+    "lo_lseek",
+    "lo_lseek64",
+    "lo_open",
+    "lo_put",
+    "lo_tell",
+    "lo_tell64",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_unlink",
+    "loread",
+    "lowrite",
+    "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared",
+    "pg_export_snapshot",
+    "pg_notify",
+    "pg_try_advisory_xact_lock",
+    "pg_try_advisory_xact_lock_shared",
+    "query_to_xml",
+    "query_to_xml_and_xmlschema",
+    "query_to_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "schema_to_xmlschema",
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "table_to_xmlschema",
+    "ts_rewrite",
+    "ts_stat",
+];
+
+/// Beginnings of names that PostgreSQL keeps to itself, or that only ask the catalog.
+const SERVER_PREFIXES: &[&str] = &["pg_", "inet_", "txid_", "has_", "to_reg"];
+const SERVER_NAMES: &[&str] = &[
+    "col_description",
+    "current_setting",
+    "format_type",
+    "obj_description",
+    "row_security_active",
+    "set_config",
+];
+
+fn effect(call: &Call) -> Effect {
+    match call.schema.as_deref() {
+        None => {}
+        Some("information_schema") => return Effect::Server,
+        Some(_) => return Effect::Unknown,
+    }
+    let name = &call.name[..];
+    match name {
+        "pg_advisory_lock"
+        | "pg_advisory_lock_shared"
+        | "pg_try_advisory_lock"
+        | "pg_try_advisory_lock_shared" => Effect::Session("session advisory lock"),
+        "set_config" if !call.ends_in_true => Effect::Session("set_config"),
+        "currval" | "lastval" => Effect::Session("currval"),
+        "setseed" => Effect::Session("setseed"),
+        "dblink_connect" | "dblink_connect_u" => Effect::Session("dblink connection"),
+        "pg_replication_origin_session_setup" => Effect::Session("replication origin"),
+        _ => match built_in(name) {
+            Some(it) => Effect::Known(it.volatility),
+            None if HIDDEN.binary_search(&name).is_ok() => Effect::Hidden,
+            None if SERVER_NAMES.contains(&name) => Effect::Server,
+            None if SERVER_PREFIXES.iter().any(|it| name.starts_with(it)) => Effect::Server,
+            None => Effect::Unknown,
+        },
+    }
+}
+
+/// The calls of a statement with their effects.
+pub(super) struct Calls<'a>(Vec<(&'a Call, Effect)>);
+
+impl<'a> Calls<'a> {
+    pub fn of(statement: &'a Statement) -> Calls<'a> {
+        Calls(statement.calls.iter().map(|it| (it, effect(it))).collect())
+    }
+
+    pub fn session_state(&self) -> Option<&'static str> {
+        self.0.iter().find_map(|(_, effect)| match effect {
+            Effect::Session(reason) => Some(*reason),
+            _ => None,
+        })
+    }
+
+    pub fn only_known(&self) -> bool {
+        self.0.iter().all(|(_, effect)| matches!(effect, Effect::Known(_)))
+    }
+
+    pub fn first_not_immutable(&self) -> Option<&'a str> {
+        let differs = |(_, effect): &&(&'a Call, Effect)| *effect != Effect::Known(Volatility::Immutable);
+        self.0.iter().find(differs).map(|(call, _)| &call.name[..])
+    }
+
+    /// What reaches past the statement's own tables.
+    pub fn refuse_hidden(&self) -> Result<(), Refusal> {
+        match self.0.iter().find(|(_, effect)| *effect == Effect::Hidden) {
+            Some((call, _)) => Err(unsupported(&format!("function {}()", call.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// Without a table that names a shard, a function that may read tables or sequences would run on
+    /// one shard by guess.
+    pub fn refuse_unknown(&self) -> Result<(), Refusal> {
+        match self.0.iter().find(|(_, effect)| *effect == Effect::Unknown) {
+            Some((call, _)) => Err(Refusal::unsupported(
+                Reason::Unsupported,
+                format!("function {}() may depend on the shard that runs it", call.name),
+                "call it in a statement that names a shard key",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_names_are_sorted() {
+        assert!(HIDDEN.is_sorted());
+    }
+}

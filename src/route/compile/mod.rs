@@ -1,0 +1,277 @@
+//! From facts to a plan. On a database of one shard nothing is refused for sharding; on several, what is
+//! not shown to be right on the shards that its keys name is refused here or in `decide`.
+
+mod effects;
+mod tables;
+
+use crate::base::{Access, Reason, Refusal};
+use crate::sql::{Assigned, Facts, NotParsed, SetStatement, Statement, Utility, Write};
+
+use super::plan::{Keyed, Kind, Plan, Target};
+use super::router::{Router, not_parsed};
+use effects::Calls;
+use tables::Standing;
+
+pub(super) fn compile(router: &Router, parsed: Result<Facts, NotParsed>) -> Plan {
+    let facts = match parsed {
+        Ok(facts) => facts,
+        Err(error) => return unparsed(router, &error),
+    };
+    let mut parts: Vec<Plan> = facts.statements.iter().map(|it| statement(router, it)).collect();
+    let mut plan = match parts.len() {
+        0 => part(Kind::Empty, Access::Read, Target::Anywhere),
+        1 => parts.remove(0),
+        _ => several(parts),
+    };
+    plan.version = router.version();
+    if let Target::Keyed(keyed) = &plan.target {
+        plan.params_read = keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0);
+    }
+    plan
+}
+
+fn part(kind: Kind, access: Access, target: Target) -> Plan {
+    Plan {
+        kind,
+        access,
+        primary_only: false,
+        understood: true,
+        version: 0,
+        target,
+        refusal: None,
+        params_read: 0,
+    }
+}
+
+/// One server can say itself what is wrong with the text; of several none can be named.
+fn unparsed(router: &Router, error: &NotParsed) -> Plan {
+    let refusal = (router.shard_count() > 1).then(|| not_parsed(error));
+    let plan = part(Kind::Statement, Access::Write, Target::Anywhere);
+    Plan { understood: false, version: router.version(), refusal, ..plan }
+}
+
+/// Several statements of one text go to the same single shard, or are all DDL.
+fn several(parts: Vec<Plan>) -> Plan {
+    let all_ddl = parts.iter().all(|it| matches!(it.target, Target::InTurn));
+    let mut keyed = Keyed { merge: Some("several statements in one text".into()), ..Keyed::default() };
+    let mut kinds = Vec::with_capacity(parts.len());
+    let mut plan = part(Kind::Empty, Access::Read, Target::InTurn);
+    for it in parts {
+        plan.access = plan.access.and(it.access);
+        plan.primary_only |= it.primary_only;
+        plan.understood &= it.understood;
+        plan.refusal = plan.refusal.or(it.refusal);
+        kinds.push(it.kind);
+        match it.target {
+            Target::Anywhere => {}
+            Target::Keyed(one) => {
+                keyed.writes |= one.writes;
+                keyed.classes.extend(one.classes);
+            }
+            Target::Everywhere | Target::InTurn if all_ddl => {}
+            Target::Everywhere | Target::InTurn => {
+                plan.refusal.get_or_insert_with(|| {
+                    Refusal::unsupported(
+                        Reason::Unsupported,
+                        "a statement for every shard cannot share its text with others",
+                        "send it by itself",
+                    )
+                });
+            }
+        }
+    }
+    if !all_ddl {
+        plan.target = if keyed.classes.is_empty() { Target::Anywhere } else { Target::Keyed(keyed) };
+    }
+    let transaction_control = kinds.iter().any(Kind::is_transaction_control);
+    plan.kind = Kind::Several { parts: kinds.into(), transaction_control };
+    plan
+}
+
+fn statement(router: &Router, it: &Statement) -> Plan {
+    let calls = Calls::of(it);
+    let kind = kind(it, &calls);
+    let standings = tables::standings(router, it);
+    let mut plan = part(kind, access(it, &calls), Target::Anywhere);
+    plan.primary_only = matches!(it.utility, Some(Utility::Show(_)))
+        || standings.iter().flatten().any(|it| matches!(it, Standing::Catalog));
+    plan.understood = it.unknown.is_none();
+    plan.refusal = unsafe_setting(it);
+    if router.shard_count() == 1 {
+        // Only the keys are of interest, to count them.
+        plan.target = tables::target(router, it, &standings).unwrap_or(Target::Anywhere);
+        return plan;
+    }
+    match on_several_shards(router, it, &standings, &calls, &plan.kind) {
+        Ok(target) => plan.target = target,
+        Err(refusal) => plan.refusal = plan.refusal.or(Some(refusal)),
+    }
+    plan
+}
+
+fn kind(it: &Statement, calls: &Calls<'_>) -> Kind {
+    let runs = it.explain != Some(false);
+    let session = if runs { calls.session_state() } else { None };
+    match &it.utility {
+        None => session.map_or(Kind::Statement, Kind::SessionState),
+        Some(Utility::Begin { read_only }) => Kind::Begin { read_only: *read_only },
+        Some(Utility::Commit { chain }) => Kind::Commit { chain: *chain },
+        Some(Utility::Rollback { chain }) => Kind::Rollback { chain: *chain },
+        Some(Utility::Savepoint) => Kind::Savepoint,
+        Some(Utility::RollbackTo) => Kind::RollbackTo,
+        Some(Utility::Release) => Kind::Release,
+        Some(Utility::Set(set)) => Kind::Set(set.clone()),
+        Some(Utility::Show(name)) => Kind::Show(name.clone()),
+        Some(Utility::Session(reason)) => Kind::SessionState(reason),
+        Some(Utility::DiscardAll) => Kind::DiscardAll,
+        Some(Utility::DeallocateAll) => Kind::DeallocateAll,
+        Some(Utility::Deallocate(name)) => Kind::Deallocate(name.clone()),
+        Some(Utility::CopyIn { server_file: false }) => Kind::CopyIn,
+        Some(Utility::CopyOut { server_file: false }) => session.map_or(Kind::CopyOut, Kind::SessionState),
+        Some(Utility::Ddl | Utility::CreateAs) if runs => session.map_or(Kind::Ddl, Kind::SessionState),
+        Some(_) => session.map_or(Kind::Statement, Kind::SessionState),
+    }
+}
+
+/// A read is what is known to change nothing and to be answered alike by a replica.
+fn access(it: &Statement, calls: &Calls<'_>) -> Access {
+    let reading = match &it.utility {
+        None
+        | Some(Utility::CopyOut { server_file: false } | Utility::DeclareCursor | Utility::Cursor)
+        | Some(Utility::Show(_) | Utility::Begin { read_only: true }) => true,
+        Some(_) => false,
+    };
+    let levels_read = it.levels.iter().all(|it| it.write.is_none() && it.locks.is_none());
+    if reading && levels_read && it.unknown.is_none() && calls.only_known() {
+        Access::Read
+    } else {
+        Access::Write
+    }
+}
+
+/// Settings under which a text would mean something else than the scanner takes it to mean.
+fn unsafe_setting(it: &Statement) -> Option<Refusal> {
+    let Some(Utility::Set(SetStatement::Assign { name, value, .. })) = &it.utility else { return None };
+    let on = matches!(value, Assigned::Default)
+        || matches!(value, Assigned::Word(word) if matches!(&word[..], "on" | "true" | "yes"));
+    if name != "standard_conforming_strings" || on {
+        return None;
+    }
+    Some(Refusal::unsupported(
+        Reason::Unsupported,
+        "standard_conforming_strings must stay on",
+        "write SET standard_conforming_strings = on, and E'...' where a string has backslash escapes",
+    ))
+}
+
+fn on_several_shards(
+    router: &Router,
+    it: &Statement,
+    standings: &[Vec<Standing>],
+    calls: &Calls<'_>,
+    kind: &Kind,
+) -> Result<Target, Refusal> {
+    if let Some(what) = it.unknown {
+        return Err(unsupported(what));
+    }
+    if let Kind::SessionState(reason) = kind {
+        return Err(Refusal::unsupported(
+            Reason::SessionState,
+            format!("{reason} leaves state on one server, which a database of several shards does not keep"),
+            "use it on a database of one shard, or connect to the shard itself",
+        ));
+    }
+    match (&it.utility, it.explain) {
+        (Some(Utility::Ddl), None) => return Ok(Target::InTurn),
+        (Some(Utility::Server), None) => return Ok(Target::InTurn),
+        (Some(Utility::CreateAs), None) => return create_as(standings),
+        (Some(Utility::CreateAs | Utility::Ddl), Some(true)) => {
+            return Err(unsupported("EXPLAIN ANALYZE of DDL"));
+        }
+        (Some(utility), _) => refuse_utility(utility)?,
+        (None, _) => {}
+    }
+    calls.refuse_hidden()?;
+    let target = tables::target(router, it, standings)?;
+    match &target {
+        Target::Keyed(_) => Ok(target),
+        Target::Everywhere if it.explain == Some(false) => Ok(Target::Anywhere),
+        Target::Everywhere if it.explain == Some(true) => {
+            Err(unsupported("EXPLAIN ANALYZE of a write of a reference table"))
+        }
+        Target::Everywhere => same_on_every_shard(it, calls).map(|()| target),
+        _ => calls.refuse_unknown().map(|()| target),
+    }
+}
+
+fn refuse_utility(utility: &Utility) -> Result<(), Refusal> {
+    match utility {
+        Utility::CopyIn { server_file: false } => Err(Refusal::unsupported(
+            Reason::MultiShardWrite,
+            "COPY FROM STDIN into several shards is not supported",
+            "use INSERT, or copy into each shard by itself",
+        )),
+        Utility::CopyIn { server_file: true } | Utility::CopyOut { server_file: true } => {
+            Err(unsupported("COPY of a file or program of the server"))
+        }
+        Utility::TwoPhase => Err(unsupported("two-phase commit")),
+        Utility::SetSnapshot => Err(unsupported("SET TRANSACTION SNAPSHOT")),
+        Utility::Notify => Err(unsupported("NOTIFY")),
+        Utility::Lock => Err(unsupported("LOCK TABLE")),
+        _ => Ok(()),
+    }
+}
+
+/// Where `what` is right in PostgreSQL and has no answer on several shards.
+fn unsupported(what: &str) -> Refusal {
+    Refusal::unsupported(
+        Reason::Unsupported,
+        format!("{what} is not supported on a database of several shards"),
+        "connect to the shard itself, or use a database of one shard",
+    )
+}
+
+fn create_as(standings: &[Vec<Standing>]) -> Result<Target, Refusal> {
+    for standing in standings.iter().flatten() {
+        match standing {
+            Standing::Sharded { .. } => {
+                return Err(Refusal::unsupported(
+                    Reason::Ddl,
+                    "a table made from a query cannot read a sharded table",
+                    "create the table first, then INSERT each key by itself",
+                ));
+            }
+            Standing::Unlisted(table) => return Err(tables::unlisted(table)),
+            Standing::Catalog => return Err(unsupported("a table made from a system catalog")),
+            Standing::Reference | Standing::Derived => {}
+        }
+    }
+    Ok(Target::InTurn)
+}
+
+/// The copies of a reference table stay equal only if each shard computes the same rows.
+fn same_on_every_shard(it: &Statement, calls: &Calls<'_>) -> Result<(), Refusal> {
+    let differs = if it.asks_session_value {
+        Some("CURRENT_TIMESTAMP, CURRENT_USER or the like".to_owned())
+    } else {
+        calls.first_not_immutable().map(|it| format!("function {it}()"))
+    };
+    let limited = it.levels.iter().any(|it| it.clauses.contains(&crate::sql::Clause::Limit));
+    match differs.or_else(|| limited.then(|| "LIMIT".to_owned())) {
+        None => Ok(()),
+        Some(what) => Err(Refusal::unsupported(
+            Reason::MultiShardWrite,
+            format!("{what} could give each copy of a reference table other rows"),
+            "compute the value in the application and pass it as a constant",
+        )),
+    }
+}
+
+/// Whether any level of the statement changes rows.
+fn writes(it: &Statement) -> bool {
+    it.levels.iter().any(|it| it.write.is_some())
+}
+
+fn first_write(it: &Statement) -> Option<&Write> {
+    it.levels.iter().find_map(|it| it.write.as_ref())
+}

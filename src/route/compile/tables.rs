@@ -1,0 +1,542 @@
+//! Which shards the tables of a statement need: sharded tables whose keys are equated meet on one shard
+//! and form a class; what WHERE and ON say of a class's key is its predicate (DESIGN D3).
+
+use std::ops::Range;
+
+use crate::base::{Reason, Refusal};
+use crate::config::TableRule;
+use crate::shard::KeyType;
+use crate::sql::{
+    Clause, Column, Field, InsertSource, Level, LevelRole, Predicate, Relation, Statement, Table, Utility,
+    Value, Write,
+};
+
+use super::super::keys::harmless_cast;
+use super::super::plan::{Class, KeyPlace, Keyed, Keys, Target};
+use super::super::router::Router;
+use super::{first_write, unsupported, writes};
+
+/// What the config says of a relation.
+#[derive(Clone, Debug)]
+pub(super) enum Standing {
+    Sharded {
+        map: usize,
+        key: String,
+    },
+    Reference,
+    Catalog,
+    /// No table: a subquery, a CTE, a function, VALUES.
+    Derived,
+    Unlisted(Table),
+}
+
+/// The standing of each relation of each level.
+pub(super) fn standings(router: &Router, it: &Statement) -> Vec<Vec<Standing>> {
+    let of = |relation: &Relation| match &relation.table {
+        None => Standing::Derived,
+        Some(table) => match router.rule(table) {
+            Some(TableRule::Sharded { map, key }) => Standing::Sharded { map: *map, key: key.clone() },
+            Some(TableRule::Reference) => Standing::Reference,
+            None if is_catalog(table) => Standing::Catalog,
+            None => Standing::Unlisted(table.clone()),
+        },
+    };
+    it.levels.iter().map(|level| level.relations.iter().map(of).collect()).collect()
+}
+
+fn is_catalog(table: &Table) -> bool {
+    match table.schema.as_deref() {
+        Some(schema) => matches!(schema, "pg_catalog" | "information_schema" | "pg_toast"),
+        None => table.name.starts_with("pg_"),
+    }
+}
+
+pub(super) fn unlisted(table: &Table) -> Refusal {
+    let name = match &table.schema {
+        Some(schema) => format!("{schema}.{}", table.name),
+        None => table.name.clone(),
+    };
+    Refusal::unsupported(
+        Reason::UnlistedTable,
+        format!("table \"{name}\" is not listed in the configuration of this sharded database"),
+        format!(
+            "list it under tables, with its map and key or as a reference table: [databases.*.tables.{name}]"
+        ),
+    )
+}
+
+/// The shards that the statement's queries need.
+pub(super) fn target(
+    router: &Router,
+    it: &Statement,
+    standings: &[Vec<Standing>],
+) -> Result<Target, Refusal> {
+    let unlisted_table = standings.iter().flatten().find_map(|it| match it {
+        Standing::Unlisted(table) => Some(unlisted(table)),
+        _ => None,
+    });
+    if let Some(refusal) = unlisted_table {
+        return Err(refusal);
+    }
+    let graph = Graph::new(router, it, standings);
+    let sharded = graph.nodes.len();
+    refuse_copies(it, standings)?;
+    if let Some(target) = reference_write(it, standings, sharded)? {
+        return Ok(target);
+    }
+    if sharded == 0 {
+        return Ok(Target::Anywhere);
+    }
+    let classes = graph.classes()?;
+    let merge = graph.merge(&classes);
+    let classes = classes.into_iter().map(|it| it.class).collect();
+    Ok(Target::Keyed(Keyed { classes, merge, writes: writes(it) }))
+}
+
+/// A lock on one copy of a reference table excludes nobody on another shard.
+fn refuse_copies(it: &Statement, standings: &[Vec<Standing>]) -> Result<(), Refusal> {
+    for (level, standings) in it.levels.iter().zip(standings) {
+        let Some(locks) = &level.locks else { continue };
+        let locked = |it: &Relation| locks.names.is_empty() || locks.names.contains(&it.name);
+        let copies = level.relations.iter().zip(standings);
+        let mut copies =
+            copies.filter(|(it, standing)| matches!(standing, Standing::Reference) && locked(it));
+        if let Some((relation, _)) = copies.next() {
+            return Err(Refusal::unsupported(
+                Reason::Unsupported,
+                format!("reference table \"{}\" cannot be locked: every shard has a copy", relation.name),
+                "name the sharded tables to lock: FOR UPDATE OF ...",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A write of a reference table is for every shard, and may read nothing but reference tables.
+fn reference_write(
+    it: &Statement,
+    standings: &[Vec<Standing>],
+    sharded: usize,
+) -> Result<Option<Target>, Refusal> {
+    let targets = it.levels.iter().zip(standings).filter(|(level, _)| level.write.is_some());
+    let mut targets = targets.filter_map(|(level, standings)| Some((level, standings.first()?)));
+    if matches!(first_write(it), Some(Write::Merge)) {
+        return Err(unsupported("MERGE"));
+    }
+    if targets.clone().any(|(_, standing)| matches!(standing, Standing::Catalog)) {
+        return Err(unsupported("a write of a system catalog"));
+    }
+    let Some((level, _)) = targets.clone().find(|(_, standing)| matches!(standing, Standing::Reference))
+    else {
+        return Ok(None);
+    };
+    let name = level.relations.first().map_or("", |it| &it.name);
+    let refuse = |message: String| {
+        Err(Refusal::unsupported(
+            Reason::MultiShardWrite,
+            message,
+            "write the reference table by itself, with constants",
+        ))
+    };
+    if sharded > 0 {
+        return refuse(format!("a write of reference table \"{name}\" cannot read or write sharded tables"));
+    }
+    if standings.iter().flatten().any(|it| matches!(it, Standing::Catalog)) {
+        return refuse(format!("a write of reference table \"{name}\" cannot read system catalogs"));
+    }
+    if targets.any(|(level, _)| level.role != LevelRole::Root) {
+        return refuse(format!(
+            "a write of reference table \"{name}\" cannot stand inside another statement"
+        ));
+    }
+    Ok(Some(Target::Everywhere))
+}
+
+/// A sharded table where it stands in the statement.
+struct Node<'a> {
+    level: usize,
+    relation: usize,
+    map: usize,
+    key: &'a str,
+    /// Union-find: the node that stands for its class.
+    class: usize,
+}
+
+/// A class with what is needed to judge the whole statement.
+struct Formed {
+    class: Class,
+    level: usize,
+}
+
+struct Graph<'a> {
+    router: &'a Router,
+    statement: &'a Statement,
+    standings: &'a [Vec<Standing>],
+    nodes: Vec<Node<'a>>,
+}
+
+impl<'a> Graph<'a> {
+    fn new(router: &'a Router, statement: &'a Statement, standings: &'a [Vec<Standing>]) -> Graph<'a> {
+        let mut nodes = Vec::new();
+        for (level, standings) in standings.iter().enumerate() {
+            for (relation, standing) in standings.iter().enumerate() {
+                if let Standing::Sharded { map, key } = standing {
+                    nodes.push(Node { level, relation, map: *map, key, class: nodes.len() });
+                }
+            }
+        }
+        let mut graph = Graph { router, statement, standings, nodes };
+        graph.link();
+        graph
+    }
+
+    fn class_of(&self, node: usize) -> usize {
+        let mut at = node;
+        while self.nodes[at].class != at {
+            at = self.nodes[at].class;
+        }
+        at
+    }
+
+    /// Keys of different maps may be equal and yet live on different shards.
+    fn unite(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.class_of(a), self.class_of(b));
+        if a != b && self.nodes[a].map == self.nodes[b].map {
+            self.nodes[a.max(b)].class = a.min(b);
+        }
+    }
+
+    fn relation(&self, node: &Node<'_>) -> Option<&'a Relation> {
+        self.statement.levels.get(node.level)?.relations.get(node.relation)
+    }
+
+    /// The nodes of a level whose key has this name, within a range of its FROM list.
+    fn keyed(&self, level: usize, range: &Range<usize>, name: &str) -> Vec<usize> {
+        let fits = |it: &&Node<'_>| {
+            let renamed = self.relation(it).is_none_or(|it| it.renamed);
+            it.level == level && range.contains(&it.relation) && it.key == name && !renamed
+        };
+        let all = self.nodes.iter().enumerate();
+        all.filter(|(_, it)| fits(it)).map(|(index, _)| index).collect()
+    }
+
+    fn link(&mut self) {
+        for (index, level) in self.statement.levels.iter().enumerate() {
+            for merged in &level.merged {
+                let names: Vec<&str> = match &merged.column {
+                    Some(name) => vec![name],
+                    // NATURAL joins by every name that both sides have, so by a key that both have.
+                    None => self.nodes.iter().map(|it| it.key).collect(),
+                };
+                for name in names {
+                    let mut both = self.keyed(index, &merged.left, name);
+                    let right = self.keyed(index, &merged.right, name);
+                    if both.is_empty() || right.is_empty() {
+                        continue;
+                    }
+                    both.extend(right);
+                    both.windows(2).for_each(|pair| self.unite(pair[0], pair[1]));
+                }
+            }
+        }
+        // Unqualified names of merged columns need the links above.
+        for (index, level) in self.statement.levels.iter().enumerate() {
+            for equality in &level.equalities {
+                let (a, b) = &equality.columns;
+                let found =
+                    self.resolve(index, &equality.scope, a).zip(self.resolve(index, &equality.scope, b));
+                let Some((a, b)) = found else { continue };
+                let outside = |node: usize, range: &Range<usize>| {
+                    let node = &self.nodes[node];
+                    node.level == index && !range.contains(&node.relation)
+                };
+                let holds = |range: &Range<usize>| outside(a, range) || outside(b, range);
+                if equality.kept.iter().all(holds) {
+                    self.unite(a, b);
+                }
+            }
+        }
+    }
+
+    /// The sharded table whose key a column is. A name that this level does not have is looked for in the
+    /// levels around it only if it is qualified: an unqualified one might be any table's column.
+    fn resolve(&self, level: usize, scope: &Range<usize>, column: &Column) -> Option<usize> {
+        let facts = self.statement.levels.get(level)?;
+        let Some((table, schema)) = column.qualifiers.split_last() else {
+            let found = self.keyed(level, scope, &column.name);
+            let first = *found.first()?;
+            let same = found.iter().all(|it| self.class_of(*it) == self.class_of(first));
+            return same.then_some(first);
+        };
+        let named = facts.relations.iter().enumerate().filter(|(_, it)| match schema.first() {
+            None => it.name == *table,
+            Some(schema) => {
+                let own = it.table.as_ref().and_then(|it| it.schema.as_deref()).unwrap_or("public");
+                !it.aliased && it.name == *table && own == schema
+            }
+        });
+        let mut named = named.map(|(index, _)| index);
+        match (named.next(), named.next()) {
+            (Some(relation), None) => {
+                self.keyed(level, &(relation..relation + 1), &column.name).first().copied()
+            }
+            (Some(_), Some(_)) => None,
+            (None, _) => {
+                let parent = facts.parent?;
+                let whole = 0..self.statement.levels.get(parent)?.relations.len();
+                self.resolve(parent, &whole, column)
+            }
+        }
+    }
+
+    /// One class per set of linked tables. A table of an inner level that is linked to one around it is
+    /// only looked at for rows of that one, so the outer level alone says which shards are needed.
+    fn classes(&self) -> Result<Vec<Formed>, Refusal> {
+        let mut formed = Vec::new();
+        for root in (0..self.nodes.len()).filter(|it| self.class_of(*it) == *it) {
+            let members: Vec<usize> = (0..self.nodes.len()).filter(|it| self.class_of(*it) == root).collect();
+            let depth = members.iter().map(|it| self.depth(self.nodes[*it].level)).min().unwrap_or(0);
+            let own = members.iter().copied().filter(|it| self.depth(self.nodes[*it].level) == depth);
+            formed.push(self.class(root, &own.collect::<Vec<_>>())?);
+        }
+        self.insert_classes(&mut formed)?;
+        Ok(formed)
+    }
+
+    fn depth(&self, level: usize) -> usize {
+        let mut depth = 0;
+        let mut at = level;
+        while let Some(parent) = self.statement.levels.get(at).and_then(|it| it.parent) {
+            (at, depth) = (parent, depth + 1);
+        }
+        depth
+    }
+
+    fn class(&self, root: usize, own: &[usize]) -> Result<Formed, Refusal> {
+        let first = own.first().copied().unwrap_or(root);
+        let level_index = self.nodes[first].level;
+        let mut branches: Vec<(Vec<usize>, Keys)> = Vec::new();
+        let mut writes = false;
+        for member in own {
+            let node = &self.nodes[*member];
+            let Some(level) = self.statement.levels.get(node.level) else { continue };
+            if let (Some(write), 0) = (&level.write, node.relation) {
+                writes = true;
+                refuse_key_change(write, node.key)?;
+                // The rows of an INSERT have a class of their own.
+                if matches!(write, Write::Insert { .. }) {
+                    continue;
+                }
+            }
+            let valid = level.conditions.iter().enumerate();
+            let valid = valid.filter(|(_, it)| it.covers.contains(&node.relation));
+            let indexes: Vec<usize> = valid.clone().map(|(index, _)| index).collect();
+            if branches.iter().any(|(it, _)| *it == indexes) {
+                continue;
+            }
+            let keys = Keys::and(valid.map(|(_, it)| self.keys(node.level, &it.scope, root, &it.predicate)));
+            branches.push((indexes, keys));
+        }
+        let keys = Keys::or(branches.into_iter().map(|(_, keys)| keys));
+        let node = &self.nodes[first];
+        let table =
+            self.relation(node).and_then(|it| it.table.as_ref()).map_or(String::new(), |it| it.name.clone());
+        let class = Class { map: node.map, table, column: node.key.to_owned(), keys, writes };
+        Ok(Formed { class, level: level_index })
+    }
+
+    fn key_type(&self, map: usize) -> Option<KeyType> {
+        self.router.map(map).map(|it| it.key_type)
+    }
+
+    /// What a predicate says of the key of one class.
+    fn keys(&self, level: usize, scope: &Range<usize>, class: usize, predicate: &Predicate) -> Keys {
+        let parts = |parts: &[Predicate]| -> Vec<Keys> {
+            parts.iter().map(|it| self.keys(level, scope, class, it)).collect()
+        };
+        match predicate {
+            Predicate::Unknown => Keys::All,
+            Predicate::Never => Keys::Never,
+            Predicate::And(it) => Keys::and(parts(it)),
+            Predicate::Or(it) => Keys::or(parts(it)),
+            Predicate::Equal(column, values) => {
+                let node = self.resolve(level, scope, column).filter(|it| self.class_of(*it) == class);
+                let Some(key_type) = node.and_then(|it| self.key_type(self.nodes[it].map)) else {
+                    return Keys::All;
+                };
+                let places: Option<Box<[KeyPlace]>> = values.iter().map(|it| place(it, key_type)).collect();
+                places.map_or(Keys::All, Keys::Equal)
+            }
+        }
+    }
+
+    /// For each INSERT into a sharded table, the keys of its rows.
+    fn insert_classes(&self, formed: &mut [Formed]) -> Result<(), Refusal> {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(level) = self.statement.levels.get(node.level) else { continue };
+            let (Some(Write::Insert { columns, source, .. }), 0) = (&level.write, node.relation) else {
+                continue;
+            };
+            let table = self.relation(node).map_or("", |it| &it.name);
+            let missing = |what: &str| {
+                Refusal::unsupported(
+                    Reason::MissingKey,
+                    format!("INSERT into table \"{table}\" {what}"),
+                    format!("name the columns, and give \"{}\" a constant or a parameter", node.key),
+                )
+            };
+            let Some(columns) = columns else { return Err(missing("does not name its columns")) };
+            let Some(at) = columns.iter().position(|it| it == node.key) else {
+                return Err(missing(&format!("lacks its shard key \"{}\"", node.key)));
+            };
+            let inexact = || missing(&format!("has no constant for its shard key \"{}\"", node.key));
+            let key_type = self.key_type(node.map).ok_or_else(inexact)?;
+            let constant = |field: Option<&Field>| match field {
+                Some(Field::Value(value)) => place(value, key_type),
+                _ => None,
+            };
+            let keys = match source {
+                InsertSource::DefaultValues => return Err(inexact()),
+                InsertSource::Rows(rows) => {
+                    let places: Option<Box<[KeyPlace]>> =
+                        rows.iter().map(|it| constant(it.get(at))).collect();
+                    Keys::Rows(places.ok_or_else(inexact)?)
+                }
+                InsertSource::Query { level: source, fields } => {
+                    let field = fields.as_ref().and_then(|it| it.get(at));
+                    match (constant(field), field) {
+                        (Some(place), _) => Keys::Rows(Box::new([place])),
+                        (None, Some(Field::Column(column))) => {
+                            let whole =
+                                0..self.statement.levels.get(*source).map_or(0, |it| it.relations.len());
+                            let from = self.resolve(*source, &whole, column).ok_or_else(inexact)?;
+                            if self.nodes[from].map != node.map {
+                                return Err(inexact());
+                            }
+                            let from = self.class_of(from);
+                            // The row keeps the key of the row that it is made from.
+                            self.formed(formed, from).map_or(Keys::All, |it| it.class.keys.clone())
+                        }
+                        _ => return Err(inexact()),
+                    }
+                }
+            };
+            let class = self.class_of(index);
+            if let Some(own) = self.formed_mut(formed, class) {
+                own.class.keys = keys;
+                own.class.writes = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Classes are formed in the order of their first node.
+    fn position(&self, class: usize) -> usize {
+        (0..class).filter(|it| self.class_of(*it) == *it).count()
+    }
+
+    fn formed<'f>(&self, formed: &'f [Formed], class: usize) -> Option<&'f Formed> {
+        formed.get(self.position(class))
+    }
+
+    fn formed_mut<'f>(&self, formed: &'f mut [Formed], class: usize) -> Option<&'f mut Formed> {
+        formed.get_mut(self.position(class))
+    }
+
+    /// What keeps the answer of several shards from being their rows one after another.
+    fn merge(&self, classes: &[Formed]) -> Option<String> {
+        let statement = self.statement;
+        if statement.explain.is_some() {
+            return Some("EXPLAIN".into());
+        }
+        match statement.utility {
+            None => {}
+            Some(Utility::CopyOut { .. }) => return Some("COPY".into()),
+            Some(_) => return Some("a cursor".into()),
+        }
+        let root = statement.levels.first()?;
+        if let Some(clause) = root.clauses.first() {
+            return Some(clause_name(clause));
+        }
+        if let Some(inner) = classes.iter().find(|it| it.level != 0) {
+            return statement.levels.get(inner.level).map(|it| role_name(it).to_owned());
+        }
+        if classes.len() > 1 {
+            return Some("a join that does not equate the shard keys of its tables".into());
+        }
+        if self.standings.iter().flatten().any(|it| matches!(it, Standing::Catalog)) {
+            return Some("a read of a system catalog".into());
+        }
+        let standings = self.standings.first()?;
+        let sharded = |range: &Range<usize>| {
+            let of_range = standings.get(range.clone()).unwrap_or_default();
+            of_range.iter().any(|it| matches!(it, Standing::Sharded { .. }))
+        };
+        let keeps_copies = |it: &crate::sql::OuterJoin| sharded(&it.nullable) && !sharded(&it.kept);
+        root.outer_joins
+            .iter()
+            .any(keeps_copies)
+            .then(|| "an outer join that keeps the rows of a table that is not sharded".into())
+    }
+}
+
+fn refuse_key_change(write: &Write, key: &str) -> Result<(), Refusal> {
+    let assigns = match write {
+        Write::Insert { conflict_assigns, .. } => conflict_assigns,
+        Write::Update { assigns } => assigns,
+        Write::Delete | Write::Merge => return Ok(()),
+    };
+    if !assigns.iter().any(|it| it == key) {
+        return Ok(());
+    }
+    Err(Refusal::unsupported(
+        Reason::KeyUpdate,
+        format!("shard key \"{key}\" cannot be changed"),
+        "delete the row and insert it with its new key",
+    ))
+}
+
+/// A constant's place, unless its cast could change what it means for a key of this type.
+fn place(value: &Value, key_type: KeyType) -> Option<KeyPlace> {
+    match value {
+        Value::Null => Some(KeyPlace::Null),
+        Value::Literal { index, negative, cast } => cast
+            .as_deref()
+            .is_none_or(|it| harmless_cast(key_type, it).is_some())
+            .then_some(KeyPlace::Literal { index: *index, negative: *negative }),
+        Value::Param { number, cast } => {
+            let cast_oid = match cast.as_deref() {
+                None => 0,
+                Some(cast) => harmless_cast(key_type, cast)?,
+            };
+            Some(KeyPlace::Param { number: *number, cast_oid })
+        }
+    }
+}
+
+fn clause_name(clause: &Clause) -> String {
+    match clause {
+        Clause::Aggregate => "an aggregate".into(),
+        Clause::WindowFunction => "a window function".into(),
+        Clause::GroupBy => "GROUP BY".into(),
+        Clause::Having => "HAVING".into(),
+        Clause::Distinct => "DISTINCT".into(),
+        Clause::OrderBy => "ORDER BY".into(),
+        Clause::Limit => "LIMIT, OFFSET or FETCH".into(),
+        Clause::SetOperation => "UNION, INTERSECT or EXCEPT".into(),
+        Clause::Locking => "FOR UPDATE or FOR SHARE".into(),
+        Clause::TableSample => "TABLESAMPLE".into(),
+        Clause::UnknownFunction(name) => format!("function {name}(), which may be an aggregate,"),
+    }
+}
+
+fn role_name(level: &Level) -> &'static str {
+    match level.role {
+        LevelRole::Root => "a query",
+        LevelRole::SetOperationArm => "UNION, INTERSECT or EXCEPT",
+        LevelRole::Sublink => "a subquery on a sharded table",
+        LevelRole::FromSubquery => "a subquery in FROM on a sharded table",
+        LevelRole::Cte => "WITH on a sharded table",
+        LevelRole::InsertSource => "INSERT from a query",
+    }
+}

@@ -1,0 +1,188 @@
+//! One database's routing: its maps, its tables and the plans made for them.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+
+use crate::base::{Reason, Refusal, ShardId, SqlState};
+use crate::config::{Database, TableName, TableRule};
+use crate::shard::Map;
+use crate::sql::{self, Literals, Parser, Table};
+
+use super::compile;
+use super::plan::Plan;
+
+/// Immutable but for its cache; a reload builds a new one.
+#[derive(Debug)]
+pub struct Router {
+    shards: Vec<String>,
+    maps: Vec<Arc<Map>>,
+    tables: BTreeMap<TableName, TableRule>,
+    version: u64,
+    parser: Arc<Parser>,
+    plans: PlanCache,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+type PlanCache = Cache<u128, Arc<Plan>, UnitWeighter, BuildHasherDefault<FingerprintHasher>>;
+
+/// A fingerprint is a hash already: its low half is as good as any.
+#[derive(Clone, Default)]
+pub struct FingerprintHasher(u64);
+
+impl Hasher for FingerprintHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|it| self.0 = self.0.rotate_left(8) ^ u64::from(*it));
+    }
+
+    fn write_u128(&mut self, fingerprint: u128) {
+        self.0 = fingerprint as u64;
+    }
+}
+
+/// A text's plan and where its literals stand.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    pub plan: Arc<Plan>,
+    pub literals: Literals,
+    /// The plan was in the cache.
+    pub hit: bool,
+}
+
+/// What the cache has done since the router was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlanCacheCounts {
+    pub hits: u64,
+    pub misses: u64,
+    pub plans: u64,
+}
+
+impl Router {
+    /// `plans_max` bounds the cache; `parser` is the process's only one.
+    pub fn new(database: &Database, plans_max: usize, parser: Arc<Parser>) -> Router {
+        let shards = database.shards.iter().map(|it| it.name.clone()).collect();
+        Router::of_parts(shards, database.maps.clone(), database.tables.clone(), plans_max, parser)
+    }
+
+    pub(super) fn of_parts(
+        shards: Vec<String>,
+        maps: Vec<Arc<Map>>,
+        tables: BTreeMap<TableName, TableRule>,
+        plans_max: usize,
+        parser: Arc<Parser>,
+    ) -> Router {
+        let plans_max = plans_max.max(1);
+        let (hasher, lifecycle) = (BuildHasherDefault::default(), DefaultLifecycle::default());
+        let plans = PlanCache::with(plans_max, plans_max as u64, UnitWeighter, hasher, lifecycle);
+        let version = version(&shards, &maps, &tables);
+        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
+        Router { shards, maps, tables, version, parser, plans, hits, misses }
+    }
+
+    /// Changes when a map, a table's rule or the list of shards does.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub fn shard_name(&self, shard: ShardId) -> &str {
+        self.shards.get(usize::from(shard.0)).map_or("", String::as_str)
+    }
+
+    pub fn map(&self, index: usize) -> Option<&Map> {
+        self.maps.get(index).map(|it| &**it)
+    }
+
+    pub fn plan_cache_counts(&self) -> PlanCacheCounts {
+        PlanCacheCounts {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            plans: self.plans.len() as u64,
+        }
+    }
+
+    /// The plan of `text`, from the cache or made now.
+    pub fn plan(&self, text: &str) -> Planned {
+        let scan = sql::scan(text);
+        if scan.well_formed
+            && let Some(plan) = self.plans.get(&scan.fingerprint)
+        {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Planned { plan, literals: scan.literals, hit: true };
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let parsed = self.parser.facts(text, &scan.literals);
+        // A text that fails may share its fingerprint with one that does not, and what the two scanners
+        // do not agree on has no fingerprint.
+        let keep = scan.well_formed && parsed.is_ok();
+        let plan = Arc::new(compile::compile(self, parsed));
+        if keep {
+            self.plans.insert(scan.fingerprint, plan.clone());
+        }
+        Planned { plan, literals: scan.literals, hit: false }
+    }
+
+    /// The rule for a table as SQL names it. Without a schema on either side the name alone decides,
+    /// as does `public`, unless tables of several schemas have it.
+    pub(super) fn rule(&self, table: &Table) -> Option<&TableRule> {
+        let exact = TableName { schema: table.schema.clone(), name: table.name.clone() };
+        if let Some(rule) = self.tables.get(&exact) {
+            return Some(rule);
+        }
+        match table.schema.as_deref() {
+            Some("public") => self.tables.get(&TableName { schema: None, name: table.name.clone() }),
+            Some(_) => None,
+            None => {
+                let mut named = self.tables.iter().filter(|(it, _)| it.name == table.name);
+                match (named.next(), named.next()) {
+                    (Some((_, rule)), None) => Some(rule),
+                    _ => None,
+                }
+            }
+        }
+    }
+}
+
+fn version(shards: &[String], maps: &[Arc<Map>], tables: &BTreeMap<TableName, TableRule>) -> u64 {
+    let mut form = String::new();
+    for shard in shards {
+        form.push_str(&format!("shard {shard:?};"));
+    }
+    for map in maps {
+        form.push_str(&format!("map {:?} {};", map.name, map.fingerprint()));
+    }
+    for (name, rule) in tables {
+        form.push_str(&format!("table {name:?} {rule:?};"));
+    }
+    xxhash_rust::xxh3::xxh3_64(form.as_bytes())
+}
+
+/// What a text that gave no facts is answered with on several shards.
+pub(super) fn not_parsed(error: &sql::NotParsed) -> Refusal {
+    match error {
+        sql::NotParsed::Syntax { message, position } => {
+            let refusal = Refusal::new(Reason::Parse, SqlState::SYNTAX_ERROR, message.clone());
+            match position {
+                Some(position) => refusal.at(*position),
+                None => refusal,
+            }
+        }
+        sql::NotParsed::TooComplex => {
+            let message = "statement is too long or nested too deeply to be routed";
+            Refusal::new(Reason::Parse, SqlState::STATEMENT_TOO_COMPLEX, message)
+                .hint("split the statement, or nest its expressions less deeply")
+        }
+    }
+}
