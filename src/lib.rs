@@ -26,3 +26,10 @@ pub mod backend;
 
 pub mod cancel;
 pub mod pool;
+pub mod topology;
+
+pub mod client;
+
+pub mod admin;
+
+pub mod app;

@@ -1,1 +1,100 @@
-fn main() {}
+//! The command line. It decides nothing: `app` runs, `config` checks, `route` explains.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use keyway::app::Proxy;
+use keyway::config::Config;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(version, about = "A shard-aware PostgreSQL routing proxy")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve clients until SIGTERM or Ctrl-C
+    Run {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Say everything that is wrong with a configuration
+    Check {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Say where a statement would go, and why, without a database
+    Route {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The database, where the configuration has several
+        #[arg(long)]
+        database: Option<String>,
+        sql: String,
+        /// Values of $1, $2, ... as text
+        params: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config } => with_config(&config, run),
+        Command::Check { config } => with_config(&config, |it| {
+            println!(
+                "{}: {} databases, {} users, no problem",
+                config.display(),
+                it.databases.len(),
+                it.users.len()
+            );
+            ExitCode::SUCCESS
+        }),
+        Command::Route { config, database, sql, params } => {
+            with_config(&config, |it| keyway::app::route(&it, database.as_deref(), &sql, &params))
+        }
+    }
+}
+
+fn with_config(path: &std::path::Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::load(path) {
+        Ok(config) => then(config),
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("{}: {problem}", path.display());
+            }
+            eprintln!("{}: {} problems", path.display(), problems.len());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> ExitCode {
+    keyway::app::init_logging();
+    let runtime = match keyway::app::runtime(config.workers) {
+        Ok(it) => it,
+        Err(error) => {
+            eprintln!("keyway: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        let proxy = Proxy::start(&config).map_err(|it| it.to_string())?;
+        tracing::info!(listen = %proxy.listen_addr(), admin = %proxy.admin_addr(), "serving");
+        keyway::app::stop_signal().await.map_err(|it| it.to_string())?;
+        tracing::info!("stopping");
+        proxy.shutdown().await;
+        Ok::<_, String>(())
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("keyway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

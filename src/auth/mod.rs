@@ -4,6 +4,6 @@ mod client_login;
 mod scram;
 mod server_login;
 
-pub use client_login::{Login, LoginError, authenticate};
+pub use client_login::{Login, LoginError, NONCE_BYTES, authenticate};
 pub use scram::{Exchange, ScramError, Verifier};
 pub use server_login::{LoginFailure, answer};

@@ -7,7 +7,24 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StatementId(pub u64);
 
+/// The highest bit tells unnamed statements from named ones.
+const UNNAMED: u64 = 1 << 63;
+
 impl StatementId {
+    /// Shared by clients under a name of ours.
+    pub fn named(number: u64) -> StatementId {
+        StatementId(number & !UNNAMED)
+    }
+
+    /// One client's unnamed statement.
+    pub fn unnamed(number: u64) -> StatementId {
+        StatementId(number | UNNAMED)
+    }
+
+    pub fn is_unnamed(self) -> bool {
+        self.0 & UNNAMED != 0
+    }
+
     /// The name on every server.
     pub fn server_name(self) -> String {
         format!("keyway_{}", self.0)

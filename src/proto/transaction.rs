@@ -119,6 +119,15 @@ impl Transaction {
         true
     }
 
+    /// The server of an open transaction is gone, and the transaction with it. The client has to end it
+    /// by ROLLBACK: were it told "idle", the rest of its statements would run one by one.
+    pub fn lose(&mut self) {
+        self.pending.clear();
+        if !self.is_idle() {
+            self.state = State::Refused;
+        }
+    }
+
     /// The server has taken ROLLBACK TO SAVEPOINT: what Keyway refused since is forgotten.
     pub fn unrefuse(&mut self) {
         if let State::Open { refused, .. } = &mut self.state {

@@ -76,6 +76,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What is said whatever the keys are.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+
     /// Whether deciding needs the values of parameters, so that it has to wait for Bind.
     pub fn needs_params(&self) -> bool {
         self.params_read > 0

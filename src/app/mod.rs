@@ -1,0 +1,243 @@
+//! Builds everything from a config, serves, and stops in order.
+
+mod accept;
+mod databases;
+mod source;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::admin;
+use crate::auth::{Login, Verifier};
+use crate::cancel;
+use crate::client::{ClientMetricFamilies, Limits, Shared};
+use crate::config::{Auth, Config, User};
+use crate::metrics::{RegisterError, Registry};
+use crate::net::{self, BufferStock};
+use crate::pool::PoolMetricFamilies;
+use crate::proto;
+use crate::sql::Parser;
+use crate::topology::TopologyMetricFamilies;
+use source::ProcessSource;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    #[error("metrics: {0}")]
+    Metrics(#[from] RegisterError),
+    #[error("no randomness to be had: {0}")]
+    Randomness(getrandom::Error),
+}
+
+/// A running proxy.
+pub struct Proxy {
+    listen_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    shared: Arc<Shared>,
+    shutdown_timeout: Duration,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct Families {
+    client: ClientMetricFamilies,
+    pool: PoolMetricFamilies,
+    topology: TopologyMetricFamilies,
+}
+
+impl Proxy {
+    /// Starts serving. Servers need not be up yet: requests wait for them as the config says.
+    pub fn start(config: &Config) -> Result<Proxy, StartError> {
+        let registry = Registry::default();
+        let families = Families {
+            client: ClientMetricFamilies::register(&registry)?,
+            pool: PoolMetricFamilies::register(&registry)?,
+            topology: TopologyMetricFamilies::register(&registry)?,
+        };
+        let (stop, stopping) = watch::channel(false);
+        let listening = |address| move |error| StartError::Listen(address, error);
+        let listener = net::listen(config.listen).map_err(listening(config.listen))?;
+        let listen_addr = listener.local_addr().map_err(listening(config.listen))?;
+        let shared = shared(config, &families, &stopping)?;
+        let source = ProcessSource::new(&registry, shared.clone())?;
+        let source = Arc::new(source);
+        let mut stopped = stopping.clone();
+        let end = async move {
+            let _ = stopped.wait_for(|it| *it).await;
+        };
+        let (admin_addr, serving) =
+            admin::serve(config.admin, source.clone(), end).map_err(listening(config.admin))?;
+        let tasks = vec![
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "admin server failed");
+                }
+            }),
+            tokio::spawn(accept::run(listener, shared.clone(), config.limits.clients_max)),
+            tokio::spawn(tick(shared.clone(), source, stopping)),
+        ];
+        let shutdown_timeout = config.limits.shutdown_timeout;
+        Ok(Proxy { listen_addr, admin_addr, stop, shared, shutdown_timeout, tasks })
+    }
+
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.listen_addr
+    }
+
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// Every shard of every database has a primary.
+    pub fn is_ready(&self) -> bool {
+        self.shared.databases.values().all(|it| it.topology.is_ready())
+    }
+
+    /// Takes no new clients, tells idle ones to go, and lets transactions end for as long as the config
+    /// allows.
+    pub async fn shutdown(self) {
+        let _ = self.stop.send(true);
+        let deadline = Instant::now() + self.shutdown_timeout;
+        while self.shared.metrics.clients.get() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for database in self.shared.databases.values() {
+            database.pools.values().flat_map(|it| it.shards.iter().flatten()).for_each(|it| it.close_idle());
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn shared(
+    config: &Config,
+    families: &Families,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Arc<Shared>, StartError> {
+    let mut mock_secret = [0; 16];
+    getrandom::fill(&mut mock_secret).map_err(StartError::Randomness)?;
+    let mut logins = HashMap::new();
+    for user in &config.users {
+        logins.insert(user.name.clone(), login(user)?);
+    }
+    let parser = Arc::new(Parser::new());
+    let databases = config.databases.iter().map(|it| {
+        let database = databases::build(config, it, families, &parser, stopping);
+        (it.name.clone(), Arc::new(database))
+    });
+    let limits = &config.limits;
+    Ok(Arc::new(Shared {
+        databases: databases.collect(),
+        logins,
+        mock_secret,
+        limits: Limits {
+            unit: proto::Limits { message_bytes_max: limits.message_bytes_max },
+            login_timeout: limits.login_timeout,
+            statements_max: limits.statements_max,
+            server_statements_max: limits.server_statements_max,
+            client_idle_timeout: limits.client_idle_timeout,
+        },
+        stock: BufferStock::new(limits.buffers_max),
+        cancels: cancel::Registry::default(),
+        metrics: families.client.clone(),
+        stopping: stopping.clone(),
+    }))
+}
+
+fn login(user: &User) -> Result<Login, StartError> {
+    Ok(match (user.auth, &user.password) {
+        (Auth::Scram, Some(password)) => {
+            let mut salt = [0; 16];
+            getrandom::fill(&mut salt).map_err(StartError::Randomness)?;
+            Login::Scram(Verifier::of_password(password.reveal(), salt))
+        }
+        // A config without the password does not load; refusing is the safe reading of one that did.
+        (Auth::Scram, None) => Login::Scram(Verifier::of_unknown_user(&user.name, b"")),
+        (Auth::Trust, _) => Login::Trust,
+    })
+}
+
+/// Once a second: old server connections are closed, and rates are taken for the page.
+async fn tick(shared: Arc<Shared>, source: Arc<ProcessSource>, mut stopping: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            _ = stopping.wait_for(|it| *it) => return,
+        }
+        let now = Instant::now();
+        source.sample(now);
+        for database in shared.databases.values() {
+            for pool in database.pools.values().flat_map(|it| it.shards.iter().flatten()) {
+                pool.reap(now);
+            }
+        }
+    }
+}
+
+/// The threads that serve clients.
+pub fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if workers > 0 {
+        builder.worker_threads(workers);
+    }
+    builder.enable_all().thread_name("keyway").build()
+}
+
+/// Logs go to standard error; `RUST_LOG` says how much, `info` without it.
+pub fn init_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+/// SIGTERM or SIGINT.
+pub async fn stop_signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// `keyway route`: prints where a statement would go. No server is asked.
+pub fn route(
+    config: &Config,
+    database: Option<&str>,
+    sql: &str,
+    params: &[String],
+) -> std::process::ExitCode {
+    let found = match (database, config.databases.as_slice()) {
+        (Some(name), _) => config.database(name),
+        (None, [only]) => Some(only),
+        (None, _) => None,
+    };
+    let Some(database) = found else {
+        let names: Vec<_> = config.databases.iter().map(|it| it.name.as_str()).collect();
+        eprintln!("keyway: name the database: --database with one of {}", names.join(", "));
+        return std::process::ExitCode::FAILURE;
+    };
+    let router = crate::route::Router::new(database, config.limits.plans_max, Arc::new(Parser::new()));
+    let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
+    match router.explain(sql, &params) {
+        Ok(lines) => {
+            print!("{lines}");
+            std::process::ExitCode::SUCCESS
+        }
+        Err(lines) => {
+            print!("{lines}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What a statement means for the session besides its answer: what Keyway answers itself, and what it
+//! takes note of when a server has.
+
+use super::session::Session;
+use crate::base::{Reason, Refusal, SqlState};
+use crate::proto::{Assignment, Settings};
+use crate::route::{Kind, SetStatement};
+use crate::wire::{self, TxStatus};
+
+/// Who answers a statement.
+pub(super) enum Answer {
+    /// Keyway: notices, then this command tag.
+    Made {
+        notices: Vec<u8>,
+        tag: &'static str,
+    },
+    Refused(Refusal),
+    Server,
+    /// A server, with another text: the end of a transaction that Keyway aborted.
+    Rollback,
+}
+
+/// Statements kept for a transaction that no server knows of yet; the next one enlists.
+const PROLOGUE_MAX: usize = 64;
+
+fn made(tag: &'static str) -> Answer {
+    Answer::Made { notices: Vec::new(), tag }
+}
+
+impl Session {
+    /// Who answers `text`. What Keyway answers has taken effect when this returns.
+    pub fn answer(&mut self, kind: &Kind, text: &str) -> Answer {
+        if self.transaction.is_refused() {
+            return self.answer_refused(kind);
+        }
+        match kind {
+            Kind::DiscardAll | Kind::DeallocateAll | Kind::Deallocate(_) if self.pinned.is_none() => {
+                self.answer_statements(kind)
+            }
+            _ if self.transaction.is_deferred() => self.answer_deferred(kind, text),
+            // A held server is that of an open transaction, of an unfinished pipeline or of a pin:
+            // BEGIN belongs to it.
+            Kind::Begin { read_only } if self.held.is_none() && self.transaction.is_idle() => {
+                self.transaction.defer(text, *read_only);
+                made("BEGIN")
+            }
+            _ => Answer::Server,
+        }
+    }
+
+    fn answer_refused(&mut self, kind: &Kind) -> Answer {
+        match kind {
+            Kind::Commit { .. } | Kind::Rollback { .. } if self.held.is_some() => Answer::Rollback,
+            Kind::Commit { .. } | Kind::Rollback { .. } => {
+                self.transaction.end();
+                made("ROLLBACK")
+            }
+            Kind::RollbackTo if self.held.is_some() => Answer::Server,
+            _ => Answer::Refused(Refusal::new(
+                Reason::Unsupported,
+                SqlState::IN_FAILED_SQL_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            )),
+        }
+    }
+
+    fn answer_deferred(&mut self, kind: &Kind, text: &str) -> Answer {
+        // On one shard there is no choice to wait for: the server can judge at once.
+        let keep = self.floors.len() > 1 && self.transaction.prologue().len() < PROLOGUE_MAX;
+        let tag = match kind {
+            Kind::Begin { .. } => {
+                let mut notices = Vec::new();
+                wire::notice(&mut notices, "25001", "there is already a transaction in progress");
+                return Answer::Made { notices, tag: "BEGIN" };
+            }
+            // A prologue has to be judged by a server before COMMIT may succeed.
+            Kind::Commit { chain: false } if self.transaction.prologue().len() == 1 => {
+                self.transaction.end();
+                return made("COMMIT");
+            }
+            Kind::Rollback { chain: false } => {
+                self.transaction.end();
+                return made("ROLLBACK");
+            }
+            Kind::Set(SetStatement::Reset { .. } | SetStatement::ResetAll) if keep => "RESET",
+            Kind::Set(_) if keep => "SET",
+            Kind::Savepoint if keep => "SAVEPOINT",
+            Kind::Release if keep => "RELEASE",
+            Kind::RollbackTo if keep => "ROLLBACK",
+            _ => return Answer::Server,
+        };
+        self.transaction.prologue_add(text);
+        self.take_effect(kind, text);
+        made(tag)
+    }
+
+    /// Statements live under Keyway's names on servers that others use too: clients close names of
+    /// their own, never a server's.
+    fn answer_statements(&mut self, kind: &Kind) -> Answer {
+        match kind {
+            Kind::DiscardAll if !self.transaction.is_idle() => Answer::Refused(Refusal::new(
+                Reason::Protocol,
+                SqlState::ACTIVE_SQL_TRANSACTION,
+                "DISCARD ALL cannot run inside a transaction block",
+            )),
+            Kind::DiscardAll => {
+                self.names.clear();
+                self.settings = self.startup.clone();
+                made("DISCARD ALL")
+            }
+            Kind::DeallocateAll => {
+                self.names.clear();
+                made("DEALLOCATE ALL")
+            }
+            Kind::Deallocate(name) if self.names.remove(name.as_bytes()) => made("DEALLOCATE"),
+            Kind::Deallocate(name) => Answer::Refused(Refusal::new(
+                Reason::Protocol,
+                SqlState::INVALID_SQL_STATEMENT_NAME,
+                format!("prepared statement \"{name}\" does not exist"),
+            )),
+            _ => Answer::Server,
+        }
+    }
+
+    /// Takes note of a statement that a server has answered without an error.
+    pub fn take_effect(&mut self, kind: &Kind, text: &str) {
+        match kind {
+            Kind::Set(it) => self.take_set(it, text),
+            Kind::Savepoint => self.transaction.savepoint(&savepoint_name(text)),
+            Kind::RollbackTo => {
+                self.transaction.rollback_to(&savepoint_name(text));
+                self.transaction.unrefuse();
+            }
+            Kind::DiscardAll | Kind::DeallocateAll => self.forget_server_statements(kind),
+            Kind::Several { parts, .. } => {
+                if parts.iter().any(|it| *it == Kind::Set(SetStatement::ResetAll)) {
+                    self.take_set(&SetStatement::ResetAll, text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Only a pinned client's server is told to drop statements: it has none of them any more, ours
+    /// included, and what was pinned is gone with DISCARD ALL.
+    fn forget_server_statements(&mut self, kind: &Kind) {
+        self.names.clear();
+        if let Some(held) = &mut self.held {
+            held.lease.statements =
+                crate::proto::ServerStatements::new(self.shared.limits.server_statements_max);
+            if *kind == Kind::DiscardAll {
+                held.lease.settings = Settings::default();
+                self.settings = self.startup.clone();
+                self.pinned = None;
+            }
+        }
+    }
+
+    fn take_set(&mut self, statement: &SetStatement, text: &str) {
+        let text = text.trim().trim_end_matches(';');
+        let assignment = |name: &str| Assignment { name: name.to_owned(), statement: text.to_owned() };
+        let in_transaction = !self.transaction.is_idle();
+        match statement {
+            SetStatement::Assign { local: true, .. } | SetStatement::Transaction { .. } => {}
+            SetStatement::Assign { name, .. } if in_transaction => self.transaction.set(assignment(name)),
+            SetStatement::Assign { name, .. } => self.set_now(assignment(name)),
+            SetStatement::Characteristics { names } => {
+                for name in names {
+                    // One statement sets several: repeated for each name, which comes to the same.
+                    let it = assignment(name);
+                    if in_transaction { self.transaction.set(it) } else { self.set_now(it) }
+                }
+            }
+            SetStatement::Reset { name } if in_transaction => self.transaction.reset(name),
+            SetStatement::Reset { name } => {
+                self.settings.reset(name, &self.startup);
+                self.with_server_settings(|it| it.reset(name, &Settings::default()));
+            }
+            SetStatement::ResetAll if in_transaction => self.transaction.reset_all(),
+            SetStatement::ResetAll => {
+                self.settings = self.startup.clone();
+                self.with_server_settings(|it| *it = Settings::default());
+            }
+        }
+    }
+
+    fn set_now(&mut self, assignment: Assignment) {
+        self.with_server_settings(|it| it.set(assignment.clone()));
+        self.settings.set(assignment);
+    }
+
+    fn with_server_settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        if let Some(held) = &mut self.held {
+            change(&mut held.lease.settings);
+        }
+    }
+
+    /// The status that ends an answer of ours.
+    pub fn put_ready(&self, out: &mut Vec<u8>) {
+        let status = match self.transaction.status() {
+            TxStatus::Idle => self.held.as_ref().map_or(TxStatus::Idle, |it| it.lease.pipeline.status()),
+            status => status,
+        };
+        wire::ready_for_query(out, status);
+    }
+}
+
+/// The last word of SAVEPOINT, RELEASE and ROLLBACK TO, folded as PostgreSQL folds it.
+fn savepoint_name(text: &str) -> String {
+    let text = text.trim().trim_end_matches(';').trim_end();
+    match text.strip_suffix('"') {
+        Some(rest) => rest[rest.rfind('"').map_or(0, |it| it + 1)..].to_owned(),
+        None => text.rsplit(|it: char| it.is_whitespace()).next().unwrap_or(text).to_ascii_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::savepoint_name;
+
+    #[test]
+    fn savepoint_names_are_folded_unless_quoted() {
+        assert_eq!(savepoint_name("SAVEPOINT Sp1;"), "sp1");
+        assert_eq!(savepoint_name("ROLLBACK TO SAVEPOINT \"Sp 1\" ;"), "Sp 1");
+        assert_eq!(savepoint_name("release a"), "a");
+    }
+}

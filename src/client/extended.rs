@@ -1,0 +1,563 @@
+//! The extended protocol: Parse, Bind, Describe, Execute and Close up to Sync or Flush are one group,
+//! which goes to one place.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::effects::Answer;
+use super::query::{Payload, Ran, Request, malformed, not_utf8};
+use super::session::{End, Outcome, Session};
+use super::statements::Statement;
+use crate::backend::Backend;
+use crate::base::{Access, Reason, Refusal, Role, SqlState};
+use crate::proto::{Expect, Origin, UnitEnd};
+use crate::route::{Decision, KeySource, Kind, Mode, Params, Why};
+use crate::wire::{self, Bind, FrontendTag, Target};
+
+/// One message of a group, its statement looked up.
+pub(super) enum Op<'a> {
+    Parse { name: &'a [u8], statement: Arc<Statement>, raw: &'a [u8] },
+    Bind { bind: Bind<'a>, statement: Arc<Statement>, raw: &'a [u8] },
+    DescribeStatement { statement: Arc<Statement>, raw: &'a [u8] },
+    DescribePortal { raw: &'a [u8] },
+    Execute { limited: bool, raw: &'a [u8] },
+    CloseStatement { name: &'a [u8], raw: &'a [u8] },
+    ClosePortal { raw: &'a [u8] },
+    Sync { raw: &'a [u8] },
+    Flush { raw: &'a [u8] },
+}
+
+pub(super) struct Group<'a> {
+    ops: Vec<Op<'a>>,
+    raw: &'a [u8],
+    end: UnitEnd,
+}
+
+/// What PostgreSQL sends for a message that no Sync follows.
+const FLUSH: &[u8] = b"H\0\0\0\x04";
+
+impl<'a> Group<'a> {
+    pub fn is_synced(&self) -> bool {
+        self.end == UnitEnd::Sync
+    }
+
+    fn bound(&self) -> impl Iterator<Item = (&Bind<'a>, &Arc<Statement>)> {
+        self.ops.iter().filter_map(|it| match it {
+            Op::Bind { bind, statement, .. } => Some((bind, statement)),
+            _ => None,
+        })
+    }
+
+    fn executes(&self) -> bool {
+        self.ops.iter().any(|it| matches!(it, Op::Execute { .. }))
+    }
+
+    fn is_limited(&self) -> bool {
+        self.ops.iter().any(|it| matches!(it, Op::Execute { limited: true, .. }))
+    }
+
+    /// Says what will be owed, and gives the bytes: as they came where no name has to be replaced.
+    pub fn compose(&self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
+        for id in server.statements.evict() {
+            wire::close_statement(out, id.server_name().as_bytes());
+            server.pipeline.push(Expect::Close(Origin::Keyway));
+        }
+        if out.is_empty() && self.end != UnitEnd::Open && self.is_verbatim(server) {
+            self.ops.iter().for_each(|it| owe(it, server));
+            return Some(self.raw);
+        }
+        let mut sent = SmallVec::<[_; 4]>::new();
+        for op in &self.ops {
+            rewrite(op, server, &mut sent, out);
+        }
+        if self.end == UnitEnd::Open {
+            out.extend_from_slice(FLUSH);
+        }
+        None
+    }
+
+    /// Only unnamed statements, each parsed in this group or the last one parsed on this server.
+    fn is_verbatim(&self, server: &Backend) -> bool {
+        let mut unnamed = server.statements.unnamed();
+        self.ops.iter().all(|op| match op {
+            Op::Parse { statement, .. } => {
+                unnamed = Some(statement.id);
+                statement.id.is_unnamed()
+            }
+            Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
+                unnamed == Some(statement.id)
+            }
+            Op::CloseStatement { name, .. } => name.is_empty(),
+            _ => true,
+        })
+    }
+}
+
+fn owe(op: &Op<'_>, server: &mut Backend) {
+    let expect = match op {
+        Op::Parse { statement, .. } => {
+            server.statements.set_unnamed(None);
+            Expect::Parse(Origin::Client, statement.id)
+        }
+        Op::Bind { .. } => Expect::Bind,
+        Op::DescribeStatement { .. } | Op::DescribePortal { .. } => Expect::Describe,
+        Op::Execute { .. } => Expect::Execute,
+        Op::CloseStatement { .. } | Op::ClosePortal { .. } => Expect::Close(Origin::Client),
+        Op::Sync { .. } => Expect::Sync,
+        Op::Flush { .. } => return,
+    };
+    server.pipeline.push(expect);
+}
+
+/// Appends one message under the server's names, with a Parse in front where it lacks the statement.
+fn rewrite(
+    op: &Op<'_>,
+    server: &mut Backend,
+    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
+    out: &mut Vec<u8>,
+) {
+    match op {
+        Op::Parse { statement, .. } if !statement.id.is_unnamed() => {
+            if server.statements.has(statement.id) || sent.contains(&statement.id) {
+                server.pipeline.push(Expect::MadeParse(statement.id));
+            } else {
+                parse_on(statement, server, Origin::Client, sent, out);
+            }
+        }
+        Op::Parse { statement, raw, .. } => {
+            sent.push(statement.id);
+            out.extend_from_slice(raw);
+            owe(op, server);
+        }
+        Op::Bind { bind, statement, raw } => {
+            ensure(statement, server, sent, out);
+            if statement.id.is_unnamed() {
+                out.extend_from_slice(raw);
+            } else {
+                wire::bind_renamed(out, raw, bind, statement.id.server_name().as_bytes());
+            }
+            owe(op, server);
+        }
+        Op::DescribeStatement { statement, raw } => {
+            ensure(statement, server, sent, out);
+            if statement.id.is_unnamed() {
+                out.extend_from_slice(raw);
+            } else {
+                wire::describe_statement(out, statement.id.server_name().as_bytes());
+            }
+            owe(op, server);
+        }
+        Op::CloseStatement { name, .. } if !name.is_empty() => server.pipeline.push(Expect::MadeClose),
+        Op::DescribePortal { raw }
+        | Op::Execute { raw, .. }
+        | Op::CloseStatement { raw, .. }
+        | Op::ClosePortal { raw }
+        | Op::Sync { raw }
+        | Op::Flush { raw } => {
+            out.extend_from_slice(raw);
+            owe(op, server);
+        }
+    }
+}
+
+fn ensure(
+    statement: &Statement,
+    server: &mut Backend,
+    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
+    out: &mut Vec<u8>,
+) {
+    let there = if statement.id.is_unnamed() {
+        let last = sent.iter().rev().find(|it| it.is_unnamed()).copied();
+        last.or(server.statements.unnamed()) == Some(statement.id)
+    } else {
+        server.statements.has(statement.id) || sent.contains(&statement.id)
+    };
+    if !there {
+        parse_on(statement, server, Origin::Keyway, sent, out);
+    }
+}
+
+fn parse_on(
+    statement: &Statement,
+    server: &mut Backend,
+    origin: Origin,
+    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
+    out: &mut Vec<u8>,
+) {
+    let name = if statement.id.is_unnamed() {
+        server.statements.set_unnamed(None);
+        String::new()
+    } else {
+        statement.id.server_name()
+    };
+    wire::parse_named(out, name.as_bytes(), &statement.text, &statement.oids);
+    server.pipeline.push(Expect::Parse(origin, statement.id));
+    sent.push(statement.id);
+}
+
+impl Session {
+    pub async fn extended(&mut self, unit: &[u8], end: UnitEnd) -> Result<Outcome, End> {
+        if self.skipping {
+            if end == UnitEnd::Sync {
+                self.skipping = false;
+                self.say_ready().await?;
+            }
+            return Ok(Outcome::Done);
+        }
+        let started = Instant::now();
+        let group = match self.read_group(unit, end)? {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse_group(refusal, end).await,
+        };
+        if let Some(outcome) = self.answer_group(&group).await? {
+            return Ok(outcome);
+        }
+        let (decision, access) = match self.decide_group(&group) {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse_group(refusal, end).await,
+        };
+        for (_, statement) in group.bound() {
+            self.pin_if(&statement.planned.plan.kind, statement.planned.plan.understood);
+        }
+        self.committing = group.bound().any(|(_, it)| matches!(it.planned.plan.kind, Kind::Commit { .. }));
+        // Held until Sync, whatever the server says in between.
+        self.unsynced = end != UnitEnd::Sync;
+        let request = Request { payload: Payload::Group(&group), decision, access, started };
+        let ran = self.perform(&request).await?;
+        self.committing = false;
+        self.end_group(&group, ran, access).await
+    }
+
+    async fn end_group(&mut self, group: &Group<'_>, ran: Ran, access: Access) -> Result<Outcome, End> {
+        let (failed, unready) = match ran {
+            Ran::Done { failed } => (failed, false),
+            Ran::Unready { failed } => (failed, true),
+            Ran::CopyIn => {
+                // The Sync sent along with Execute is not answered; the one behind CopyDone is.
+                self.unsynced = true;
+                self.name_statements(group);
+                return Ok(Outcome::CopyIn);
+            }
+            Ran::Refused(refusal) => return self.refuse_group(refusal, group.end).await,
+        };
+        if !failed {
+            self.name_statements(group);
+            if group.executes() {
+                for (_, statement) in group.bound() {
+                    self.take_effect(&statement.planned.plan.kind, statement.text());
+                }
+            }
+        } else if !group.is_synced() {
+            tracing::trace!("an error before Sync");
+        }
+        if unready {
+            if group.is_synced() {
+                self.say_ready().await?;
+            }
+        } else if !self.unsynced {
+            self.settle(access == Access::Write).await;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Names count from success on; a group that failed names nothing, so that the client's driver and
+    /// we agree that its Parse has to be sent again.
+    fn name_statements(&mut self, group: &Group<'_>) {
+        for op in &group.ops {
+            match op {
+                Op::Parse { name, statement, .. } => self.names.insert(name, statement.clone()),
+                Op::CloseStatement { name, .. } => {
+                    self.names.remove(name);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// An error of ours: the server, if it has part of this pipeline, must not commit it at Sync.
+    pub async fn refuse_group(&mut self, refusal: Refusal, end: UnitEnd) -> Result<Outcome, End> {
+        let mut out = Vec::new();
+        if std::mem::take(&mut self.unsynced) && self.held.is_some() {
+            self.held = None;
+            self.pinned = None;
+            self.cancel.slot().detach().await;
+            self.transaction.lose();
+        }
+        self.put_refusal(&mut out, &refusal);
+        if end == UnitEnd::Sync {
+            self.put_ready(&mut out);
+        } else {
+            self.skipping = true;
+        }
+        self.stream.write_all(&out).await.map(|()| Outcome::Done).map_err(|_| End::Left)
+    }
+
+    /// Outer error: the connection ends. Inner: the group is refused.
+    fn read_group<'a>(&mut self, unit: &'a [u8], end: UnitEnd) -> Result<Result<Group<'a>, Refusal>, End> {
+        let mut group = Group { ops: Vec::with_capacity(6), raw: unit, end };
+        let mut rest = unit;
+        while let Ok(Some(head)) = wire::header(rest) {
+            let Some((raw, after)) = rest.split_at_checked(head.total) else { break };
+            rest = after;
+            let read = self.read_op(FrontendTag(head.tag), raw, &group);
+            match read.map_err(|it| End::Fatal(malformed(&it)))? {
+                Ok(op) => group.ops.push(op),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        Ok(Ok(group))
+    }
+
+    fn read_op<'a>(
+        &self,
+        tag: FrontendTag,
+        raw: &'a [u8],
+        group: &Group<'a>,
+    ) -> Result<Result<Op<'a>, Refusal>, wire::BodyError> {
+        Ok(match tag {
+            FrontendTag::PARSE => self.read_parse(wire::parse(raw)?, raw, group),
+            FrontendTag::BIND => {
+                let bind = Bind::read(raw)?;
+                self.lookup(bind.statement, group).map(|statement| Op::Bind { bind, statement, raw })
+            }
+            FrontendTag::DESCRIBE => match wire::target(raw)? {
+                Target::Portal(_) => Ok(Op::DescribePortal { raw }),
+                Target::Statement(name) => {
+                    self.lookup(name, group).map(|statement| Op::DescribeStatement { statement, raw })
+                }
+            },
+            FrontendTag::EXECUTE => Ok(Op::Execute { limited: wire::execute(raw)?.rows_max > 0, raw }),
+            FrontendTag::CLOSE => Ok(match wire::target(raw)? {
+                Target::Portal(_) => Op::ClosePortal { raw },
+                Target::Statement(name) => Op::CloseStatement { name, raw },
+            }),
+            FrontendTag::SYNC => Ok(Op::Sync { raw }),
+            _ => Ok(Op::Flush { raw }),
+        })
+    }
+
+    fn read_parse<'a>(
+        &self,
+        parse: wire::Parse<'a>,
+        raw: &'a [u8],
+        group: &Group<'a>,
+    ) -> Result<Op<'a>, Refusal> {
+        let text = std::str::from_utf8(parse.text).map_err(|_| not_utf8())?;
+        let registry = &self.database.statements;
+        let plan = || self.database.router.plan(text);
+        let statement = if parse.name.is_empty() {
+            registry.unnamed(parse.text, parse.oids, plan())
+        } else {
+            self.check_name(parse.name, group)?;
+            registry.named(parse.text, parse.oids, plan)
+        };
+        Ok(Op::Parse { name: parse.name, statement, raw })
+    }
+
+    fn check_name(&self, name: &[u8], group: &Group<'_>) -> Result<(), Refusal> {
+        if self.lookup(name, group).is_ok() {
+            let name = String::from_utf8_lossy(name);
+            return Err(Refusal::new(
+                Reason::Protocol,
+                SqlState::DUPLICATE_PREPARED_STATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
+        }
+        if self.names.len() >= self.shared.limits.statements_max {
+            return Err(Refusal::new(
+                Reason::Limit,
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("a client may have {} prepared statements", self.shared.limits.statements_max),
+            )
+            .hint("close statements, or raise limits.statements_max in the configuration of keyway"));
+        }
+        Ok(())
+    }
+
+    /// The statement behind a name, as it is at this place of the group.
+    fn lookup(&self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
+        let in_group = group.ops.iter().rev().find_map(|it| match it {
+            Op::Parse { name: of, statement, .. } if *of == name => Some(Some(statement)),
+            Op::CloseStatement { name: of, .. } if *of == name => Some(None),
+            _ => None,
+        });
+        in_group.unwrap_or_else(|| self.names.get(name)).cloned().ok_or_else(|| {
+            let message = if name.is_empty() {
+                "unnamed prepared statement does not exist".to_owned()
+            } else {
+                format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+            };
+            Refusal::new(Reason::Protocol, SqlState::INVALID_SQL_STATEMENT_NAME, message)
+        })
+    }
+
+    /// What needs no server: a lone Sync, and statements that Keyway answers itself.
+    async fn answer_group(&mut self, group: &Group<'_>) -> Result<Option<Outcome>, End> {
+        if group.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. })) && self.held.is_none()
+        {
+            if group.is_synced() {
+                self.say_ready().await?;
+            }
+            return Ok(Some(Outcome::Done));
+        }
+        let refused = self.transaction.is_refused();
+        let mut bound = group.bound();
+        let answer = match (bound.next(), bound.next()) {
+            (Some((_, statement)), None) if group.executes() && group.is_synced() => {
+                let statement = statement.clone();
+                drop(bound);
+                self.answer(&statement.planned.plan.kind, statement.text())
+            }
+            (None, _) if !refused => return Ok(None),
+            _ if refused => self.answer(&Kind::Statement, ""),
+            _ => return Ok(None),
+        };
+        let mut out = Vec::new();
+        match answer {
+            Answer::Server => return Ok(None),
+            Answer::Refused(refusal) => return self.refuse_group(refusal, group.end).await.map(Some),
+            Answer::Rollback => {
+                put_made(group, &[], "ROLLBACK", &mut out);
+                self.roll_back_silently().await?;
+            }
+            Answer::Made { notices, tag } => put_made(group, &notices, tag, &mut out),
+        }
+        self.name_statements(group);
+        self.put_ready(&mut out);
+        self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+        Ok(Some(Outcome::Done))
+    }
+
+    /// The server of an aborted transaction is closed, which rolls it back.
+    async fn roll_back_silently(&mut self) -> Result<(), End> {
+        self.cancel.slot().detach().await;
+        self.held = None;
+        self.pinned = None;
+        self.transaction.end();
+        Ok(())
+    }
+
+    fn decide_group(&self, group: &Group<'_>) -> Result<(Decision, Access), Refusal> {
+        let mut view = self.view();
+        let (mut chosen, mut access, mut statements): (Option<Decision>, _, _) = (None, Access::Read, 0);
+        for (bind, statement) in group.bound() {
+            let plan = &statement.planned.plan;
+            access = access.and(plan.access);
+            if let Kind::Begin { read_only } = plan.kind {
+                view.read_only_transaction |= read_only && !view.in_transaction;
+                view.in_transaction = true;
+                continue;
+            }
+            if plan.kind.is_transaction_control() {
+                continue;
+            }
+            statements += 1;
+            let decision = self.decide_bound(bind, statement, &view)?;
+            chosen = Some(match chosen.take() {
+                None => decision,
+                Some(before) => both(before, decision)?,
+            });
+        }
+        let mut decision = match chosen {
+            Some(it) => it,
+            None => self.decide_unbound(group)?,
+        };
+        if decision.mode != Mode::One && (statements > 1 || !group.is_synced() || group.is_limited()) {
+            return Err(Refusal::unsupported(
+                Reason::MultiShardRead,
+                "a statement on several shards must stand alone before its Sync, without a row limit",
+                "send it by itself, or restrict it to one shard with its shard key",
+            ));
+        }
+        // Behind a Flush more may come that a replica cannot do.
+        if !group.is_synced() && self.held.is_none() && !view.read_only_transaction {
+            decision.role = Role::Primary;
+        }
+        Ok((decision, access))
+    }
+
+    fn decide_bound(
+        &self,
+        bind: &Bind<'_>,
+        statement: &Statement,
+        view: &crate::route::SessionView,
+    ) -> Result<Decision, Refusal> {
+        let planned = &statement.planned;
+        let text = statement.text();
+        if !planned.plan.needs_params() {
+            let keys = KeySource { text, literals: &planned.literals, params: None };
+            return self.database.router.decide(&planned.plan, &keys, view);
+        }
+        let oids = statement.oids();
+        let values: SmallVec<[Option<&[u8]>; 16]> = bind.values.iter().collect();
+        let formats: SmallVec<[i16; 16]> =
+            (0..values.len()).map(|it| i16::from(bind.formats.is_binary(it))).collect();
+        let params = Params { oids: &oids, formats: &formats, values: &values };
+        let keys = KeySource { text, literals: &planned.literals, params: Some(params) };
+        self.database.router.decide(&planned.plan, &keys, view)
+    }
+
+    /// Nothing is bound: the server of the transaction, or any primary, can parse and describe. What a
+    /// statement refuses whatever its keys are is refused here already.
+    fn decide_unbound(&self, group: &Group<'_>) -> Result<Decision, Refusal> {
+        for op in &group.ops {
+            if let Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } = op
+                && let Some(refusal) = statement.planned.plan.refusal()
+            {
+                return Err(refusal.clone());
+            }
+        }
+        let mut decision = self.decision_of_held();
+        if self.held.is_none() {
+            let any = (self.entropy % self.floors.len().max(1) as u64) as u16;
+            decision.shards = [crate::base::ShardId(any)].into_iter().collect();
+            if self.transaction.is_read_only() {
+                decision.role = Role::Replica;
+            }
+        }
+        Ok(decision)
+    }
+}
+
+/// Two statements before one Sync are one transaction: they must share a shard.
+fn both(before: Decision, after: Decision) -> Result<Decision, Refusal> {
+    let role = if before.role == after.role { before.role } else { Role::Primary };
+    if before.mode == Mode::One && after.mode == Mode::One {
+        if after.why == Why::Anywhere || before.shards == after.shards {
+            return Ok(Decision { role, ..before });
+        }
+        if before.why == Why::Anywhere {
+            return Ok(Decision { role, ..after });
+        }
+    }
+    Err(Refusal::unsupported(
+        Reason::MultiShardWrite,
+        "statements before one Sync would touch two shards",
+        "send a Sync after each statement, or use one shard key",
+    ))
+}
+
+/// The answers of a group that no server has seen.
+fn put_made(group: &Group<'_>, notices: &[u8], tag: &str, out: &mut Vec<u8>) {
+    for op in &group.ops {
+        match op {
+            Op::Parse { .. } => out.extend_from_slice(wire::PARSE_COMPLETE),
+            Op::Bind { .. } => out.extend_from_slice(wire::BIND_COMPLETE),
+            Op::DescribeStatement { .. } => {
+                wire::parameter_description(out, &[]);
+                out.extend_from_slice(wire::NO_DATA);
+            }
+            Op::DescribePortal { .. } => out.extend_from_slice(wire::NO_DATA),
+            Op::Execute { .. } => {
+                out.extend_from_slice(notices);
+                wire::command_complete(out, tag);
+            }
+            Op::CloseStatement { .. } | Op::ClosePortal { .. } => {
+                out.extend_from_slice(wire::CLOSE_COMPLETE);
+            }
+            Op::Sync { .. } | Op::Flush { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! From the first byte to the first ReadyForQuery, in bounded time, and the cancel requests that come
+//! on connections of their own.
+
+use std::sync::Arc;
+
+use super::session::Session;
+use super::{Database, Shared};
+use crate::auth::{self, Login, LoginError, Verifier};
+use crate::base::{Reason, Refusal, SqlState};
+use crate::metrics::Live;
+use crate::net::{Buffer, ReadError, Stream};
+use crate::proto::{Assignment, Settings};
+use crate::wire::{self, CancelKey, Severity, Startup, StartupError, StartupParameters};
+
+/// Serves one connection to its end.
+pub async fn serve(mut stream: Stream, shared: Arc<Shared>) {
+    let mut buffer = Buffer::default();
+    let login = log_in(&mut stream, &mut buffer, &shared);
+    let session = match tokio::time::timeout(shared.limits.login_timeout, login).await {
+        Ok(Ok(Some(login))) => {
+            shared.metrics.login("ok");
+            let _live = Live::new(&shared.metrics.clients);
+            Session::new(stream, shared.clone(), login).run(buffer).await;
+            return;
+        }
+        Ok(Ok(None)) => return,
+        Ok(Err(LoginError::Refused(refusal))) => Some(refusal),
+        Ok(Err(LoginError::Gone(_))) => None,
+        // PostgreSQL closes the connection without a word when authentication_timeout ends; a word
+        // costs nothing and helps whoever reads the other end's log.
+        Err(_) => Some(Refusal::new(
+            Reason::Limit,
+            SqlState::QUERY_CANCELED,
+            "canceling authentication due to timeout",
+        )),
+    };
+    shared.metrics.login(if session.is_some() { "refused" } else { "left" });
+    if let Some(refusal) = session {
+        tracing::info!(peer = ?stream.peer(), %refusal, "login refused");
+        say_goodbye(&mut stream, &refusal).await;
+    }
+}
+
+/// FATAL, then the end of the stream.
+pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
+    let mut out = Vec::new();
+    wire::error(&mut out, Severity::Fatal, refusal);
+    let farewell = async {
+        if stream.write_all(&out).await.is_ok() {
+            let _ = stream.shutdown().await;
+            // Closing with unread bytes would reset the connection and take our words with it.
+            let mut rest = Buffer::default();
+            while stream.read(&mut rest).await.is_ok_and(|it| it > 0) && rest.filled().len() < 1 << 20 {}
+        }
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), farewell).await;
+}
+
+/// A client that has proved who it is.
+pub(super) struct LoggedIn {
+    pub database: Arc<Database>,
+    pub user: String,
+    pub startup: Settings,
+    pub cancel: crate::cancel::Registered,
+    pub greeting: Vec<u8>,
+    pub application_name: Option<String>,
+    /// Settings that a server has to judge before the client is greeted.
+    pub unchecked: bool,
+}
+
+async fn log_in(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    shared: &Arc<Shared>,
+) -> Result<Option<LoggedIn>, LoginError> {
+    let parameters = match first_packet(stream, buffer).await? {
+        First::Session(it) => it,
+        First::Cancel(key) => {
+            shared.cancels.cancel(key).await;
+            return Ok(None);
+        }
+    };
+    let login =
+        shared.logins.get(&parameters.user).cloned().unwrap_or_else(|| {
+            Login::Scram(Verifier::of_unknown_user(&parameters.user, &shared.mock_secret))
+        });
+    let nonce = random::<{ auth::NONCE_BYTES }>()?;
+    auth::authenticate(stream, buffer, &parameters.user, login, nonce).await?;
+    greet(parameters, shared).map(Some).map_err(LoginError::Refused)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], LoginError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        let message = format!("no randomness to be had: {error}");
+        LoginError::Refused(Refusal::new(Reason::Auth, SqlState::INTERNAL_ERROR, message))
+    })?;
+    Ok(bytes)
+}
+
+enum First {
+    Session(StartupParameters),
+    Cancel(CancelKey),
+}
+
+/// Answers requests for encryption until the startup packet comes.
+async fn first_packet(stream: &mut Stream, buffer: &mut Buffer) -> Result<First, LoginError> {
+    let mut refused = (false, false);
+    loop {
+        let found = wire::startup(buffer.filled()).map_err(|it| LoginError::Refused(startup_refusal(&it)))?;
+        let Some((packet, length)) = found else {
+            if stream.read(buffer).await? == 0 {
+                return Err(ReadError::Closed.into());
+            }
+            continue;
+        };
+        buffer.consume(length);
+        // Each request may come once, and nothing may follow it before the answer: bytes sent ahead
+        // are how a man in the middle injects a query in front of TLS (CVE-2021-23214).
+        let again = match packet {
+            Startup::Session(it) => return Ok(First::Session(it)),
+            Startup::Cancel(key) => return Ok(First::Cancel(key)),
+            Startup::Ssl => std::mem::replace(&mut refused.0, true),
+            Startup::GssEnc => std::mem::replace(&mut refused.1, true),
+        };
+        if again || !buffer.is_empty() {
+            return Err(LoginError::Refused(Refusal::new(
+                Reason::Protocol,
+                SqlState::PROTOCOL_VIOLATION,
+                "received unencrypted data after SSL request",
+            )));
+        }
+        stream.write_all(b"N").await?;
+    }
+}
+
+fn startup_refusal(error: &StartupError) -> Refusal {
+    let state = match error {
+        StartupError::Version(..) => SqlState::FEATURE_NOT_SUPPORTED,
+        StartupError::NoUser => SqlState::INVALID_AUTHORIZATION,
+        StartupError::Option(_) => SqlState::SYNTAX_ERROR,
+        StartupError::Length | StartupError::Layout | StartupError::Encoding => SqlState::PROTOCOL_VIOLATION,
+    };
+    Refusal::new(Reason::Protocol, state, error.to_string())
+}
+
+/// The database is looked for after the password, so that names are not told to strangers.
+fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn, Refusal> {
+    if parameters.replication {
+        return Err(Refusal::unsupported(
+            Reason::Unsupported,
+            "replication connections are not supported",
+            "connect to the server itself",
+        ));
+    }
+    let Some(database) = shared.databases.get(&parameters.database) else {
+        return Err(Refusal::new(
+            Reason::Auth,
+            SqlState::INVALID_CATALOG_NAME,
+            format!("database \"{}\" does not exist", parameters.database),
+        ));
+    };
+    let mut greeting = Vec::new();
+    if parameters.minor > 0 || !parameters.protocol_options.is_empty() {
+        wire::negotiate_version(&mut greeting, parameters.protocol_options);
+    }
+    wire::authentication_ok(&mut greeting);
+    let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
+    for (name, value) in parameters.settings {
+        if name == "client_encoding" && is_utf8(&value) {
+            continue;
+        }
+        startup.set(Assignment::of_startup(&name, &value));
+        if name == "application_name" {
+            application_name = Some(value);
+        } else {
+            unchecked = true;
+        }
+    }
+    let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
+    let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
+    let cancel = shared.cancels.register(CancelKey { pid, secret });
+    let user = parameters.user;
+    Ok(LoggedIn { database: database.clone(), user, startup, cancel, greeting, application_name, unchecked })
+}
+
+/// Servers are spoken to in UTF8 from login on. Names of encodings ignore case and punctuation
+/// (`clean_encoding_name` in PostgreSQL's encnames.c).
+fn is_utf8(value: &str) -> bool {
+    let bare: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    matches!(bare.to_ascii_lowercase().as_str(), "utf8" | "unicode")
+}

@@ -1,0 +1,245 @@
+//! One statement on several shards: reads whose rows follow one another, writes of reference tables,
+//! and DDL in turn. Connections are taken in the order of the shards, so that two clients that need
+//! the same ones cannot wait for each other in a circle.
+
+use super::attach::run_own;
+use super::query::{Payload, Ran, Request};
+use super::relay::{Flow, RelayError, Stop, relay};
+use super::session::{End, Held, Session};
+use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
+use crate::proto::{Expect, Origin, Part, Replies};
+use crate::route::Excluded;
+use crate::wire;
+
+/// Servers at work for one statement; dropped half way, each that is not free is closed.
+type Team = Vec<Held>;
+
+impl Session {
+    async fn assemble(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
+        let mut team = Team::with_capacity(shards.len());
+        for &shard in shards {
+            match self.attach(shard, role, &mut Excluded::default()).await {
+                Ok(held) => team.push(held),
+                Err(refusal) => {
+                    self.dismiss(team).await;
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(team)
+    }
+
+    async fn dismiss(&mut self, team: Team) {
+        self.cancel.slot().detach().await;
+        team.into_iter().for_each(|it| it.lease.release());
+    }
+
+    /// All at once, answered in the order of the shards: rows of a later shard wait in its socket, so
+    /// memory stays bounded however large the result is.
+    pub async fn run_scattered(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        if !self.transaction.is_idle() {
+            return Ok(Ran::Refused(Refusal::unsupported(
+                Reason::MultiShardRead,
+                "a transaction cannot read from several shards",
+                "restrict the statement to one shard with its shard key, or run it outside of the transaction",
+            )));
+        }
+        let mut team = match self.assemble(&request.decision.shards, request.decision.role).await {
+            Ok(it) => it,
+            Err(refusal) => return Ok(Ran::Refused(refusal)),
+        };
+        for held in &mut team {
+            if let Err(error) = send(held, request.payload, &[]).await {
+                return self.lose_team(team, error).await;
+            }
+        }
+        let (mut replies, mut errors) = (Replies::default(), 0);
+        let count = team.len();
+        for index in 0..count {
+            let mut flow = Flow::default();
+            team[index].lease.pipeline.set_part(Part { ready: false, ..Part::of_rows(index, count) });
+            let stopped = self.relay_one(&mut team[index], &mut replies, &mut flow).await;
+            if let Err(error) = stopped {
+                return self.lose_team(team, error).await;
+            }
+            errors += flow.errors;
+            self.count(request, team[index].shard, team[index].role, &flow);
+        }
+        self.dismiss(team).await;
+        Ok(Ran::Unready { failed: errors > 0 })
+    }
+
+    /// In a transaction on each shard, committed only when every shard has done it.
+    pub async fn run_everywhere(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        let mut team = match self.assemble(&request.decision.shards, Role::Primary).await {
+            Ok(it) => it,
+            Err(refusal) => return Ok(Ran::Refused(refusal)),
+        };
+        for held in &mut team {
+            if let Err(error) = send(held, request.payload, &["BEGIN"]).await {
+                return self.lose_team(team, error).await;
+            }
+        }
+        let (mut replies, mut errors, mut tag) = (Replies::default(), 0, None);
+        for index in 0..team.len() {
+            let part = if index == 0 { Part { ready: false, ..Part::UNFINISHED } } else { Part::SILENT };
+            let mut flow = Flow::default();
+            team[index].lease.pipeline.set_part(part);
+            if let Err(error) = self.relay_one(&mut team[index], &mut replies, &mut flow).await {
+                return self.lose_team(team, error).await;
+            }
+            errors += flow.errors;
+            tag.get_or_insert_with(|| replies.tag.clone());
+            self.count(request, team[index].shard, team[index].role, &flow);
+        }
+        let verb = if errors == 0 { "COMMIT" } else { "ROLLBACK" };
+        for done in 0..team.len() {
+            let ended = run_own(&mut team[done].lease, verb, Origin::Keyway).await;
+            if ended.is_err() && verb == "COMMIT" {
+                let refusal = self.half_committed(&team, done);
+                drop(team);
+                self.cancel.slot().detach().await;
+                return Ok(Ran::Refused(refusal));
+            }
+        }
+        self.mark_written(&team);
+        self.dismiss(team).await;
+        if errors == 0 {
+            let mut out = Vec::new();
+            wire::command_complete(&mut out, &String::from_utf8_lossy(&tag.unwrap_or_default()));
+            self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+        }
+        Ok(Ran::Unready { failed: errors > 0 })
+    }
+
+    /// One shard after the other; the first error ends it, and a warning says how far it came.
+    pub async fn run_in_turn(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        let shards = request.decision.shards.clone();
+        let count = shards.len();
+        for (index, &shard) in shards.iter().enumerate() {
+            let mut team = match self.assemble(&[shard], Role::Primary).await {
+                Ok(it) => it,
+                Err(refusal) => {
+                    self.warn_in_turn(&shards, index).await?;
+                    return Ok(Ran::Refused(refusal));
+                }
+            };
+            let (mut replies, mut flow) = (Replies::default(), Flow::default());
+            if let Err(error) = send(&mut team[0], request.payload, &[]).await {
+                self.warn_in_turn(&shards, index).await?;
+                return self.lose_team(team, error).await;
+            }
+            team[0].lease.pipeline.set_part(Part { ready: false, ..Part::of_turns(index, count) });
+            if let Err(error) = self.relay_one(&mut team[0], &mut replies, &mut flow).await {
+                self.warn_in_turn(&shards, index).await?;
+                return self.lose_team(team, error).await;
+            }
+            self.count(request, shard, Role::Primary, &flow);
+            self.mark_written(&team);
+            self.dismiss(team).await;
+            if flow.errors > 0 {
+                self.warn_in_turn(&shards, index).await?;
+                return Ok(Ran::Unready { failed: true });
+            }
+        }
+        Ok(Ran::Unready { failed: false })
+    }
+
+    async fn warn_in_turn(&mut self, shards: &[ShardId], failed: usize) -> Result<(), End> {
+        let names = |of: &[ShardId]| {
+            let names = of.iter().map(|it| self.database.router.shard_name(*it)).collect::<Vec<_>>();
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        };
+        let message = format!(
+            "statement failed on shard {}; done on: {}; not tried on: {}",
+            names(&shards[failed..=failed]),
+            names(&shards[..failed]),
+            names(&shards[failed + 1..])
+        );
+        let mut out = Vec::new();
+        wire::notice(&mut out, "01000", &message);
+        self.stream.write_all(&out).await.map_err(|_| End::Left)
+    }
+
+    async fn relay_one(
+        &mut self,
+        held: &mut Held,
+        replies: &mut Replies,
+        flow: &mut Flow,
+    ) -> Result<(), RelayError> {
+        match relay(&mut self.stream, &mut held.lease, &self.shared.stock, replies, flow).await? {
+            Stop::Drained | Stop::Retry => Ok(()),
+            // COPY FROM STDIN is planned for one server only.
+            Stop::CopyIn => Err(RelayError::ServerClosed),
+        }
+    }
+
+    fn mark_written(&mut self, team: &Team) {
+        let now = std::time::Instant::now();
+        for held in team {
+            if let Some(floor) = self.floors.get_mut(usize::from(held.shard.0)) {
+                *floor = Some(now);
+            }
+        }
+    }
+
+    fn half_committed(&self, team: &Team, failed: usize) -> Refusal {
+        let names = |of: &[Held]| {
+            of.iter().map(|it| self.database.router.shard_name(it.shard)).collect::<Vec<_>>().join(", ")
+        };
+        Refusal::new(
+            Reason::NoServer,
+            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            "a write of a reference table was not committed on every shard",
+        )
+        .detail(format!(
+            "committed on: {}; unknown on: {}; not committed on: {}",
+            names(&team[..failed]),
+            names(&team[failed..=failed]),
+            names(&team[failed + 1..])
+        ))
+        .hint("compare the table on all shards and repeat the write where it is missing")
+    }
+
+    async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
+        let lost = self.cancel_all(&team, &error);
+        drop(team);
+        self.cancel.slot().detach().await;
+        match error {
+            RelayError::ClientLeft => Err(End::Left),
+            error => {
+                if let Some(server) = lost {
+                    self.database.topology.report_failure(server);
+                }
+                Ok(Ran::Refused(super::session::server_refusal(&error)))
+            }
+        }
+    }
+
+    /// Nobody wants the answers that are still on their way.
+    fn cancel_all(&self, team: &Team, error: &RelayError) -> Option<crate::base::ServerId> {
+        let mut lost = None;
+        for held in team.iter().filter(|it| !it.lease.pipeline.is_drained()) {
+            lost.get_or_insert(held.lease.server);
+            if let Some(target) = super::attach::cancel_target(&held.lease, &self.pools) {
+                tokio::spawn(async move {
+                    let _ = crate::cancel::send_cancel(&target).await;
+                });
+            }
+        }
+        lost.filter(|_| error.is_servers())
+    }
+}
+
+async fn send(held: &mut Held, payload: Payload<'_>, before: &[&str]) -> Result<(), RelayError> {
+    let mut out = Vec::new();
+    for text in before {
+        wire::query(&mut out, text);
+        held.lease.pipeline.push(Expect::Query(Origin::Keyway));
+    }
+    let server = &mut *held.lease;
+    if let Some(raw) = payload.compose(server, &mut out) {
+        out.extend_from_slice(raw);
+    }
+    server.stream.write_all(&out).await.map_err(RelayError::Server)
+}

@@ -1,0 +1,175 @@
+//! What clients and their statements cost and get.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use crate::base::{Access, Reason, Role, ShardId};
+use crate::metrics::{RegisterError, Registry};
+
+/// The families, made once.
+#[derive(Clone)]
+pub struct ClientMetricFamilies {
+    queries: IntCounterVec,
+    errors: IntCounterVec,
+    seconds: HistogramVec,
+    bytes: IntCounterVec,
+    in_flight: IntGaugeVec,
+    refusals: IntCounterVec,
+    retries: IntCounterVec,
+    pins: IntCounterVec,
+    logins: IntCounterVec,
+    pub clients: IntGauge,
+}
+
+const LABELS: [&str; 4] = ["database", "shard", "role", "access"];
+
+impl ClientMetricFamilies {
+    pub fn register(registry: &Registry) -> Result<ClientMetricFamilies, RegisterError> {
+        let counters = |name, help| registry.counters(name, help, &LABELS);
+        Ok(ClientMetricFamilies {
+            queries: counters(
+                "keyway_queries_total",
+                "Statements or groups up to a Sync, by where they went.",
+            )?,
+            errors: counters("keyway_errors_total", "Errors that servers answered with.")?,
+            seconds: registry.latencies(
+                "keyway_query_seconds",
+                "From the whole request to the end of its answer, waiting for a connection included.",
+                &LABELS,
+            )?,
+            bytes: counters("keyway_query_bytes_total", "Bytes of answers sent to clients.")?,
+            in_flight: registry.gauges(
+                "keyway_queries_in_flight",
+                "Requests under way.",
+                &["database", "shard", "role"],
+            )?,
+            refusals: registry.counters(
+                "keyway_refusals_total",
+                "Requests that keyway itself refused, by reason.",
+                &["database", "reason"],
+            )?,
+            retries: registry.counters(
+                "keyway_read_retries_total",
+                "Reads sent again to another server after one failed before a byte of its answer.",
+                &["database"],
+            )?,
+            pins: registry.counters(
+                "keyway_pins_total",
+                "Clients that got a server connection of their own, by the state that needs it.",
+                &["database", "reason"],
+            )?,
+            logins: registry.counters(
+                "keyway_logins_total",
+                "Logins by result: ok, refused, left.",
+                &["result"],
+            )?,
+            clients: registry
+                .gauges("keyway_clients", "Client connections.", &[])?
+                .with_label_values::<&str>(&[]),
+        })
+    }
+
+    pub fn login(&self, result: &str) {
+        self.logins.with_label_values(&[result]).inc();
+    }
+
+    pub fn of_database(&self, database: &str, shards: &[String]) -> DatabaseMetrics {
+        let target = |shard: &str, role: Role, access: Access| {
+            let labels = [database, shard, role.label(), access.label()];
+            TargetMetrics {
+                queries: self.queries.with_label_values(&labels),
+                errors: self.errors.with_label_values(&labels),
+                seconds: self.seconds.with_label_values(&labels),
+                bytes: self.bytes.with_label_values(&labels),
+                in_flight: self.in_flight.with_label_values(&[database, shard, role.label()]),
+            }
+        };
+        let shards = shards.iter().map(|shard| {
+            [
+                target(shard, Role::Primary, Access::Read),
+                target(shard, Role::Primary, Access::Write),
+                target(shard, Role::Replica, Access::Read),
+            ]
+        });
+        let refusal = |it: Reason| self.refusals.with_label_values(&[database, it.label()]);
+        DatabaseMetrics {
+            targets: shards.collect(),
+            refusals: Reason::ALL.map(refusal).to_vec(),
+            retries: self.retries.with_label_values(&[database]),
+            pins: self.pins.clone(),
+            database: database.to_owned(),
+        }
+    }
+}
+
+/// The handles of one database, resolved once.
+pub struct DatabaseMetrics {
+    targets: Vec<[TargetMetrics; 3]>,
+    refusals: Vec<IntCounter>,
+    pub retries: IntCounter,
+    pins: IntCounterVec,
+    database: String,
+}
+
+/// Sums over the roles of one shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardTotals {
+    pub reads: u64,
+    pub writes: u64,
+    pub errors: u64,
+    pub in_flight: i64,
+}
+
+pub struct TargetMetrics {
+    queries: IntCounter,
+    errors: IntCounter,
+    seconds: Histogram,
+    bytes: IntCounter,
+    pub in_flight: IntGauge,
+}
+
+impl DatabaseMetrics {
+    pub fn target(&self, shard: ShardId, role: Role, access: Access) -> Option<&TargetMetrics> {
+        let index = match (role, access) {
+            (Role::Primary, Access::Read) => 0,
+            (Role::Primary, Access::Write) => 1,
+            (Role::Replica, _) => 2,
+        };
+        self.targets.get(usize::from(shard.0)).map(|it| &it[index])
+    }
+
+    /// All that has been counted of a shard, for rates.
+    pub fn totals(&self, shard: ShardId) -> ShardTotals {
+        let Some([read, write, replica]) = self.targets.get(usize::from(shard.0)) else {
+            return ShardTotals::default();
+        };
+        ShardTotals {
+            reads: read.queries.get() + replica.queries.get(),
+            writes: write.queries.get(),
+            errors: read.errors.get() + write.errors.get() + replica.errors.get(),
+            in_flight: read.in_flight.get() + replica.in_flight.get(),
+        }
+    }
+
+    pub fn refused(&self, reason: Reason) {
+        if let Some(index) = Reason::ALL.iter().position(|it| *it == reason) {
+            self.refusals[index].inc();
+        }
+    }
+
+    pub fn pinned(&self, reason: &str) {
+        self.pins.with_label_values(&[self.database.as_str(), reason]).inc();
+    }
+}
+
+impl TargetMetrics {
+    pub fn done(&self, time: Duration, errors: u64, bytes: u64) {
+        self.queries.inc();
+        self.seconds.observe(time.as_secs_f64());
+        self.bytes.inc_by(bytes);
+        if errors > 0 {
+            self.errors.inc_by(errors);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! One client: login, then units of work, each decided, sent, relayed. One task drives a client and
+//! the server connection that it holds, so a query crosses no channel (DESIGN D9).
+
+mod attach;
+mod copy;
+mod effects;
+mod extended;
+mod login;
+mod many;
+mod metrics;
+mod query;
+mod relay;
+mod session;
+mod statements;
+
+pub use login::serve;
+pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
+pub use statements::Registry as StatementRegistry;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::auth::Login;
+use crate::base::ServerId;
+use crate::cancel;
+use crate::net::BufferStock;
+use crate::pool::Pool;
+use crate::proto;
+use crate::route::Router;
+use crate::topology::Topology;
+
+/// What all clients share; immutable but for what its parts count.
+pub struct Shared {
+    pub databases: HashMap<String, Arc<Database>>,
+    pub logins: HashMap<String, Login>,
+    /// Makes the salt of users that do not exist.
+    pub mock_secret: [u8; 16],
+    pub limits: Limits,
+    pub stock: BufferStock,
+    pub cancels: cancel::Registry,
+    pub metrics: ClientMetricFamilies,
+    /// True from the moment that the process is asked to end.
+    pub stopping: watch::Receiver<bool>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub unit: proto::Limits,
+    pub login_timeout: Duration,
+    pub statements_max: usize,
+    pub server_statements_max: usize,
+    pub client_idle_timeout: Option<Duration>,
+}
+
+/// One database with all that routing to it needs.
+pub struct Database {
+    pub name: String,
+    pub router: Router,
+    pub topology: Arc<Topology>,
+    /// By user; pools stand as servers do in `route::Cluster`.
+    pub pools: HashMap<String, Arc<UserPools>>,
+    pub statements: StatementRegistry,
+    pub metrics: DatabaseMetrics,
+    pub max_lag: Duration,
+    /// How long a request waits for a primary to appear.
+    pub wait_timeout: Duration,
+}
+
+/// The pools of one user, and what servers tell every client of this user at login.
+pub struct UserPools {
+    pub shards: Vec<Vec<Arc<Pool>>>,
+    pub parameters: Mutex<Option<Arc<[(String, String)]>>>,
+}
+
+impl UserPools {
+    pub fn get(&self, server: ServerId) -> Option<&Arc<Pool>> {
+        self.shards.get(usize::from(server.shard.0))?.get(usize::from(server.index))
+    }
+}

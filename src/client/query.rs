@@ -1,0 +1,305 @@
+//! The simple protocol, and one request to one server, which both protocols share.
+
+use std::time::Instant;
+
+use super::effects::Answer;
+use super::extended::Group;
+use super::relay::{Flow, Stop, relay};
+use super::session::{End, Outcome, Session};
+use crate::backend::Backend;
+use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
+use crate::metrics::Live;
+use crate::proto::{Expect, Origin, Part, Replies};
+use crate::route::{Decision, Excluded, KeySource, Kind, Mode};
+use crate::wire;
+
+/// What is sent to a server for one request of the client.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    /// A Query message.
+    Query(&'a [u8]),
+    Group(&'a Group<'a>),
+}
+
+impl<'a> Payload<'a> {
+    /// Says what will be owed, and gives the bytes: `Some` as the client sent them, else in `out`.
+    pub fn compose(self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
+        match self {
+            Payload::Query(message) => {
+                server.pipeline.push(Expect::Query(Origin::Client));
+                // A Query destroys the unnamed statement (manual, "Extended Query").
+                server.statements.set_unnamed(None);
+                Some(message)
+            }
+            Payload::Group(group) => group.compose(server, out),
+        }
+    }
+
+    /// An answer is complete only with ReadyForQuery: then the request can be made again elsewhere.
+    fn is_complete(self) -> bool {
+        match self {
+            Payload::Query(_) => true,
+            Payload::Group(group) => group.is_synced(),
+        }
+    }
+}
+
+/// One request with all that was decided about it.
+pub(super) struct Request<'a> {
+    pub payload: Payload<'a>,
+    pub decision: Decision,
+    pub access: Access,
+    pub started: Instant,
+}
+
+/// How a request ended at the servers.
+pub(super) enum Ran {
+    /// The client has the whole answer; `failed` if it was an error.
+    Done {
+        failed: bool,
+    },
+    CopyIn,
+    /// Nothing of the end of the answer has been sent yet.
+    Refused(Refusal),
+    /// The answer but for ReadyForQuery is sent.
+    Unready {
+        failed: bool,
+    },
+}
+
+impl Session {
+    pub async fn query(&mut self, message: &[u8]) -> Result<Outcome, End> {
+        let started = Instant::now();
+        let text = match wire::query_text(message).map(std::str::from_utf8) {
+            Ok(Ok(text)) => text,
+            Ok(Err(_)) => return self.refuse(not_utf8()).await,
+            Err(error) => return Err(End::Fatal(malformed(&error))),
+        };
+        let planned = self.database.router.plan(text);
+        let plan = &planned.plan;
+        match self.answer(&plan.kind, text) {
+            Answer::Made { mut notices, tag } => {
+                wire::command_complete(&mut notices, tag);
+                self.put_ready(&mut notices);
+                self.stream.write_all(&notices).await.map_err(|_| End::Left)?;
+                return Ok(Outcome::Done);
+            }
+            Answer::Refused(refusal) => return self.refuse(refusal).await,
+            Answer::Rollback => return self.roll_back().await,
+            Answer::Server => {}
+        }
+        let keys = KeySource { text, literals: &planned.literals, params: None };
+        let decision = match self.database.router.decide(plan, &keys, &self.view()) {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse(refusal).await,
+        };
+        self.pin_if(&plan.kind, plan.understood);
+        self.committing = matches!(plan.kind, Kind::Commit { .. });
+        let request = Request { payload: Payload::Query(message), decision, access: plan.access, started };
+        let ran = self.perform(&request).await?;
+        self.committing = false;
+        self.end_query(&plan.kind, text, ran, plan.access).await
+    }
+
+    async fn end_query(&mut self, kind: &Kind, text: &str, ran: Ran, access: Access) -> Result<Outcome, End> {
+        match ran {
+            Ran::Done { failed } => {
+                if !failed {
+                    self.take_effect(kind, text);
+                }
+                self.settle(access == Access::Write).await;
+            }
+            Ran::CopyIn => return Ok(Outcome::CopyIn),
+            Ran::Refused(refusal) => return self.refuse(refusal).await,
+            Ran::Unready { failed } => {
+                if !failed {
+                    self.take_effect(kind, text);
+                }
+                self.say_ready().await?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    pub async fn say_ready(&mut self) -> Result<(), End> {
+        let mut out = Vec::new();
+        self.put_ready(&mut out);
+        self.stream.write_all(&out).await.map_err(|_| End::Left)
+    }
+
+    async fn refuse(&mut self, refusal: Refusal) -> Result<Outcome, End> {
+        self.refuse_simple(refusal).await.map(|()| Outcome::Done)
+    }
+
+    /// Ends a transaction at its server that Keyway has aborted.
+    async fn roll_back(&mut self) -> Result<Outcome, End> {
+        let mut message = Vec::new();
+        wire::query(&mut message, "ROLLBACK");
+        let decision = self.decision_of_held();
+        let payload = Payload::Query(&message);
+        let request = Request { payload, decision, access: Access::Write, started: Instant::now() };
+        let ran = self.perform(&request).await?;
+        self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
+    }
+
+    pub fn decision_of_held(&self) -> Decision {
+        let (shard, role) = self.held.as_ref().map_or((ShardId(0), Role::Primary), |it| (it.shard, it.role));
+        let why = crate::route::Why::Anywhere;
+        Decision { shards: [shard].into_iter().collect(), role, mode: Mode::One, key: None, why }
+    }
+
+    /// State that only one server has keeps that server with the client, until DISCARD ALL or the end.
+    pub fn pin_if(&mut self, kind: &Kind, understood: bool) {
+        let reason = match kind {
+            Kind::SessionState(reason) => Some(*reason),
+            Kind::Several { parts, .. } => parts.iter().find_map(|it| match it {
+                Kind::SessionState(reason) => Some(*reason),
+                Kind::Set(it) if *it != crate::route::SetStatement::ResetAll && !is_local(it) => {
+                    Some("set_among_statements")
+                }
+                _ => None,
+            }),
+            _ if !understood => Some("not_understood"),
+            _ => None,
+        };
+        if let Some(reason) = reason
+            && self.pinned.is_none()
+        {
+            self.pinned = Some(reason);
+            self.database.metrics.pinned(reason);
+        }
+    }
+
+    pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        match request.decision.mode {
+            Mode::One => self.run_on_one(request).await,
+            Mode::Scatter => self.run_scattered(request).await,
+            Mode::Everywhere => self.run_everywhere(request).await,
+            Mode::InTurn => self.run_in_turn(request).await,
+        }
+    }
+
+    /// One server, again on another one while the client has seen nothing and it was only read
+    /// (DESIGN invariant 5).
+    async fn run_on_one(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        let Some(&shard) = request.decision.shards.first() else {
+            return Ok(Ran::Refused(Refusal::new(Reason::Unsupported, SqlState::INTERNAL_ERROR, "no shard")));
+        };
+        let (mut role, mut excluded) = (request.decision.role, Excluded::default());
+        let servers = self.pools.shards.get(usize::from(shard.0)).map_or(0, Vec::len);
+        let repeatable = request.access == Access::Read
+            && request.payload.is_complete()
+            && self.held.is_none()
+            && self.transaction.is_idle()
+            && self.pinned.is_none();
+        let mut tries_left = if repeatable { servers + 1 } else { 0 };
+        loop {
+            if self.held.is_none() {
+                match self.attach(shard, role, &mut excluded).await {
+                    Ok(held) => self.held = Some(held),
+                    Err(refusal) => return Ok(Ran::Refused(refusal)),
+                }
+            }
+            let Some(server) = self.held.as_ref().map(|it| (it.lease.server, it.role)) else {
+                return Err(End::Left);
+            };
+            let mut flow = Flow { may_retry: tries_left > 0 && server.1 == Role::Replica, ..Flow::default() };
+            let mut replies = Replies::default();
+            let stopped = self.exchange(request, &mut replies, &mut flow).await;
+            self.note_time_zone(&mut flow);
+            self.committed = replies.tag.as_slice() == b"COMMIT";
+            match stopped {
+                Ok(Stop::Drained) => {
+                    self.count(request, shard, server.1, &flow);
+                    return Ok(Ran::Done { failed: flow.errors > 0 });
+                }
+                Ok(Stop::CopyIn) => return Ok(Ran::CopyIn),
+                Ok(Stop::Retry) => {
+                    excluded.add(server.0);
+                    role = Role::Primary;
+                    tries_left = 0;
+                    self.database.metrics.retries.inc();
+                    self.let_go_if_free().await;
+                }
+                Err(error) if tries_left > 0 && flow.sent_bytes == 0 && error.is_servers() => {
+                    tries_left -= 1;
+                    excluded.add(server.0);
+                    self.database.metrics.retries.inc();
+                    self.drop_server(&error);
+                }
+                Err(error) => {
+                    self.count(request, shard, server.1, &flow);
+                    return self.lose_server(error, &flow).map(Ran::Refused);
+                }
+            }
+        }
+    }
+
+    fn drop_server(&mut self, error: &super::relay::RelayError) {
+        if let Some(held) = self.held.take() {
+            tracing::warn!(server = ?held.lease.server, %error, "read is tried on another server");
+            self.database.topology.report_failure(held.lease.server);
+        }
+        self.cancel.slot().try_detach();
+    }
+
+    /// Sends the request to the held server, BEGIN in front of it where one waits, and relays the answer.
+    async fn exchange(
+        &mut self,
+        request: &Request<'_>,
+        replies: &mut Replies,
+        flow: &mut Flow,
+    ) -> Result<Stop, super::relay::RelayError> {
+        let Some(held) = &mut self.held else { return Err(super::relay::RelayError::ServerClosed) };
+        let metrics = self.database.metrics.target(held.shard, held.role, request.access);
+        let _live = metrics.map(|it| Live::new(&it.in_flight));
+        let server = &mut *held.lease;
+        server.pipeline.set_part(Part::WHOLE);
+        let mut out = Vec::new();
+        for statement in self.transaction.prologue() {
+            wire::query(&mut out, statement);
+            server.pipeline.push(Expect::Query(Origin::Keyway));
+        }
+        let raw = request.payload.compose(server, &mut out);
+        let sent = match raw {
+            Some(bytes) if out.is_empty() => server.stream.write_all(bytes).await,
+            Some(bytes) => {
+                out.extend_from_slice(bytes);
+                server.stream.write_all(&out).await
+            }
+            None => server.stream.write_all(&out).await,
+        };
+        // A server that has gone may have said why: what can be read comes before the error of writing.
+        let stopped = relay(&mut self.stream, server, &self.shared.stock, replies, flow).await;
+        match (sent, stopped) {
+            (Err(error), Err(super::relay::RelayError::ServerClosed)) => {
+                Err(super::relay::RelayError::Server(error))
+            }
+            (_, stopped) => stopped,
+        }
+    }
+
+    pub fn count(&self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
+        if let Some(it) = self.database.metrics.target(shard, role, request.access) {
+            it.done(request.started.elapsed(), flow.errors, flow.sent_bytes);
+        }
+    }
+}
+
+fn is_local(statement: &crate::route::SetStatement) -> bool {
+    use crate::route::SetStatement;
+    matches!(statement, SetStatement::Assign { local: true, .. } | SetStatement::Transaction { .. })
+}
+
+pub(super) fn not_utf8() -> Refusal {
+    Refusal::new(
+        Reason::Unsupported,
+        SqlState("22021"),
+        "invalid byte sequence for encoding \"UTF8\" in a statement",
+    )
+    .hint("send statements in UTF8")
+}
+
+pub(super) fn malformed(error: &wire::BodyError) -> Refusal {
+    Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, error.to_string())
+}

@@ -1,0 +1,190 @@
+//! From one server to the client: headers are looked at, bodies forwarded from the buffer they were
+//! received in (DESIGN D1). No buffer is held while nothing is in flight.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use thiserror::Error;
+
+use crate::backend::Backend;
+use crate::net::{Buffer, BufferStock, Stream};
+use crate::proto::{Part, Piece, Replies, Unexpected};
+use crate::wire;
+
+/// Why the relay stopped without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Nothing is owed any more.
+    Drained,
+    /// The server waits for the client's COPY data.
+    CopyIn,
+    /// A replica refused the read in a way that another server would not, and the client has seen
+    /// nothing of it.
+    Retry,
+}
+
+#[derive(Debug, Error)]
+pub enum RelayError {
+    #[error("client left")]
+    ClientLeft,
+    #[error("server connection failed: {0}")]
+    Server(io::Error),
+    #[error("server closed the connection")]
+    ServerClosed,
+    #[error(transparent)]
+    Unexpected(#[from] Unexpected),
+}
+
+impl RelayError {
+    /// Whether the server is to blame, so that another one might do better.
+    pub fn is_servers(&self) -> bool {
+        !matches!(self, RelayError::ClientLeft)
+    }
+}
+
+/// What a relay counts for metrics, retries and the end of a statement.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// Bytes that the client has been sent of this answer.
+    pub sent_bytes: u64,
+    pub errors: u64,
+    /// TimeZone as the client was last told of it.
+    pub time_zone: Option<String>,
+    /// Nothing may be forwarded yet that a retry elsewhere would contradict.
+    pub may_retry: bool,
+    /// A standby has turned the read down; its answer is swallowed to the end.
+    pub turned_down: bool,
+}
+
+/// SQLSTATEs with which a standby turns down a read that the primary answers: read only transaction,
+/// conflict with recovery, feature of a primary (unlogged tables), no position on a standby.
+const STANDBY_STATES: [&[u8]; 4] = [b"25006", b"40001", b"0A000", b"55000"];
+
+/// Forwards replies until nothing is owed. Not cancel safe: dropped half way, the connection is not
+/// free and the pool closes it.
+pub async fn relay(
+    client: &mut Stream,
+    server: &mut Backend,
+    stock: &BufferStock,
+    replies: &mut Replies,
+    flow: &mut Flow,
+) -> Result<Stop, RelayError> {
+    replies.next_buffer();
+    server.pipeline.release_made(replies);
+    forward(client, &[], replies, flow).await?;
+    let mut buffer = None;
+    while !server.pipeline.is_drained() {
+        server_readable(client, &server.stream).await?;
+        step(client, server, stock, &mut buffer, replies, flow).await?;
+        if replies.copy_in {
+            return Ok(Stop::CopyIn);
+        }
+    }
+    Ok(if flow.turned_down { Stop::Retry } else { Stop::Drained })
+}
+
+/// One read of the server's socket and what follows from it. `buffer` holds the start of a message
+/// between calls, and is given back whenever it is empty.
+pub async fn step(
+    client: &mut Stream,
+    server: &mut Backend,
+    stock: &BufferStock,
+    buffer: &mut Option<Buffer>,
+    replies: &mut Replies,
+    flow: &mut Flow,
+) -> Result<(), RelayError> {
+    let filled = buffer.get_or_insert_with(|| stock.take());
+    if server.stream.read(filled).await.map_err(RelayError::Server)? == 0 {
+        return Err(RelayError::ServerClosed);
+    }
+    replies.next_buffer();
+    let consumed = server.pipeline.feed(filled.filled(), replies)?;
+    if flow.may_retry && is_standby_error(filled.filled(), replies) {
+        flow.turned_down = true;
+        flow.may_retry = false;
+        replies.failed = true;
+        server.pipeline.set_part(Part::SILENT);
+    }
+    note(server, filled.filled(), replies, flow);
+    if !flow.turned_down {
+        forward(client, filled.filled(), replies, flow).await?;
+    }
+    filled.consume(consumed);
+    if filled.is_empty()
+        && let Some(empty) = buffer.take()
+    {
+        stock.give_back(empty);
+    }
+    Ok(())
+}
+
+fn is_standby_error(input: &[u8], replies: &Replies) -> bool {
+    let Some(range) = replies.error.clone() else { return false };
+    wire::error_fields(&input[range]).is_ok_and(|it| STANDBY_STATES.contains(&it.state))
+}
+
+/// Takes note of what the replies say of the server and the session.
+fn note(server: &mut Backend, input: &[u8], replies: &Replies, flow: &mut Flow) {
+    for id in &replies.prepared {
+        if id.is_unnamed() {
+            server.statements.set_unnamed(Some(*id));
+        } else {
+            server.statements.insert(*id);
+        }
+    }
+    flow.errors += u64::from(replies.error.is_some());
+    for range in &replies.parameters {
+        if let Ok(("TimeZone", value)) = wire::parameter(&input[range.clone()]) {
+            flow.time_zone = Some(value.to_owned());
+        }
+    }
+}
+
+/// Writes the pieces to the client: nearly always one, straight from the receive buffer.
+async fn forward(
+    client: &mut Stream,
+    input: &[u8],
+    replies: &Replies,
+    flow: &mut Flow,
+) -> Result<(), RelayError> {
+    let bytes_of = |piece| match piece {
+        &Piece::Input(ref range) => &input[range.clone()],
+        &Piece::Made(bytes) => bytes,
+        Piece::Owned(bytes) => bytes.as_slice(),
+    };
+    let sent = match replies.pieces.as_slice() {
+        [] => return Ok(()),
+        [piece] => {
+            let bytes = bytes_of(piece);
+            client.write_all(bytes).await.map(|()| bytes.len())
+        }
+        pieces => {
+            let joined = pieces.iter().map(bytes_of).collect::<Vec<_>>().concat();
+            client.write_all(&joined).await.map(|()| joined.len())
+        }
+    };
+    flow.sent_bytes += sent.map_err(|_| RelayError::ClientLeft)? as u64;
+    flow.may_retry = false;
+    Ok(())
+}
+
+/// Waits for the server, and notices a client that leaves in the meantime: nobody would read the
+/// answer, and the query should not run on.
+async fn server_readable(client: &Stream, server: &Stream) -> Result<(), RelayError> {
+    let mut watching = true;
+    poll_fn(|cx| {
+        if let Poll::Ready(ready) = server.poll_readable(cx) {
+            return Poll::Ready(ready.map_err(RelayError::Server));
+        }
+        if watching && client.poll_readable(cx).is_ready() {
+            if client.is_closed_by_peer() {
+                return Poll::Ready(Err(RelayError::ClientLeft));
+            }
+            // It has sent the next request already: that waits, and its leaving shows on write.
+            watching = false;
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,412 @@
+//! A logged-in client: takes units of work in the order sent, keeps what the session owns, and ends
+//! every answer with the status that the client must believe in.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use super::copy::CopyEnd;
+use super::login::{LoggedIn, say_goodbye};
+use super::relay::{Flow, RelayError};
+use super::statements::Names;
+use super::{Database, Shared, UserPools};
+use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
+use crate::cancel;
+use crate::net::{Buffer, Stream};
+use crate::pool::Lease;
+use crate::proto::{Ended, Intake, Settings, Transaction, Unexpected, Unit, UnitEnd};
+use crate::route::SessionView;
+use crate::wire::{self, Severity, TxStatus};
+
+/// Why a session is over.
+pub(super) enum End {
+    /// The client left, or cannot be written to.
+    Left,
+    /// To be told to the client as FATAL.
+    Fatal(Refusal),
+}
+
+/// How a request went that got as far as a server, or did not.
+pub(super) enum Outcome {
+    Done,
+    /// COPY FROM STDIN has begun on the held connection.
+    CopyIn,
+}
+
+pub(super) struct Held {
+    pub lease: Lease,
+    pub shard: ShardId,
+    pub role: Role,
+}
+
+pub(super) struct Session {
+    pub stream: Stream,
+    pub shared: Arc<Shared>,
+    pub database: Arc<Database>,
+    pub pools: Arc<UserPools>,
+    pub cancel: cancel::Registered,
+    /// What the startup packet set: RESET goes back to it.
+    pub startup: Settings,
+    pub settings: Settings,
+    pub transaction: Transaction,
+    pub names: Names,
+    /// The server of an open transaction, of an unfinished pipeline, or of a pin.
+    pub held: Option<Held>,
+    pub pinned: Option<&'static str>,
+    /// An error of ours before a Sync: everything up to Sync is ignored.
+    pub skipping: bool,
+    /// When this session's last write on each shard was answered.
+    pub floors: Vec<Option<Instant>>,
+    /// TimeZone is UTC, as the server last reported.
+    pub utc: bool,
+    pub entropy: u64,
+    /// The last transaction to end was committed, by its command tag.
+    pub committed: bool,
+    /// COMMIT is with the server: from here on its loss leaves the outcome unknown.
+    pub committing: bool,
+    /// Extended messages were sent without a Sync behind them.
+    pub unsynced: bool,
+    greeting: Vec<u8>,
+    unchecked: bool,
+    application_name: Option<String>,
+    intake: Intake,
+}
+
+impl Session {
+    pub fn new(stream: Stream, shared: Arc<Shared>, login: LoggedIn) -> Session {
+        let pools = login.database.pools.get(&login.user).cloned();
+        let pools = pools.unwrap_or_else(|| {
+            Arc::new(UserPools { shards: Vec::new(), parameters: parking_lot::Mutex::default() })
+        });
+        let entropy = u64::from(login.cancel.key().secret) << 32 | u64::from(login.cancel.key().pid);
+        Session {
+            stream,
+            shared,
+            pools,
+            cancel: login.cancel,
+            settings: login.startup.clone(),
+            startup: login.startup,
+            transaction: Transaction::default(),
+            names: Names::default(),
+            held: None,
+            pinned: None,
+            skipping: false,
+            floors: vec![None; login.database.topology.shard_count()],
+            utc: false,
+            entropy,
+            committed: false,
+            committing: false,
+            unsynced: false,
+            greeting: login.greeting,
+            unchecked: login.unchecked,
+            application_name: login.application_name,
+            intake: Intake::default(),
+            database: login.database,
+        }
+    }
+
+    pub async fn run(mut self, buffer: Buffer) {
+        let end = match self.greet().await {
+            Ok(()) => self.work(buffer).await,
+            Err(end) => end,
+        };
+        if let End::Fatal(refusal) = end {
+            self.database.metrics.refused(refusal.reason());
+            say_goodbye(&mut self.stream, &refusal).await;
+        }
+        self.let_go_for_good().await;
+    }
+
+    /// What a server tells at login, with the client's own values, then ReadyForQuery.
+    async fn greet(&mut self) -> Result<(), End> {
+        let known = self.pools.parameters.lock().clone();
+        let parameters = match known {
+            Some(it) if !self.unchecked => it.to_vec(),
+            _ => self.ask_for_parameters().await.map_err(End::Fatal)?,
+        };
+        let mut out = std::mem::take(&mut self.greeting);
+        for (name, value) in &parameters {
+            let own = self.application_name.as_deref().filter(|_| name == "application_name");
+            wire::parameter_status(&mut out, name, own.unwrap_or(value));
+            if name == "TimeZone" {
+                self.utc = is_utc(value);
+            }
+        }
+        wire::backend_key_data(&mut out, self.cancel.key());
+        wire::ready_for_query(&mut out, TxStatus::Idle);
+        self.stream.write_all(&out).await.map_err(|_| End::Left)
+    }
+
+    async fn work(&mut self, mut buffer: Buffer) -> End {
+        loop {
+            let unit = match self.next_unit(&mut buffer).await {
+                Ok(it) => it,
+                Err(end) => return end,
+            };
+            let result = match unit {
+                Unit::Query(length) => self.simple(&mut buffer, length).await,
+                Unit::Extended(length, end) => self.group(&mut buffer, length, end).await,
+                Unit::FunctionCall(length) => {
+                    buffer.consume(length);
+                    self.refuse_simple(Refusal::unsupported(
+                        Reason::Unsupported,
+                        "the function call sub-protocol is not supported",
+                        "call the function with SELECT",
+                    ))
+                    .await
+                }
+                Unit::Stray(length) => {
+                    buffer.consume(length);
+                    Ok(())
+                }
+                Unit::Terminate => return End::Left,
+            };
+            if let Err(end) = result {
+                return end;
+            }
+            if buffer.is_empty() {
+                self.shared.stock.give_back(std::mem::take(&mut buffer));
+            }
+        }
+    }
+
+    async fn simple(&mut self, buffer: &mut Buffer, length: usize) -> Result<(), End> {
+        if self.skipping {
+            // The server would be reading on for Sync too (manual, "Extended Query").
+            buffer.consume(length);
+            return Ok(());
+        }
+        let outcome = self.query(&buffer.filled()[..length]).await?;
+        buffer.consume(length);
+        self.copy_if(outcome, buffer).await
+    }
+
+    async fn group(&mut self, buffer: &mut Buffer, length: usize, end: UnitEnd) -> Result<(), End> {
+        let outcome = self.extended(&buffer.filled()[..length], end).await?;
+        buffer.consume(length);
+        self.copy_if(outcome, buffer).await
+    }
+
+    async fn copy_if(&mut self, outcome: Outcome, buffer: &mut Buffer) -> Result<(), End> {
+        if let Outcome::CopyIn = outcome {
+            match self.copy_in(buffer).await? {
+                CopyEnd::Open => return Ok(()),
+                CopyEnd::Drained => self.settle(true).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a whole unit. Between units an idle client holds no buffer, and the process may stop.
+    async fn next_unit(&mut self, buffer: &mut Buffer) -> Result<Unit, End> {
+        let limits = self.shared.limits.unit;
+        loop {
+            match self.intake.next(buffer.filled(), limits) {
+                Ok(Some(unit)) => return Ok(unit),
+                Ok(None) => {}
+                Err(violation) => return Err(End::Fatal(violation.refusal(limits))),
+            }
+            if buffer.is_empty() {
+                self.wait_for_client().await?;
+                *buffer = self.shared.stock.take();
+            }
+            if self.stream.read(buffer).await.map_err(|_| End::Left)? == 0 {
+                return Err(End::Left);
+            }
+        }
+    }
+
+    async fn wait_for_client(&mut self) -> Result<(), End> {
+        // Most of the time the next request is there already or comes soon: ask the socket first and
+        // look at clocks and signals only when it says "not yet".
+        let ready = poll_fn(|cx| Poll::Ready(self.stream.poll_readable(cx).is_ready())).await;
+        if ready {
+            return Ok(());
+        }
+        let idle = self.held.is_none() && self.transaction.is_idle() && !self.skipping;
+        let mut stopping = self.shared.stopping.clone();
+        let stopped = async {
+            if !idle || stopping.wait_for(|it| *it).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let timeout = self.shared.limits.client_idle_timeout.filter(|_| self.transaction.is_idle());
+        let idle_too_long = async {
+            match timeout {
+                Some(it) => tokio::time::sleep(it).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            ready = self.stream.readable() => ready.map_err(|_| End::Left),
+            () = stopped => Err(End::Fatal(Refusal::new(
+                Reason::Limit,
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            ))),
+            () = idle_too_long => Err(End::Fatal(Refusal::new(
+                Reason::Limit,
+                SqlState("57P05"),
+                "terminating connection due to idle-session timeout",
+            ))),
+        }
+    }
+
+    pub fn view(&self) -> SessionView {
+        SessionView {
+            in_transaction: !self.transaction.is_idle(),
+            read_only_transaction: self.transaction.is_read_only(),
+            enlisted: self.held.as_ref().map(|it| it.shard),
+            utc: self.utc,
+            entropy: self.entropy,
+        }
+    }
+
+    /// Ends an answer: follows the server's status, applies what the transaction set, gives the server
+    /// back when nothing ties the session to it. `wrote` marks the floor for reads from replicas.
+    pub async fn settle(&mut self, wrote: bool) {
+        let Some(held) = &mut self.held else { return };
+        let status = held.lease.pipeline.status();
+        let (shard, was_open) = (held.shard, !self.transaction.is_idle());
+        self.transaction.follow(status);
+        if wrote && status == TxStatus::Idle && held.role == Role::Primary {
+            if let Some(floor) = self.floors.get_mut(usize::from(shard.0)) {
+                *floor = Some(Instant::now());
+            }
+        }
+        if was_open && status == TxStatus::Idle {
+            let ended = if self.committed { Ended::Committed } else { Ended::RolledBack };
+            self.transaction.settle(ended, &mut self.settings, &mut held.lease.settings, &self.startup);
+        }
+        self.let_go_if_free().await;
+    }
+
+    pub async fn let_go_if_free(&mut self) {
+        let free = self.held.as_ref().is_some_and(|it| it.lease.pipeline.is_free());
+        if !free || self.pinned.is_some() {
+            return;
+        }
+        if !self.cancel.slot().try_detach() {
+            self.cancel.slot().detach().await;
+        }
+        if let Some(held) = self.held.take() {
+            held.lease.release();
+        }
+    }
+
+    /// The client is gone: a server with anything of its own on it is closed, which ends transactions,
+    /// locks and temporary tables; a query that still runs is cancelled first.
+    async fn let_go_for_good(mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.cancel.slot().detach().await;
+        if !held.lease.pipeline.is_drained() {
+            let spec = super::attach::cancel_target(&held.lease, &self.pools);
+            if let Some(target) = spec {
+                tokio::spawn(async move {
+                    let _ = cancel::send_cancel(&target).await;
+                });
+            }
+        }
+        drop(held.lease);
+    }
+
+    /// An error of ours in answer to a Query or a Sync.
+    pub async fn refuse_simple(&mut self, refusal: Refusal) -> Result<(), End> {
+        let mut out = Vec::new();
+        self.put_refusal(&mut out, &refusal);
+        wire::ready_for_query(&mut out, self.transaction.status());
+        self.stream.write_all(&out).await.map_err(|_| End::Left)
+    }
+
+    /// ErrorResponse; an open transaction is aborted by it, as by an error of the server.
+    pub fn put_refusal(&mut self, out: &mut Vec<u8>, refusal: &Refusal) {
+        self.database.metrics.refused(refusal.reason());
+        self.transaction.refuse();
+        wire::error(out, Severity::Error, refusal);
+    }
+
+    /// The held server failed: what it held is lost, and the client is told what that means.
+    pub fn lose_server(&mut self, error: RelayError, flow: &Flow) -> Result<Refusal, End> {
+        let lost = self.held.take();
+        self.cancel.slot().try_detach();
+        let committing = std::mem::take(&mut self.committing);
+        self.unsynced = false;
+        if let RelayError::ClientLeft = error {
+            self.held = lost;
+            return Err(End::Left);
+        }
+        if let Some(held) = &lost {
+            self.database.topology.report_failure(held.lease.server);
+            tracing::warn!(server = ?held.lease.server, %error, "server connection lost");
+        }
+        drop(lost);
+        if self.pinned.take().is_some() {
+            // Its temporary tables, locks or cursors are gone: going on would be a lie.
+            return Err(End::Fatal(server_refusal(&error)));
+        }
+        let refusal = if committing {
+            Refusal::new(
+                Reason::NoServer,
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                "server connection was lost during COMMIT: it is not known whether the transaction was committed",
+            )
+            .detail(error.to_string())
+        } else {
+            server_refusal(&error)
+        };
+        if committing {
+            self.transaction.end();
+        } else {
+            self.transaction.lose();
+        }
+        if flow.sent_bytes > 0 {
+            tracing::debug!(bytes = flow.sent_bytes, "part of the answer had been sent");
+        }
+        Ok(refusal)
+    }
+
+    pub fn note_time_zone(&mut self, flow: &mut Flow) {
+        if let Some(value) = flow.time_zone.take() {
+            self.utc = is_utc(&value);
+        }
+    }
+}
+
+/// A lost server in PostgreSQL's terms; its own last words where it said any.
+pub(super) fn server_refusal(error: &RelayError) -> Refusal {
+    match error {
+        RelayError::Unexpected(Unexpected::Fatal(state, message)) => {
+            let state = match state.as_str() {
+                "57P01" => SqlState::ADMIN_SHUTDOWN,
+                "57P02" => SqlState("57P02"),
+                "57P03" => SqlState::CANNOT_CONNECT_NOW,
+                "57P05" => SqlState("57P05"),
+                "25P03" => SqlState("25P03"),
+                "40001" => SqlState("40001"),
+                _ => SqlState::CONNECTION_FAILURE,
+            };
+            Refusal::new(Reason::NoServer, state, message.clone())
+        }
+        RelayError::Unexpected(Unexpected::Columns) => Refusal::new(
+            Reason::MultiShardRead,
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "the shards describe the columns of this result differently",
+        )
+        .hint("make the table's definition the same on every shard"),
+        other => Refusal::new(
+            Reason::NoServer,
+            SqlState::CONNECTION_FAILURE,
+            "server connection was lost while it ran the statement",
+        )
+        .detail(other.to_string()),
+    }
+}
+
+/// Names under which the IANA database files UTC.
+pub(super) fn is_utc(time_zone: &str) -> bool {
+    const NAMES: [&str; 9] =
+        ["UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT", "Zulu", "Etc/Zulu", "Universal"];
+    NAMES.iter().any(|it| it.eq_ignore_ascii_case(time_zone))
+}

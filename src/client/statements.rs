@@ -1,0 +1,105 @@
+//! Prepared statements: a client's names, and the texts that all clients share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::proto::StatementId;
+use crate::route::Planned;
+
+/// A text with its parameter types, and the plan for it.
+#[derive(Debug)]
+pub struct Statement {
+    pub id: StatementId,
+    pub text: Box<[u8]>,
+    /// As in Parse: big-endian, four bytes each.
+    pub oids: Box<[u8]>,
+    pub planned: Planned,
+}
+
+impl Statement {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.text).unwrap_or_default()
+    }
+
+    pub fn oids(&self) -> Vec<u32> {
+        self.oids.as_chunks::<4>().0.iter().map(|it| u32::from_be_bytes(*it)).collect()
+    }
+}
+
+type Key = (Box<[u8]>, Box<[u8]>);
+
+/// One id per text and types of a database, as long as some client uses it.
+#[derive(Default)]
+pub struct Registry {
+    by_text: Mutex<HashMap<Key, Weak<Statement>>>,
+    next_id: AtomicU64,
+}
+
+/// The map is swept when it has doubled since the last sweep.
+const SWEEP_MIN: usize = 1_024;
+
+impl Registry {
+    /// The statement that all clients share under one server-side name.
+    pub fn named(&self, text: &[u8], oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+        let key: Key = (text.into(), oids.into());
+        if let Some(found) = self.by_text.lock().get(&key).and_then(Weak::upgrade) {
+            return found;
+        }
+        // Planned without the lock; two clients may do it at once, the first to come in wins.
+        let planned = plan();
+        let mut by_text = self.by_text.lock();
+        if let Some(found) = by_text.get(&key).and_then(Weak::upgrade) {
+            return found;
+        }
+        if by_text.len() >= SWEEP_MIN && by_text.len() == by_text.capacity() {
+            by_text.retain(|_, it| it.strong_count() > 0);
+        }
+        let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let made = Arc::new(Statement { id, text: key.0.clone(), oids: key.1.clone(), planned });
+        by_text.insert(key, Arc::downgrade(&made));
+        made
+    }
+
+    /// A statement of this client alone.
+    pub fn unnamed(&self, text: &[u8], oids: &[u8], planned: Planned) -> Arc<Statement> {
+        let id = StatementId::unnamed(self.next_id.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Statement { id, text: text.into(), oids: oids.into(), planned })
+    }
+}
+
+/// The names of one client.
+#[derive(Default)]
+pub struct Names {
+    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    unnamed: Option<Arc<Statement>>,
+}
+
+impl Names {
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+    }
+
+    pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
+        if name.is_empty() {
+            self.unnamed = Some(statement);
+        } else {
+            self.named.insert(name.into(), statement);
+        }
+    }
+
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
+    }
+
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.unnamed = None;
+    }
+
+    pub fn len(&self) -> usize {
+        self.named.len()
+    }
+}

@@ -1,0 +1,102 @@
+//! What is known of servers, as metrics.
+
+use std::time::Instant;
+
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use crate::base::{Role, ServerId};
+use crate::metrics::{RegisterError, Registry};
+use crate::route::Cluster;
+
+const LABELS: [&str; 3] = ["database", "shard", "server"];
+
+#[derive(Clone)]
+pub struct TopologyMetricFamilies {
+    lag_seconds: GaugeVec,
+    lag_bytes: GaugeVec,
+    role: IntGaugeVec,
+    failures: IntCounterVec,
+}
+
+impl TopologyMetricFamilies {
+    pub fn register(registry: &Registry) -> Result<TopologyMetricFamilies, RegisterError> {
+        Ok(TopologyMetricFamilies {
+            lag_seconds: registry.float_gauges(
+                "keyway_replica_lag_seconds",
+                "Time since the primary passed what the replica has replayed; NaN where unknown.",
+                &LABELS,
+            )?,
+            lag_bytes: registry.float_gauges(
+                "keyway_replica_lag_bytes",
+                "Log that the replica has not replayed; NaN where unknown.",
+                &LABELS,
+            )?,
+            role: registry.gauges(
+                "keyway_server_role",
+                "1 for the role that the server has.",
+                &["database", "shard", "server", "role"],
+            )?,
+            failures: registry.counters(
+                "keyway_probe_failures_total",
+                "Probes that were not answered.",
+                &LABELS,
+            )?,
+        })
+    }
+
+    pub(super) fn of_database(&self, database: &str, cluster: &Cluster) -> TopologyMetrics {
+        let server = |shard: &str, server: &str| {
+            let labels = [database, shard, server];
+            let role = |role: Role| self.role.with_label_values(&[database, shard, server, role.label()]);
+            ServerMetrics {
+                lag_seconds: self.lag_seconds.with_label_values(&labels),
+                lag_bytes: self.lag_bytes.with_label_values(&labels),
+                primary: role(Role::Primary),
+                replica: role(Role::Replica),
+                failures: self.failures.with_label_values(&labels),
+            }
+        };
+        let shards = cluster.shards.iter();
+        TopologyMetrics {
+            servers: shards
+                .map(|it| it.servers.iter().map(|of| server(&it.name, &of.address)).collect())
+                .collect(),
+        }
+    }
+}
+
+pub(super) struct TopologyMetrics {
+    servers: Vec<Vec<ServerMetrics>>,
+}
+
+struct ServerMetrics {
+    lag_seconds: Gauge,
+    lag_bytes: Gauge,
+    primary: IntGauge,
+    replica: IntGauge,
+    failures: IntCounter,
+}
+
+impl TopologyMetrics {
+    pub fn publish(&self, cluster: &Cluster, now: Instant) {
+        for (shard, metrics) in cluster.shards.iter().zip(&self.servers) {
+            for (server, metrics) in shard.servers.iter().zip(metrics) {
+                let is = |role: Role| i64::from(server.role == Some(role));
+                metrics.primary.set(is(Role::Primary));
+                metrics.replica.set(is(Role::Replica));
+                let known = server.role == Some(Role::Replica);
+                let lag = server.lag(now).filter(|_| known);
+                metrics.lag_seconds.set(lag.map_or(f64::NAN, |it| it.as_secs_f64()));
+                let bytes = server.lag_bytes.filter(|_| known);
+                metrics.lag_bytes.set(bytes.map_or(f64::NAN, |it| it as f64));
+            }
+        }
+    }
+
+    pub fn probe_failed(&self, server: ServerId) {
+        let found = self.servers.get(usize::from(server.shard.0));
+        if let Some(it) = found.and_then(|it| it.get(usize::from(server.index))) {
+            it.failures.inc();
+        }
+    }
+}
