@@ -9,13 +9,13 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio_postgres::Client;
 
-use super::postgres::{Installation, Options, PostgresError, Shard};
+use super::postgres::{Installation, Options, PostgresError, Shard, StopMode};
 
 pub const DATABASE: &str = "shop";
 pub const USER: &str = "app";
 
 /// Sent one by one: Keyway runs each on every shard in turn.
-pub const SCHEMA: [&str; 4] = [
+pub const SCHEMA: [&str; 5] = [
     "CREATE TABLE users (user_id bigint PRIMARY KEY, name text NOT NULL, email text NOT NULL, \
      country char(2) NOT NULL)",
     // No sequence counts across shards: the clock is the default, and the key has the user in it.
@@ -25,6 +25,17 @@ pub const SCHEMA: [&str; 4] = [
      PRIMARY KEY (user_id, order_id))",
     "CREATE TABLE events (occurred_at timestamptz NOT NULL, user_id bigint NOT NULL, kind text NOT NULL)",
     "CREATE TABLE countries (code char(2) PRIMARY KEY, name text NOT NULL)",
+    // Shows which server answers a read.
+    "CREATE VIEW users_here AS \
+     SELECT current_setting('port') AS server_port, user_id, name, email, country FROM users",
+];
+
+/// Table, map, key.
+const SHARDED_TABLES: [(&str, &str, &str); 4] = [
+    ("users", "by_user", "user_id"),
+    ("users_here", "by_user", "user_id"),
+    ("orders", "by_user", "user_id"),
+    ("events", "by_time", "occurred_at"),
 ];
 
 const COUNTRIES: [(&str, &str); 6] = [
@@ -40,6 +51,8 @@ const DUTCH_EVERY: i64 = 250;
 const EVENT_KINDS: [&str; 4] = ["view", "search", "cart", "pay"];
 
 pub const USERS: i64 = 2_000;
+/// Whom a hot load is about.
+pub const HOT_USER: i64 = 42;
 const ORDERS_PER_USER: i64 = 2;
 const EVENTS: i64 = 1_000;
 const STATEMENTS_IN_FLIGHT: usize = 64;
@@ -106,11 +119,7 @@ impl Shop {
             let _ = writeln!(text, "    {{ {from}{to}shard = \"{}\" }},", shard.name);
         }
         let _ = write!(text, "]\n");
-        for (table, map, key) in [
-            ("users", "by_user", "user_id"),
-            ("orders", "by_user", "user_id"),
-            ("events", "by_time", "occurred_at"),
-        ] {
+        for (table, map, key) in SHARDED_TABLES {
             let _ =
                 write!(text, "\n[databases.{DATABASE}.tables.{table}]\nmap = \"{map}\"\nkey = \"{key}\"\n");
         }
@@ -121,6 +130,11 @@ impl Shop {
     /// What an application is given.
     pub fn url(&self, address: &str) -> String {
         format!("postgresql://{USER}:{}@{address}/{DATABASE}", self.password)
+    }
+
+    /// All shards at once; rolls back what is open.
+    pub async fn stop(&mut self) -> Result<(), PostgresError> {
+        try_join_all(self.shards.iter_mut().map(|it| it.stop(StopMode::Fast))).await.map(|_| ())
     }
 
     pub async fn wait_until_replayed(&self) -> Result<(), PostgresError> {

@@ -49,6 +49,12 @@ impl Installation {
         Ok(Installation { bindir, account, setpriv: on_path("setpriv") })
     }
 
+    /// PostgreSQL's own client, of this version if it is there.
+    pub fn psql(&self) -> Result<PathBuf, PostgresError> {
+        let beside = Some(self.bindir.join("psql")).filter(|it| it.is_file());
+        beside.or_else(|| on_path("psql")).ok_or(PostgresError::NoPsql)
+    }
+
     /// `program` as the servers' account: away from our terminal's process group, so that Ctrl-C reaches us
     /// alone and we stop things in order, and without settings of the user's own `PG...` variables.
     pub(super) fn command(&self, program: &str) -> Command {
