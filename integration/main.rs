@@ -1,6 +1,10 @@
 //! Black-box tests: the real program in front of real PostgreSQL clusters, which the harness starts and
 //! stops. `cargo test --test integration NAME` runs those with NAME in theirs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may")]
+
+mod cli;
+mod demo;
 mod harness;
 mod postgres;
 mod shop;
@@ -20,7 +24,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let topics = [postgres::tests, shop::tests, single::tests];
+    let topics = [cli::tests, demo::tests, postgres::tests, shop::tests, single::tests];
     let tests = topics.iter().flat_map(|it| it(&harness)).collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     Harness::stop(harness);

@@ -92,18 +92,6 @@ impl KeywayProcess {
         self.listen
     }
 
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
-    pub fn config(&self) -> &Path {
-        &self.config
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// All that it wrote to standard output and standard error.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.config.with_extension("log")).unwrap_or_default()

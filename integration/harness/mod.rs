@@ -5,7 +5,7 @@
 mod fixture;
 mod keyway;
 
-pub use fixture::{APP_PASSWORD, ShopFixture, SingleFixture};
+pub use fixture::{APP_PASSWORD, ShopFixture, SingleFixture, unsharded_config};
 pub use keyway::{KeywayProcess, connect, keyway_command};
 
 use std::error::Error;

@@ -76,6 +76,8 @@ enum DemoError {
     Shop(#[from] tokio_postgres::Error),
     #[error("not as routed:\n{0}")]
     Tour(String),
+    #[error("ended before all lines had run")]
+    Interrupted,
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
 }
@@ -106,16 +108,22 @@ async fn demo(
     // Dropped half way, a stage takes its servers and its directory with it.
     let stage = tokio::select! {
         it = Stage::set(args, start_proxy) => it?,
-        it = &mut stop => return it.map_err(DemoError::Signals),
+        it = &mut stop => return told_to_stop(args, it),
     };
     let load = Generator::start(&stage.url, args.load);
     let ended = tokio::select! {
         it = stage.show(args) => it,
-        it = &mut stop => it.map_err(DemoError::Signals),
+        it = &mut stop => told_to_stop(args, it),
     };
     drop(load);
     stage.strike().await;
     ended
+}
+
+/// Right for a demo that runs until then; with --once something is left undone.
+fn told_to_stop(args: &DemoArgs, waited: io::Result<()>) -> Result<(), DemoError> {
+    waited.map_err(DemoError::Signals)?;
+    if args.once { Err(DemoError::Interrupted) } else { Ok(()) }
 }
 
 /// All that runs. Fields are dropped in this order: servers before the directory that they live in.

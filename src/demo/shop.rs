@@ -118,7 +118,7 @@ impl Shop {
             let to = if last { String::new() } else { format!("to = \"{}\", ", bound(index)) };
             let _ = writeln!(text, "    {{ {from}{to}shard = \"{}\" }},", shard.name);
         }
-        let _ = write!(text, "]\n");
+        text.push_str("]\n");
         for (table, map, key) in SHARDED_TABLES {
             let _ =
                 write!(text, "\n[databases.{DATABASE}.tables.{table}]\nmap = \"{map}\"\nkey = \"{key}\"\n");
