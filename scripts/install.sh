@@ -77,6 +77,7 @@ if [ "$mode" = bench ]; then
     has haproxy || lack "HAProxy" "haproxy" "haproxy" "haproxy"
 fi
 
+# Each step says `|| return`: `set -e` is off in a function whose status is asked for.
 install_on_debian() {
     local sudo=() packages=()
     mapfile -t packages < <(printf '%s\n' "${debian[@]}" | sort -u)
@@ -89,19 +90,19 @@ install_on_debian() {
     fi
     local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get)
     echo "installing ${packages[*]}"
-    "${apt[@]}" update -qq
+    "${apt[@]}" update -qq || return
     if [[ " ${packages[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
         # The package would create a cluster and start it; ours are enough. Debian's own switch for that.
-        "${apt[@]}" install -y -qq --no-install-recommends postgresql-common >/dev/null
+        "${apt[@]}" install -y -qq --no-install-recommends postgresql-common >/dev/null || return
         echo "setting create_main_cluster = false in /etc/postgresql-common/createcluster.conf"
         "${sudo[@]}" sed -i -E 's/^#?\s*create_main_cluster\b.*/create_main_cluster = false/' \
-            /etc/postgresql-common/createcluster.conf
+            /etc/postgresql-common/createcluster.conf || return
     fi
-    "${apt[@]}" install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+    "${apt[@]}" install -y -qq --no-install-recommends "${packages[@]}" >/dev/null || return
     for service in pgbouncer haproxy; do
         # Benchmarks run their own; the packages start one each.
         if [[ " ${packages[*]} " == *" $service "* ]] && [ -d /run/systemd/system ]; then
-            "${sudo[@]}" systemctl disable --quiet --now "$service"
+            "${sudo[@]}" systemctl disable --quiet --now "$service" || return
         fi
     done
 }
