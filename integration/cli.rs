@@ -7,7 +7,7 @@ use std::sync::Arc;
 use keyway::demo::postgres::{Signal, WorkDir};
 use libtest_mimic::Trial;
 
-use crate::harness::{Fallible, Harness, KeywayProcess, Outcome, Shared, keyway_command, unsharded_config};
+use crate::harness::{Fallible, Harness, Outcome, Shared, unsharded_config};
 
 const SHARDED: &str = r#"
 [users.app]
@@ -76,8 +76,9 @@ async fn check_accepts_a_right_file(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
-async fn a_missing_file_is_an_error(_: Arc<Shared>) -> Outcome {
-    let output = keyway_command().args(["check", "--config", "/nonexistent/keyway.toml"]).output().await?;
+async fn a_missing_file_is_an_error(harness: Arc<Shared>) -> Outcome {
+    let output =
+        harness.keyway_command().args(["check", "--config", "/nonexistent/keyway.toml"]).output().await?;
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr)?;
     assert!(said.contains("/nonexistent/keyway.toml") && said.contains("No such file"), "{said}");
@@ -126,7 +127,7 @@ async fn run_refuses_a_wrong_file(harness: Arc<Shared>) -> Outcome {
 async fn run_ends_on_sigterm(harness: Arc<Shared>) -> Outcome {
     let shard = &harness.single().await?.shard;
     let config = |listen: &str, admin: &str| unsharded_config(shard, listen, admin);
-    let mut keyway = KeywayProcess::start(harness.dir(), "cli-sigterm", config).await?;
+    let mut keyway = harness.start_keyway(config).await?;
     assert_eq!(keyway.http("/healthz").await?.0, 200);
     keyway.signal(Signal::TERM)?;
     let status = keyway.wait_until_ended().await?;
@@ -140,21 +141,22 @@ fn value_of<'a>(said: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A configuration file of one test.
-struct File {
+struct File<'a> {
+    harness: &'a Shared,
     path: PathBuf,
     _dir: WorkDir,
 }
 
-impl File {
-    fn new(harness: &Shared, text: &str) -> Fallible<File> {
+impl File<'_> {
+    fn new<'a>(harness: &'a Shared, text: &str) -> Fallible<File<'a>> {
         let dir = harness.fresh_dir()?;
         let path = dir.path().join("keyway.toml");
         std::fs::write(&path, text)?;
-        Ok(File { path, _dir: dir })
+        Ok(File { harness, path, _dir: dir })
     }
 
     async fn keyway(&self, command: &str, arguments: &[&str]) -> Fallible<Output> {
-        let mut keyway = keyway_command();
+        let mut keyway = self.harness.keyway_command();
         keyway.arg(command).arg("--config").arg(&self.path).args(arguments);
         Ok(keyway.output().await?)
     }

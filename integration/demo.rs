@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyway::demo::postgres::Signal;
+use keyway::demo::postgres::{Signal, WorkDir};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{Fallible, Harness, Outcome, Shared, connect, keyway_command};
+use crate::harness::{Fallible, Harness, Outcome, Shared, connect};
 
 /// Servers start in seconds; a busy machine may take longer.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -108,7 +108,7 @@ async fn keep_leaves_the_files(harness: Arc<Shared>) -> Outcome {
     let (mut child, ready) = scratch.ready_demo(&arguments).await?;
     assert_eq!(list(&ready["shards"]).len(), 1);
     assert_eq!(list(&ready["shards"][0]["servers"]).len(), 1);
-    interrupt(&child, Signal::TERM)?;
+    interrupt(&child, Signal::HUP)?;
     assert!(timeout(END_TIMEOUT, child.wait()).await??.success());
     assert!(keep.join("keyway.toml").is_file());
     assert!(keep.join("s1-primary/PG_VERSION").is_file());
@@ -125,7 +125,7 @@ async fn a_taken_port_is_one_clear_sentence(harness: Arc<Shared>) -> Outcome {
     let scratch = Scratch::new(&harness)?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let port = taken.local_addr()?.port().to_string();
-    let mut command = keyway_command();
+    let mut command = harness.keyway_command();
     command.args(["demo", "--admin-port", "0", "--port", &port]).env("TMPDIR", scratch.path());
     let output = command.output().await?;
     assert_eq!(output.status.code(), Some(1));
@@ -146,19 +146,22 @@ async fn without_postgres_it_says_what_to_install(harness: Arc<Shared>) -> Outco
 }
 
 /// A directory for temporary files of one demo alone, to see what it leaves.
-struct Scratch(keyway::demo::postgres::WorkDir);
+struct Scratch<'a> {
+    harness: &'a Shared,
+    dir: WorkDir,
+}
 
-impl Scratch {
-    fn new(harness: &Shared) -> Fallible<Scratch> {
-        Ok(Scratch(harness.fresh_dir()?))
+impl Scratch<'_> {
+    fn new(harness: &Shared) -> Fallible<Scratch<'_>> {
+        Ok(Scratch { harness, dir: harness.fresh_dir()? })
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.dir.path()
     }
 
     fn demo(&self, arguments: &[&str]) -> tokio::process::Command {
-        let mut command = keyway_command();
+        let mut command = self.harness.keyway_command();
         command.args(["demo", "--port", "0", "--admin-port", "0"]).args(arguments);
         command.env("TMPDIR", self.path());
         command

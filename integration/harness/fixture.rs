@@ -20,7 +20,7 @@ impl ShopFixture {
         let options = ShopOptions { shards: 2, replicas: 1, postgres: cluster_options() };
         let shop = Shop::start(harness.installation(), harness.dir(), &options).await?;
         let config = |listen: &str, admin: &str| shop.config_text(listen, admin);
-        let keyway = KeywayProcess::start(harness.dir(), "shop", config).await?;
+        let keyway = harness.start_keyway(config).await?;
         let fixture = ShopFixture { keyway, shop };
         let client = fixture.client().await?;
         shop::create_schema(&client).await?;
@@ -55,7 +55,7 @@ impl SingleFixture {
         shard.primary.create_database(SingleFixture::DATABASE, shop::USER, APP_PASSWORD).await?;
         shard.wait_until_replayed().await?;
         let config = |listen: &str, admin: &str| unsharded_config(&shard, listen, admin);
-        let keyway = KeywayProcess::start(harness.dir(), "single", config).await?;
+        let keyway = harness.start_keyway(config).await?;
         Ok(SingleFixture { keyway, shard })
     }
 

@@ -6,67 +6,54 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use keyway::demo::postgres::{Signal, free_port};
+use keyway::demo::postgres::{Signal, WorkDir, free_port};
 use rustix::process::{Pid, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_postgres::{Client, NoTls};
 
-use super::Fallible;
+use super::{Fallible, Shared};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const PORTS_TRIED_MAX: u32 = 5;
 
-/// The program, for one run of its command line. Killed when its future is dropped.
-pub fn keyway_command() -> tokio::process::Command {
-    let mut command = tokio::process::Command::from(std_command());
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-/// In a process group of its own: Ctrl-C reaches the harness, which ends things in order. util-linux's
-/// setpriv has the kernel end it when the harness is killed.
-fn std_command() -> std::process::Command {
-    use std::os::unix::process::CommandExt;
-    let mut command = std::process::Command::new("setpriv");
-    command.args(["--pdeathsig", "INT", "--", env!("CARGO_BIN_EXE_keyway")]).process_group(0);
-    command
-}
-
-/// `keyway run`. Killed when dropped.
+/// `keyway run` in a directory of its own. Killed when dropped.
 pub struct KeywayProcess {
     child: Child,
     listen: SocketAddr,
     admin: SocketAddr,
-    config: PathBuf,
+    log: PathBuf,
+    _dir: WorkDir,
 }
 
-impl KeywayProcess {
-    /// Runs it with a file `dir`/`name`.toml that `config` writes for the addresses that it is given: to
-    /// listen on, and for HTTP. Returns when every shard has a primary.
-    pub async fn start(
-        dir: &Path,
-        name: &str,
-        config: impl Fn(&str, &str) -> String,
-    ) -> Fallible<KeywayProcess> {
-        let mut process = KeywayProcess::start_unready(dir, name, config).await?;
+impl Shared {
+    /// The program, for one run of its command line. Killed when its future is dropped.
+    pub fn keyway_command(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::from(self.tied_keyway());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs it with the configuration that `config` writes for the addresses that it is given: to listen on,
+    /// and for HTTP. Returns when every shard has a primary.
+    pub async fn start_keyway(&self, config: impl Fn(&str, &str) -> String) -> Fallible<KeywayProcess> {
+        let mut process = self.start_keyway_unready(config).await?;
         process.wait_for_status("/readyz", 200).await?;
         Ok(process)
     }
 
-    /// As `start`, but returns when it answers HTTP, with or without servers behind it.
-    pub async fn start_unready(
-        dir: &Path,
-        name: &str,
+    /// As `start_keyway`, but returns when it answers HTTP, with or without servers behind it.
+    pub async fn start_keyway_unready(
+        &self,
         config: impl Fn(&str, &str) -> String,
     ) -> Fallible<KeywayProcess> {
         let mut tried = 0;
         loop {
             tried += 1;
-            let mut process = KeywayProcess::spawn(dir, name, &config)?;
+            let mut process = self.spawn_keyway(&config)?;
             match process.wait_for_status("/healthz", 200).await {
                 Err(_) if tried < PORTS_TRIED_MAX && process.log().contains("Address already in use") => {}
                 Err(error) => return Err(error),
@@ -75,18 +62,27 @@ impl KeywayProcess {
         }
     }
 
-    fn spawn(dir: &Path, name: &str, config: &impl Fn(&str, &str) -> String) -> Fallible<KeywayProcess> {
+    fn spawn_keyway(&self, config: &impl Fn(&str, &str) -> String) -> Fallible<KeywayProcess> {
         let address = || Fallible::Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)));
         let (listen, admin) = (address()?, address()?);
-        let path = dir.join(name).with_extension("toml");
+        let dir = self.fresh_dir()?;
+        let path = dir.path().join("keyway.toml");
         std::fs::write(&path, config(&listen.to_string(), &admin.to_string()))?;
-        let log = File::create(path.with_extension("log"))?;
-        let mut command = std_command();
+        let log = dir.path().join("keyway.log");
+        let file = File::create(&log)?;
+        let mut command = self.tied_keyway();
         command.args(["run", "--config"]).arg(&path);
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        Ok(KeywayProcess { child, listen, admin, config: path })
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+        Ok(KeywayProcess { child, listen, admin, log, _dir: dir })
     }
 
+    /// Ends in order when the harness dies.
+    fn tied_keyway(&self) -> std::process::Command {
+        self.installation().tied_command(Path::new(env!("CARGO_BIN_EXE_keyway")), "INT")
+    }
+}
+
+impl KeywayProcess {
     /// Where clients connect to.
     pub fn listen(&self) -> SocketAddr {
         self.listen
@@ -94,7 +90,7 @@ impl KeywayProcess {
 
     /// All that it wrote to standard output and standard error.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.config.with_extension("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub fn url(&self, user: &str, password: &str, dbname: &str) -> String {
@@ -156,7 +152,7 @@ impl KeywayProcess {
 impl Drop for KeywayProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- keyway of a test that failed, {}:\n{}", self.config.display(), self.log());
+            eprintln!("--- keyway of a test that failed:\n{}", self.log());
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

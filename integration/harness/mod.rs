@@ -6,7 +6,7 @@ mod fixture;
 mod keyway;
 
 pub use fixture::{APP_PASSWORD, ShopFixture, SingleFixture, unsharded_config};
-pub use keyway::{KeywayProcess, connect, keyway_command};
+pub use keyway::{KeywayProcess, connect};
 
 use std::error::Error;
 use std::future::Future;

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_postgres::NoTls;
 
 use crate::config::Config;
@@ -104,7 +105,9 @@ async fn demo(
     start_proxy: impl FnOnce(&Config) -> Result<Running, String>,
     stop: impl Future<Output = io::Result<()>>,
 ) -> Result<(), DemoError> {
-    let mut stop = std::pin::pin!(stop);
+    let mut stop = std::pin::pin!(async {
+        tokio::select! { it = stop => it, it = hung_up() => it }
+    });
     // Dropped half way, a stage takes its servers and its directory with it.
     let stage = tokio::select! {
         it = Stage::set(args, start_proxy) => it?,
@@ -118,6 +121,12 @@ async fn demo(
     drop(load);
     stage.strike().await;
     ended
+}
+
+/// The terminal was closed.
+async fn hung_up() -> io::Result<()> {
+    signal(SignalKind::hangup())?.recv().await;
+    Ok(())
 }
 
 /// Right for a demo that runs until then; with --once something is left undone.
@@ -264,7 +273,11 @@ fn servers_told(args: &DemoArgs) -> String {
     let plural =
         |count: u8, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
     let each = if args.shards == 1 { "" } else { "each " };
-    format!("{}, {each}a primary and {}", plural(args.shards, "shard"), plural(args.replicas, "replica"))
+    let shards = plural(args.shards, "shard");
+    match args.replicas {
+        0 => format!("{shards}, {each}a primary alone"),
+        replicas => format!("{shards}, {each}a primary and {}", plural(replicas, "replica")),
+    }
 }
 
 fn address(port: u16, argument: &'static str) -> Result<SocketAddr, DemoError> {

@@ -16,7 +16,7 @@ pub struct Installation {
     bindir: PathBuf,
     /// Who runs the servers; `None` is ourselves.
     account: Option<Account>,
-    /// util-linux's setpriv: asks the kernel to stop a server whose starter has died, even by SIGKILL.
+    /// util-linux's setpriv: has the kernel stop a server whose starter has died, even by SIGKILL.
     setpriv: Option<PathBuf>,
 }
 
@@ -46,7 +46,7 @@ impl Installation {
         };
         // postgres refuses to run as root (manual, "The PostgreSQL User Account").
         let account = if rustix::process::geteuid().is_root() { Some(ordinary_account()?) } else { None };
-        Ok(Installation { bindir, account, setpriv: on_path("setpriv") })
+        Ok(Installation { bindir, account, setpriv: setpriv() })
     }
 
     /// PostgreSQL's own client, of this version if it is there.
@@ -55,22 +55,28 @@ impl Installation {
         beside.or_else(|| on_path("psql")).ok_or(PostgresError::NoPsql)
     }
 
-    /// `program` as the servers' account: away from our terminal's process group, so that Ctrl-C reaches us
-    /// alone and we stop things in order, and without settings of the user's own `PG...` variables.
-    pub(super) fn command(&self, program: &str) -> Command {
-        let path = self.bindir.join(program);
+    /// A command that is sent `signal` when the thread that spawns it dies, where that can be had. It has a
+    /// process group of its own, so that Ctrl-C reaches us alone and we stop things in order.
+    pub fn tied_command(&self, program: &Path, signal: &str) -> Command {
         let mut command = match &self.setpriv {
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "QUIT", "--"]).arg(path);
+                command.args(["--pdeathsig", signal, "--"]).arg(program);
                 command
             }
-            None => Command::new(path),
+            None => Command::new(program),
         };
+        command.process_group(0);
+        command
+    }
+
+    /// A server program as the servers' account, without settings from the user's own `PG...` variables.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = self.tied_command(&self.bindir.join(program), "QUIT");
         for (name, _) in env::vars_os().filter(|it| it.0.to_str().is_some_and(|it| it.starts_with("PG"))) {
             command.env_remove(name);
         }
-        command.env("LC_ALL", "C").env("TZ", "UTC").current_dir("/").process_group(0);
+        command.env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
         if let Some(account) = &self.account {
             command.uid(account.uid).gid(account.gid);
         }
@@ -137,6 +143,13 @@ fn debian_bindirs() -> Vec<PathBuf> {
 
 fn on_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|it| it.join(program)).find(|it| it.is_file())
+}
+
+/// Other systems' setpriv may not know the option.
+fn setpriv() -> Option<PathBuf> {
+    let path = on_path("setpriv")?;
+    let help = Command::new(&path).arg("--help").output().ok()?;
+    String::from_utf8_lossy(&help.stdout).contains("--pdeathsig").then_some(path)
 }
 
 /// The standard library looks no user up by name.

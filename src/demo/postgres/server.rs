@@ -66,7 +66,7 @@ impl Server {
         installation.write_private_file(&password_file, &options.password)?;
         let mut initdb = installation.command("initdb");
         initdb
-            .args(["--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--no-instructions"])
+            .args(["--auth-local=scram-sha-256", "--auth-host=scram-sha-256"])
             .args(["--encoding=UTF8", "--locale=C", "--no-sync", "--username", SUPERUSER])
             .arg("--pwfile")
             .arg(&password_file)
