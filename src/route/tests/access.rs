@@ -205,3 +205,17 @@ fn a_version_tells_maps_and_tables_apart() {
     let other = Router::of_parts(names, maps(), fewer, 10, Arc::new(Parser::new()));
     assert_ne!(three.version(), other.version());
 }
+
+/// The scanner's corpus through everything: no text may panic, and one shard refuses none.
+#[test]
+fn the_corpus_is_routed() {
+    let (three, one) = (router_of(3), router_of(1));
+    for sql in include_str!("../../sql/scan/corpus.sql").split("\n\n") {
+        for at in (0..=sql.len()).filter(|at| sql.is_char_boundary(*at)) {
+            let cut = &sql[..at];
+            let _ = decide_in(&three, cut, &[], &session());
+            let decision = decide_in(&one, cut, &[], &session());
+            assert!(decision.is_ok(), "{cut}\n{decision:?}");
+        }
+    }
+}
