@@ -76,29 +76,15 @@ impl Map {
         Ok(Map::new(name, key_type, Kind::Hash { slots, shift }, &bytes))
     }
 
-    /// Ranges in any order; errors name them by their place in it, from 1.
-    pub fn range(name: &str, key_type: KeyType, ranges: Vec<Range>) -> Result<Map, MapError> {
-        let mut ordered: Vec<(usize, Range)> = ranges.into_iter().enumerate().collect();
-        ordered.sort_by(|(_, a), (_, b)| a.from.cmp(&b.from));
-        if ordered.is_empty() {
-            return Err(MapError::Empty);
+    /// Ranges in any order.
+    ///
+    /// # Errors
+    /// The first of their `faults`.
+    pub fn range(name: &str, key_type: KeyType, mut ranges: Vec<Range>) -> Result<Map, MapError> {
+        if let Some(fault) = faults(&ranges).into_iter().next() {
+            return Err(fault);
         }
-        for (index, range) in &ordered {
-            if let (Some(from), Some(to)) = (&range.from, &range.to)
-                && from >= to
-            {
-                return Err(MapError::Inverted(index + 1));
-            }
-        }
-        for pair in ordered.windows(2) {
-            let (before, after) = (&pair[0], &pair[1]);
-            match (&before.1.to, &after.1.from) {
-                (Some(to), Some(from)) if to < from => return Err(MapError::Gap(before.0 + 1, after.0 + 1)),
-                (Some(to), Some(from)) if to == from => {}
-                _ => return Err(MapError::Overlap(before.0 + 1, after.0 + 1)),
-            }
-        }
-        let ranges: Vec<Range> = ordered.into_iter().map(|(_, it)| it).collect();
+        ranges.sort_by(|a, b| a.from.cmp(&b.from));
         let bytes = format!("{ranges:?}");
         Ok(Map::new(name, key_type, Kind::Range { ranges }, bytes.as_bytes()))
     }
@@ -159,6 +145,36 @@ impl Map {
             },
         }
     }
+}
+
+/// Everything that keeps these ranges from being a map. Ranges are named by their place, from 1.
+pub fn faults(ranges: &[Range]) -> Vec<MapError> {
+    let mut ordered: Vec<(usize, &Range)> = ranges.iter().enumerate().map(|(at, it)| (at + 1, it)).collect();
+    ordered.sort_by(|(_, a), (_, b)| a.from.cmp(&b.from));
+    let mut faults = Vec::new();
+    if ranges.is_empty() {
+        faults.push(MapError::Empty);
+    }
+    for (at, range) in &ordered {
+        if let (Some(from), Some(to)) = (&range.from, &range.to)
+            && from >= to
+        {
+            faults.push(MapError::Inverted(*at));
+        }
+    }
+    // An inverted range has no extent to compare with its neighbours.
+    if !faults.is_empty() {
+        return faults;
+    }
+    for pair in ordered.windows(2) {
+        let ((a, before), (b, after)) = (pair[0], pair[1]);
+        match (&before.to, &after.from) {
+            (Some(to), Some(from)) if to < from => faults.push(MapError::Gap(a, b)),
+            (Some(to), Some(from)) if to == from => {}
+            _ => faults.push(MapError::Overlap(a, b)),
+        }
+    }
+    faults
 }
 
 #[cfg(test)]
@@ -229,6 +245,8 @@ mod tests {
         assert_eq!(error(vec![range(None, Some(7), 0), range(Some(6), None, 1)]), MapError::Overlap(1, 2));
         assert_eq!(error(vec![range(None, None, 0), range(Some(6), None, 1)]), MapError::Overlap(1, 2));
         assert_eq!(error(vec![range(None, Some(1), 0), range(None, Some(6), 1)]), MapError::Overlap(1, 2));
+        let all = faults(&[range(Some(9), None, 0), range(None, Some(1), 0), range(Some(0), Some(5), 1)]);
+        assert_eq!(all, [MapError::Overlap(2, 3), MapError::Gap(3, 1)]);
     }
 
     #[test]
