@@ -1,5 +1,8 @@
 //! The compose file hangs together: what it mounts, builds from, waits for and scrapes is there.
 
+// A panic is how a test fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

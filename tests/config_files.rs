@@ -1,5 +1,8 @@
 //! Every file in `config/` that a user may copy loads, and the reference misses nothing.
 
+// A panic is how a test fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::fs;
 use std::path::Path;
 

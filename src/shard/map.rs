@@ -257,6 +257,37 @@ mod tests {
 
     proptest! {
         #[test]
+        fn every_spelling_of_a_key_has_one_place(value: i16, zeros in 0usize..6, shards in 1usize..9) {
+            let map = hash_map(4096, shards);
+            let want = map.locate(&KeyValue::Int(value.into())).unwrap();
+            let sign = if value < 0 { "-" } else { "" };
+            let text = format!(" {sign}{}{}\t", "0".repeat(zeros), value.unsigned_abs());
+            let wide = i64::from(value);
+            let spellings = [
+                KeyType::Bigint.parse_text(&text, false),
+                KeyType::Smallint.parse_text_param(21, &text, false),
+                KeyType::Bigint.parse_binary(21, &value.to_be_bytes(), false),
+                KeyType::Integer.parse_binary(23, &(wide as i32).to_be_bytes(), false),
+                KeyType::Bigint.parse_binary(20, &wide.to_be_bytes(), false),
+            ];
+            for key in spellings {
+                prop_assert_eq!(map.locate(&key.unwrap()), Some(want));
+            }
+            prop_assert!(usize::from(want.shard.0) < shards);
+        }
+
+        #[test]
+        fn an_instant_has_one_place_in_every_zone(seconds in -60_000_000_000i64..240_000_000_000, hours in -12i64..13) {
+            let map = Map::hash("m", KeyType::Timestamptz, HashFunction::Xxh3, vec![ShardId(0); 4096]).unwrap();
+            let micros = seconds * 1_000_000;
+            let local = KeyValue::Micros(micros + hours * 3_600_000_000).to_string();
+            let key = KeyType::Timestamptz.parse_text(&format!("{local}{hours:+03}"), false).unwrap();
+            prop_assert_eq!(map.locate(&key), map.locate(&KeyValue::Micros(micros)));
+            let binary = KeyType::Timestamptz.parse_binary(1184, &micros.to_be_bytes(), false).unwrap();
+            prop_assert_eq!(key, binary);
+        }
+
+        #[test]
         fn range_lookup_equals_a_linear_scan(bounds in prop::collection::btree_set(any::<i16>(), 1..20), key: i16) {
             let bounds: Vec<i64> = bounds.into_iter().map(i64::from).collect();
             let mut ranges = vec![range(None, Some(bounds[0]), 0)];
