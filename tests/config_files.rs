@@ -1,0 +1,109 @@
+//! Every file in `config/` that a user may copy loads, and the reference misses nothing.
+
+// A panic is how a test fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::Path;
+
+use keyway::config::{Config, TableName, TableRule};
+
+fn load(name: &str) -> Config {
+    let text = fs::read_to_string(Path::new("config").join(name)).unwrap();
+    let env = |variable: &str| variable.ends_with("_PASSWORD").then(|| "secret".to_owned());
+    Config::parse(&text, Path::new("config"), &env).unwrap_or_else(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        panic!("config/{name}:\n{}", lines.join("\n"))
+    })
+}
+
+#[test]
+fn every_file_of_the_directory_loads() {
+    let mut names = Vec::new();
+    for entry in fs::read_dir("config").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".toml") {
+            load(&name);
+            names.push(name);
+        }
+    }
+    names.sort();
+    assert_eq!(names, ["minimal.toml", "reference.toml", "replicas.toml", "sharded.toml"]);
+}
+
+#[test]
+fn the_smallest_useful_config_fits_in_ten_lines() {
+    let text = fs::read_to_string("config/minimal.toml").unwrap();
+    assert!(text.lines().count() <= 10, "{text}");
+    let config = load("minimal.toml");
+    assert_eq!(config.databases.len(), 1);
+    assert_eq!(config.databases[0].shards.len(), 1);
+    assert_eq!(config.databases[0].shards[0].servers.len(), 2);
+    assert!(config.databases[0].maps.is_empty() && config.databases[0].tables.is_empty());
+}
+
+#[test]
+fn the_sharded_config_has_the_shop() {
+    let shop = load("sharded.toml").databases.remove(0);
+    assert!(shop.shards.iter().all(|it| it.servers.len() == 2));
+    let rule = |name: &str| shop.tables[&TableName { schema: None, name: name.into() }].clone();
+    assert_eq!(rule("users"), TableRule::Sharded { map: 0, key: "user_id".into() });
+    assert_eq!(rule("orders"), rule("users"));
+    assert_eq!(rule("events"), TableRule::Sharded { map: 1, key: "happened_at".into() });
+    assert_eq!(rule("countries"), TableRule::Reference);
+}
+
+/// The file is written from the list of settings, with their defaults, bounds and reasons; after a
+/// change there, `KEYWAY_WRITE_REFERENCE=1 cargo test --test config_files` writes it anew.
+#[test]
+fn the_reference_is_what_the_settings_say() {
+    let want = keyway::config::reference();
+    if std::env::var_os("KEYWAY_WRITE_REFERENCE").is_some() {
+        fs::write("config/reference.toml", &want).unwrap();
+    }
+    let found = fs::read_to_string("config/reference.toml").unwrap();
+    for (line, (found, want)) in found.lines().zip(want.lines()).enumerate() {
+        assert_eq!(found, want, "config/reference.toml, line {}", line + 1);
+    }
+    assert_eq!(found, want);
+}
+
+/// Says nothing itself but what must be said, so that everything else is the code's own default.
+fn defaults() -> Config {
+    let text = "[users.app]\nauth = \"trust\"\n[databases.shop]\nservers = [\"a\"]\n";
+    Config::parse(text, Path::new(""), &|_| None).unwrap()
+}
+
+#[test]
+fn the_reference_states_the_real_defaults() {
+    let (stated, real) = (load("reference.toml"), defaults());
+    assert_eq!(stated.listen, real.listen);
+    assert_eq!(stated.admin, real.admin);
+    assert_eq!(stated.workers, real.workers);
+    assert_eq!(format!("{:#?}", stated.limits), format!("{:#?}", real.limits));
+    let (stated, real) = (stated.database("shop").unwrap(), real.database("shop").unwrap());
+    assert_eq!(stated.dbname, real.dbname);
+    assert_eq!(stated.max_lag, real.max_lag);
+    assert_eq!(format!("{:#?}", stated.probe), format!("{:#?}", real.probe));
+    assert_eq!(format!("{:#?}", stated.pool), format!("{:#?}", real.pool));
+}
+
+/// A key that the code took without naming it in the reference would be found by no one: each key is
+/// renamed in turn and must then be missed or be unknown.
+#[test]
+fn no_key_of_the_reference_is_ignored() {
+    let text = fs::read_to_string("config/reference.toml").unwrap();
+    let env = |_: &str| Some("secret".to_owned());
+    let mut keys = 0;
+    for (number, line) in text.lines().enumerate() {
+        let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) else { continue };
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines[number] = line.replacen(key, "no_such_key", 1);
+        let problems = Config::parse(&lines.join("\n"), Path::new("config"), &env).unwrap_err();
+        let told =
+            problems.iter().any(|it| it.line == Some(number + 1) && it.message.contains("no_such_key"));
+        assert!(told, "{line}: {problems:#?}");
+        keys += 1;
+    }
+    assert!(keys >= 36, "{keys} keys");
+}
