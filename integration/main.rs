@@ -9,6 +9,7 @@ mod harness;
 mod postgres;
 mod shop;
 mod single;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let topics = [cli::tests, demo::tests, postgres::tests, shop::tests, single::tests];
+    let topics = [cli::tests, demo::tests, postgres::tests, shop::tests, single::tests, topology::tests];
     let tests = topics.iter().flat_map(|it| it(&harness)).collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     Harness::stop(harness);

@@ -1,6 +1,7 @@
 //! HTTP for people and machines: metrics, health, and a page that shows where the load is. It reads what
 //! it is given and owns no state.
 
+mod listener;
 mod page;
 
 use std::io;
@@ -14,6 +15,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
 use crate::net;
+use listener::BoundedListener;
 
 /// What the page shows, read anew for each request.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,8 @@ pub struct Status {
 pub struct DatabaseStatus {
     pub name: String,
     pub shards: Vec<ShardStatus>,
+    /// By reason, since the start.
+    pub refusals: Vec<(&'static str, u64)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,6 +52,17 @@ pub struct ServerStatus {
     pub lag_ms: Option<u64>,
     pub lag_bytes: Option<u64>,
     pub problem: Option<String>,
+    pub pools: PoolStatus,
+}
+
+/// The pools of all users on one server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolStatus {
+    pub active: i64,
+    pub idle: i64,
+    pub connecting: i64,
+    pub waiters: i64,
+    pub size: u64,
 }
 
 /// Where the admin side gets its facts.
@@ -73,7 +88,8 @@ pub fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(source);
-    let serving = async move { axum::serve(listener, router).with_graceful_shutdown(stop).await };
+    let serving =
+        async move { axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(stop).await };
     Ok((bound, serving))
 }
 

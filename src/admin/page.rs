@@ -57,11 +57,21 @@ fn database(out: &mut String, it: &DatabaseStatus) {
             shard.in_flight
         );
     }
-    out.push_str("</table><table><tr><th>server<th>shard<th>role<th class=n>lag<th class=n>bytes behind<th>");
+    out.push_str(
+        "</table><table><tr><th>server<th>shard<th>role<th class=n>lag<th class=n>bytes behind\
+         <th class=n>in use<th class=n>idle<th class=n>connecting<th class=n>of<th class=n>waiting<th>",
+    );
     for shard in &it.shards {
         shard.servers.iter().for_each(|of| server(out, &shard.name, of));
     }
     out.push_str("</table>");
+    if !it.refusals.is_empty() {
+        out.push_str("<table><tr><th>refused because of<th class=n>times since the start");
+        for (reason, count) in &it.refusals {
+            let _ = write!(out, "<tr><td>{}<td class=n>{count}", escaped(reason));
+        }
+        out.push_str("</table>");
+    }
 }
 
 fn server(out: &mut String, shard: &str, it: &ServerStatus) {
@@ -69,17 +79,27 @@ fn server(out: &mut String, shard: &str, it: &ServerStatus) {
     let number = |it: Option<u64>, unit: &str| it.map_or_else(|| "–".to_owned(), |it| format!("{it}{unit}"));
     let _ = write!(
         out,
-        "<tr><td>{}<td>{}<td>{role}<td class=n>{}<td class=n>{}<td class=problem>{}",
+        "<tr><td>{}<td>{}<td>{role}<td class=n>{}<td class=n>{}\
+         <td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=problem>{}",
         escaped(&it.address),
         escaped(shard),
         number(it.lag_ms, " ms"),
         number(it.lag_bytes, ""),
+        it.pools.active,
+        it.pools.idle,
+        it.pools.connecting,
+        it.pools.size,
+        it.pools.waiters,
         escaped(it.problem.as_deref().unwrap_or(""))
     );
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 #[cfg(test)]
@@ -98,18 +118,20 @@ mod tests {
     #[test]
     fn the_hot_shard_is_marked_and_text_is_escaped() {
         let shards = vec![shard("s1", 90.0), shard("s2", 10.0)];
-        let databases = vec![DatabaseStatus { name: "shop".into(), shards }];
+        let refusals = vec![("missing_key", 12)];
+        let databases = vec![DatabaseStatus { name: "shop".into(), shards, refusals }];
         let html = render(&Status { version: "0", clients: 3, databases });
         assert_eq!(html.matches("class=hot").count(), 1);
         assert!(html.contains("busiest shard over mean: <b>1.80</b>"));
         assert!(html.contains("&lt;refused&gt;") && !html.contains("<refused>"));
+        assert!(html.contains("<td>missing_key<td class=n>12"));
         assert!(!html.contains("http://") && !html.contains("https://"), "no outside resource");
     }
 
     #[test]
     fn even_load_marks_nothing() {
         let shards = vec![shard("s1", 50.0), shard("s2", 50.0)];
-        let databases = vec![DatabaseStatus { name: "shop".into(), shards }];
+        let databases = vec![DatabaseStatus { name: "shop".into(), shards, refusals: Vec::new() }];
         assert!(!render(&Status { version: "0", clients: 0, databases }).contains("class=hot"));
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 
-use crate::admin::{DatabaseStatus, ServerStatus, ShardStatus, Source, Status};
-use crate::base::{Role, ShardId};
+use crate::admin::{DatabaseStatus, PoolStatus, ServerStatus, ShardStatus, Source, Status};
+use crate::base::{Role, ServerId, ShardId};
 use crate::client::{Database, ShardTotals, Shared};
 use crate::metrics::{RegisterError, Registry};
 use crate::route::PlanCacheCounts;
@@ -88,10 +88,25 @@ impl ProcessSource {
                     lag_ms: it.lag(now).map(|it| it.as_millis() as u64),
                     lag_bytes: it.lag_bytes,
                     problem: it.problem.clone(),
+                    pools: pools(database, it.id),
                 })
                 .collect(),
         }
     }
+}
+
+/// Of all users together.
+fn pools(database: &Database, server: ServerId) -> PoolStatus {
+    let mut sum = PoolStatus::default();
+    for pool in database.pools.values().filter_map(|it| it.get(server)) {
+        let usage = pool.usage();
+        sum.active += usage.active;
+        sum.idle += usage.idle;
+        sum.connecting += usage.connecting;
+        sum.waiters += usage.waiters;
+        sum.size += usage.size as u64;
+    }
+    sum
 }
 
 impl Source for ProcessSource {
@@ -104,6 +119,7 @@ impl Source for ProcessSource {
             .map(|it| DatabaseStatus {
                 name: it.name.clone(),
                 shards: (0..it.topology.shard_count() as u16).map(|of| self.shard(it, of, now)).collect(),
+                refusals: it.metrics.refusals().map(|(reason, count)| (reason.label(), count)).collect(),
             })
             .collect();
         databases.sort_by(|a, b| a.name.cmp(&b.name));

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::UserPools;
 use super::session::{Held, Session};
 use crate::backend::{Backend, ConnectError};
@@ -27,8 +29,10 @@ impl Session {
     ) -> Result<Held, Refusal> {
         let deadline = Instant::now() + self.database.wait_timeout;
         loop {
+            // Before the look at the snapshot: a change after it ends the wait.
+            let changes = self.database.topology.changes();
             let Some((server, role)) = self.choose(shard, role, *excluded) else {
-                if !self.wait_for_change(deadline, None).await {
+                if !self.wait_for_change(changes, deadline, None).await {
                     return Err(self.no_primary(shard));
                 }
                 continue;
@@ -42,7 +46,8 @@ impl Session {
                         self.database.topology.report_failure(server);
                         excluded.add(server);
                         let last = role == Role::Primary
-                            && (is_final(&error) || !self.wait_for_change(deadline, Some(RETRY_PAUSE)).await);
+                            && (is_final(&error)
+                                || !self.wait_for_change(changes, deadline, Some(RETRY_PAUSE)).await);
                         if last {
                             return Err(cannot_connect(&pool, &error));
                         }
@@ -84,10 +89,15 @@ impl Session {
     }
 
     /// Waits for the topology to change or for `pause`; `false` when the deadline has passed.
-    async fn wait_for_change(&self, deadline: Instant, pause: Option<Duration>) -> bool {
+    async fn wait_for_change(
+        &self,
+        mut changes: watch::Receiver<u64>,
+        deadline: Instant,
+        pause: Option<Duration>,
+    ) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = pause.map_or(left, |it| it.min(left));
-        let _ = tokio::time::timeout(wait, self.database.topology.changed()).await;
+        let _ = tokio::time::timeout(wait, changes.changed()).await;
         Instant::now() < deadline
     }
 

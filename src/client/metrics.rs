@@ -152,6 +152,12 @@ impl DatabaseMetrics {
         }
     }
 
+    /// What was refused so far, reasons that never occurred left out.
+    pub fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let counted = Reason::ALL.into_iter().zip(&self.refusals).map(|(reason, it)| (reason, it.get()));
+        counted.filter(|(_, count)| *count > 0)
+    }
+
     pub fn refused(&self, reason: Reason) {
         if let Some(index) = Reason::ALL.iter().position(|it| *it == reason) {
             self.refusals[index].inc();

@@ -75,7 +75,28 @@ pub(super) struct Counts {
     pub connecting: usize,
 }
 
+/// What a pool looks like from outside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolUsage {
+    pub active: i64,
+    pub idle: i64,
+    pub connecting: i64,
+    pub waiters: i64,
+    /// Connections that there may be.
+    pub size: usize,
+}
+
 impl PoolMetrics {
+    pub(super) fn usage(&self, size: usize) -> PoolUsage {
+        PoolUsage {
+            active: self.active.get(),
+            idle: self.idle.get(),
+            connecting: self.connecting.get(),
+            waiters: self.waiters.get(),
+            size,
+        }
+    }
+
     pub(super) fn connections(&self, counts: &Counts) {
         self.idle.set(counts.idle as i64);
         self.active.set(counts.active as i64);

@@ -14,7 +14,7 @@
 mod metrics;
 mod waiters;
 
-pub use metrics::{PoolMetricFamilies, PoolMetrics};
+pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolUsage};
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -80,6 +80,11 @@ impl Pool {
 
     pub fn spec(&self) -> &BackendSpec {
         &self.spec
+    }
+
+    /// How it is used now, without its lock: figures for people, each right by itself.
+    pub fn usage(&self) -> PoolUsage {
+        self.metrics.usage(self.limits.size)
     }
 
     /// An idle connection, without waiting and without a system call.

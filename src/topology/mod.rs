@@ -1,9 +1,10 @@
 //! Which server is what, and how far behind: one prober per server, and from their answers a snapshot
 //! that routing reads without a lock (DESIGN D5).
 
-mod estimator;
+mod estimate;
 mod metrics;
 mod probe;
+mod ring;
 
 pub use metrics::TopologyMetricFamilies;
 
@@ -14,19 +15,22 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::base::ServerId;
-use crate::config::{Address, Database};
+use crate::base::{ServerId, ShardId};
+use crate::config::{Address, Database, ShardServers};
 use crate::route::Cluster;
-use estimator::Estimator;
+use estimate::{Estimate, Report};
 use metrics::TopologyMetrics;
 use probe::Prober;
 
 pub struct Topology {
     cluster: ArcSwap<Cluster>,
-    estimator: Mutex<Estimator>,
+    /// What the probers write, by shard. Routing reads `cluster` alone.
+    estimates: Mutex<Vec<Estimate>>,
     metrics: TopologyMetrics,
-    /// Wakes those who wait for a role to change.
-    changed: Notify,
+    /// Counts changes of roles.
+    changes: watch::Sender<u64>,
+    /// The estimates know more than `cluster` says.
+    dirty: Notify,
     /// Asks a prober to look at once, one for each server.
     urgent: Vec<Vec<Arc<Notify>>>,
 }
@@ -49,17 +53,14 @@ impl Topology {
         families: &TopologyMetricFamilies,
         stopping: &watch::Receiver<bool>,
     ) -> Arc<Topology> {
-        let estimator = Estimator::new(
-            database
-                .shards
-                .iter()
-                .map(|shard| (shard.name.clone(), shard.servers.iter().map(Address::to_string).collect())),
-        );
+        let estimates: Vec<Estimate> = database.shards.iter().enumerate().map(estimate_of).collect();
+        let cluster = cluster_of(&estimates);
         let topology = Arc::new(Topology {
-            cluster: ArcSwap::from_pointee(estimator.cluster()),
-            metrics: families.of_database(&database.name, &estimator.cluster()),
-            estimator: Mutex::new(estimator),
-            changed: Notify::new(),
+            metrics: families.of_database(&database.name, &cluster),
+            cluster: ArcSwap::from_pointee(cluster),
+            estimates: Mutex::new(estimates),
+            changes: watch::Sender::new(0),
+            dirty: Notify::new(),
             urgent: database
                 .shards
                 .iter()
@@ -68,12 +69,13 @@ impl Topology {
         });
         for (shard, servers) in database.shards.iter().enumerate() {
             for (index, address) in servers.servers.iter().enumerate() {
-                let server = ServerId { shard: crate::base::ShardId(shard as u16), index: index as u16 };
+                let server = ServerId { shard: ShardId(shard as u16), index: index as u16 };
                 let prober = Prober::new(server, address.clone(), spec.clone());
                 let urgent = topology.urgent[shard][index].clone();
                 tokio::spawn(probe::run(prober, topology.clone(), urgent, stopping.clone()));
             }
         }
+        tokio::spawn(publish_while_running(topology.clone(), spec.interval / 10, stopping.clone()));
         topology
     }
 
@@ -91,10 +93,9 @@ impl Topology {
         self.snapshot().shards.iter().all(|it| it.primary().is_some())
     }
 
-    /// Waits for the next change of a role. A change between a look at the snapshot and this call is
-    /// missed, so callers bound the wait.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    /// Wakes at every change of a role. To miss none: subscribe, look at the snapshot, then wait.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The data path could not use a server: have a look now.
@@ -105,26 +106,57 @@ impl Topology {
         }
     }
 
-    fn learn(&self, server: ServerId, outcome: Result<estimator::Sample, String>, started: Instant) {
-        let mut estimator = self.estimator.lock();
-        match outcome {
-            Ok(sample) => estimator.sampled(server, sample, started),
-            Err(problem) => {
-                self.metrics.probe_failed(server);
-                estimator.failed(server, problem);
-            }
+    /// A change of roles is published at once; positions wait for [`publish_while_running`], so
+    /// that the work for a snapshot does not grow with the square of the number of servers.
+    fn learn(&self, server: ServerId, report: Report, started_at: Instant) {
+        if matches!(report, Report::Failed { .. }) {
+            self.metrics.probe_failed(server);
         }
-        let cluster = Arc::new(estimator.cluster());
-        let before = self.cluster.swap(cluster.clone());
-        drop(estimator);
+        let mut estimates = self.estimates.lock();
+        let Some(estimate) = estimates.get_mut(usize::from(server.shard.0)) else { return };
+        if !estimate.apply(usize::from(server.index), started_at, report) {
+            drop(estimates);
+            self.dirty.notify_one();
+            return;
+        }
+        self.publish(&estimates);
+        drop(estimates);
+        tracing::info!(cluster = %describe(&self.snapshot()), "roles changed");
+        self.changes.send_modify(|it| *it += 1);
+    }
+
+    /// The estimates are borrowed from their lock, which keeps snapshots in order.
+    fn publish(&self, estimates: &[Estimate]) {
+        let cluster = Arc::new(cluster_of(estimates));
         self.metrics.publish(&cluster, Instant::now());
-        let roles = |of: &Cluster| {
-            of.shards.iter().flat_map(|it| it.servers.iter().map(|it| it.role)).collect::<Vec<_>>()
-        };
-        if roles(&before) != roles(&cluster) {
-            tracing::info!(?server, cluster = %describe(&cluster), "roles changed");
-            self.changed.notify_waiters();
+        self.cluster.store(cluster);
+    }
+}
+
+fn estimate_of((shard, servers): (usize, &ShardServers)) -> Estimate {
+    let addresses = servers.servers.iter().map(Address::to_string).collect();
+    Estimate::new(ShardId(shard as u16), servers.name.clone(), addresses)
+}
+
+fn cluster_of(estimates: &[Estimate]) -> Cluster {
+    Cluster { shards: estimates.iter().map(Estimate::shard).collect() }
+}
+
+async fn publish_while_running(
+    topology: Arc<Topology>,
+    pause: Duration,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let publishing = async {
+        loop {
+            topology.dirty.notified().await;
+            topology.publish(&topology.estimates.lock());
+            tokio::time::sleep(pause).await;
         }
+    };
+    tokio::select! {
+        () = publishing => {}
+        () = probe::stopped(&mut stopping) => {}
     }
 }
 

@@ -1,0 +1,265 @@
+use super::*;
+use std::time::Duration;
+
+const SYSTEM: i64 = 7;
+
+/// Three servers of one shard, driven by times in milliseconds.
+struct Scene {
+    estimate: Estimate,
+    start: Instant,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let addresses = ["a", "b", "c"].map(String::from).to_vec();
+        Scene { estimate: Estimate::new(ShardId(0), "s1".into(), addresses), start: Instant::now() }
+    }
+
+    /// `a` a primary, `b` and `c` its replicas, all seen on timeline 1 at position 100.
+    fn settled() -> Scene {
+        let mut scene = Scene::new();
+        scene.standby(0, 1, 100, 1);
+        scene.standby(0, 2, 100, 1);
+        scene.primary(0, 0, 100, 1);
+        assert_eq!(scene.roles(), "PRR");
+        scene
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    fn seen(&mut self, ms: u64, server: usize, observation: Observation) -> bool {
+        self.estimate.apply(server, self.at(ms), Report::Seen(observation))
+    }
+
+    fn primary(&mut self, ms: u64, server: usize, lsn: u64, timeline: u32) -> bool {
+        self.seen(ms, server, observation(false, lsn, Some(timeline)))
+    }
+
+    fn standby(&mut self, ms: u64, server: usize, lsn: u64, timeline: u32) -> bool {
+        self.seen(ms, server, observation(true, lsn, Some(timeline)))
+    }
+
+    fn failed(&mut self, ms: u64, server: usize, failure: Failure) -> bool {
+        self.estimate.apply(server, self.at(ms), Report::Failed { failure, problem: "no answer".into() })
+    }
+
+    /// A letter for each server: primary, replica, or `-` for none.
+    fn roles(&self) -> String {
+        let letter = |it: &route::Server| match it.role {
+            Some(Role::Primary) => 'P',
+            Some(Role::Replica) => 'R',
+            None => '-',
+        };
+        self.estimate.shard().servers.iter().map(letter).collect()
+    }
+
+    fn problem(&self, server: usize) -> String {
+        self.estimate.shard().servers[server].problem.clone().unwrap_or_default()
+    }
+
+    fn lag_ms(&self, server: usize, now_ms: u64) -> Option<u128> {
+        self.estimate.shard().servers[server].lag(self.at(now_ms)).map(|it| it.as_millis())
+    }
+}
+
+fn observation(in_recovery: bool, lsn: u64, timeline: Option<u32>) -> Observation {
+    Observation { in_recovery, position: Some(Lsn(lsn)), timeline, system_identifier: Some(SYSTEM) }
+}
+
+#[test]
+fn lag_is_the_time_since_the_primary_passed_what_is_replayed() {
+    let mut scene = Scene::settled();
+    scene.primary(100, 0, 200, 1);
+    scene.primary(200, 0, 300, 1);
+    scene.standby(210, 1, 250, 1);
+    assert_eq!(scene.lag_ms(1, 220), Some(120));
+    assert_eq!(scene.estimate.shard().servers[1].lag_bytes, Some(50));
+    assert_eq!(scene.lag_ms(0, 220), None, "a primary has no lag");
+}
+
+#[test]
+fn an_idle_primary_leaves_no_lag() {
+    let mut scene = Scene::settled();
+    (100..60_000).step_by(100).for_each(|ms| {
+        scene.primary(ms, 0, 100, 1);
+    });
+    assert_eq!(scene.lag_ms(1, 60_000), Some(100));
+}
+
+#[test]
+fn lag_grows_while_replay_is_paused_and_ends_with_it() {
+    let mut scene = Scene::settled();
+    for ms in (100..=5_000).step_by(100) {
+        scene.primary(ms, 0, 100 + ms, 1);
+        scene.standby(ms, 1, 100, 1);
+        assert_eq!(scene.lag_ms(1, ms), Some(u128::from(ms)));
+    }
+    scene.standby(5_050, 1, 5_100, 1);
+    assert_eq!(scene.lag_ms(1, 5_050), Some(50));
+}
+
+#[test]
+fn lag_grows_by_itself_when_the_primary_is_dead() {
+    let mut scene = Scene::settled();
+    scene.primary(1_000, 0, 200, 1);
+    scene.standby(1_010, 1, 200, 1);
+    assert!(scene.failed(1_100, 0, Failure::Lost));
+    scene.standby(9_000, 1, 200, 1);
+    assert_eq!((scene.roles().as_str(), scene.lag_ms(1, 9_000)), ("-RR", Some(8_000)));
+}
+
+#[test]
+fn a_dead_replica_has_neither_role_nor_lag() {
+    let mut scene = Scene::settled();
+    assert!(scene.failed(100, 1, Failure::Lost));
+    assert_eq!((scene.roles().as_str(), scene.lag_ms(1, 100)), ("P-R", None));
+    assert_eq!(scene.problem(1), "no answer");
+    assert!(scene.standby(200, 1, 100, 1));
+    assert_eq!(scene.problem(1), "");
+}
+
+#[test]
+fn a_pause_costs_a_role_at_the_second_failure_only() {
+    let mut scene = Scene::settled();
+    assert!(!scene.failed(1_000, 0, Failure::Unclear));
+    assert_eq!((scene.roles().as_str(), scene.problem(0).as_str()), ("PRR", "no answer"));
+    scene.primary(1_100, 0, 100, 1);
+    assert!(!scene.failed(2_000, 0, Failure::Unclear));
+    assert!(scene.failed(3_000, 0, Failure::Unclear));
+    assert_eq!(scene.roles(), "-RR");
+}
+
+#[test]
+fn a_failed_probe_is_no_sample() {
+    let mut scene = Scene::settled();
+    scene.failed(1_000, 0, Failure::Unclear);
+    assert_eq!(scene.lag_ms(1, 1_000), Some(1_000));
+}
+
+#[test]
+fn answers_out_of_order_never_make_a_replica_fresher() {
+    let mut scene = Scene::settled();
+    scene.primary(300, 0, 300, 1);
+    scene.primary(200, 0, 250, 1);
+    scene.standby(310, 1, 260, 1);
+    assert_eq!(scene.lag_ms(1, 310), Some(310), "the late sample is not used");
+}
+
+#[test]
+fn a_replica_that_was_rebuilt_from_an_old_copy_is_as_stale_as_its_position() {
+    let mut scene = Scene::settled();
+    scene.primary(5_000, 0, 900, 1);
+    scene.standby(5_000, 1, 900, 1);
+    assert_eq!(scene.lag_ms(1, 5_000), Some(0));
+    scene.standby(5_100, 1, 150, 1);
+    assert_eq!(scene.lag_ms(1, 5_100), Some(5_100));
+    scene.standby(5_200, 1, 50, 1);
+    assert_eq!(scene.lag_ms(1, 5_200), None, "older than every sample");
+}
+
+#[test]
+fn no_role_is_granted_before_every_server_was_asked() {
+    let mut scene = Scene::new();
+    scene.primary(0, 0, 900, 1);
+    scene.standby(0, 2, 100, 2);
+    assert_eq!(scene.roles(), "--R", "the answer of `b` is not in");
+    scene.primary(10, 1, 150, 2);
+    assert_eq!(scene.roles(), "-PR");
+    assert!(scene.problem(0).contains("timeline 2 has been seen"), "{}", scene.problem(0));
+}
+
+#[test]
+fn a_server_that_does_not_answer_does_not_hold_up_the_others() {
+    let mut scene = Scene::new();
+    scene.primary(0, 0, 100, 1);
+    scene.failed(10, 1, Failure::Lost);
+    assert!(scene.failed(20, 2, Failure::Unclear));
+    assert_eq!(scene.roles(), "P--");
+}
+
+#[test]
+fn a_promotion_moves_the_role_and_fences_the_old_primary() {
+    let mut scene = Scene::settled();
+    assert!(scene.primary(100, 1, 120, 2), "while `a` still answers");
+    assert_eq!(scene.roles(), "-PR");
+    scene.failed(200, 1, Failure::Lost);
+    scene.primary(210, 0, 900, 1);
+    assert_eq!(scene.roles(), "--R", "its successor is down, and it stays fenced");
+    scene.primary(300, 1, 130, 2);
+    scene.standby(400, 0, 130, 2);
+    assert_eq!(scene.roles(), "RPR", "back as a standby of the new primary");
+}
+
+#[test]
+fn positions_of_another_timeline_are_not_compared() {
+    let mut scene = Scene::settled();
+    scene.primary(1_000, 1, 120, 2);
+    scene.standby(1_010, 2, 900, 1);
+    assert_eq!((scene.roles().as_str(), scene.lag_ms(2, 1_010)), ("-PR", None));
+    assert!(scene.problem(2).contains("not known to follow timeline 2"), "{}", scene.problem(2));
+    scene.standby(1_100, 2, 120, 2);
+    assert_eq!((scene.lag_ms(2, 1_110), scene.problem(2).as_str()), (Some(110), ""));
+}
+
+#[test]
+fn a_standby_that_knows_a_newer_timeline_fences_the_old_primary() {
+    let mut scene = Scene::settled();
+    assert!(scene.standby(100, 2, 130, 2));
+    assert_eq!(scene.roles(), "-RR");
+}
+
+#[test]
+fn of_two_equal_claims_the_one_that_was_primary_stays() {
+    let mut scene = Scene::settled();
+    scene.primary(100, 1, 900, 1);
+    assert_eq!(scene.roles(), "P-R");
+    assert!(scene.problem(1).contains("no later timeline than a"), "{}", scene.problem(1));
+    scene.failed(200, 0, Failure::Lost);
+    assert_eq!(scene.roles(), "--R", "not granted on the word of a server that was fenced");
+}
+
+#[test]
+fn equal_claims_at_start_are_both_fenced() {
+    let mut scene = Scene::new();
+    scene.primary(0, 0, 100, 1);
+    scene.primary(0, 1, 200, 1);
+    scene.standby(0, 2, 100, 1);
+    assert_eq!(scene.roles(), "--R");
+}
+
+#[test]
+fn a_server_of_another_system_is_fenced() {
+    let mut scene = Scene::settled();
+    let other =
+        |in_recovery| Observation { system_identifier: Some(8), ..observation(in_recovery, 900, Some(5)) };
+    scene.seen(100, 2, other(true));
+    scene.seen(110, 1, other(false));
+    assert_eq!(scene.roles(), "P--");
+    assert!(scene.problem(1).contains("system identifier 8"), "{}", scene.problem(1));
+    scene.primary(200, 0, 200, 1);
+    assert_eq!(scene.roles(), "P--", "its timeline 5 says nothing about this system");
+}
+
+#[test]
+fn without_timelines_a_primary_is_found_and_replicas_are_unfit() {
+    let mut scene = Scene::new();
+    let blind = |in_recovery| Observation { system_identifier: None, ..observation(in_recovery, 100, None) };
+    scene.seen(0, 1, blind(true));
+    scene.failed(0, 2, Failure::Lost);
+    scene.seen(0, 0, blind(false));
+    assert_eq!((scene.roles().as_str(), scene.lag_ms(1, 10)), ("PR-", None));
+    assert!(scene.problem(1).contains("pg_control_checkpoint"), "{}", scene.problem(1));
+}
+
+#[test]
+fn a_log_that_got_shorter_starts_the_samples_anew() {
+    let mut scene = Scene::settled();
+    scene.primary(1_000, 0, 900, 1);
+    scene.primary(2_000, 0, 500, 1);
+    scene.standby(2_010, 1, 450, 1);
+    assert_eq!(scene.lag_ms(1, 2_010), None);
+    scene.standby(2_020, 1, 500, 1);
+    assert_eq!(scene.lag_ms(1, 2_020), Some(20));
+}
