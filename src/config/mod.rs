@@ -7,7 +7,7 @@ mod document;
 mod settings;
 mod user;
 
-pub use settings::reference;
+pub use settings::{keys, reference};
 
 use std::collections::BTreeMap;
 use std::fmt;
