@@ -33,3 +33,4 @@ pub mod client;
 pub mod admin;
 
 pub mod app;
+pub mod demo;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use keyway::app::Proxy;
 use keyway::config::Config;
+use keyway::demo::{self, DemoArgs, Running};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,6 +41,8 @@ enum Command {
         /// Values of $1, $2, ... as text
         params: Vec<String>,
     },
+    /// Start PostgreSQL shards with replicas, a sample shop and keyway, for a first look
+    Demo(DemoArgs),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Route { config, database, sql, params } => {
             with_config(&config, |it| keyway::app::route(&it, database.as_deref(), &sql, &params))
         }
+        Command::Demo(args) => run_demo(args),
     }
 }
 
@@ -97,4 +101,21 @@ fn run(config: Config) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_demo(args: DemoArgs) -> ExitCode {
+    keyway::app::init_logging();
+    let runtime = match keyway::app::runtime(0) {
+        Ok(it) => it,
+        Err(error) => {
+            eprintln!("keyway: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let start = |config: &Config| {
+        let proxy = Proxy::start(config).map_err(|it| it.to_string())?;
+        let (listen_addr, admin_addr) = (proxy.listen_addr(), proxy.admin_addr());
+        Ok(Running { listen_addr, admin_addr, shutdown: Box::pin(proxy.shutdown()) })
+    };
+    runtime.block_on(demo::run(args, start, keyway::app::stop_signal()))
 }

@@ -162,7 +162,11 @@ pub(super) enum SetUpError {
 pub(super) type Reported = Vec<(String, String)>;
 
 /// Runs a text of Keyway's own, of which the client sees nothing.
-pub(super) async fn run_own(server: &mut Backend, text: &str, origin: Origin) -> Result<Reported, SetUpError> {
+pub(super) async fn run_own(
+    server: &mut Backend,
+    text: &str,
+    origin: Origin,
+) -> Result<Reported, SetUpError> {
     let (mut out, mut buffer) = (Vec::new(), Buffer::default());
     let (mut replies, mut reported, mut refusal) = (Replies::default(), Vec::new(), None);
     wire::query(&mut out, text);

@@ -31,9 +31,9 @@ pub fn config(
 fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Config {
     top.check_keys(settings::TOP);
     let (listen, admin) = (address(top, &settings::LISTEN), address(top, &settings::ADMIN));
-    if listen == admin && listen.port() != 0 {
+    if meet(listen, admin) {
         top.add(
-            top.get("admin").map_or(0, |it| it.span().start),
+            ["admin", "listen"].iter().find_map(|it| top.get(it)).map_or(0, |it| it.span().start),
             "`listen` and `admin` are the same address",
             "another port for `admin`",
         );
@@ -41,6 +41,12 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
     let users = user::users(top, directory, env);
     let databases = database::databases(top, &users);
     Config { listen, admin, workers: top.count(&settings::WORKERS), limits: limits(top), users, databases }
+}
+
+/// Whether two listeners cannot both have their address; port 0 is another one each time.
+fn meet(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || everywhere)
 }
 
 fn address(top: &Section<'_>, setting: &Setting) -> SocketAddr {

@@ -1,15 +1,25 @@
 //! [databases.NAME]: shards, maps, tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::document::{Section, Value, shown};
 use super::settings::{self, Setting};
+use super::sqlname;
+use super::user::check_name;
 use super::{Address, Database, Pool, Probe, ShardServers, TableName, TableRule, User};
 use crate::base::ShardId;
-use crate::shard::{HashFunction, KeyType, KeyValue, Map, Range};
+use crate::shard::{HashFunction, KeyType, KeyValue, Map, MapError, Range, faults};
 
 const POSTGRES_PORT: u16 = 5432;
+
+/// `route::Excluded` has a bit for each.
+const SERVERS_MAX: usize = 64;
+const SHARDS_MAX: usize = 1024;
+
+/// The servers of a database and where each was named.
+type Seen = BTreeMap<Address, usize>;
 
 pub fn databases(top: &Section<'_>, users: &[User]) -> Vec<Database> {
     let section = top.section(settings::DATABASES_SECTION.key, "databases");
@@ -32,15 +42,21 @@ pub fn databases(top: &Section<'_>, users: &[User]) -> Vec<Database> {
 
 fn database(section: &Section<'_>, name: &str, users: &[User]) -> Database {
     section.check_keys(settings::DATABASE);
+    check_name(section, section.offset, "database", name);
+    let dbname = section.text(&settings::DBNAME);
+    if let Some((dbname, offset)) = dbname {
+        check_name(section, offset, "database", dbname);
+    }
+    let probe = probe(section, users);
     let shards = shards(section, name);
     let maps = maps(section, &shards);
     let tables = tables(section, &maps);
     Database {
         name: name.to_owned(),
-        dbname: section.text(&settings::DBNAME).map_or(name, |it| it.0).to_owned(),
+        dbname: dbname.map_or(name, |it| it.0).to_owned(),
         pool: pool(section, name),
-        max_lag: section.duration(&settings::MAX_LAG).unwrap_or_default(),
-        probe: probe(section, users),
+        max_lag: max_lag(section, probe.interval),
+        probe,
         maps: maps.into_iter().map(|it| it.1).collect(),
         shards,
         tables,
@@ -61,6 +77,20 @@ fn pool(section: &Section<'_>, name: &str) -> Pool {
         lifetime: duration(&settings::LIFETIME),
         ramp: it.count(&settings::RAMP),
     }
+}
+
+/// Lag includes the age of the samples, so that one below their interval could be met by luck alone.
+fn max_lag(section: &Section<'_>, interval: Duration) -> Duration {
+    let max_lag = section.duration(&settings::MAX_LAG).unwrap_or_default();
+    if max_lag < interval {
+        let named = [&settings::MAX_LAG, &settings::PROBE_INTERVAL].iter().find_map(|it| section.get(it.key));
+        section.add(
+            named.map_or(section.offset, |it| it.span().start),
+            "`max_lag` is below `probe_interval`: no replica could show that it meets it",
+            "a `max_lag` of at least twice the `probe_interval`",
+        );
+    }
+    max_lag
 }
 
 fn probe(section: &Section<'_>, users: &[User]) -> Probe {
@@ -87,7 +117,7 @@ fn probe(section: &Section<'_>, users: &[User]) -> Probe {
 }
 
 fn shards(section: &Section<'_>, name: &str) -> Vec<ShardServers> {
-    let mut seen = BTreeSet::new();
+    let mut seen = Seen::new();
     let shards = match (section.has(settings::SERVERS.key), section.has(settings::SHARDS_SECTION.key)) {
         (true, false) => vec![ShardServers { name: "main".to_owned(), servers: servers(section, &mut seen) }],
         (false, true) => {
@@ -113,6 +143,10 @@ fn shards(section: &Section<'_>, name: &str) -> Vec<ShardServers> {
         }
         (false, false) => Vec::new(),
     };
+    if shards.len() > SHARDS_MAX {
+        let message = format!("database `{name}` has {} shards", shards.len());
+        section.add(section.offset, message, format!("at most {SHARDS_MAX} shards"));
+    }
     if shards.is_empty() && !(section.has(settings::SERVERS.key) && section.has(settings::SHARDS_SECTION.key))
     {
         let instead = format!("servers = [\"host:port\"], or [databases.{name}.shards.NAME]");
@@ -121,7 +155,8 @@ fn shards(section: &Section<'_>, name: &str) -> Vec<ShardServers> {
     shards
 }
 
-fn servers(section: &Section<'_>, seen: &mut BTreeSet<Address>) -> Vec<Address> {
+/// A server named twice would count double, or be the primary of two shards.
+fn servers(section: &Section<'_>, seen: &mut Seen) -> Vec<Address> {
     let Some(value) = section.get(settings::SERVERS.key) else {
         section.add(
             section.offset,
@@ -130,10 +165,14 @@ fn servers(section: &Section<'_>, seen: &mut BTreeSet<Address>) -> Vec<Address> 
         );
         return Vec::new();
     };
-    let Some(list) = value.get_ref().as_array().filter(|it| !it.is_empty()) else {
+    let Some(list) = value.get_ref().as_array() else {
         section.wrong_kind(&settings::SERVERS, value, "[\"host:port\", ...]");
         return Vec::new();
     };
+    if list.is_empty() || list.len() > SERVERS_MAX {
+        let message = format!("`servers` has {} servers", list.len());
+        section.add(value.span().start, message, format!("1 to {SERVERS_MAX} servers"));
+    }
     let mut servers = Vec::new();
     for entry in list.iter() {
         let offset = entry.span().start;
@@ -143,10 +182,17 @@ fn servers(section: &Section<'_>, seen: &mut BTreeSet<Address>) -> Vec<Address> 
                 format!("{} is no server", shown(entry)),
                 "\"host:port\", an IPv6 address in brackets",
             ),
-            Some(it) if !seen.insert(it.clone()) => {
-                section.add(offset, format!("server {it} stands twice in this database"), "each server once");
-            }
-            Some(it) => servers.push(it),
+            Some(it) => match seen.get(&it) {
+                Some(first) => {
+                    let line = section.findings.line(*first);
+                    let message = format!("server {it} stands twice in this database, first in line {line}");
+                    section.add(offset, message, "each server once");
+                }
+                None => {
+                    seen.insert(it.clone(), offset);
+                    servers.push(it);
+                }
+            },
         }
     }
     servers
@@ -157,6 +203,7 @@ fn address(text: &str) -> Option<Address> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
             (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
         }
         None => match text.split_once(':') {
@@ -165,8 +212,9 @@ fn address(text: &str) -> Option<Address> {
         },
     };
     let port = port.map_or(Some(POSTGRES_PORT), |it| it.parse().ok().filter(|it| *it > 0))?;
-    let valid = !host.is_empty() && !host.contains(|it: char| it.is_whitespace() || it == '/' || it == ']');
-    valid.then(|| Address { host: host.to_owned(), port })
+    let allowed = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '-' | '_' | ':');
+    let valid = !host.is_empty() && host.chars().all(allowed);
+    valid.then(|| Address { host: host.to_ascii_lowercase(), port })
 }
 
 /// Maps by name, in the order of the file. One that is wrong is left out, its problem told.
@@ -191,9 +239,9 @@ fn map(section: &Section<'_>, name: &str, shards: &[ShardServers]) -> Option<Map
         Some(("hash", _)) => hash_slots(section, shards)
             .zip(key_type)
             .map(|(slots, key_type)| Map::hash(name, key_type, HashFunction::Xxh3, slots)),
-        Some(("range", _)) => ranges(section, key_type?, shards)
-            .map(|it| Map::range(name, key_type?, it).into())
-            .and_then(|it| it),
+        Some(("range", _)) => ranges(section, key_type, shards)
+            .zip(key_type)
+            .map(|(ranges, key_type)| Map::range(name, key_type, ranges)),
         Some((other, offset)) => {
             section.add(offset, format!("`kind` is \"{other}\""), "kind = \"hash\" or kind = \"range\"");
             None
@@ -363,7 +411,7 @@ fn slot_span(text: &str) -> Option<(usize, usize)> {
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
-fn ranges(section: &Section<'_>, key_type: KeyType, shards: &[ShardServers]) -> Option<Vec<Range>> {
+fn ranges(section: &Section<'_>, key_type: Option<KeyType>, shards: &[ShardServers]) -> Option<Vec<Range>> {
     for setting in [&settings::MAP_SLOTS, &settings::MAP_ASSIGN, &settings::MAP_HASH] {
         if let Some(value) = section.get(setting.key) {
             section.add(
@@ -373,7 +421,7 @@ fn ranges(section: &Section<'_>, key_type: KeyType, shards: &[ShardServers]) -> 
             );
         }
     }
-    let example = settings::MAP_RANGES;
+    let example = &settings::MAP_RANGES;
     let Some(value) = section.get(example.key) else {
         section.add(
             section.offset,
@@ -383,17 +431,44 @@ fn ranges(section: &Section<'_>, key_type: KeyType, shards: &[ShardServers]) -> 
         return None;
     };
     let Some(list) = value.get_ref().as_array() else {
-        section.wrong_kind(&example, value, "[{ to = ..., shard = ... }, ...]");
+        section.wrong_kind(example, value, "[{ to = ..., shard = ... }, ...]");
         return None;
     };
     let range = |entry: Value<'_>| {
         check_entry_keys(section, entry, &["from", "to", "shard"]);
         let shard = shard_of(section, entry, shards);
-        let (from, to) = (bound(section, entry, "from", key_type), bound(section, entry, "to", key_type));
-        Some(Range { from: from?, to: to?, shard: shard? })
+        let bound = |key| key_type.map(|key_type| bound(section, entry, key, key_type));
+        let (from, to) = (bound("from"), bound("to"));
+        Some(Range { from: from??, to: to??, shard: shard? })
     };
     let found: Vec<_> = list.iter().map(range).collect();
-    found.into_iter().collect()
+    // With one range unread, gaps and overlaps would be guesses.
+    let ranges = found.into_iter().collect::<Option<Vec<_>>>()?;
+    let faults = faults(&ranges);
+    for fault in &faults {
+        let offset_of = |number: usize| list.get(number - 1).map_or(section.offset, |it| it.span().start);
+        let line_of = |number: usize| section.findings.line(offset_of(number));
+        let (offset, message, instead) = match *fault {
+            MapError::Inverted(at) => {
+                (offset_of(at), "`from` is not below `to`".to_owned(), "the lower end as `from`")
+            }
+            MapError::Overlap(a, b) => (
+                offset_of(b),
+                format!("range {b} overlaps range {a} of line {}", line_of(a)),
+                "one range's `to` as the next one's `from`",
+            ),
+            MapError::Gap(a, b) => (
+                offset_of(b),
+                format!("no range covers the keys between range {a} of line {} and range {b}", line_of(a)),
+                "one range's `to` as the next one's `from`",
+            ),
+            MapError::Empty | MapError::Slots(_) => {
+                (value.span().start, fault.to_string(), "ranges = [{ to = ..., shard = ... }, ...]")
+            }
+        };
+        section.add(offset, message, instead);
+    }
+    faults.is_empty().then_some(ranges)
 }
 
 /// `Some(None)` is no end; `None` is a bound that cannot be read, its problem told.
@@ -418,27 +493,25 @@ fn bound(section: &Section<'_>, entry: Value<'_>, key: &str, key_type: KeyType) 
 fn tables(section: &Section<'_>, maps: &[(String, Arc<Map>)]) -> BTreeMap<TableName, TableRule> {
     let path = format!("{}.tables", section.path);
     let all = section.section(settings::TABLES_SECTION.key, &path);
-    all.entries()
-        .into_iter()
-        .filter_map(|(name, _)| {
-            let path = format!("{}.{name}", all.path);
-            let it = all.section(name, &path);
-            it.check_keys(settings::TABLE);
-            Some((table_name(&it, name)?, table_rule(&it, name, section, maps)?))
-        })
-        .collect()
-}
-
-fn table_name(section: &Section<'_>, text: &str) -> Option<TableName> {
-    let (schema, name) = match text.split_once('.') {
-        Some((schema, name)) => (Some(schema.to_owned()), name.to_owned()),
-        None => (None, text.to_owned()),
-    };
-    if name.is_empty() || name.contains('.') || schema.as_deref() == Some("") {
-        section.add(section.offset, format!("\"{text}\" is no table name"), "\"table\" or \"schema.table\"");
-        return None;
+    let (mut tables, mut offsets) = (BTreeMap::new(), BTreeMap::new());
+    for (text, _) in all.entries() {
+        let path = format!("{}.{text}", all.path);
+        let it = all.section(text, &path);
+        it.check_keys(settings::TABLE);
+        let rule = table_rule(&it, text, section, maps);
+        let Some(name) = sqlname::table(text) else {
+            let instead = "it as in SQL: users, \"app.users\", '\"App\".\"Users\"'";
+            it.add(it.offset, format!("\"{text}\" is no table name"), instead);
+            continue;
+        };
+        if let Some(first) = offsets.insert(name.clone(), it.offset) {
+            let line = it.findings.line(first);
+            let message = format!("table `{text}` is the one of line {line}: SQL folds names to lower case");
+            it.add(it.offset, message, "each table once");
+        }
+        tables.extend(rule.map(|rule| (name, rule)));
     }
-    Some(TableName { schema, name })
+    tables
 }
 
 fn table_rule(
@@ -465,7 +538,7 @@ fn table_rule(
             );
             None
         }
-        (false, Some((map, offset)), Some((key, _))) => {
+        (false, Some((map, offset)), Some((key, key_offset))) => {
             let index = maps.iter().position(|it| it.0 == map);
             // A map that is there but wrong has been told of already.
             let declared =
@@ -474,7 +547,15 @@ fn table_rule(
                 let names = maps.iter().map(|it| it.0.as_str()).collect::<Vec<_>>().join(", ");
                 section.add(offset, format!("there is no map `{map}`"), format!("one of: {names}"));
             }
-            Some(TableRule::Sharded { map: index?, key: key.to_owned() })
+            let column = sqlname::column(key);
+            if column.is_none() {
+                section.add(
+                    key_offset,
+                    format!("\"{key}\" is no column name"),
+                    "it as in SQL: key = \"user_id\"",
+                );
+            }
+            Some(TableRule::Sharded { map: index?, key: column? })
         }
         (false, _, _) => {
             section.add(

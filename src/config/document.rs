@@ -65,7 +65,7 @@ impl<'a> Section<'a> {
             if !known.iter().any(|it| it.key == key) {
                 let nearest = known.iter().min_by_key(|it| distance(key, it.key));
                 let instead = match nearest {
-                    Some(it) if distance(key, it.key) <= 3 => format!("`{}`", it.key),
+                    Some(it) if distance(key, it.key) <= 1 + key.len() / 4 => format!("`{}`", it.key),
                     _ => format!("one of {}", known.iter().map(|it| it.key).collect::<Vec<_>>().join(", ")),
                 };
                 self.add(

@@ -5,6 +5,7 @@ mod check;
 mod database;
 mod document;
 mod settings;
+mod sqlname;
 mod user;
 
 pub use settings::{keys, reference};
@@ -134,7 +135,7 @@ pub struct Probe {
     pub timeout: Duration,
 }
 
-/// A table as SQL names it, folded: `users`, `app.users`.
+/// A table, each part as the catalog has it: folded to lower case unless it was quoted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableName {
     pub schema: Option<String>,

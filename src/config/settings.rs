@@ -224,7 +224,7 @@ pub const MAP_HASH: Setting = other(
     "hash",
     "\"xxh3\"",
     "xxh3",
-    "the hash of a hash map; changing it moves rows that are there already",
+    "the hash of a hash map; rows lie where it put them, so that it cannot change later",
 );
 pub const MAP_SLOTS: Setting = count(
     "slots",

@@ -83,131 +83,150 @@ fn all_errors_are_told_at_once_in_the_order_of_the_file() {
 }
 
 /// One change to the valid file, and the problem that it makes: line and words.
+const MISTAKES: &[(&str, &str, usize, &str)] = &[
+    ("password = \"secret\"", "password = \"\"", 3, "the password is empty"),
+    ("password = \"secret\"", "password = { env = \"UNSET\" }", 3, "environment variable UNSET is not set"),
+    ("password = \"secret\"", "password = { file = \"/no/such\" }", 3, "cannot read password file"),
+    ("password = \"secret\"", "password = { url = \"x\" }", 3, "neither a string nor a place"),
+    ("password = \"secret\"", "password = 5", 3, "neither a string nor a place"),
+    ("password = \"secret\"", "pasword = \"secret\"", 3, "unknown key `pasword` in [users.app]"),
+    ("[users.app]", "[user.app]", 2, "unknown key `user`"),
+    ("servers = [\"db2\"]", "servers = []", 7, "`servers` has 0 servers"),
+    ("servers = [\"db2\"]", "servers = [\"10.0.0.1:5432\"]", 7, "first in line 5"),
+    ("servers = [\"db2\"]", "servers = [\"[db2]:5432\"]", 7, "is no server"),
+    ("servers = [\"db2\"]", "servers = [\"/run/postgresql\"]", 7, "is no server"),
+    ("password = \"secret\"", "password = \"a\\u0000b\"", 3, "has a zero byte"),
+    ("password = \"secret\"", "password = { file = \"/dev/zero\" }", 3, "no file of at most"),
+    ("password = \"secret\"", "password = { env = \"SET\", file = \"x\" }", 3, "neither a string nor"),
+    ("[users.app]", "[users.\"\"]", 2, "cannot be the name of a user"),
+    ("[users.app]", "listen = \"0.0.0.0:9432\"\n[users.app]", 2, "the same address"),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\ndbname = \"\"\n[databases.shop.shards.s1]",
+        5,
+        "cannot be the name of a database",
+    ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\nmax_lag = \"50ms\"\n[databases.shop.shards.s1]",
+        5,
+        "`max_lag` is below `probe_interval`",
+    ),
+    (
+        "reference = true",
+        "reference = true\n[databases.shop.tables.USERS]\nreference = true",
+        20,
+        "is the one of line 15",
+    ),
+    ("key = \"user_id\"", "key = \"user id\"", 17, "is no column name"),
+    ("key = \"user_id\"", "key = \"user_id\"\nfoo = 1", 18, "unknown key `foo`"),
+    ("servers = [\"db2\"]", "servers = \"db2\"", 7, "`servers` is of type string"),
+    ("servers = [\"db2\"]", "servers = [\"db2:0\"]", 7, "\"db2:0\" is no server"),
+    ("servers = [\"db2\"]", "servers = [\"db2:x\"]", 7, "is no server"),
+    ("servers = [\"db2\"]", "servers = [\"::1\"]", 7, "is no server"),
+    ("servers = [\"db2\"]", "servers = [\"a b\"]", 7, "is no server"),
+    ("servers = [\"db2\"]", "servers = [5]", 7, "5 is no server"),
+    ("servers = [\"db2\"]", "servers = [\"10.0.0.1\"]", 7, "stands twice"),
+    ("servers = [\"db2\"]", "", 6, "no `servers` in [databases.shop.shards.s2]"),
+    ("kind = \"hash\"", "kind = \"list\"", 9, "`kind` is \"list\""),
+    ("kind = \"hash\"", "", 8, "map `by_user` has no `kind`"),
+    ("type = \"bigint\"", "type = \"money\"", 10, "which cannot be a shard key"),
+    ("type = \"bigint\"", "", 8, "the map has no `type`"),
+    ("type = \"bigint\"", "type = \"bigint\"\nslots = 100", 11, "`slots` is 100"),
+    ("type = \"bigint\"", "type = \"bigint\"\nslots = 0", 11, "`slots` is 0"),
+    ("type = \"bigint\"", "type = \"bigint\"\nslots = 1", 8, "1 slots for 2 shards"),
+    ("type = \"bigint\"", "type = \"bigint\"\nhash = \"postgres\"", 11, "not built yet"),
+    ("type = \"bigint\"", "type = \"bigint\"\nranges = []", 11, "a hash map has no `ranges`"),
+    (
+        "type = \"bigint\"",
+        "type = \"bigint\"\nassign = [{ slots = \"0-4095\", shard = \"s3\" }]",
+        11,
+        "\"s3\" is no shard",
+    ),
+    (
+        "type = \"bigint\"",
+        "type = \"bigint\"\nassign = [{ slots = \"0-4000\", shard = \"s1\" }]",
+        11,
+        "slot 4001 is assigned to no shard",
+    ),
+    (
+        "type = \"bigint\"",
+        "type = \"bigint\"\nassign = [{ slots = \"0-4096\", shard = \"s1\" }]",
+        11,
+        "is no run of slots",
+    ),
+    (
+        "type = \"bigint\"",
+        "type = \"bigint\"\nassign = [{ slots = \"0-9\", shard = \"s1\" }, { slots = \"9-4095\", shard = \"s2\" }]",
+        11,
+        "slot 9 is assigned twice",
+    ),
+    (
+        "type = \"bigint\"",
+        "type = \"bigint\"\nassign = [{ slot = \"0-9\", shard = \"s1\" }]",
+        11,
+        "unknown key `slot`",
+    ),
+    (
+        "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
+        "{ to = 2025-01-01T00:00:00Z, shard = \"s1\" }",
+        14,
+        "no range covers the keys between range 1 of line 14 and range 2",
+    ),
+    (
+        "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
+        "{ to = 2027-01-01T00:00:00Z, shard = \"s1\" }",
+        14,
+        "range 2 overlaps range 1 of line 14",
+    ),
+    (
+        "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
+        "{ to = \"2026-01-01\", shard = \"s1\" }",
+        14,
+        "depends on the session's time zone",
+    ),
+    (
+        "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
+        "{ to = \"soon\", shard = \"s1\" }",
+        14,
+        "cannot tell which shard",
+    ),
+    ("{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }", "{ to = 2026-01-01T00:00:00Z }", 14, "no `shard`"),
+    ("ranges = [", "slots = 16\nranges = [", 14, "a range map has no `slots`"),
+    ("map = \"by_user\"", "map = \"by_usr\"", 16, "there is no map `by_usr`"),
+    ("map = \"by_user\"", "map = \"by_user\"\nreference = true", 15, "is a reference table and has a map"),
+    ("key = \"user_id\"", "", 15, "table `users` has no map and key"),
+    ("reference = true", "reference = \"yes\"", 19, "`reference` is of type string"),
+    ("\"app.countries\"", "\"a.b.c\"", 18, "\"a.b.c\" is no table name"),
+    ("[users.app]", "admin = \"127.0.0.1:6432\"\n[users.app]", 2, "the same address"),
+    ("[users.app]", "listen = \"localhost:1\"\n[users.app]", 2, "which is no address"),
+    ("[users.app]", "workers = -1\n[users.app]", 2, "`workers` is -1"),
+    ("[users.app]", "[limits]\nlogin_timeout = \"1ms\"\n[users.app]", 3, "`login_timeout` is \"1ms\""),
+    ("[users.app]", "[limits]\nclients_max = 0\n[users.app]", 3, "`clients_max` is 0"),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\nservers = [\"x\"]\n[databases.shop.shards.s1]",
+        4,
+        "has both `servers` and `shards`",
+    ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\nprobe_user = \"bob\"\n[databases.shop.shards.s1]",
+        5,
+        "names no user",
+    ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop.pool]\nsize = \"big\"\n[databases.shop.shards.s1]",
+        5,
+        "`size` is \"big\"",
+    ),
+    ("[users.app]", "listen = \n[users.app]", 2, "string values must be quoted"),
+];
+
 #[test]
 fn each_mistake_has_its_line_and_words() {
-    let cases = [
-        ("password = \"secret\"", "password = \"\"", 3, "the password is empty"),
-        (
-            "password = \"secret\"",
-            "password = { env = \"UNSET\" }",
-            3,
-            "environment variable UNSET is not set",
-        ),
-        ("password = \"secret\"", "password = { file = \"/no/such\" }", 3, "cannot read password file"),
-        ("password = \"secret\"", "password = { url = \"x\" }", 3, "neither a string nor a place"),
-        ("password = \"secret\"", "password = 5", 3, "neither a string nor a place"),
-        ("password = \"secret\"", "pasword = \"secret\"", 3, "unknown key `pasword` in [users.app]"),
-        ("[users.app]", "[user.app]", 2, "unknown key `user`"),
-        ("servers = [\"db2\"]", "servers = []", 7, "`servers` is of type array"),
-        ("servers = [\"db2\"]", "servers = \"db2\"", 7, "`servers` is of type string"),
-        ("servers = [\"db2\"]", "servers = [\"db2:0\"]", 7, "\"db2:0\" is no server"),
-        ("servers = [\"db2\"]", "servers = [\"db2:x\"]", 7, "is no server"),
-        ("servers = [\"db2\"]", "servers = [\"::1\"]", 7, "is no server"),
-        ("servers = [\"db2\"]", "servers = [\"a b\"]", 7, "is no server"),
-        ("servers = [\"db2\"]", "servers = [5]", 7, "5 is no server"),
-        ("servers = [\"db2\"]", "servers = [\"10.0.0.1\"]", 7, "stands twice"),
-        ("servers = [\"db2\"]", "", 6, "no `servers` in [databases.shop.shards.s2]"),
-        ("kind = \"hash\"", "kind = \"list\"", 9, "`kind` is \"list\""),
-        ("kind = \"hash\"", "", 8, "map `by_user` has no `kind`"),
-        ("type = \"bigint\"", "type = \"money\"", 10, "which cannot be a shard key"),
-        ("type = \"bigint\"", "", 8, "the map has no `type`"),
-        ("type = \"bigint\"", "type = \"bigint\"\nslots = 100", 11, "`slots` is 100"),
-        ("type = \"bigint\"", "type = \"bigint\"\nslots = 0", 11, "`slots` is 0"),
-        ("type = \"bigint\"", "type = \"bigint\"\nslots = 1", 8, "1 slots for 2 shards"),
-        ("type = \"bigint\"", "type = \"bigint\"\nhash = \"postgres\"", 11, "not built yet"),
-        ("type = \"bigint\"", "type = \"bigint\"\nranges = []", 11, "a hash map has no `ranges`"),
-        (
-            "type = \"bigint\"",
-            "type = \"bigint\"\nassign = [{ slots = \"0-4095\", shard = \"s3\" }]",
-            11,
-            "\"s3\" is no shard",
-        ),
-        (
-            "type = \"bigint\"",
-            "type = \"bigint\"\nassign = [{ slots = \"0-4000\", shard = \"s1\" }]",
-            11,
-            "slot 4001 is assigned to no shard",
-        ),
-        (
-            "type = \"bigint\"",
-            "type = \"bigint\"\nassign = [{ slots = \"0-4096\", shard = \"s1\" }]",
-            11,
-            "is no run of slots",
-        ),
-        (
-            "type = \"bigint\"",
-            "type = \"bigint\"\nassign = [{ slots = \"0-9\", shard = \"s1\" }, { slots = \"9-4095\", shard = \"s2\" }]",
-            11,
-            "slot 9 is assigned twice",
-        ),
-        (
-            "type = \"bigint\"",
-            "type = \"bigint\"\nassign = [{ slot = \"0-9\", shard = \"s1\" }]",
-            11,
-            "unknown key `slot`",
-        ),
-        (
-            "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
-            "{ to = 2025-01-01T00:00:00Z, shard = \"s1\" }",
-            11,
-            "no range covers the keys between ranges 1 and 2",
-        ),
-        (
-            "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
-            "{ to = 2027-01-01T00:00:00Z, shard = \"s1\" }",
-            11,
-            "ranges 1 and 2 overlap",
-        ),
-        (
-            "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
-            "{ to = \"2026-01-01\", shard = \"s1\" }",
-            14,
-            "depends on the session's time zone",
-        ),
-        (
-            "{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }",
-            "{ to = \"soon\", shard = \"s1\" }",
-            14,
-            "cannot tell which shard",
-        ),
-        ("{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }", "{ to = 2026-01-01T00:00:00Z }", 14, "no `shard`"),
-        ("ranges = [", "slots = 16\nranges = [", 14, "a range map has no `slots`"),
-        ("map = \"by_user\"", "map = \"by_usr\"", 16, "there is no map `by_usr`"),
-        (
-            "map = \"by_user\"",
-            "map = \"by_user\"\nreference = true",
-            15,
-            "is a reference table and has a map",
-        ),
-        ("key = \"user_id\"", "", 15, "table `users` has no map and key"),
-        ("reference = true", "reference = \"yes\"", 19, "`reference` is of type string"),
-        ("\"app.countries\"", "\"a.b.c\"", 18, "\"a.b.c\" is no table name"),
-        ("[users.app]", "admin = \"127.0.0.1:6432\"\n[users.app]", 2, "the same address"),
-        ("[users.app]", "listen = \"localhost:1\"\n[users.app]", 2, "which is no address"),
-        ("[users.app]", "workers = -1\n[users.app]", 2, "`workers` is -1"),
-        ("[users.app]", "[limits]\nlogin_timeout = \"1ms\"\n[users.app]", 3, "`login_timeout` is \"1ms\""),
-        ("[users.app]", "[limits]\nclients_max = 0\n[users.app]", 3, "`clients_max` is 0"),
-        (
-            "[databases.shop.shards.s1]",
-            "[databases.shop]\nservers = [\"x\"]\n[databases.shop.shards.s1]",
-            4,
-            "has both `servers` and `shards`",
-        ),
-        (
-            "[databases.shop.shards.s1]",
-            "[databases.shop]\nprobe_user = \"bob\"\n[databases.shop.shards.s1]",
-            5,
-            "names no user",
-        ),
-        (
-            "[databases.shop.shards.s1]",
-            "[databases.shop.pool]\nsize = \"big\"\n[databases.shop.shards.s1]",
-            5,
-            "`size` is \"big\"",
-        ),
-        ("[users.app]", "listen = \n[users.app]", 2, ""),
-    ];
-    for (from, to, line, words) in cases {
+    for &(from, to, line, words) in MISTAKES {
         assert!(VALID.contains(from), "{from}");
         let found = problems(&VALID.replacen(from, to, 1));
         let hit = found.iter().any(|it| it.starts_with(&format!("line {line}: ")) && it.contains(words));
@@ -220,4 +239,30 @@ fn a_file_without_users_or_databases_says_so() {
     let found = problems("");
     assert!(found[0].contains("no user is configured"), "{found:?}");
     assert!(found[1].contains("no database is configured"), "{found:?}");
+}
+
+/// By the maps alone: the first and last key of each shard are found by looking keys up.
+#[test]
+fn slots_are_dealt_evenly_to_any_number_of_shards() {
+    use crate::shard::KeyValue;
+    for shards in [1usize, 2, 3, 5, 7, 16] {
+        let mut text = "[users.app]\npassword = \"x\"\n[databases.d.maps.m]\nkind = \"hash\"\n".to_owned();
+        text.push_str("type = \"bigint\"\nslots = 64\n");
+        for shard in 0..shards {
+            text.push_str(&format!("[databases.d.shards.s{shard}]\nservers = [\"h{shard}\"]\n"));
+        }
+        let config = parse(&text).unwrap();
+        let map = &config.databases[0].maps[0];
+        let mut owners = [None; 64];
+        for key in 0..5_000 {
+            let place = map.locate(&KeyValue::Int(key)).unwrap();
+            owners[place.part as usize] = Some(usize::from(place.shard.0));
+        }
+        let owners: Vec<usize> = owners.into_iter().map(Option::unwrap).collect();
+        assert!(owners.is_sorted(), "runs are contiguous: {owners:?}");
+        for shard in 0..shards {
+            let count = owners.iter().filter(|it| **it == shard).count();
+            assert!((64 / shards..=64usize.div_ceil(shards)).contains(&count), "{shards}: {owners:?}");
+        }
+    }
 }

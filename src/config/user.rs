@@ -6,6 +6,10 @@ use super::document::Section;
 use super::settings;
 use super::{Auth, Password, User};
 
+const PASSWORD_BYTES_MAX: u64 = 65_536;
+/// PostgreSQL's NAMEDATALEN - 1.
+const NAME_BYTES_MAX: usize = 63;
+
 pub fn users(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Vec<User> {
     let section = top.section(settings::USERS_SECTION.key, "users");
     if section.entries().is_empty() {
@@ -16,6 +20,7 @@ pub fn users(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<S
         let path = format!("users.{name}");
         let it = section.section(name, &path);
         it.check_keys(settings::USER);
+        check_name(&it, it.offset, "user", name);
         let auth = auth(&it);
         let password = password(&it, directory, env);
         if auth == Auth::Scram && !it.has(settings::PASSWORD.key) {
@@ -59,14 +64,12 @@ fn password(
                     format!("a value into {name} before the start"),
                 )
             }),
-            (None, Some(file)) => std::fs::read_to_string(directory.join(file))
-                .map(|it| it.strip_suffix('\n').map(str::to_owned).unwrap_or(it))
-                .map_err(|error| {
-                    (
-                        format!("cannot read password file {file}: {error}"),
-                        "the path of a readable file".to_owned(),
-                    )
-                }),
+            (None, Some(file)) => from_file(&directory.join(file)).map_err(|error| {
+                (
+                    format!("cannot read password file {file}: {error}"),
+                    "the path of a readable file".to_owned(),
+                )
+            }),
             _ => Err((
                 "`password` is neither a string nor a place".to_owned(),
                 "password = \"...\", { env = \"NAME\" } or { file = \"PATH\" }".to_owned(),
@@ -74,9 +77,31 @@ fn password(
         }
     };
     match found {
+        Ok(text) if text.contains('\0') => {
+            section.add(offset, "the password has a zero byte", "a password without it");
+        }
         Ok(text) if text.is_empty() => section.add(offset, "the password is empty", "a password"),
         Ok(text) => return Some(Password::new(&text)),
         Err((message, instead)) => section.add(offset, message, instead),
     }
     None
+}
+
+/// A device or a log named by mistake is not read into memory.
+fn from_file(path: &Path) -> Result<String, String> {
+    let about = std::fs::metadata(path).map_err(|it| it.to_string())?;
+    if !about.is_file() || about.len() > PASSWORD_BYTES_MAX {
+        return Err(format!("it is no file of at most {PASSWORD_BYTES_MAX} bytes"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|it| it.to_string())?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+}
+
+/// Names go to servers as they are, which cut longer ones.
+pub fn check_name(section: &Section<'_>, offset: usize, what: &str, name: &str) {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
+        let message = format!("{name:?} cannot be the name of a {what}");
+        section.add(offset, message, format!("1 to {NAME_BYTES_MAX} bytes"));
+    }
 }

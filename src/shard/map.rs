@@ -76,29 +76,15 @@ impl Map {
         Ok(Map::new(name, key_type, Kind::Hash { slots, shift }, &bytes))
     }
 
-    /// Ranges in any order; errors name them by their place in it, from 1.
-    pub fn range(name: &str, key_type: KeyType, ranges: Vec<Range>) -> Result<Map, MapError> {
-        let mut ordered: Vec<(usize, Range)> = ranges.into_iter().enumerate().collect();
-        ordered.sort_by(|(_, a), (_, b)| a.from.cmp(&b.from));
-        if ordered.is_empty() {
-            return Err(MapError::Empty);
+    /// Ranges in any order.
+    ///
+    /// # Errors
+    /// The first of their `faults`.
+    pub fn range(name: &str, key_type: KeyType, mut ranges: Vec<Range>) -> Result<Map, MapError> {
+        if let Some(fault) = faults(&ranges).into_iter().next() {
+            return Err(fault);
         }
-        for (index, range) in &ordered {
-            if let (Some(from), Some(to)) = (&range.from, &range.to)
-                && from >= to
-            {
-                return Err(MapError::Inverted(index + 1));
-            }
-        }
-        for pair in ordered.windows(2) {
-            let (before, after) = (&pair[0], &pair[1]);
-            match (&before.1.to, &after.1.from) {
-                (Some(to), Some(from)) if to < from => return Err(MapError::Gap(before.0 + 1, after.0 + 1)),
-                (Some(to), Some(from)) if to == from => {}
-                _ => return Err(MapError::Overlap(before.0 + 1, after.0 + 1)),
-            }
-        }
-        let ranges: Vec<Range> = ordered.into_iter().map(|(_, it)| it).collect();
+        ranges.sort_by(|a, b| a.from.cmp(&b.from));
         let bytes = format!("{ranges:?}");
         Ok(Map::new(name, key_type, Kind::Range { ranges }, bytes.as_bytes()))
     }
@@ -159,6 +145,36 @@ impl Map {
             },
         }
     }
+}
+
+/// Everything that keeps these ranges from being a map. Ranges are named by their place, from 1.
+pub fn faults(ranges: &[Range]) -> Vec<MapError> {
+    let mut ordered: Vec<(usize, &Range)> = ranges.iter().enumerate().map(|(at, it)| (at + 1, it)).collect();
+    ordered.sort_by(|(_, a), (_, b)| a.from.cmp(&b.from));
+    let mut faults = Vec::new();
+    if ranges.is_empty() {
+        faults.push(MapError::Empty);
+    }
+    for (at, range) in &ordered {
+        if let (Some(from), Some(to)) = (&range.from, &range.to)
+            && from >= to
+        {
+            faults.push(MapError::Inverted(*at));
+        }
+    }
+    // An inverted range has no extent to compare with its neighbours.
+    if !faults.is_empty() {
+        return faults;
+    }
+    for pair in ordered.windows(2) {
+        let ((a, before), (b, after)) = (pair[0], pair[1]);
+        match (&before.to, &after.from) {
+            (Some(to), Some(from)) if to < from => faults.push(MapError::Gap(a, b)),
+            (Some(to), Some(from)) if to == from => {}
+            _ => faults.push(MapError::Overlap(a, b)),
+        }
+    }
+    faults
 }
 
 #[cfg(test)]
@@ -229,6 +245,8 @@ mod tests {
         assert_eq!(error(vec![range(None, Some(7), 0), range(Some(6), None, 1)]), MapError::Overlap(1, 2));
         assert_eq!(error(vec![range(None, None, 0), range(Some(6), None, 1)]), MapError::Overlap(1, 2));
         assert_eq!(error(vec![range(None, Some(1), 0), range(None, Some(6), 1)]), MapError::Overlap(1, 2));
+        let all = faults(&[range(Some(9), None, 0), range(None, Some(1), 0), range(Some(0), Some(5), 1)]);
+        assert_eq!(all, [MapError::Overlap(2, 3), MapError::Gap(3, 1)]);
     }
 
     #[test]
@@ -238,6 +256,37 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_spelling_of_a_key_has_one_place(value: i16, zeros in 0usize..6, shards in 1usize..9) {
+            let map = hash_map(4096, shards);
+            let want = map.locate(&KeyValue::Int(value.into())).unwrap();
+            let sign = if value < 0 { "-" } else { "" };
+            let text = format!(" {sign}{}{}\t", "0".repeat(zeros), value.unsigned_abs());
+            let wide = i64::from(value);
+            let spellings = [
+                KeyType::Bigint.parse_text(&text, false),
+                KeyType::Smallint.parse_text_param(21, &text, false),
+                KeyType::Bigint.parse_binary(21, &value.to_be_bytes(), false),
+                KeyType::Integer.parse_binary(23, &(wide as i32).to_be_bytes(), false),
+                KeyType::Bigint.parse_binary(20, &wide.to_be_bytes(), false),
+            ];
+            for key in spellings {
+                prop_assert_eq!(map.locate(&key.unwrap()), Some(want));
+            }
+            prop_assert!(usize::from(want.shard.0) < shards);
+        }
+
+        #[test]
+        fn an_instant_has_one_place_in_every_zone(seconds in -60_000_000_000i64..240_000_000_000, hours in -12i64..13) {
+            let map = Map::hash("m", KeyType::Timestamptz, HashFunction::Xxh3, vec![ShardId(0); 4096]).unwrap();
+            let micros = seconds * 1_000_000;
+            let local = KeyValue::Micros(micros + hours * 3_600_000_000).to_string();
+            let key = KeyType::Timestamptz.parse_text(&format!("{local}{hours:+03}"), false).unwrap();
+            prop_assert_eq!(map.locate(&key), map.locate(&KeyValue::Micros(micros)));
+            let binary = KeyType::Timestamptz.parse_binary(1184, &micros.to_be_bytes(), false).unwrap();
+            prop_assert_eq!(key, binary);
+        }
+
         #[test]
         fn range_lookup_equals_a_linear_scan(bounds in prop::collection::btree_set(any::<i16>(), 1..20), key: i16) {
             let bounds: Vec<i64> = bounds.into_iter().map(i64::from).collect();

@@ -5,4 +5,4 @@ mod map;
 mod time;
 
 pub use key::{KeyType, KeyValue};
-pub use map::{HashFunction, Map, MapError, Place, Range};
+pub use map::{HashFunction, Map, MapError, Place, Range, faults};

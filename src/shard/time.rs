@@ -111,8 +111,10 @@ fn split_time<'a>(text: &'a str, whole: &str) -> Result<(i64, &'a str), Refusal>
             rest = tail;
         }
     }
+    // Both ends of a day and of a minute have two names (DecodeTime in datetime.c).
     let midnight_at_end = (hour, minute, second, fraction) == (24, 0, 0, 0);
-    if !midnight_at_end && (hour > 23 || minute > 59 || second > 59) {
+    let minute_at_end = (second, fraction) == (60, 0);
+    if !midnight_at_end && (hour > 23 || minute > 59 || second > 59 && !minute_at_end) {
         return Err(out_of_range(whole));
     }
     let seconds = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
@@ -174,7 +176,7 @@ mod tests {
         assert_eq!(parse_date("2024-02-29").unwrap(), 8825);
         assert_eq!(parse_timestamp("2000-01-01 00:00:01.5").unwrap(), 1_500_000);
         // SELECT extract(epoch from timestamptz '2026-01-31 12:00:00+02') - 946684800
-        let want = 823_168_800_000_000 - 0;
+        let want = 823_168_800_000_000;
         for text in [
             "2026-01-31 12:00:00+02",
             "2026-01-31T12:00:00+02:00",
@@ -185,6 +187,44 @@ mod tests {
         }
         assert_eq!(parse_timestamptz("2026-01-31 10:00", true).unwrap(), want);
         assert_eq!(print_micros(want), "2026-01-31 10:00:00");
+    }
+
+    #[test]
+    fn the_calendar_is_postgres_own() {
+        // SELECT date '...' - date '2000-01-01'
+        for (text, days) in [
+            ("0001-01-01", -730_119),
+            ("1582-10-15", -152_384),
+            ("1900-03-01", -36_465),
+            ("2000-02-29", 59),
+            ("2100-03-01", 36_584),
+            ("9999-12-31", 2_921_939),
+        ] {
+            assert_eq!(parse_date(text).unwrap(), days, "{text}");
+            assert_eq!(print_days(days), text);
+        }
+        for text in ["1900-02-29", "2100-02-29", "2026-13-01", "2026-00-10", "2026-04-31", "0000-01-01"] {
+            assert_eq!(parse_date(text).unwrap_err().state().0, "22008", "{text}");
+        }
+        let read = |text| parse_timestamp(text).unwrap();
+        assert_eq!(read("2026-01-31 24:00:00"), read("2026-02-01 00:00:00"));
+        assert_eq!(read("2026-01-31 23:59:60"), read("2026-02-01"));
+        assert_eq!(read("1999-12-31 23:59:59.999999"), -1);
+        for text in ["2026-01-31 24:00:01", "2026-01-31 12:60", "2026-01-31 12:00:61"] {
+            assert_eq!(parse_timestamp(text).unwrap_err().state().0, "22008", "{text}");
+        }
+    }
+
+    #[test]
+    fn infinity_is_refused_with_a_hint() {
+        for text in ["infinity", "-infinity"] {
+            assert!(parse_date(text).unwrap_err().hint_text().is_some());
+            assert!(parse_timestamptz(text, true).unwrap_err().hint_text().is_some());
+        }
+        for refusal in [finite_days(i32::MAX).unwrap_err(), finite_micros(i64::MIN).unwrap_err()] {
+            assert_eq!(refusal.state().0, "0A000");
+            assert!(refusal.hint_text().is_some());
+        }
     }
 
     #[test]

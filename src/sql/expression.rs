@@ -10,6 +10,7 @@ use pg_query::{NodeEnum, NodeRef};
 
 use super::facts::{Call, Clause, Column, Condition, Equality, Field, LevelRole, Predicate, Value};
 use super::functions::built_in;
+use super::lexer::Lexer;
 use super::query::Reader;
 use super::scan::LiteralKind;
 
@@ -260,28 +261,33 @@ impl Reader<'_> {
         if it.isnull {
             return Some(Value::Null);
         }
-        // The grammar folds the minus sign of `-7` into the constant and points at the sign.
-        let negative = match it.val.as_ref()? {
-            a_const::Val::Ival(number) => number.ival < 0,
-            a_const::Val::Fval(number) => number.fval.starts_with('-'),
-            a_const::Val::Sval(_) => false,
+        match it.val.as_ref()? {
+            a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Sval(_) => {}
             a_const::Val::Boolval(_) | a_const::Val::Bsval(_) => return None,
-        };
-        let index = self.literal_at(it.location)?;
+        }
+        let (index, negative) = self.literal_at(it.location)?;
         Some(Value::Literal { index, negative, cast: None })
     }
 
-    /// The literal that a constant of the tree was read from. A constant whose place is no literal's is a
-    /// keyword.
-    fn literal_at(&self, location: i32) -> Option<u32> {
+    /// The literal that a constant of the tree was read from, and its sign. A constant whose place is no
+    /// literal's is a keyword. The grammar folds `-7` into one constant that stands where the sign does;
+    /// the signs are counted in the text, for a plan made for `-0` must hold for `-7` too.
+    fn literal_at(&self, location: i32) -> Option<(u32, bool)> {
         let location = u32::try_from(location).ok()?;
         let index = self.literals.partition_point(|it| it.start < location);
         let literal = self.literals.get(index)?;
-        let folded_sign = || {
-            let sign = self.text.as_bytes().get(location as usize) == Some(&b'-');
-            sign && matches!(literal.kind, LiteralKind::Integer | LiteralKind::Float)
-        };
-        (literal.start == location || folded_sign()).then_some(index as u32)
+        let between = self.text.as_bytes().get(location as usize..literal.start as usize)?;
+        let mut lexer = Lexer::new(between);
+        let mut negative = false;
+        while let Some(token) = lexer.token().ok()? {
+            match &between[token.start..token.end] {
+                b"-" => negative = !negative,
+                b"(" => {}
+                _ => return None,
+            }
+        }
+        let number = matches!(literal.kind, LiteralKind::Integer | LiteralKind::Float);
+        (number || literal.start == location).then_some((index as u32, negative))
     }
 
     fn is_number(&self, index: u32) -> bool {

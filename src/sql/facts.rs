@@ -145,6 +145,8 @@ pub struct Level {
     pub parent: Option<usize>,
     /// In the order of the text; the target of a write is the first. A join covers a range of them.
     pub relations: Vec<Relation>,
+    /// Aliases of whole joins, which qualify columns of no single relation.
+    pub join_names: Vec<String>,
     pub conditions: Vec<Condition>,
     pub equalities: Vec<Equality>,
     pub merged: Vec<Merged>,
@@ -161,6 +163,7 @@ impl Level {
             role,
             parent,
             relations: Vec::new(),
+            join_names: Vec::new(),
             conditions: Vec::new(),
             equalities: Vec::new(),
             merged: Vec::new(),

@@ -36,6 +36,17 @@ pub struct Malformed {
     pub at: usize,
 }
 
+/// What has a meaning of its own between single quotes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    /// Two quotes are one.
+    Plain,
+    /// A backslash takes the next byte with it.
+    Escapes,
+    /// Nothing: the next quote ends a bit string.
+    Bits,
+}
+
 const OTHER: u8 = 0;
 const SPACE: u8 = 1;
 const LETTER: u8 = 2;
@@ -120,7 +131,7 @@ impl<'a> Lexer<'a> {
             SINGLE => (TokenKind::Punctuation, start + 1),
             DIGIT => self.number(start)?,
             OPERATOR => (TokenKind::Operator, self.operator(start)?),
-            QUOTE => (TokenKind::Literal(LiteralKind::String), self.quoted(start, false)?),
+            QUOTE => (TokenKind::Literal(LiteralKind::String), self.quoted(start, Inside::Plain)?),
             DOUBLE_QUOTE => (TokenKind::QuotedName, self.quoted_name(start)?),
             DOLLAR => self.dollar(start)?,
             DOT => self.dot(start)?,
@@ -167,20 +178,20 @@ impl<'a> Lexer<'a> {
         let next = self.byte(start + 1);
         if next == b'\'' {
             let literal = match first | 0x20 {
-                b'b' => Some((LiteralKind::Bits, false)),
-                b'x' => Some((LiteralKind::HexBits, false)),
-                b'e' => Some((LiteralKind::EscapeString, true)),
+                b'b' => Some((LiteralKind::Bits, Inside::Bits)),
+                b'x' => Some((LiteralKind::HexBits, Inside::Bits)),
+                b'e' => Some((LiteralKind::EscapeString, Inside::Escapes)),
                 b'n' => return Ok((TokenKind::NationalPrefix, start + 1)),
                 _ => None,
             };
-            if let Some((kind, escapes)) = literal {
-                return Ok((TokenKind::Literal(kind), self.quoted(start + 1, escapes)?));
+            if let Some((kind, inside)) = literal {
+                return Ok((TokenKind::Literal(kind), self.quoted(start + 1, inside)?));
             }
         }
         if first | 0x20 == b'u' && next == b'&' {
             match self.byte(start + 2) {
                 b'\'' => {
-                    let end = self.quoted(start + 2, false)?;
+                    let end = self.quoted(start + 2, Inside::Plain)?;
                     return Ok((TokenKind::Literal(LiteralKind::UnicodeString), end));
                 }
                 b'"' => return Ok((TokenKind::UnicodeName, self.quoted_name(start + 2)?)),
@@ -192,15 +203,15 @@ impl<'a> Lexer<'a> {
 
     /// From the opening quote at `start` to behind the last closing one: a quote, white space with a
     /// newline and another quote go on with the same literal (`quotecontinue`).
-    fn quoted(&self, start: usize, escapes: bool) -> Result<usize, Malformed> {
+    fn quoted(&self, start: usize, inside: Inside) -> Result<usize, Malformed> {
         let mut at = start + 1;
         loop {
             match self.text.get(at) {
                 None => return Err(Malformed { at: start }),
-                Some(b'\\') if escapes => at += 2,
-                Some(b'\'') if self.byte(at + 1) == b'\'' => at += 2,
+                Some(b'\\') if inside == Inside::Escapes => at += 2,
+                Some(b'\'') if inside != Inside::Bits && self.byte(at + 1) == b'\'' => at += 2,
                 Some(b'\'') => match continuation(self.text, at + 1) {
-                    Some(inside) => at = inside,
+                    Some(next) => at = next,
                     None => return Ok(at + 1),
                 },
                 Some(_) => at += 1,
@@ -225,8 +236,8 @@ impl<'a> Lexer<'a> {
     fn dollar(&self, start: usize) -> Result<(TokenKind, usize), Malformed> {
         if self.byte(start + 1).is_ascii_digit() {
             let end = self.run(start + 1, |it| it.is_ascii_digit());
-            let junk = starts_name(self.byte(end));
-            return if junk { Err(Malformed { at: start }) } else { Ok((TokenKind::Param, end)) };
+            // libpg_query ends the parameter where a name follows, PostgreSQL 15 and later say junk.
+            return Ok((TokenKind::Param, end));
         }
         let mut end = start + 1;
         if starts_name(self.byte(end)) {

@@ -104,7 +104,9 @@ enum Failure {
 }
 
 fn is_limit(message: &str) -> bool {
-    message.contains("stack depth limit exceeded") || message.contains("memory exhausted")
+    ["stack depth limit exceeded", "memory exhausted", "nested too deeply"]
+        .iter()
+        .any(|it| message.contains(it))
 }
 
 fn character(text: &str, byte: usize) -> Option<u32> {

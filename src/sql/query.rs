@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.walk_all(&stmt.values_lists, level, Spot::SelectList);
-        self.from(&stmt.from_clause, level);
+        self.read_items(&stmt.from_clause, level);
         let all = On::everything(self.relation_count(level));
         self.condition(&stmt.where_clause, level, all);
         self.walk_all(&stmt.target_list, level, Spot::SelectList);
@@ -151,14 +151,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn from(&mut self, items: &[Node], level: usize) {
+    fn read_items(&mut self, items: &[Node], level: usize) {
         for item in items {
-            self.from_item(item, level);
+            self.read_item(item, level);
         }
     }
 
     /// Adds the relations of a FROM item; they follow one another.
-    fn from_item(&mut self, node: &Node, level: usize) -> Range<usize> {
+    fn read_item(&mut self, node: &Node, level: usize) -> Range<usize> {
         let start = self.relation_count(level);
         match &node.node {
             Some(NodeEnum::RangeVar(it)) => self.table(it, level),
@@ -167,7 +167,7 @@ impl<'a> Reader<'a> {
             Some(NodeEnum::RangeFunction(it)) => self.function(it, level),
             Some(NodeEnum::RangeTableSample(it)) => {
                 if let Some(relation) = &it.relation {
-                    self.from_item(relation, level);
+                    self.read_item(relation, level);
                 }
                 self.walk_all(&it.args, level, Spot::Elsewhere);
                 self.walk_some(&it.repeatable, level, Spot::Elsewhere);
@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
     fn join(&mut self, it: &JoinExpr, level: usize) {
         let start = self.relation_count(level);
         let side = |reader: &mut Self, node: &Option<Box<Node>>| match node {
-            Some(node) => reader.from_item(node, level),
+            Some(node) => reader.read_item(node, level),
             None => start..start,
         };
         let left = side(self, &it.larg);
@@ -244,6 +244,8 @@ impl<'a> Reader<'a> {
         self.condition(&it.quals, level, on);
         let renamed = it.alias.as_ref().is_some_and(|it| !it.colnames.is_empty());
         let Some(facts) = self.level_mut(level) else { return };
+        let names = [&it.alias, &it.join_using_alias].into_iter().flatten();
+        facts.join_names.extend(names.map(|it| it.aliasname.clone()));
         for kept in kept {
             let nullable = if kept == left { right.clone() } else { left.clone() };
             facts.outer_joins.push(OuterJoin { kept, nullable });
@@ -333,7 +335,7 @@ impl<'a> Reader<'a> {
         let level = self.push_level(role, parent);
         self.with(&stmt.with_clause, level);
         self.target(&stmt.relation, level, Write::Update { assigns: assigned(&stmt.target_list) });
-        self.from(&stmt.from_clause, level);
+        self.read_items(&stmt.from_clause, level);
         let all = On::everything(self.relation_count(level));
         self.condition(&stmt.where_clause, level, all);
         self.walk_all(&stmt.target_list, level, Spot::Elsewhere);
@@ -347,7 +349,7 @@ impl<'a> Reader<'a> {
         let level = self.push_level(role, parent);
         self.with(&stmt.with_clause, level);
         self.target(&stmt.relation, level, Write::Delete);
-        self.from(&stmt.using_clause, level);
+        self.read_items(&stmt.using_clause, level);
         let all = On::everything(self.relation_count(level));
         self.condition(&stmt.where_clause, level, all);
         self.returning(&stmt.returning_clause, level);
@@ -361,7 +363,7 @@ impl<'a> Reader<'a> {
         self.with(&stmt.with_clause, level);
         self.target(&stmt.relation, level, Write::Merge);
         if let Some(source) = &stmt.source_relation {
-            self.from_item(source, level);
+            self.read_item(source, level);
         }
         self.walk_some(&stmt.join_condition, level, Spot::Elsewhere);
         for clause in &stmt.merge_when_clauses {

@@ -9,6 +9,7 @@ use pg_query::protobuf::{
 
 use super::expression::boolean;
 use super::facts::{Assigned, Facts, Level, LevelRole, SetStatement, Utility};
+use super::lexer::{Lexer, TokenKind};
 use super::query::{Reader, table_relation};
 use super::scan::Literal;
 
@@ -109,12 +110,24 @@ impl Reader<'_> {
         for option in &it.options {
             let Some(NodeEnum::DefElem(option)) = &option.node else { continue };
             if option.defname == "analyze" {
-                // A value may be a literal, which the fingerprint does not fix: taken to be on.
                 let off = option.arg.as_deref().and_then(word).is_some_and(|it| it == "off" || it == "false");
-                analyze = !off;
+                // A literal's value is not fixed by the fingerprint: taken to be on.
+                analyze = !off || self.has_literal_value(option.location);
             }
         }
         self.statement.explain = Some(analyze);
+    }
+
+    /// Whether the option that starts at `location` has a literal as its value.
+    fn has_literal_value(&self, location: i32) -> bool {
+        let Some(rest) = usize::try_from(location).ok().and_then(|it| self.text.get(it..)) else {
+            return true;
+        };
+        let mut lexer = Lexer::new(rest.as_bytes());
+        let name = lexer.token();
+        let value = lexer.token();
+        name.is_err()
+            || !matches!(value, Ok(Some(it)) if matches!(it.kind, TokenKind::Word | TokenKind::Punctuation))
     }
 
     fn copy(&mut self, it: &CopyStmt) {
@@ -287,8 +300,21 @@ fn temporary(node: &NodeEnum, text: &str) -> Option<bool> {
         other if is_ddl(other) => false,
         _ => return None,
     };
-    // Functions, types and the rest have their schema in lists of names: the word itself will do.
-    Some(temporary || text.to_ascii_lowercase().contains("pg_temp"))
+    // Functions, types and the rest have their schema in lists of names: the name itself will do.
+    Some(temporary || names_temporary_schema(text))
+}
+
+/// Looks at tokens, as the fingerprint does: what literals and comments say must not matter.
+fn names_temporary_schema(text: &str) -> bool {
+    let mut lexer = Lexer::new(text.as_bytes());
+    while let Ok(Some(token)) = lexer.token() {
+        let name = text[token.start..token.end].trim_matches('"');
+        let is_name = matches!(token.kind, TokenKind::Word | TokenKind::QuotedName);
+        if is_name && name.eq_ignore_ascii_case("pg_temp") {
+            return true;
+        }
+    }
+    false
 }
 
 #[rustfmt::skip]

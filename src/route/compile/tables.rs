@@ -268,6 +268,9 @@ impl<'a> Graph<'a> {
             let same = found.iter().all(|it| self.class_of(*it) == self.class_of(first));
             return same.then_some(first);
         };
+        if facts.join_names.contains(table) {
+            return None;
+        }
         let named = facts.relations.iter().enumerate().filter(|(_, it)| match schema.first() {
             None => it.name == *table,
             Some(schema) => {
@@ -410,7 +413,7 @@ impl<'a> Graph<'a> {
                             let whole =
                                 0..self.statement.levels.get(*source).map_or(0, |it| it.relations.len());
                             let from = self.resolve(*source, &whole, column).ok_or_else(inexact)?;
-                            if self.nodes[from].map != node.map {
+                            if self.nodes[from].map != node.map || self.may_be_null(from) {
                                 return Err(inexact());
                             }
                             let from = self.class_of(from);
@@ -428,6 +431,13 @@ impl<'a> Graph<'a> {
             }
         }
         Ok(())
+    }
+
+    /// An outer join can put NULL in place of the table's key.
+    fn may_be_null(&self, node: usize) -> bool {
+        let node = &self.nodes[node];
+        let joins = self.statement.levels.get(node.level).map_or(&[][..], |it| &it.outer_joins);
+        joins.iter().any(|it| it.nullable.contains(&node.relation))
     }
 
     /// Classes are formed in the order of their first node.

@@ -1,0 +1,26 @@
+# `make demo ARGS="--once"`, `make test`, `make bench ARGS=scan`: ARGS go to the program behind the target.
+.PHONY: demo test check bench clean
+ARGS ?=
+
+demo: ## servers, a shop and keyway on this machine
+	@scripts/install.sh demo
+	cargo run --release -- demo $(ARGS)
+
+test: ## everything, against real PostgreSQL clusters
+	@scripts/install.sh test
+	cargo fmt --all --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test --no-fail-fast $(ARGS)
+
+check: ## what needs no PostgreSQL
+	cargo fmt --all --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test --lib --bins --test tidy $(ARGS)
+
+bench: ## criterion, and the end-to-end table
+	@scripts/install.sh bench
+	cargo bench $(ARGS)
+
+clean:
+	cargo clean
+	rm -rf integration/drivers/.venv integration/drivers/node_modules

@@ -1,0 +1,83 @@
+//! Clusters that tests share: they may add rows of their own, and must leave servers, roles and settings as
+//! they found them.
+
+use ::keyway::demo::postgres::Shard;
+use ::keyway::demo::shop::{self, Shop, ShopOptions};
+use tokio_postgres::Client;
+
+use super::{Fallible, KeywayProcess, Shared, cluster_options, connect};
+
+pub const APP_PASSWORD: &str = "keyhole";
+
+/// The demo's shop: shards `s1` and `s2`, each a primary and a replica. Keyway ends first.
+pub struct ShopFixture {
+    pub keyway: KeywayProcess,
+    pub shop: Shop,
+}
+
+impl ShopFixture {
+    pub(super) async fn start(harness: &Shared) -> Fallible<ShopFixture> {
+        let options = ShopOptions { shards: 2, replicas: 1, postgres: cluster_options() };
+        let shop = Shop::start(harness.installation(), harness.dir(), &options).await?;
+        let config = |listen: &str, admin: &str| shop.config_text(listen, admin);
+        let keyway = KeywayProcess::start(harness.dir(), "shop", config).await?;
+        let fixture = ShopFixture { keyway, shop };
+        let client = fixture.client().await?;
+        shop::create_schema(&client).await?;
+        shop::fill(&client).await?;
+        fixture.shop.wait_until_replayed().await?;
+        Ok(fixture)
+    }
+
+    /// The one connection string.
+    pub fn url(&self) -> String {
+        self.shop.url(&self.keyway.listen().to_string())
+    }
+
+    /// Through Keyway.
+    pub async fn client(&self) -> Fallible<Client> {
+        connect(&self.url()).await
+    }
+}
+
+/// Database `plain` on one primary and two replicas. Keyway ends first.
+pub struct SingleFixture {
+    pub keyway: KeywayProcess,
+    pub shard: Shard,
+}
+
+impl SingleFixture {
+    pub const DATABASE: &str = "plain";
+
+    pub(super) async fn start(harness: &Shared) -> Fallible<SingleFixture> {
+        let shard =
+            Shard::start(harness.installation(), harness.dir(), "single", 2, &cluster_options()).await?;
+        shard.primary.create_database(SingleFixture::DATABASE, shop::USER, APP_PASSWORD).await?;
+        shard.wait_until_replayed().await?;
+        let config = |listen: &str, admin: &str| unsharded_config(&shard, listen, admin);
+        let keyway = KeywayProcess::start(harness.dir(), "single", config).await?;
+        Ok(SingleFixture { keyway, shard })
+    }
+
+    /// The one connection string.
+    pub fn url(&self) -> String {
+        self.keyway.url(shop::USER, APP_PASSWORD, SingleFixture::DATABASE)
+    }
+
+    /// Through Keyway.
+    pub async fn client(&self) -> Fallible<Client> {
+        connect(&self.url()).await
+    }
+}
+
+/// The smallest configuration for database `plain` on one shard.
+pub fn unsharded_config(shard: &Shard, listen: &str, admin: &str) -> String {
+    let servers: Vec<String> = shard.servers().map(|it| format!("\"{}\"", it.address())).collect();
+    format!(
+        "listen = \"{listen}\"\nadmin = \"{admin}\"\n[users.{}]\npassword = \"{APP_PASSWORD}\"\n\
+         [databases.{}]\nservers = [{}]\n",
+        shop::USER,
+        SingleFixture::DATABASE,
+        servers.join(", ")
+    )
+}

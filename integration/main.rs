@@ -1,0 +1,32 @@
+//! Black-box tests: the real program in front of real PostgreSQL clusters, which the harness starts and
+//! stops. `cargo test --test integration NAME` runs those with NAME in theirs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may")]
+
+mod cli;
+mod demo;
+mod harness;
+mod postgres;
+mod shop;
+mod single;
+
+use std::process::ExitCode;
+
+use harness::Harness;
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let harness = match Harness::new() {
+        Ok(it) => it,
+        Err(error) => {
+            eprintln!("integration tests cannot run: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let topics = [cli::tests, demo::tests, postgres::tests, shop::tests, single::tests];
+    let tests = topics.iter().flat_map(|it| it(&harness)).collect();
+    let conclusion = libtest_mimic::run(&arguments, tests);
+    Harness::stop(harness);
+    conclusion.exit_code()
+}
