@@ -88,6 +88,28 @@ fn the_reference_states_the_real_defaults() {
     assert_eq!(format!("{:#?}", stated.pool), format!("{:#?}", real.pool));
 }
 
+/// A setting that the generator forgets would be found by no one: every list of settings is held to
+/// the section that shows it.
+#[test]
+fn the_reference_misses_no_key() {
+    let text = fs::read_to_string("config/reference.toml").unwrap();
+    let reference = toml::Value::Table(text.parse().unwrap());
+    let keys = keyway::config::keys();
+    assert!(keys.len() >= 40, "{keys:?}");
+    for (path, key) in keys {
+        let steps = path.split('.').filter(|it| !it.is_empty());
+        let sections = steps.fold(vec![&reference], |found, step| {
+            found.into_iter().flat_map(|it| sections_under(it, step)).collect()
+        });
+        assert!(sections.iter().any(|it| it.get(key).is_some()), "no `{key}` in [{path}]");
+    }
+}
+
+fn sections_under<'a>(of: &'a toml::Value, step: &str) -> Vec<&'a toml::Value> {
+    let entries = of.as_table().into_iter().flatten();
+    entries.filter(|(name, _)| step == "*" || *name == step).map(|(_, value)| value).collect()
+}
+
 /// A key that the code took without naming it in the reference would be found by no one: each key is
 /// renamed in turn and must then be missed or be unknown.
 #[test]

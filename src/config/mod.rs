@@ -8,7 +8,7 @@ mod settings;
 mod sqlname;
 mod user;
 
-pub use settings::reference;
+pub use settings::{keys, reference};
 
 use std::collections::BTreeMap;
 use std::fmt;

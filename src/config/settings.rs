@@ -255,63 +255,120 @@ pub const TABLE_REFERENCE: Setting =
     other("reference", "true", "false", "the same rows on every shard: read on any, written on all");
 pub const TABLE: &[&Setting] = &[&TABLE_MAP, &TABLE_KEY, &TABLE_REFERENCE];
 
-/// The text of `config/reference.toml`.
-pub fn reference() -> String {
-    let mut out = String::from(
-        "# Every key of keyway's configuration, with its default, bound and reason. Written from the code:\n\
-         # `cargo test` compares this file with it. Values are the defaults, or examples where there is none.\n\n",
-    );
-    let skip = |all: &'static [&'static Setting], leave_out: &[&str]| {
-        all.iter().filter(|it| !leave_out.contains(&it.key)).copied().collect::<Vec<_>>()
-    };
-    let mut section = |header: &str, about: Option<&Setting>, settings: Vec<&Setting>| {
-        if let Some(about) = about {
-            out.push_str(&format!("# {}: {}.\n", about.key, about.reason));
-        }
-        if !header.is_empty() {
-            out.push_str(&format!("{header}\n"));
-        }
-        settings.iter().for_each(|it| describe(&mut out, it));
-        out.push('\n');
-    };
-    section("", None, vec![&LISTEN, &ADMIN, &WORKERS]);
-    section("[limits]", Some(&LIMITS_SECTION), skip(LIMITS, &[]));
-    section("[users.app]", Some(&USERS_SECTION), skip(USER, &[]));
-    section("[databases.plain]", Some(&DATABASES_SECTION), vec![&SERVERS]);
-    section("[databases.shop]", None, skip(DATABASE, &["servers", "pool", "shards", "maps", "tables"]));
-    section("[databases.shop.pool]", Some(&POOL_SECTION), skip(POOL, &[]));
-    section("[databases.shop.shards.s1]", Some(&SHARDS_SECTION), vec![]);
-    out.truncate(out.trim_end().len());
-    out.push_str("\nservers = [\"10.0.1.1:5432\", \"10.0.1.2:5432\"]\n\n[databases.shop.shards.s2]\n");
-    out.push_str("servers = [\"10.0.2.1:5432\", \"10.0.2.2:5432\"]\n\n");
-    let mut section = |header: &str, about: Option<&Setting>, settings: &[&Setting]| {
-        if let Some(about) = about {
-            out.push_str(&format!("# {}: {}.\n", about.key, about.reason));
-        }
-        out.push_str(&format!("{header}\n"));
-        settings.iter().for_each(|it| describe(&mut out, it));
-        out.push('\n');
-    };
-    section(
-        "[databases.shop.maps.by_user]",
-        Some(&MAPS_SECTION),
-        &[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN],
-    );
-    section("[databases.shop.maps.by_time]", None, &[&MAP_RANGES]);
-    out.truncate(out.trim_end().len());
-    out.push_str("\nkind = \"range\"\ntype = \"timestamptz\"\n\n");
-    out.push_str(&format!(
-        "# {}: {}.\n[databases.shop.tables.users]\n",
-        TABLES_SECTION.key, TABLES_SECTION.reason
-    ));
-    [&TABLE_MAP, &TABLE_KEY].into_iter().for_each(|it| describe(&mut out, it));
-    out.push_str("\n[databases.shop.tables.\"app.countries\"]\n");
-    describe(&mut out, &TABLE_REFERENCE);
-    out
+/// Every key with the section it stands in, `*` for a name that the file chooses: what
+/// `config/reference.toml` must show.
+pub fn keys() -> Vec<(&'static str, &'static str)> {
+    let sections: [(&str, &[&Setting]); 8] = [
+        ("", TOP),
+        ("limits", LIMITS),
+        ("users.*", USER),
+        ("databases.*", DATABASE),
+        ("databases.*.pool", POOL),
+        ("databases.*.shards.*", SHARD),
+        ("databases.*.maps.*", MAP),
+        ("databases.*.tables.*", TABLE),
+    ];
+    sections.iter().flat_map(|(path, all)| all.iter().map(|it| (*path, it.key))).collect()
 }
 
-fn describe(out: &mut String, setting: &Setting) {
-    let (bound, value) = match &setting.kind {
+const REFERENCE_HEAD: &str = "\
+# Every key of Keyway's configuration, with what it is for, its bounds and its default.
+# The values are the defaults, or examples where there is none; a key that is left out has its default.
+# Written from the code (src/config/settings.rs): `cargo test` compares this file with it.
+";
+
+const REFERENCE_WIDTH: usize = 100;
+
+/// The text of `config/reference.toml`.
+pub fn reference() -> String {
+    let mut out = Reference { text: REFERENCE_HEAD.to_owned(), commented: false };
+    out.paragraph(false);
+    out.settings(&[&LISTEN, &ADMIN, &WORKERS]);
+    out.about(&LIMITS_SECTION).header("limits").settings(LIMITS);
+    out.about(&USERS_SECTION).header("users.app").settings(USER);
+    out.about(&DATABASES_SECTION);
+    out.comment("The smallest form: one shard, so no statement is refused for sharding.");
+    out.header("databases.plain").settings(&[&SERVERS]);
+    out.comment("The same with everything said, on two shards.").header("databases.shop");
+    out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT]);
+    out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
+    out.about(&SHARDS_SECTION);
+    out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");
+    out.header("databases.shop.shards.s2").value(&SERVERS, "[\"10.0.2.1:5432\", \"10.0.2.2:5432\"]");
+    out.about(&MAPS_SECTION).header("databases.shop.maps.by_user");
+    out.settings(&[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN]);
+    out.header("databases.shop.maps.by_time");
+    out.value(&MAP_KIND, "\"range\"").value(&MAP_TYPE, "\"timestamptz\"").settings(&[&MAP_RANGES]);
+    out.about(&TABLES_SECTION).header("databases.shop.tables.users").settings(&[&TABLE_MAP, &TABLE_KEY]);
+    out.comment("With its schema, in quotes.").header("databases.shop.tables.\"app.countries\"");
+    out.settings(&[&TABLE_REFERENCE]);
+    out.text
+}
+
+/// The text so far, and whether it ends in a comment that the next header belongs to.
+struct Reference {
+    text: String,
+    commented: bool,
+}
+
+impl Reference {
+    /// A blank line comes before a header and the comment above it, never between them.
+    fn paragraph(&mut self, commented: bool) {
+        if !self.commented {
+            self.text.push('\n');
+        }
+        self.commented = commented;
+    }
+
+    fn wrapped(&mut self, comment: &str) {
+        let mut width = 0;
+        for word in comment.split(' ') {
+            let starts = width == 0 || width + 1 + word.len() > REFERENCE_WIDTH;
+            match (starts, width) {
+                (true, 0) => self.text.push('#'),
+                (true, _) => self.text.push_str("\n#"),
+                (false, _) => {}
+            }
+            self.text.push(' ');
+            self.text.push_str(word);
+            width = if starts { 1 } else { width } + 1 + word.len();
+        }
+        self.text.push('\n');
+    }
+
+    fn comment(&mut self, text: &str) -> &mut Reference {
+        self.paragraph(true);
+        self.wrapped(text);
+        self
+    }
+
+    fn about(&mut self, section: &Setting) -> &mut Reference {
+        self.comment(&format!("{}: {}.", section.key, section.reason))
+    }
+
+    fn header(&mut self, path: &str) -> &mut Reference {
+        self.paragraph(false);
+        self.text.push_str(&format!("[{path}]\n"));
+        self
+    }
+
+    fn value(&mut self, setting: &Setting, value: &str) -> &mut Reference {
+        self.text.push_str(&format!("{} = {value}\n", setting.key));
+        self
+    }
+
+    fn settings(&mut self, settings: &[&Setting]) -> &mut Reference {
+        for it in settings {
+            let (bound, value) = bound_and_value(it);
+            self.wrapped(&format!("{} ({bound}).", it.reason));
+            self.value(it, &value);
+        }
+        self
+    }
+}
+
+fn bound_and_value(setting: &Setting) -> (String, String) {
+    match &setting.kind {
         Kind::Count { default, min, max } => {
             (format!("{min} to {max}, default {default}"), default.to_string())
         }
@@ -319,7 +376,9 @@ fn describe(out: &mut String, setting: &Setting) {
             let off = if *may_be_off { " or \"off\"" } else { "" };
             (format!("\"{min}\" to \"{max}\"{off}, default \"{default}\""), format!("\"{default}\""))
         }
+        Kind::Other { example, default } if default.starts_with("required") => {
+            ((*default).to_owned(), (*example).to_owned())
+        }
         Kind::Other { example, default } => (format!("default: {default}"), (*example).to_owned()),
-    };
-    out.push_str(&format!("# {} ({bound}).\n{} = {value}\n", setting.reason, setting.key));
+    }
 }
