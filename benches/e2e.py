@@ -1,0 +1,560 @@
+#!/usr/bin/env python3
+"""Transactions per second, and CPU time per transaction, of Keyway beside what it stands in for.
+
+Starts a PostgreSQL of its own, PgBouncer, HAProxy in TCP mode and Keyway, on free ports and in one
+temporary directory, and lets pgbench ask each for one row by its key. Every round visits every cell
+(mode, clients) and every target in turn, so that a drift of the machine meets all of them alike.
+
+    benches/e2e.py                  the table, about a quarter of an hour
+    benches/e2e.py --quick          does it all work? a minute
+    benches/e2e.py --write          and puts the table into docs/performance.md
+
+The exit status is 1 when a cell failed, which the table then says too.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import pwd
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- e2e:begin -->", "<!-- e2e:end -->"
+
+USER = PASSWORD = "bench"
+POOL_SIZE = 20
+ROWS_PER_SCALE = 100_000
+START_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 10
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+# pgbench's own "select only" script. As a file, because for a built-in one pgbench first counts the
+# rows of pgbench_branches, which is no statement for a database with several shards.
+SCRIPT = """\\set aid random(1, {rows})
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+"""
+
+PGBOUNCER = """[databases]
+bench = host=127.0.0.1 port={postgres} dbname=bench
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {pgbouncer}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {directory}/userlist.txt
+pool_mode = transaction
+default_pool_size = {pool_size}
+max_client_conn = 1000
+"""
+
+HAPROXY = """global
+    maxconn 1000
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1m
+    timeout server 1m
+listen postgres
+    bind 127.0.0.1:{haproxy}
+    server postgres 127.0.0.1:{postgres}
+"""
+
+# The shards of `sharded` are one server under two addresses: each statement must be routed by its
+# key, and still all targets ask the same rows of the same PostgreSQL.
+KEYWAY = """listen = "127.0.0.1:{keyway}"
+admin = "127.0.0.1:{admin}"
+
+[users.bench]
+password = "bench"
+
+[databases.bench]
+servers = ["127.0.0.1:{postgres}"]
+[databases.bench.pool]
+size = {pool_size}
+
+[databases.sharded]
+dbname = "bench"
+[databases.sharded.pool]
+size = {pool_size}
+[databases.sharded.shards.s1]
+servers = ["127.0.0.1:{postgres}"]
+[databases.sharded.shards.s2]
+servers = ["127.0.0.2:{postgres}"]
+[databases.sharded.maps.by_aid]
+kind = "hash"
+type = "integer"
+[databases.sharded.tables.pgbench_accounts]
+map = "by_aid"
+key = "aid"
+"""
+
+
+class Failure(Exception):
+    """What was asked for cannot be had; the text says why."""
+
+
+class Stopped(BaseException):
+    """A signal asked us to end; no Failure, because a cell that fails does not end the run."""
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str
+    port: int
+    database: str
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    tps: float
+    latency_ms: float
+    cpu_us: float | None
+
+
+class Started:
+    """A process of ours: its log, and its end."""
+
+    def __init__(self, name, command, log, owner=None, stop=signal.SIGTERM):
+        self.name, self.log, self.stop_signal = name, log, stop
+        identity = {} if owner is None else {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+        with open(log, "wb") as out:
+            # A session of its own: Ctrl-C is for us, who then stop all in order.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=log.parent,
+                env=environment(), start_new_session=True, **identity)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def check(self):
+        if self.process.poll() is not None:
+            tail = self.log.read_text(errors="replace")[-2000:]
+            raise Failure(f"{self.name} ended with status {self.process.returncode}:\n{tail}")
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(self.stop_signal)
+            try:
+                self.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def environment(**more):
+    """Ours without what would steer libpq, so that a run depends on its arguments alone."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return clean | {"LC_ALL": "C"} | more
+
+
+def client_environment():
+    return environment(PGPASSWORD=PASSWORD, PGSSLMODE="disable", PGGSSENCMODE="disable", PGCONNECT_TIMEOUT="10")
+
+
+def program(name, directory=None):
+    # Debian keeps haproxy and pgbouncer in sbin, which an ordinary user's PATH lacks.
+    path = str(directory) if directory else os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise Failure(f"no {name} here; scripts/install.sh bench installs what is missing")
+    return found
+
+
+def postgres_directory():
+    if os.environ.get("PG_BINDIR"):
+        return Path(os.environ["PG_BINDIR"])
+    versions = [it for it in Path("/usr/lib/postgresql").glob("*/bin") if (it / "initdb").exists()]
+    if versions:
+        return max(versions, key=lambda it: float(it.parent.name))
+    return Path(program("initdb")).parent
+
+
+def free_ports(count):
+    """Held all at once, so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [it.getsockname()[1] for it in sockets]
+    for it in sockets:
+        it.close()
+    return ports
+
+
+class Bench:
+    """Everything that runs; leaving it leaves no process and no file behind."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.owner = None
+        if os.geteuid() == 0:
+            try:
+                self.owner = pwd.getpwnam(arguments.run_as)
+            except KeyError:
+                raise Failure(f"PostgreSQL does not run as root, and there is no user {arguments.run_as}") from None
+        self.bin = postgres_directory()
+        self.pgbouncer, self.haproxy = program("pgbouncer"), program("haproxy")
+        self.started = []
+        names = ("postgres", "pgbouncer", "haproxy", "keyway", "admin")
+        self.ports = dict(zip(names, free_ports(len(names))))
+        self.directory = None
+
+    def __enter__(self):
+        self.directory = Path(tempfile.mkdtemp(prefix="keyway-e2e-"))
+        try:
+            if self.owner:
+                os.chown(self.directory, self.owner.pw_uid, self.owner.pw_gid)
+            self.start_postgres()
+            self.start_proxies()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        # A second Ctrl-C must not leave half of them running.
+        for it in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(it, signal.SIG_IGN)
+        for it in reversed(self.started):
+            it.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def check(self):
+        for it in self.started:
+            it.check()
+
+    def write(self, name, text):
+        path = self.directory / name
+        path.write_text(text)
+        if self.owner:
+            os.chown(path, self.owner.pw_uid, self.owner.pw_gid)
+        path.chmod(0o600)
+        return path
+
+    def start(self, name, command, owner=None, stop=signal.SIGTERM):
+        it = Started(name, [str(it) for it in command], self.directory / f"{name}.log", owner, stop)
+        self.started.append(it)
+        return it
+
+    def wait_until(self, what, answered):
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            self.check()
+            problem = answered()
+            if problem is None:
+                return
+            if time.monotonic() > deadline:
+                raise Failure(f"{what} does not answer: {problem}")
+            time.sleep(0.05)
+
+    def run(self, command, **options):
+        done = subprocess.run([str(it) for it in command], cwd=self.directory, capture_output=True, text=True, **options)
+        if done.returncode != 0:
+            raise Failure(f"{command[0]} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+        return done.stdout
+
+    def psql(self, port, database, text, host="127.0.0.1", user=USER):
+        """The answer, or None and what went wrong."""
+        command = [self.bin / "psql", "-X", "-At", "-v", "ON_ERROR_STOP=1", "-h", host, "-p", str(port), "-U", user,
+                   "-d", database, "-c", text]
+        done = subprocess.run(command, env=client_environment(), capture_output=True, text=True)
+        return (done.stdout.strip(), None) if done.returncode == 0 else (None, done.stderr.strip())
+
+    def start_postgres(self):
+        data, port = self.directory / "data", self.ports["postgres"]
+        as_owner = {} if self.owner is None else {
+            "user": self.owner.pw_uid, "group": self.owner.pw_gid, "extra_groups": []}
+        self.run([self.bin / "initdb", "-D", data, "-U", "postgres", "--auth-local=trust", "--auth-host=scram-sha-256",
+                  "--encoding=UTF8", "--locale=C", "--no-sync"], env=environment(), **as_owner)
+        settings = {
+            "port": port, "listen_addresses": "127.0.0.1,127.0.0.2", "unix_socket_directories": self.directory,
+            "shared_buffers": "256MB", "max_connections": 300, "fsync": "off", "synchronous_commit": "off",
+            "full_page_writes": "off", "autovacuum": "off", "jit": "off",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        # SIGINT is a fast shutdown; SIGTERM would wait for clients.
+        self.start("postgres", [self.bin / "postgres", "-D", data, *options], self.owner, signal.SIGINT)
+        local = str(self.directory)
+        self.wait_until("postgres", lambda: self.psql(port, "postgres", "SELECT 1", local, "postgres")[1])
+        for text in (f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'", f"CREATE DATABASE bench OWNER {USER}"):
+            problem = self.psql(port, "postgres", text, local, "postgres")[1]
+            if problem:
+                raise Failure(f"{text}: {problem}")
+        self.run([self.bin / "pgbench", "-i", "-q", "-s", str(self.arguments.scale), "-h", "127.0.0.1", "-p", str(port),
+                  "-U", USER, "bench"], env=client_environment())
+        # What the load wrote is written out now, not while we measure.
+        self.psql(port, "bench", "CHECKPOINT", local, "postgres")
+
+    def start_proxies(self):
+        words = self.ports | {"directory": self.directory, "pool_size": POOL_SIZE}
+        self.write("userlist.txt", f'"{USER}" "{PASSWORD}"\n')
+        ini = self.write("pgbouncer.ini", PGBOUNCER.format(**words))
+        cfg = self.write("haproxy.cfg", HAPROXY.format(**words))
+        toml = self.write("keyway.toml", KEYWAY.format(**words))
+        rows = self.arguments.scale * ROWS_PER_SCALE
+        self.script = self.write("select.sql", SCRIPT.format(rows=rows))
+        pgbouncer = self.start("pgbouncer", [self.pgbouncer, ini], self.owner)
+        # -db: one process in the foreground, whose pid is the one that serves.
+        haproxy = self.start("haproxy", [self.haproxy, "-db", "-f", cfg])
+        keyway = self.start("keyway", [self.arguments.keyway, "run", "--config", toml])
+        ports = self.ports
+        self.targets = [
+            Target("direct", ports["postgres"], "bench"),
+            Target("keyway", ports["keyway"], "bench", keyway.pid),
+            Target("keyway, 2 shards", ports["keyway"], "sharded", keyway.pid),
+            Target("pgbouncer", ports["pgbouncer"], "bench", pgbouncer.pid),
+            Target("haproxy", ports["haproxy"], "bench", haproxy.pid),
+        ]
+        for it in self.targets:
+            # One key on each of the two shards, whichever way they fall.
+            for aid in (1, rows // 2, rows):
+                text = f"SELECT aid FROM pgbench_accounts WHERE aid = {aid}"
+                self.wait_until(it.name, lambda: self.wrong_answer(it, text, str(aid)))
+
+    def wrong_answer(self, target, text, want):
+        answer, problem = self.psql(target.port, target.database, text)
+        return problem if problem or answer == want else f"{text} gave {answer}"
+
+    def pgbench(self, target, mode, clients, until):
+        """Transactions, and the rest of what pgbench says, or a Failure with its first error."""
+        command = [self.bin / "pgbench", "-n", "-h", "127.0.0.1", "-p", target.port, "-U", USER, "-M", mode,
+                   "-c", clients, "-j", min(self.arguments.threads, clients), "-f", self.script, *until, target.database]
+        done = subprocess.run([str(it) for it in command], cwd=self.directory, env=client_environment(),
+                              capture_output=True, text=True)
+        processed = re.search(r"actually processed: (\d+)", done.stdout)
+        if done.returncode != 0 or processed is None:
+            lines = [it for it in done.stderr.splitlines() if "ERROR" in it or "error:" in it]
+            raise Failure((lines or [f"status {done.returncode}"])[0])
+        return int(processed[1]), done.stdout
+
+    def sample(self, target, mode, clients):
+        """One cell once. Logins cost CPU time too (SCRAM), so a run of one transaction per client is
+        taken off the proxy's account."""
+        before = cpu_seconds(target.pid)
+        logins, _ = self.pgbench(target, mode, clients, ["-t", 1])
+        between = cpu_seconds(target.pid)
+        count, out = self.pgbench(target, mode, clients, ["-T", self.arguments.seconds])
+        after = cpu_seconds(target.pid)
+        cpu_us = None
+        if target.pid is not None:
+            spent = (after - between) - (between - before)
+            cpu_us = max(spent, 0.0) * 1e6 / max(count - logins, 1)
+        return Sample(number(r"tps = ([\d.]+)", out), number(r"latency average = ([\d.]+)", out), cpu_us)
+
+
+def number(pattern, text):
+    found = re.search(pattern, text)
+    if found is None:
+        raise Failure(f"pgbench printed nothing like {pattern}:\n{text}")
+    return float(found[1])
+
+
+def cpu_seconds(pid):
+    """User and system time of all threads, of those that ended too (proc(5), fields 14 and 15)."""
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def left_out(bench):
+    """(target, mode) that cannot work. By luck it sometimes does, when a client finds its old server again."""
+    version = re.search(r"(\d+)\.(\d+)", version_of(bench.pgbouncer, "--version"))
+    old = version is not None and (int(version[1]), int(version[2])) < (1, 21)
+    return {("pgbouncer", "prepared")} if old else set()
+
+
+def measure(bench):
+    samples, failures = {}, {}
+    arguments = bench.arguments
+    skip = left_out(bench)
+    cells = [(mode, clients) for mode in arguments.modes for clients in arguments.clients]
+    for round_index in range(arguments.rounds):
+        for mode, clients in cells:
+            # Another one begins each round: being first or last has no owner.
+            turn = round_index % len(bench.targets)
+            for target in bench.targets[turn:] + bench.targets[:turn]:
+                bench.check()
+                key = (mode, clients, target.name)
+                if (target.name, mode) in skip:
+                    continue
+                try:
+                    sample = bench.sample(target, mode, clients)
+                except Failure as failure:
+                    bench.check()
+                    failures.setdefault(key, str(failure))
+                    print(f"{mode:9} {clients:3} {target.name:17} fails: {failure}", file=sys.stderr)
+                    continue
+                samples.setdefault(key, []).append(sample)
+                cpu = "" if sample.cpu_us is None else f"{sample.cpu_us:7.1f} us"
+                print(f"{mode:9} {clients:3} {target.name:17} {sample.tps:9.0f} tps {cpu}", file=sys.stderr)
+    return samples, failures
+
+
+def median(samples, what):
+    values = [getattr(it, what) for it in samples]
+    return None if None in values else statistics.median(values)
+
+
+def table(bench, samples, failures):
+    lines = ["| mode | clients | target | tps | of direct | latency ms | CPU us per transaction | of PgBouncer's |",
+             "|---|--:|---|--:|--:|--:|--:|--:|"]
+    skip = left_out(bench)
+    for mode in bench.arguments.modes:
+        for clients in bench.arguments.clients:
+            # A cell that failed once has no median that could stand beside the others.
+            cell = {it.name: samples[mode, clients, it.name] for it in bench.targets
+                    if (mode, clients, it.name) in samples and (mode, clients, it.name) not in failures}
+            direct = median(cell["direct"], "tps") if "direct" in cell else None
+            bouncer = median(cell["pgbouncer"], "cpu_us") if "pgbouncer" in cell else None
+            for target in bench.targets:
+                start = f"| {mode} | {clients} | {target.name} |"
+                if target.name not in cell:
+                    word = "not possible" if (target.name, mode) in skip else "fails"
+                    lines.append(f"{start} {word} | | | | |")
+                    continue
+                tps, latency, cpu = (median(cell[target.name], it) for it in ("tps", "latency_ms", "cpu_us"))
+                lines.append(f"{start} {tps:.0f} | {share(tps, direct)} | {latency:.3f} | "
+                             f"{'' if cpu is None else f'{cpu:.1f}'} | {share(cpu, bouncer)} |")
+    return lines
+
+
+def share(value, whole):
+    return "" if value is None or not whole else f"{value / whole:.2f}"
+
+
+def causes(failures):
+    """Each error once, with the target that it belongs to. pgbench numbers its clients."""
+    found = {}
+    for (mode, _, target), text in failures.items():
+        text = re.sub(r'^pgbench: error: |client \d+ |"P\d+_\d+"', "", text).strip()
+        found.setdefault((target, mode), text)
+    return [f"`{target}` fails in mode {mode}: {text}" for (target, mode), text in found.items()]
+
+
+def version_of(command, option):
+    done = subprocess.run([str(command), option], capture_output=True, text=True)
+    return (done.stdout or done.stderr).splitlines()[0].strip()
+
+
+def commit(keyway):
+    """Of this tree, if the program was built in it."""
+    if ROOT / "target" not in keyway.parents:
+        return ""
+    done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return f" ({done.stdout.strip()})" if done.returncode == 0 else ""
+
+
+def processor():
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
+
+
+def report(bench, samples, failures):
+    arguments = bench.arguments
+    haproxy = re.sub(r"HAProxy version (\S+).*", r"HAProxy \1", version_of(bench.haproxy, "-v"))
+    keyway = version_of(arguments.keyway, "--version")
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    lines = [
+        f"Measured on {today}: {processor()}, {os.cpu_count()} cores, Linux {platform.release()}; everything, "
+        "pgbench too, on this machine.",
+        "",
+        f"{keyway.capitalize()}{commit(arguments.keyway)}, {version_of(bench.bin / 'postgres', '-V').replace('(PostgreSQL) ', '')}, "
+        f"{version_of(bench.pgbouncer, '--version')}, {haproxy}. `pgbench` with {arguments.threads} "
+        f"thread{plural(arguments.threads)}, scale {arguments.scale}, one row by its key; median of "
+        f"{arguments.rounds} round{plural(arguments.rounds)} of {arguments.seconds} s.",
+        "",
+        *table(bench, samples, failures),
+    ]
+    notes = causes(failures)
+    if any(mode in arguments.modes for _, mode in left_out(bench)):
+        notes.insert(0, "PgBouncer keeps prepared statements in transaction mode apart from version 1.21 on.")
+    return "\n".join(lines + ([""] + [f"- {it}" for it in notes] if notes else [])) + "\n"
+
+
+def plural(count):
+    return "" if count == 1 else "s"
+
+
+def write_document(text):
+    document = DOCUMENT.read_text()
+    if document.count(BEGIN) != 1 or document.count(END) != 1:
+        raise Failure(f"{DOCUMENT} has not one {BEGIN} and one {END}")
+    before, rest = document.split(BEGIN)
+    after = rest.split(END)[1]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description="Keyway beside PostgreSQL, PgBouncer and HAProxy")
+    modes = ("simple", "extended", "prepared")
+    parser.add_argument("--keyway", type=Path, default=ROOT / "target" / "release" / "keyway", help="the program")
+    parser.add_argument("--modes", nargs="+", choices=modes, default=list(modes), help="pgbench -M")
+    parser.add_argument("--clients", nargs="+", type=positive, help="pgbench -c (1 16 64)")
+    parser.add_argument("--seconds", type=positive, help="length of one run (5)")
+    parser.add_argument("--rounds", type=positive, help="runs of each cell (3)")
+    parser.add_argument("--scale", type=positive, help="100,000 rows each (10)")
+    parser.add_argument("--threads", type=positive, default=1, help="pgbench -j (1)")
+    parser.add_argument("--run-as", default="postgres", help="who runs PostgreSQL when root starts this (postgres)")
+    parser.add_argument("--quick", action="store_true", help="short: 1 and 16 clients, one round of 2 s, scale 1")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    arguments = parser.parse_args()
+    usual, short = ([1, 16, 64], 5, 3, 10), ([1, 16], 2, 1, 1)
+    for name, value in zip(("clients", "seconds", "rounds", "scale"), short if arguments.quick else usual):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    if arguments.quick and arguments.write:
+        parser.error("a quick run is nothing to publish")
+    if not os.access(arguments.keyway, os.X_OK):
+        parser.error(f"{arguments.keyway} is no program; cargo build --release makes it")
+    arguments.keyway = arguments.keyway.resolve()
+    return arguments
+
+
+def stopped(number, _):
+    raise Stopped(number)
+
+
+def main():
+    arguments = parse_arguments()
+    for it in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(it, stopped)
+    try:
+        with Bench(arguments) as bench:
+            samples, failures = measure(bench)
+            text = report(bench, samples, failures)
+        print(text)
+        if arguments.write:
+            write_document(text)
+    except Failure as failure:
+        print(f"e2e: {failure}", file=sys.stderr)
+        return 1
+    except Stopped as stop:
+        print(f"e2e: stopped by {signal.Signals(stop.args[0]).name}", file=sys.stderr)
+        return 128 + stop.args[0]
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
