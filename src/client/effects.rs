@@ -132,10 +132,8 @@ impl Session {
                 self.transaction.unrefuse();
             }
             Kind::DiscardAll | Kind::DeallocateAll => self.forget_server_statements(kind),
-            Kind::Several { parts, .. } => {
-                if parts.iter().any(|it| *it == Kind::Set(SetStatement::ResetAll)) {
-                    self.take_set(&SetStatement::ResetAll, text);
-                }
+            Kind::Several { parts, .. } if parts.contains(&Kind::Set(SetStatement::ResetAll)) => {
+                self.take_set(&SetStatement::ResetAll, text);
             }
             _ => {}
         }

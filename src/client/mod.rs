@@ -70,10 +70,13 @@ pub struct Database {
     pub wait_timeout: Duration,
 }
 
+/// ParameterStatus of a server: names and values.
+pub type Parameters = Arc<[(String, String)]>;
+
 /// The pools of one user, and what servers tell every client of this user at login.
 pub struct UserPools {
     pub shards: Vec<Vec<Arc<Pool>>>,
-    pub parameters: Mutex<Option<Arc<[(String, String)]>>>,
+    pub parameters: Mutex<Option<Parameters>>,
 }
 
 impl UserPools {

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::backend::Backend;
 use crate::net::{Buffer, BufferStock, Stream};
-use crate::proto::{Part, Piece, Replies, Unexpected};
+use crate::proto::{Part, Replies, Unexpected};
 use crate::wire;
 
 /// Why the relay stopped without an error.
@@ -148,19 +148,14 @@ async fn forward(
     replies: &Replies,
     flow: &mut Flow,
 ) -> Result<(), RelayError> {
-    let bytes_of = |piece| match piece {
-        &Piece::Input(ref range) => &input[range.clone()],
-        &Piece::Made(bytes) => bytes,
-        Piece::Owned(bytes) => bytes.as_slice(),
-    };
     let sent = match replies.pieces.as_slice() {
         [] => return Ok(()),
         [piece] => {
-            let bytes = bytes_of(piece);
+            let bytes = piece.bytes(input);
             client.write_all(bytes).await.map(|()| bytes.len())
         }
         pieces => {
-            let joined = pieces.iter().map(bytes_of).collect::<Vec<_>>().concat();
+            let joined = pieces.iter().map(|it| it.bytes(input)).collect::<Vec<_>>().concat();
             client.write_all(&joined).await.map(|()| joined.len())
         }
     };

@@ -271,10 +271,12 @@ impl Session {
         let status = held.lease.pipeline.status();
         let (shard, was_open) = (held.shard, !self.transaction.is_idle());
         self.transaction.follow(status);
-        if wrote && status == TxStatus::Idle && held.role == Role::Primary {
-            if let Some(floor) = self.floors.get_mut(usize::from(shard.0)) {
-                *floor = Some(Instant::now());
-            }
+        if wrote
+            && status == TxStatus::Idle
+            && held.role == Role::Primary
+            && let Some(floor) = self.floors.get_mut(usize::from(shard.0))
+        {
+            *floor = Some(Instant::now());
         }
         if was_open && status == TxStatus::Idle {
             let ended = if self.committed { Ended::Committed } else { Ended::RolledBack };

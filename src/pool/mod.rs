@@ -60,6 +60,10 @@ pub struct Pool {
 
 #[derive(Default)]
 struct State {
+    #[allow(
+        clippy::vec_box,
+        reason = "between idle list, waiters and leases a connection moves as one word"
+    )]
     idle: Vec<Box<Backend>>,
     waiters: Waiters<Handed>,
     /// Idle, leased and connecting.
@@ -216,11 +220,11 @@ impl Pool {
     /// Closes connections that are too old or idle for too long.
     pub fn reap(self: &Arc<Pool>, now: Instant) {
         let mut state = self.state.lock();
-        let expired = |it: &Box<Backend>| {
+        let expired = |it: &Backend| {
             now.saturating_duration_since(it.idle_since) > self.limits.idle_timeout
                 || now.saturating_duration_since(it.connected_at) > self.limits.lifetime
         };
-        let (old, kept): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(expired);
+        let (old, kept): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(|it| expired(it));
         state.idle = kept;
         state.open -= old.len();
         self.metrics.connections(&state.counts());

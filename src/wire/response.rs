@@ -117,9 +117,11 @@ pub fn authentication(message: &[u8]) -> Result<Authentication<'_>, BodyError> {
     })
 }
 
-/// Name, type and format of each column of a RowDescription: what must be equal on every shard. Table
-/// oids differ between shards and are left out.
-pub fn column_shapes(message: &[u8]) -> Result<Vec<(&[u8], i32, u16)>, BodyError> {
+/// What must be equal of a column on every shard: name, type and format. Table oids differ between shards.
+pub type ColumnShape<'a> = (&'a [u8], i32, u16);
+
+/// The columns of a RowDescription.
+pub fn column_shapes(message: &[u8]) -> Result<Vec<ColumnShape<'_>>, BodyError> {
     let mut body = Body::of(message)?;
     let count = body.u16()?;
     let mut column = || {

@@ -86,6 +86,17 @@ pub enum Piece {
     Owned(Vec<u8>),
 }
 
+impl Piece {
+    /// What to write; `input` as it was given to `feed`.
+    pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
+        match self {
+            Piece::Input(range) => input.get(range.clone()).unwrap_or_default(),
+            Piece::Made(bytes) => bytes,
+            Piece::Owned(bytes) => bytes,
+        }
+    }
+}
+
 /// What one call of `feed` found. Reused from call to call; over several parts the sums stay.
 #[derive(Debug, Default)]
 pub struct Replies {
