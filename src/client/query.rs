@@ -195,7 +195,7 @@ impl Session {
         let mut tries_left = if repeatable { servers + 1 } else { 0 };
         loop {
             if self.held.is_none() {
-                match self.attach(shard, role, &mut excluded).await {
+                match self.attach(shard, role, &mut excluded, request.started).await {
                     Ok(held) => self.held = Some(held),
                     Err(refusal) => return Ok(Ran::Refused(refusal)),
                 }
@@ -219,7 +219,7 @@ impl Session {
                     role = Role::Primary;
                     tries_left = 0;
                     self.database.metrics.retries.inc();
-                    self.let_go_if_free().await;
+                    self.let_go_if_free(Instant::now()).await;
                 }
                 Err(error) if tries_left > 0 && flow.sent_bytes == 0 && error.is_servers() => {
                     tries_left -= 1;

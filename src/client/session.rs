@@ -2,6 +2,7 @@
 //! every answer with the status that the client must believe in.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -67,6 +68,8 @@ pub(super) struct Session {
     pub committing: bool,
     /// Extended messages were sent without a Sync behind them.
     pub unsynced: bool,
+    /// Ends when the process is to stop. Made once, so that an idle wait costs no new registration.
+    stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     greeting: Vec<u8>,
     unchecked: bool,
     application_name: Option<String>,
@@ -79,6 +82,12 @@ impl Session {
         let pools = pools.unwrap_or_else(|| {
             Arc::new(UserPools { shards: Vec::new(), parameters: parking_lot::Mutex::default() })
         });
+        let mut stopping = shared.stopping.clone();
+        let stopped = async move {
+            if stopping.wait_for(|it| *it).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         let entropy = u64::from(login.cancel.key().secret) << 32 | u64::from(login.cancel.key().pid);
         Session {
             stream,
@@ -98,6 +107,7 @@ impl Session {
             committed: false,
             committing: false,
             unsynced: false,
+            stopped: Box::pin(stopped),
             greeting: login.greeting,
             unchecked: login.unchecked,
             application_name: login.application_name,
@@ -224,34 +234,31 @@ impl Session {
         if ready {
             return Ok(());
         }
-        let idle = self.held.is_none() && self.transaction.is_idle() && !self.skipping;
-        let mut stopping = self.shared.stopping.clone();
-        let stopped = async {
-            if !idle || stopping.wait_for(|it| *it).await.is_err() {
-                std::future::pending::<()>().await;
+        let in_transaction = !self.transaction.is_idle();
+        let may_stop = self.held.is_none() && !in_transaction && !self.skipping;
+        let timeout = self.shared.limits.client_idle_timeout.filter(|_| !in_transaction);
+        let mut too_long = timeout.map(|it| Box::pin(tokio::time::sleep(it)));
+        poll_fn(|cx| {
+            if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
+                return Poll::Ready(ready.map_err(|_| End::Left));
             }
-        };
-        let timeout = self.shared.limits.client_idle_timeout.filter(|_| self.transaction.is_idle());
-        let idle_too_long = async {
-            match timeout {
-                Some(it) => tokio::time::sleep(it).await,
-                None => std::future::pending().await,
+            if may_stop && self.stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(End::Fatal(Refusal::new(
+                    Reason::Limit,
+                    SqlState::ADMIN_SHUTDOWN,
+                    "terminating connection due to administrator command",
+                ))));
             }
-        };
-        tokio::select! {
-            biased;
-            ready = self.stream.readable() => ready.map_err(|_| End::Left),
-            () = stopped => Err(End::Fatal(Refusal::new(
-                Reason::Limit,
-                SqlState::ADMIN_SHUTDOWN,
-                "terminating connection due to administrator command",
-            ))),
-            () = idle_too_long => Err(End::Fatal(Refusal::new(
-                Reason::Limit,
-                SqlState("57P05"),
-                "terminating connection due to idle-session timeout",
-            ))),
-        }
+            if too_long.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Err(End::Fatal(Refusal::new(
+                    Reason::Limit,
+                    SqlState("57P05"),
+                    "terminating connection due to idle-session timeout",
+                ))));
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     pub fn view(&self) -> SessionView {
@@ -268,6 +275,7 @@ impl Session {
     /// back when nothing ties the session to it. `wrote` marks the floor for reads from replicas.
     pub async fn settle(&mut self, wrote: bool) {
         let Some(held) = &mut self.held else { return };
+        let now = Instant::now();
         let status = held.lease.pipeline.status();
         let (shard, was_open) = (held.shard, !self.transaction.is_idle());
         self.transaction.follow(status);
@@ -276,16 +284,16 @@ impl Session {
             && held.role == Role::Primary
             && let Some(floor) = self.floors.get_mut(usize::from(shard.0))
         {
-            *floor = Some(Instant::now());
+            *floor = Some(now);
         }
         if was_open && status == TxStatus::Idle {
             let ended = if self.committed { Ended::Committed } else { Ended::RolledBack };
             self.transaction.settle(ended, &mut self.settings, &mut held.lease.settings, &self.startup);
         }
-        self.let_go_if_free().await;
+        self.let_go_if_free(now).await;
     }
 
-    pub async fn let_go_if_free(&mut self) {
+    pub async fn let_go_if_free(&mut self, now: Instant) {
         let free = self.held.as_ref().is_some_and(|it| it.lease.pipeline.is_free());
         if !free || self.pinned.is_some() {
             return;
@@ -294,7 +302,7 @@ impl Session {
             self.cancel.slot().detach().await;
         }
         if let Some(held) = self.held.take() {
-            held.lease.release();
+            held.lease.release(now);
         }
     }
 
