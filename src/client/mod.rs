@@ -4,6 +4,7 @@
 mod attach;
 mod copy;
 mod effects;
+mod encoding;
 mod extended;
 mod login;
 mod many;

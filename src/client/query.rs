@@ -206,7 +206,7 @@ impl Session {
             let mut flow = Flow { may_retry: tries_left > 0 && server.1 == Role::Replica, ..Flow::default() };
             let mut replies = Replies::default();
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
-            self.note_time_zone(&mut flow);
+            self.note_parameters(&mut flow)?;
             self.committed = replies.tag.as_slice() == b"COMMIT";
             match stopped {
                 Ok(Stop::Drained) => {

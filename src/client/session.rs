@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use super::copy::CopyEnd;
+use super::encoding;
 use super::login::{LoggedIn, say_goodbye};
 use super::relay::{Flow, RelayError};
 use super::statements::Names;
@@ -377,9 +378,15 @@ impl Session {
         Ok(refusal)
     }
 
-    pub fn note_time_zone(&mut self, flow: &mut Flow) {
+    /// What the server said that its parameters are now. An encoding that no SET announced (a function
+    /// did it) ends the session: the next statement would be misread.
+    pub fn note_parameters(&mut self, flow: &mut Flow) -> Result<(), End> {
         if let Some(value) = flow.time_zone.take() {
             self.utc = is_utc(&value);
+        }
+        match flow.foreign_encoding.take() {
+            Some(name) => Err(End::Fatal(encoding::refusal(&name))),
+            None => Ok(()),
         }
     }
 }
