@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod harness;
 mod postgres;
+mod routing;
 mod shop;
 mod single;
 mod topology;
@@ -25,7 +26,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let topics = [cli::tests, demo::tests, postgres::tests, shop::tests, single::tests, topology::tests];
+    let topics = [
+        cli::tests,
+        demo::tests,
+        postgres::tests,
+        routing::tests,
+        shop::tests,
+        single::tests,
+        topology::tests,
+    ];
     let tests = topics.iter().flat_map(|it| it(&harness)).collect();
     let conclusion = libtest_mimic::run(&arguments, tests);
     Harness::stop(harness);
