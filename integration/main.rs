@@ -8,6 +8,7 @@ mod demo;
 mod drivers;
 mod harness;
 mod postgres;
+mod routing;
 mod shop;
 mod single;
 mod topology;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         demo::tests,
         drivers::tests,
         postgres::tests,
+        routing::tests,
         shop::tests,
         single::tests,
         topology::tests,

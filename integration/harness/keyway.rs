@@ -1,6 +1,7 @@
 //! The program under test, as a process.
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -10,8 +11,10 @@ use keyway::demo::postgres::{Signal, WorkDir, free_port};
 use rustix::process::{Pid, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::sleep;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::error::DbError;
+use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{Fallible, Shared};
 
@@ -19,6 +22,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const PORTS_TRIED_MAX: u32 = 5;
+const NOTICES_MAX: usize = 64;
 
 /// `keyway run` in a directory of its own. Killed when dropped.
 pub struct KeywayProcess {
@@ -164,4 +168,77 @@ pub async fn connect(url: &str) -> Fallible<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
+}
+
+/// As `connect`, with the notices that the session is sent.
+pub async fn connect_hearing(url: &str) -> Fallible<(Client, Receiver<DbError>)> {
+    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
+    let (heard, notices) = channel(NOTICES_MAX);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                let _ = heard.try_send(notice);
+            }
+        }
+    });
+    Ok((client, notices))
+}
+
+/// Until `holds` says yes; `what` names it in the error.
+pub async fn until<F: Future<Output = Fallible<bool>>>(
+    what: &str,
+    mut holds: impl FnMut() -> F,
+) -> Fallible<()> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    while !holds().await? {
+        if Instant::now() > deadline {
+            return Err(format!("not within {ANSWER_TIMEOUT:?}: {what}").into());
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// A simple query; its error says which.
+pub async fn run(client: &Client, sql: &str) -> Fallible<Vec<SimpleQueryMessage>> {
+    client.simple_query(sql).await.map_err(|error| match error.as_db_error() {
+        Some(error) => format!("{sql}: {} {error}", error.code().code()).into(),
+        None => format!("{sql}: {error:?}").into(),
+    })
+}
+
+/// The rows of a simple query as text, NULL as `NULL`, columns apart by `|`.
+pub async fn rows(client: &Client, sql: &str) -> Fallible<Vec<String>> {
+    let messages = run(client, sql).await?;
+    let row = |it: &SimpleQueryRow| {
+        (0..it.len()).map(|of| it.get(of).unwrap_or("NULL")).collect::<Vec<_>>().join("|")
+    };
+    Ok(messages
+        .iter()
+        .filter_map(|it| match it {
+            SimpleQueryMessage::Row(it) => Some(row(it)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// The error that a simple query is answered with.
+pub async fn error_of(client: &Client, sql: &str) -> Fallible<DbError> {
+    match client.simple_query(sql).await {
+        Ok(_) => Err(format!("answered without an error: {sql}").into()),
+        Err(error) => as_db_error(error),
+    }
+}
+
+/// What a server or Keyway said, where the connection lives on.
+pub fn as_db_error(error: tokio_postgres::Error) -> Fallible<DbError> {
+    error.as_db_error().cloned().ok_or_else(|| format!("not an error of the server: {error:?}").into())
+}
+
+/// Holds an error to its SQLSTATE and a part of its message; a refusal has a hint too.
+#[track_caller]
+pub fn assert_error(error: &DbError, state: &str, part: &str) {
+    assert_eq!(error.code().code(), state, "{error:?}");
+    assert!(error.message().contains(part), "no \"{part}\" in {error:?}");
+    assert!(state != "0A000" || error.hint().is_some(), "no hint: {error:?}");
 }

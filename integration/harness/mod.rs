@@ -6,7 +6,9 @@ mod fixture;
 mod keyway;
 
 pub use fixture::{APP_PASSWORD, ShopFixture, SingleFixture, unsharded_config};
-pub use keyway::{KeywayProcess, connect};
+pub use keyway::{
+    KeywayProcess, as_db_error, assert_error, connect, connect_hearing, error_of, rows, run, until,
+};
 
 use std::error::Error;
 use std::future::Future;

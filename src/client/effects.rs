@@ -4,7 +4,7 @@
 use super::encoding;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
-use crate::proto::{Assignment, Settings};
+use crate::proto::{Assignment, PROLOGUE_MAX, Settings};
 use crate::route::{Kind, SetStatement};
 use crate::wire::{self, TxStatus};
 
@@ -20,9 +20,6 @@ pub(super) enum Answer {
     /// A server, with another text: the end of a transaction that Keyway aborted.
     Rollback,
 }
-
-/// Statements kept for a transaction that no server knows of yet; the next one enlists.
-const PROLOGUE_MAX: usize = 64;
 
 fn made(tag: &'static str) -> Answer {
     Answer::Made { notices: Vec::new(), tag }
@@ -130,6 +127,9 @@ impl Session {
 
     /// Takes note of a statement that a server has answered without an error.
     pub fn take_effect(&mut self, kind: &Kind, text: &str) {
+        if is_prologue(kind) {
+            self.transaction.record(text);
+        }
         match kind {
             Kind::Set(it) => self.take_set(it, text),
             Kind::Savepoint => self.transaction.savepoint(&savepoint_name(text)),
@@ -207,6 +207,11 @@ impl Session {
         };
         wire::ready_for_query(out, status);
     }
+}
+
+/// Statements that can be made again when a transaction begins anew on another shard.
+pub(super) fn is_prologue(kind: &Kind) -> bool {
+    matches!(kind, Kind::Set(_) | Kind::Savepoint | Kind::Release | Kind::RollbackTo)
 }
 
 /// The last word of SAVEPOINT, RELEASE and ROLLBACK TO, folded as PostgreSQL folds it.

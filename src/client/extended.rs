@@ -54,6 +54,24 @@ impl<'a> Group<'a> {
         self.ops.iter().any(|it| matches!(it, Op::Execute { .. }))
     }
 
+    /// The statements that run.
+    pub fn statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.bound().map(|(_, statement)| statement)
+    }
+
+    /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end.
+    pub fn leaves_nothing(&self) -> bool {
+        let mut open = false;
+        self.is_synced()
+            && self.ops.iter().all(|op| match op {
+                Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal.is_empty(),
+                Op::Execute { limited, .. } => std::mem::take(&mut open) && !limited,
+                Op::DescribePortal { .. } | Op::ClosePortal { .. } => open,
+                _ => true,
+            })
+            && !open
+    }
+
     fn is_limited(&self) -> bool {
         self.ops.iter().any(|it| matches!(it, Op::Execute { limited: true, .. }))
     }
@@ -227,6 +245,7 @@ impl Session {
         let request = Request { payload: Payload::Group(&group), decision, access, started };
         let ran = self.perform(&request).await?;
         self.committing = false;
+        self.bind_to_group(&group, &request.decision);
         self.end_group(&group, ran, access).await
     }
 

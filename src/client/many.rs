@@ -83,7 +83,7 @@ impl Session {
                 return self.lose_team(team, error).await;
             }
         }
-        let (mut replies, mut errors, mut tag) = (Replies::default(), 0, None);
+        let (mut replies, mut failed, mut tag) = (Replies::default(), Vec::new(), None);
         for index in 0..team.len() {
             let part = if index == 0 { Part { ready: false, ..Part::UNFINISHED } } else { Part::SILENT };
             let mut flow = Flow::default();
@@ -91,11 +91,13 @@ impl Session {
             if let Err(error) = self.relay_one(&mut team[index], &mut replies, &mut flow).await {
                 return self.lose_team(team, error).await;
             }
-            errors += flow.errors;
+            if flow.errors > 0 {
+                failed.push(team[index].shard);
+            }
             tag.get_or_insert_with(|| replies.tag.clone());
             self.count(request, team[index].shard, team[index].role, &flow);
         }
-        let verb = if errors == 0 { "COMMIT" } else { "ROLLBACK" };
+        let verb = if failed.is_empty() { "COMMIT" } else { "ROLLBACK" };
         for done in 0..team.len() {
             let ended = run_own(&mut team[done].lease, verb, Origin::Keyway).await;
             if ended.is_err() && verb == "COMMIT" {
@@ -107,12 +109,15 @@ impl Session {
         }
         self.mark_written(&team);
         self.dismiss(team).await;
-        if errors == 0 {
-            let mut out = Vec::new();
+        let mut out = Vec::new();
+        if failed.is_empty() {
             wire::command_complete(&mut out, &String::from_utf8_lossy(&tag.unwrap_or_default()));
-            self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+        } else {
+            let message = format!("statement failed on shard {}; no shard keeps it", self.names(&failed));
+            wire::notice(&mut out, "01000", &message);
         }
-        Ok(Ran::Unready { failed: errors > 0 })
+        self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+        Ok(Ran::Unready { failed: !failed.is_empty() })
     }
 
     /// One shard after the other; the first error ends it, and a warning says how far it came.
@@ -149,19 +154,20 @@ impl Session {
     }
 
     async fn warn_in_turn(&mut self, shards: &[ShardId], failed: usize) -> Result<(), End> {
-        let names = |of: &[ShardId]| {
-            let names = of.iter().map(|it| self.database.router.shard_name(*it)).collect::<Vec<_>>();
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-        };
         let message = format!(
             "statement failed on shard {}; done on: {}; not tried on: {}",
-            names(&shards[failed..=failed]),
-            names(&shards[..failed]),
-            names(&shards[failed + 1..])
+            self.names(&shards[failed..=failed]),
+            self.names(&shards[..failed]),
+            self.names(&shards[failed + 1..])
         );
         let mut out = Vec::new();
         wire::notice(&mut out, "01000", &message);
         self.stream.write_all(&out).await.map_err(|_| End::Left)
+    }
+
+    fn names(&self, shards: &[ShardId]) -> String {
+        let names = shards.iter().map(|it| self.database.router.shard_name(*it)).collect::<Vec<_>>();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 
     async fn relay_one(

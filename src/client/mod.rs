@@ -2,6 +2,7 @@
 //! the server connection that it holds, so a query crosses no channel (DESIGN D9).
 
 mod attach;
+mod bind;
 mod copy;
 mod effects;
 mod encoding;

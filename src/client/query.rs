@@ -98,6 +98,7 @@ impl Session {
         let request = Request { payload: Payload::Query(message), decision, access: plan.access, started };
         let ran = self.perform(&request).await?;
         self.committing = false;
+        self.bind_to(plan, &request.decision);
         self.end_query(&plan.kind, text, ran, plan.access).await
     }
 
@@ -185,6 +186,9 @@ impl Session {
         let Some(&shard) = request.decision.shards.first() else {
             return Ok(Ran::Refused(Refusal::new(Reason::Unsupported, SqlState::INTERNAL_ERROR, "no shard")));
         };
+        if let Err(refusal) = self.move_to(shard).await {
+            return Ok(Ran::Refused(refusal));
+        }
         let (mut role, mut excluded) = (request.decision.role, Excluded::default());
         let servers = self.pools.shards.get(usize::from(shard.0)).map_or(0, Vec::len);
         let repeatable = request.access == Access::Read

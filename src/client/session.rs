@@ -263,12 +263,14 @@ impl Session {
     }
 
     pub fn view(&self) -> SessionView {
+        let (held, movable) = (self.held.as_ref().map(|it| it.shard), self.is_movable());
         SessionView {
             in_transaction: !self.transaction.is_idle(),
             read_only_transaction: self.transaction.is_read_only(),
-            enlisted: self.held.as_ref().map(|it| it.shard),
+            enlisted: held.filter(|_| !movable),
             utc: self.utc,
-            entropy: self.entropy,
+            // What may run anywhere runs where the transaction is.
+            entropy: held.map_or(self.entropy, |it| u64::from(it.0)),
         }
     }
 

@@ -11,4 +11,4 @@ pub use intake::{Intake, Limits, Unit, UnitEnd, Violation};
 pub use pipeline::{Complete, Expect, Origin, Part, Piece, Pipeline, Replies, Unexpected};
 pub use settings::{Assignment, Settings, quote_literal, quote_name};
 pub use statements::{ServerStatements, StatementId};
-pub use transaction::{Ended, Transaction};
+pub use transaction::{Bond, Ended, PROLOGUE_MAX, Transaction};

@@ -1,8 +1,12 @@
 //! The client's transaction, which is more than the server's: BEGIN is held back until a statement
-//! names a shard, and a refusal of Keyway aborts a transaction as an error of the server would.
+//! names a shard, it may move to another shard until one binds it, and a refusal of Keyway aborts a
+//! transaction as an error of the server would.
 
 use super::settings::{Assignment, Settings};
 use crate::wire::TxStatus;
+
+/// Statements kept to be sent in front of another; one more binds the transaction to a server.
+pub const PROLOGUE_MAX: usize = 64;
 
 /// ```text
 ///           BEGIN                    first statement (BEGIN goes in front of it)
@@ -17,7 +21,19 @@ use crate::wire::TxStatus;
 #[derive(Debug, Default)]
 pub struct Transaction {
     state: State,
+    bond: Bond,
     pending: Vec<Pending>,
+}
+
+/// What ties an open transaction to its server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bond {
+    /// Statements were parsed or described at most.
+    #[default]
+    None,
+    /// Only what every shard answers alike was read; a snapshot may have been taken.
+    Read,
+    Bound,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +51,8 @@ enum State {
         /// Aborted by Keyway, while the server still says 'T'.
         refused: bool,
         failed: bool,
+        /// What would begin it again elsewhere, as long as nothing binds it.
+        prologue: Vec<String>,
     },
 }
 
@@ -86,6 +104,7 @@ impl Transaction {
 
     pub fn defer(&mut self, begin: &str, read_only: bool) {
         self.state = State::Deferred { prologue: vec![begin.to_owned()], read_only };
+        self.bond = Bond::None;
     }
 
     /// Adds a statement to what is sent in front of the first one; `false` when nothing is deferred.
@@ -96,6 +115,42 @@ impl Transaction {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Takes note of a savepoint or setting that the server has, to make it again elsewhere.
+    pub fn record(&mut self, statement: &str) {
+        let State::Open { prologue, .. } = &mut self.state else { return };
+        if self.bond == Bond::Bound {
+            return;
+        }
+        if prologue.len() >= PROLOGUE_MAX {
+            self.bond = Bond::Bound;
+        } else {
+            prologue.push(statement.to_owned());
+        }
+    }
+
+    /// A statement ran that binds the transaction to its server so much.
+    pub fn bind(&mut self, bond: Bond) {
+        if bond == Bond::Bound || self.bond == Bond::None {
+            self.bond = bond;
+        }
+    }
+
+    pub fn bond(&self) -> Bond {
+        self.bond
+    }
+
+    /// It is open at a server, and could as well begin on another shard.
+    pub fn is_movable(&self) -> bool {
+        self.bond != Bond::Bound && matches!(self.state, State::Open { refused: false, failed: false, .. })
+    }
+
+    /// Its server has let go of it: as if no statement had been sent yet.
+    pub fn defer_again(&mut self) {
+        if let State::Open { read_only, prologue, .. } = &mut self.state {
+            self.state = State::Deferred { prologue: std::mem::take(prologue), read_only: *read_only };
         }
     }
 
@@ -137,16 +192,20 @@ impl Transaction {
 
     /// The server's word at ReadyForQuery.
     pub fn follow(&mut self, status: TxStatus) {
-        self.state = match (status, &self.state) {
+        let failed = status == TxStatus::Failed;
+        self.state = match (status, std::mem::take(&mut self.state)) {
             (TxStatus::Idle, _) => State::Idle,
-            (status, State::Open { read_only, refused, .. }) => {
-                State::Open { read_only: *read_only, refused: *refused, failed: status == TxStatus::Failed }
+            (_, State::Open { read_only, refused, prologue, .. }) => {
+                State::Open { read_only, refused, failed, prologue }
             }
-            (status, _) => State::Open {
-                read_only: self.is_read_only(),
-                refused: false,
-                failed: status == TxStatus::Failed,
-            },
+            (_, State::Deferred { prologue, read_only }) => {
+                State::Open { read_only, refused: false, failed, prologue }
+            }
+            (_, State::Idle | State::Refused) => {
+                // Begun by the client's own bytes: there is nothing to begin it again with.
+                self.bond = Bond::Bound;
+                State::Open { read_only: false, refused: false, failed, prologue: Vec::new() }
+            }
         };
     }
 
@@ -236,6 +295,36 @@ mod tests {
         assert!(!it.is_deferred() && it.is_read_only());
         it.follow(TxStatus::Idle);
         assert!(it.is_idle());
+    }
+
+    #[test]
+    fn a_transaction_moves_until_a_statement_binds_it() {
+        let mut it = Transaction::default();
+        it.defer("BEGIN READ ONLY", true);
+        it.bind(Bond::Read);
+        it.follow(TxStatus::Open);
+        it.record("SAVEPOINT a");
+        assert!(it.is_movable());
+        it.defer_again();
+        assert_eq!(it.prologue(), ["BEGIN READ ONLY", "SAVEPOINT a"]);
+        assert!(it.is_read_only() && it.bond() == Bond::Read);
+        it.bind(Bond::Bound);
+        it.bind(Bond::Read);
+        it.follow(TxStatus::Open);
+        assert!(!it.is_movable());
+        it.follow(TxStatus::Idle);
+        it.follow(TxStatus::Open);
+        assert!(!it.is_movable(), "begun by a text of the client's");
+    }
+
+    #[test]
+    fn a_transaction_that_failed_does_not_move() {
+        let mut it = Transaction::default();
+        it.defer("BEGIN", false);
+        it.follow(TxStatus::Failed);
+        assert!(!it.is_movable());
+        it.follow(TxStatus::Open);
+        assert!(it.is_movable(), "after ROLLBACK TO");
     }
 
     #[test]

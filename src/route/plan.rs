@@ -63,6 +63,9 @@ pub struct Plan {
     pub access: Access,
     /// A read that only the primary answers as the client expects: system catalogs, SHOW.
     pub primary_only: bool,
+    /// Run again later or on another shard, a read gives the same rows: it leaves nothing behind and tells
+    /// no time. Only what reads no shard's own rows is meant here.
+    pub repeatable: bool,
     /// False if the text could not be parsed or holds something that Keyway does not read; then it may
     /// have left anything behind in its session.
     pub understood: bool,

@@ -74,6 +74,10 @@ const SERVER_NAMES: &[&str] = &[
     "set_config",
 ];
 
+/// Whose answers may go backwards from one server to the next.
+const TIME: &[&str] =
+    &["age", "clock_timestamp", "now", "statement_timestamp", "timeofday", "transaction_timestamp"];
+
 fn effect(call: &Call) -> Effect {
     match call.schema.as_deref() {
         None => {}
@@ -118,6 +122,10 @@ impl<'a> Calls<'a> {
 
     pub fn only_known(&self) -> bool {
         self.0.iter().all(|(_, effect)| matches!(effect, Effect::Known(_)))
+    }
+
+    pub fn tell_time(&self) -> bool {
+        self.0.iter().any(|(call, _)| TIME.contains(&&call.name[..]))
     }
 
     pub fn first_not_immutable(&self) -> Option<&'a str> {

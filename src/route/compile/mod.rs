@@ -35,6 +35,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         kind,
         access,
         primary_only: false,
+        repeatable: false,
         understood: true,
         version: 0,
         target,
@@ -95,6 +96,8 @@ fn statement(router: &Router, it: &Statement) -> Plan {
     let mut plan = part(kind, access(it, &calls), Target::Anywhere);
     plan.primary_only = matches!(it.utility, Some(Utility::Show(_)))
         || standings.iter().flatten().any(|it| matches!(it, Standing::Catalog));
+    let query = matches!(it.utility, None | Some(Utility::Show(_)));
+    plan.repeatable = query && plan.access == Access::Read && !it.asks_session_value && !calls.tell_time();
     plan.understood = it.unknown.is_none();
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {

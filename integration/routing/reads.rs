@@ -1,0 +1,346 @@
+//! Reads by key, by several keys and by none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use libtest_mimic::Trial;
+
+use super::{Shards, config_text, insert_user};
+use crate::harness::{Harness, Outcome, Shared, assert_error, error_of, rows, run};
+
+pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
+    vec![
+        harness.test("routing::reads::a_key_names_the_shard", a_key_names_the_shard),
+        harness.test("routing::reads::a_parameter_is_a_key", a_parameter_is_a_key),
+        harness.test("routing::reads::lists_of_keys", lists_of_keys),
+        harness.test("routing::reads::without_a_key_each_row_comes_once", without_a_key_each_row_comes_once),
+        harness.test("routing::reads::what_needs_a_merge_is_refused", what_needs_a_merge_is_refused),
+        harness.test("routing::reads::joins_meet_on_one_shard", joins_meet_on_one_shard),
+        harness.test("routing::reads::null_matches_nothing", null_matches_nothing),
+        harness.test("routing::reads::ranges_of_time", ranges_of_time),
+        harness.test("routing::reads::a_parse_error_is_postgresqls", a_parse_error_is_postgresqls),
+        harness.test("routing::reads::several_statements_in_a_text", several_statements_in_a_text),
+    ]
+}
+
+/// What `keyway route` says, Keyway does.
+async fn a_key_names_the_shard(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let dir = harness.fresh_dir()?;
+    let config = dir.path().join("keyway.toml");
+    std::fs::write(&config, config_text(shards.shop, "127.0.0.1:1", "127.0.0.1:2"))?;
+    for index in [0, 1] {
+        let user_id = shards.user_on(index, 1_000_000);
+        run(&client, &insert_user(user_id, "key")).await?;
+        let sql = format!("SELECT name, server_port FROM users_here WHERE user_id = {user_id}");
+        let mut command = harness.keyway_command();
+        let told = command.args(["route", "--config"]).arg(&config).arg(&sql).output().await?;
+        let told = String::from_utf8(told.stdout)?;
+        let shard = &shards.shop.shop.shards[index];
+        assert!(told.lines().any(|it| it == format!("shards:  {}", shard.name)), "{told}");
+        assert!(told.lines().any(|it| it == "role:    replica"), "{told}");
+
+        let found = rows(&client, &sql).await?;
+        let [found] = &found[..] else { return Err(format!("{found:?}").into()) };
+        let port: u16 = found.strip_prefix("key|").ok_or("another row")?.parse()?;
+        assert!(shard.servers().any(|it| it.port() == port), "{port} is not of {}", shard.name);
+        let direct = format!("SELECT name FROM users WHERE user_id = {user_id}");
+        let mut want = vec![Vec::new(), Vec::new()];
+        want[index] = vec!["key".to_owned()];
+        assert_eq!(shards.everywhere(&direct).await?, want, "the row is where it belongs, and only there");
+    }
+    Ok(())
+}
+
+async fn a_parameter_is_a_key(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let insert = "INSERT INTO orders (user_id, order_id, amount) VALUES ($1, $2, 1)";
+    let insert = client.prepare(insert).await?;
+    let select = client.prepare("SELECT order_id FROM orders WHERE order_id > 0 AND user_id = $1").await?;
+    let cast = client.prepare("SELECT order_id FROM orders WHERE user_id = $1::text::bigint").await;
+    assert!(cast.is_ok(), "it can be prepared: only its keys are unknown");
+    for user_id in 1_010_000..1_010_020i64 {
+        assert_eq!(client.execute(&insert, &[&user_id, &7i64]).await?, 1);
+        let found = client.query(&select, &[&user_id]).await?;
+        assert_eq!(found.len(), 1);
+        let here = format!("SELECT order_id FROM orders WHERE user_id = {user_id}");
+        let direct = shards.everywhere(&here).await?;
+        assert_eq!(direct[shards.owner(user_id)], ["7"]);
+        assert_eq!(direct.iter().flatten().count(), 1);
+    }
+    // Text parameters, of every spelling that PostgreSQL takes.
+    for text in ["1010003", " 1010003 ", "+1010003", "001010003"] {
+        let found = rows(&client, &format!("SELECT order_id FROM orders WHERE user_id = '{text}'")).await?;
+        assert_eq!(found, ["7"], "{text:?}");
+    }
+    let error = error_of(&client, "SELECT order_id FROM orders WHERE user_id = '12x'").await?;
+    assert_error(&error, "22P02", "invalid input syntax for type bigint: \"12x\"");
+    Ok(())
+}
+
+async fn lists_of_keys(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let (a, b) = (shards.user_on(0, 1_020_000), shards.user_on(1, 1_020_000));
+    let c = shards.user_on(0, a + 1);
+    for user_id in [a, b, c] {
+        run(&client, &insert_user(user_id, "list")).await?;
+    }
+    let sorted = |mut it: Vec<String>| {
+        it.sort();
+        it
+    };
+    let mut all = vec![a.to_string(), b.to_string(), c.to_string()];
+    all.sort();
+    let select = |what: &str| format!("SELECT user_id FROM users WHERE {what}");
+
+    let one_shard = format!("{} ORDER BY user_id DESC LIMIT 5", select(&format!("user_id IN ({a}, {c})")));
+    assert_eq!(rows(&client, &one_shard).await?, [c.to_string(), a.to_string()], "no merge on one shard");
+    for list in [
+        format!("user_id IN ({a}, {b}, {c}, {a})"),
+        format!("user_id = ANY (ARRAY[{a}, {b}, {c}]::bigint[])"),
+        format!("user_id = {a} OR user_id = {b} OR user_id IN ({c})"),
+        format!("user_id IN ({a}, {b}, {c}) AND user_id IN ({a}, {b}, {c}) AND name = 'list'"),
+    ] {
+        assert_eq!(sorted(rows(&client, &select(&list)).await?), all, "{list}");
+    }
+    let both = format!("user_id IN ({a}, {b}) AND user_id = {b}");
+    assert_eq!(rows(&client, &select(&both)).await?, [b.to_string()]);
+    let none = format!("user_id = {a} AND user_id = {b}");
+    assert_eq!(rows(&client, &select(&none)).await?, [""; 0]);
+
+    let statement = client.prepare("SELECT user_id FROM users WHERE user_id IN ($1, $2, $3)").await?;
+    let found = client.query(&statement, &[&a, &b, &c]).await?;
+    assert_eq!(sorted(found.iter().map(|it| it.get::<_, i64>(0).to_string()).collect()), all);
+    let found = client.query(&statement, &[&a, &a, &None::<i64>]).await?;
+    assert_eq!(found.len(), 1);
+    let ordered = format!("{} ORDER BY user_id", select(&format!("user_id IN ({a}, {b})")));
+    assert_error(&error_of(&client, &ordered).await?, "0A000", "ORDER BY");
+    Ok(())
+}
+
+async fn without_a_key_each_row_comes_once(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let users: Vec<i64> = (1_030_000..1_030_040).collect();
+    for user_id in &users {
+        run(&client, &insert_user(*user_id, "scatter")).await?;
+    }
+    let select = "SELECT user_id, name FROM users WHERE name = 'scatter'";
+    let mut want: Vec<String> = users.iter().map(|it| format!("{it}|scatter")).collect();
+    want.sort();
+    let mut found = rows(&client, select).await?;
+    found.sort();
+    assert_eq!(found, want);
+    let found = client.query("SELECT user_id FROM users WHERE name = $1", &[&"scatter"]).await?;
+    assert_eq!(found.len(), users.len());
+    let tag = run(&client, select).await?;
+    let count = tag.iter().find_map(|it| match it {
+        tokio_postgres::SimpleQueryMessage::CommandComplete(count) => Some(*count),
+        _ => None,
+    });
+    assert_eq!(count, Some(users.len() as u64), "the tag counts the rows of all shards");
+    assert_eq!(rows(&client, "SELECT user_id FROM users WHERE name = 'nobody'").await?, [""; 0]);
+    // Rows of both shards, each with what its own shard knows.
+    let placed = rows(&client, "SELECT server_port, user_id FROM users_here WHERE name = 'scatter'").await?;
+    let mut by_port = BTreeMap::<String, usize>::new();
+    for row in &placed {
+        let (port, user_id) = row.split_once('|').ok_or("two columns")?;
+        let owner = &shards.shop.shop.shards[shards.owner(user_id.parse()?)];
+        assert!(owner.servers().any(|it| it.port().to_string() == port), "{row}");
+        *by_port.entry(port.to_owned()).or_default() += 1;
+    }
+    assert_eq!((placed.len(), by_port.len()), (users.len(), 2), "{by_port:?}");
+    // An error of a shard reaches the client once, and the session goes on.
+    let error = error_of(&client, "SELECT 1 / (user_id - user_id) FROM users WHERE name = 'scatter'").await?;
+    assert_error(&error, "22012", "division by zero");
+    assert_eq!(rows(&client, "SELECT 1").await?, ["1"]);
+    Ok(())
+}
+
+async fn what_needs_a_merge_is_refused(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    for (clause, sql) in [
+        ("aggregate", "SELECT count(*) FROM users"),
+        ("aggregate", "SELECT max(user_id) FROM users WHERE name = 'x'"),
+        ("ORDER BY", "SELECT user_id FROM users ORDER BY user_id"),
+        ("LIMIT", "SELECT user_id FROM users LIMIT 3"),
+        ("LIMIT", "SELECT user_id FROM users OFFSET 3"),
+        ("LIMIT", "SELECT user_id FROM users FETCH FIRST ROW ONLY"),
+        ("DISTINCT", "SELECT DISTINCT country FROM users"),
+        ("DISTINCT", "SELECT DISTINCT ON (country) user_id FROM users"),
+        ("GROUP BY", "SELECT country FROM users GROUP BY country"),
+        ("HAVING", "SELECT 1 FROM users HAVING true"),
+        ("window function", "SELECT row_number() OVER () FROM users"),
+        ("UNION", "SELECT user_id FROM users UNION SELECT user_id FROM orders"),
+        ("EXCEPT", "SELECT user_id FROM users EXCEPT ALL SELECT user_id FROM orders"),
+        ("FOR UPDATE", "SELECT user_id FROM users FOR UPDATE"),
+        ("TABLESAMPLE", "SELECT user_id FROM users TABLESAMPLE SYSTEM (10)"),
+        ("subquery", "SELECT name FROM users WHERE user_id = (SELECT max(user_id) FROM users)"),
+        ("subquery", "SELECT * FROM (SELECT user_id FROM users ORDER BY name) AS t"),
+        ("WITH", "WITH t AS (SELECT user_id FROM users LIMIT 1) SELECT * FROM t"),
+    ] {
+        let error = error_of(&client, sql).await?;
+        assert_eq!(error.code().code(), "0A000", "{sql}: {error:?}");
+        assert!(error.message().contains(clause), "{sql} names {clause}: {error:?}");
+        assert!(error.hint().is_some(), "{sql}: {error:?}");
+        let prepared = client.query(sql, &[]).await.err().and_then(|it| it.code().cloned());
+        assert_eq!(prepared.as_ref().map(|it| it.code()), Some("0A000"), "{sql}, extended");
+    }
+    // Of one shard each of them is that shard's own business.
+    let user_id = shards.user_on(0, 1_035_000);
+    for sql in [
+        format!("SELECT count(*) FROM users WHERE user_id = {user_id}"),
+        format!(
+            "SELECT country, count(*) FROM users WHERE user_id = {user_id} GROUP BY 1 HAVING count(*) > 0"
+        ),
+        format!("SELECT DISTINCT name FROM users WHERE user_id = {user_id} ORDER BY 1 LIMIT 1"),
+        format!("SELECT row_number() OVER () FROM users WHERE user_id = {user_id} FOR KEY SHARE")
+            .replace("row_number() OVER ()", "name"),
+        format!(
+            "SELECT user_id FROM users WHERE user_id = {user_id} UNION SELECT user_id FROM orders WHERE user_id = {user_id}"
+        ),
+    ] {
+        client.simple_query(&sql).await.map_err(|error| format!("{sql}: {error:?}"))?;
+    }
+    Ok(())
+}
+
+async fn joins_meet_on_one_shard(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let (a, b) = (shards.user_on(0, 1_040_000), shards.user_on(1, 1_040_000));
+    for user_id in [a, b] {
+        run(&client, &insert_user(user_id, "join")).await?;
+        let order =
+            format!("INSERT INTO orders (user_id, order_id, amount) VALUES ({user_id}, 1, {user_id})");
+        run(&client, &order).await?;
+    }
+    let by_key = format!(
+        "SELECT o.amount::int, c.name FROM users u JOIN orders o ON o.user_id = u.user_id \
+         JOIN countries c ON c.code = u.country WHERE u.user_id = {b}"
+    );
+    assert_eq!(rows(&client, &by_key).await?, [format!("{b}|Netherlands")]);
+    let all = "SELECT o.user_id FROM users u JOIN orders o USING (user_id) WHERE u.name = 'join'";
+    let mut found = rows(&client, all).await?;
+    found.sort();
+    let mut want = [a.to_string(), b.to_string()];
+    want.sort();
+    assert_eq!(found, want, "rows that belong together are together");
+    let apart = "SELECT u.user_id FROM users u JOIN orders o ON o.order_id = u.user_id";
+    let error = error_of(&client, apart).await?;
+    assert_eq!(error.code().code(), "0A000", "{error:?}");
+    let crossed = format!("SELECT 1 FROM users u, orders o WHERE u.user_id = {a} AND o.user_id = {b}");
+    assert_eq!(error_of(&client, &crossed).await?.code().code(), "0A000");
+    let met = format!("SELECT o.order_id FROM users u, orders o WHERE u.user_id = {a} AND o.user_id = {a}");
+    assert_eq!(rows(&client, &met).await?, ["1"]);
+    Ok(())
+}
+
+async fn null_matches_nothing(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    assert_eq!(rows(&client, "SELECT name FROM users WHERE user_id = NULL").await?, [""; 0]);
+    assert_eq!(rows(&client, "SELECT name FROM users WHERE user_id IN (NULL)").await?, [""; 0]);
+    let found = client.query("SELECT name FROM users WHERE user_id = $1", &[&None::<i64>]).await?;
+    assert!(found.is_empty());
+    assert_eq!(
+        rows(&client, "SELECT count(*) FROM users WHERE user_id = NULL").await?,
+        ["0"],
+        "one row of 0"
+    );
+    let error = error_of(
+        &client,
+        "INSERT INTO users (user_id, name, email, country) VALUES (NULL, 'null key', 'e', 'NL')",
+    )
+    .await?;
+    assert_error(&error, "23502", "null value in shard key \"user_id\" of table \"users\"");
+    let insert = "INSERT INTO users (user_id, name, email, country) VALUES ($1, 'null key', 'e', 'NL')";
+    let error = client.execute(insert, &[&None::<i64>]).await.expect_err("a NULL key has no shard");
+    assert_eq!(error.code().map(|it| it.code()), Some("23502"));
+    let left = shards.everywhere("SELECT 1 FROM users WHERE name = 'null key'").await?;
+    assert_eq!(left, [vec![""; 0], vec![]]);
+    Ok(())
+}
+
+async fn ranges_of_time(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let event = |time: &str| {
+        format!("INSERT INTO events (occurred_at, user_id, kind) VALUES ('{time}', 1050000, 'range')")
+    };
+    for (time, shard) in [
+        ("2025-12-31 23:59:59.999999+00", 0),
+        ("2026-01-01 00:00:00+00", 1),
+        ("2026-01-01 00:30:00+01", 0),
+        ("2031-05-05T05:05:05Z", 1),
+    ] {
+        run(&client, &event(time)).await?;
+        let here = format!("SELECT 1 FROM events WHERE kind = 'range' AND occurred_at = '{time}'");
+        let mut want = vec![Vec::new(), Vec::new()];
+        want[shard] = vec!["1".to_owned()];
+        assert_eq!(shards.everywhere(&here).await?, want, "{time}");
+        let select = format!("SELECT kind FROM events WHERE occurred_at = '{time}' AND kind = 'range'");
+        let found = rows(&client, &select).await?;
+        assert_eq!(found, ["range"], "{time}");
+    }
+    run(&client, "CREATE TABLE visits (day date, what text)").await?;
+    run(&client, "INSERT INTO visits (day, what) VALUES ('2026-06-30', 'in'), ('2026-01-01', 'in')").await?;
+    run(&client, "INSERT INTO visits (day, what) VALUES ('2026-07-01', 'in')").await?;
+    for day in ["2025-12-31", "2027-01-01"] {
+        let sql = format!("INSERT INTO visits (day, what) VALUES ('{day}', 'out')");
+        assert_error(&error_of(&client, &sql).await?, "23514", "no shard for \"day\" of table \"visits\"");
+        let sql = format!("UPDATE visits SET what = 'out' WHERE day = '{day}'");
+        assert_error(&error_of(&client, &sql).await?, "23514", "no shard for \"day\"");
+        let found = rows(&client, &format!("SELECT what FROM visits WHERE day = '{day}'")).await?;
+        assert_eq!(found, [""; 0], "no shard has such a row");
+    }
+    let all = shards.everywhere("SELECT what, count(*) FROM visits GROUP BY what").await?;
+    assert_eq!(all, [["in|2"], ["in|1"]]);
+    Ok(())
+}
+
+async fn a_parse_error_is_postgresqls(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let direct = shards.direct(0).await?;
+    for sql in
+        ["SELEC 1", "SELECT 'ä', FROM users", "SELECT * FROM users WHERE (", "SELECT 'open", "SELECT 1; FOO"]
+    {
+        let (ours, theirs) = (error_of(&client, sql).await?, error_of(&direct, sql).await?);
+        let shown = |it: &tokio_postgres::error::DbError| {
+            (it.severity().to_owned(), it.code().clone(), it.message().to_owned(), it.position().cloned())
+        };
+        assert_eq!(shown(&ours), shown(&theirs), "{sql}");
+        let prepared = client.prepare(sql).await.expect_err("it cannot be parsed");
+        assert_eq!(prepared.code().map(|it| it.code()), Some("42601"), "{sql}");
+    }
+    assert_eq!(rows(&client, "SELECT 1").await?, ["1"]);
+    Ok(())
+}
+
+async fn several_statements_in_a_text(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let (a, b) = (shards.user_on(0, 1_060_000), shards.user_on(1, 1_060_000));
+    let c = shards.user_on(0, a + 1);
+    let text = |x: i64, y: i64| format!("{}; {}", insert_user(x, "text"), insert_user(y, "text"));
+    run(&client, &text(a, c)).await?;
+    let found = rows(&client, &format!("SELECT 1; SELECT name FROM users WHERE user_id = {c}")).await?;
+    assert_eq!(found, ["1", "text"]);
+    let names = "SELECT user_id FROM users WHERE name = 'text' ORDER BY 1";
+    let mut want = vec![vec![a.to_string(), c.to_string()], Vec::new()];
+    want[0].sort();
+    assert_eq!(shards.everywhere(names).await?, want);
+
+    let error = error_of(&client, &text(shards.user_on(0, c + 1), b)).await?;
+    assert_error(&error, "0A000", "several shards");
+    // One text is one transaction: the second statement's error takes the first one back.
+    let error = error_of(&client, &text(shards.user_on(0, c + 1), a)).await?;
+    assert_error(&error, "23505", "duplicate key");
+    assert_eq!(shards.everywhere(names).await?, want, "nothing came of what failed");
+    Ok(())
+}

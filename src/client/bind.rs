@@ -1,0 +1,94 @@
+//! Which server an open transaction is bound to: none for good, until a statement runs that depends on
+//! the shard.
+
+use std::time::Instant;
+
+use super::attach::{SetUpError, run_own};
+use super::effects::is_prologue;
+use super::extended::Group;
+use super::session::Session;
+use crate::base::{Reason, Refusal, ShardId, SqlState};
+use crate::proto::{Bond, Origin};
+use crate::route::{Decision, Kind, Plan, Why};
+
+/// Ends the transaction only where each statement sees what is committed at its start: elsewhere the
+/// snapshot of the first one holds for all, and no other shard has it. The division fails then, and with
+/// it the text before its ROLLBACK.
+const LEAVE: &str = "SELECT 1 OPERATOR(pg_catalog./) (pg_catalog.current_setting('transaction_isolation') \
+     OPERATOR(pg_catalog.=) 'read committed')::pg_catalog.int4; ROLLBACK";
+
+impl Session {
+    /// A transaction is at a server and may still go to another shard.
+    pub fn is_movable(&self) -> bool {
+        self.transaction.is_movable() && self.pinned.is_none() && !self.unsynced
+    }
+
+    /// A Query of `plan` has run.
+    pub fn bind_to(&mut self, plan: &Plan, decision: &Decision) {
+        if self.transaction.is_idle() || is_prologue(&plan.kind) {
+            return;
+        }
+        self.transaction.bind(bond(plan, decision.why));
+    }
+
+    /// A group has run. A portal outlives its group inside a transaction.
+    pub fn bind_to_group(&mut self, group: &Group<'_>, decision: &Decision) {
+        if self.transaction.is_idle() {
+            return;
+        }
+        if !group.leaves_nothing() {
+            self.transaction.bind(Bond::Bound);
+        }
+        for statement in group.statements() {
+            self.bind_to(&statement.planned.plan, decision);
+        }
+    }
+
+    /// Ends the transaction at its server, for it to begin anew on `shard`.
+    pub async fn move_to(&mut self, shard: ShardId) -> Result<(), Refusal> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        if held.shard == shard {
+            return Ok(());
+        }
+        let from = held.shard;
+        let text = if self.transaction.bond() == Bond::None { "ROLLBACK" } else { LEAVE };
+        match run_own(&mut held.lease, text, Origin::Keyway).await {
+            Ok(_) => {
+                self.transaction.defer_again();
+                self.let_go_if_free(Instant::now()).await;
+                Ok(())
+            }
+            Err(SetUpError::Refused(_)) => Err(self.one_snapshot(from, shard)),
+            Err(SetUpError::Lost) => {
+                self.cancel.slot().detach().await;
+                self.held = None;
+                self.transaction.lose();
+                let message = "server connection was lost inside a transaction";
+                Err(Refusal::new(Reason::NoServer, SqlState::CONNECTION_FAILURE, message))
+            }
+        }
+    }
+
+    fn one_snapshot(&self, from: ShardId, to: ShardId) -> Refusal {
+        let name = |it| self.database.router.shard_name(it);
+        Refusal::unsupported(
+            Reason::MultiShardWrite,
+            "transaction would touch two shards",
+            "name a shard key in its first statement, or use READ COMMITTED",
+        )
+        .detail(format!(
+            "its isolation level holds it to the snapshot taken on shard \"{}\", the statement belongs to \
+             shard \"{}\"",
+            name(from),
+            name(to)
+        ))
+    }
+}
+
+fn bond(plan: &Plan, why: Why) -> Bond {
+    let anywhere = matches!(why, Why::Anywhere | Why::NoRow);
+    match plan.kind {
+        Kind::Statement | Kind::Show(_) if anywhere && plan.repeatable => Bond::Read,
+        _ => Bond::Bound,
+    }
+}
