@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared};
 
 /// Nothing here takes more than a few seconds; a driver that hangs must not hang the suite.
-const END_TIMEOUT: Duration = Duration::from_secs(120);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let mut tests = vec![

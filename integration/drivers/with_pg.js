@@ -32,8 +32,8 @@ async function values(client) {
     'SELECT $1::int, $2::int8, $3::text, $4::numeric, $5::timestamptz, $6::bytea, $7::text, $8::int[], $9::bool';
   const result = await client.query({ text, values: row, rowMode: 'array' });
   check('values', result.rows, [row]);
-  const binary = await client.query({ text: 'SELECT $1::int4', values: [7], rowMode: 'array', binary: true });
-  check('a binary result', binary.rows, [[7]]);
+  const binary = await client.query({ text: 'SELECT $1::int4 AS n', values: [7], binary: true });
+  check('a binary result', binary.rows, [{ n: 7 }]);
 }
 
 async function transactions(client) {

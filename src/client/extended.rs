@@ -72,6 +72,11 @@ impl<'a> Group<'a> {
             && !open
     }
 
+    /// There is more to it than Sync or Flush.
+    fn asks(&self) -> bool {
+        !self.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. }))
+    }
+
     fn is_limited(&self) -> bool {
         self.ops.iter().any(|it| matches!(it, Op::Execute { limited: true, .. }))
     }
@@ -240,8 +245,8 @@ impl Session {
             self.pin_if(&statement.planned.plan.kind, statement.planned.plan.understood);
         }
         self.committing = group.bound().any(|(_, it)| matches!(it.planned.plan.kind, Kind::Commit { .. }));
-        // Held until Sync, whatever the server says in between.
-        self.unsynced = end != UnitEnd::Sync;
+        // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
+        self.unsynced = end != UnitEnd::Sync && (self.unsynced || group.asks());
         let request = Request { payload: Payload::Group(&group), decision, access, started };
         let ran = self.perform(&request).await?;
         self.committing = false;
@@ -298,12 +303,7 @@ impl Session {
     /// An error of ours: the server, if it has part of this pipeline, must not commit it at Sync.
     pub async fn refuse_group(&mut self, refusal: Refusal, end: UnitEnd) -> Result<Outcome, End> {
         let mut out = Vec::new();
-        if std::mem::take(&mut self.unsynced) && self.held.is_some() {
-            self.held = None;
-            self.pinned = None;
-            self.cancel.slot().detach().await;
-            self.transaction.lose();
-        }
+        self.abandon_unsynced().await;
         self.put_refusal(&mut out, &refusal);
         if end == UnitEnd::Sync {
             self.put_ready(&mut out);
@@ -311,6 +311,16 @@ impl Session {
             self.skipping = true;
         }
         self.stream.write_all(&out).await.map(|()| Outcome::Done).map_err(|_| End::Left)
+    }
+
+    /// A server that has part of a pipeline must not commit it at the client's Sync: it is closed.
+    pub async fn abandon_unsynced(&mut self) {
+        if std::mem::take(&mut self.unsynced) && self.held.is_some() {
+            self.held = None;
+            self.pinned = None;
+            self.cancel.slot().detach().await;
+            self.transaction.lose();
+        }
     }
 
     /// Outer error: the connection ends. Inner: the group is refused.
@@ -414,8 +424,7 @@ impl Session {
 
     /// What needs no server: a lone Sync, and statements that Keyway answers itself.
     async fn answer_group(&mut self, group: &Group<'_>) -> Result<Option<Outcome>, End> {
-        if group.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. })) && self.held.is_none()
-        {
+        if !group.asks() && !self.unsynced {
             if group.is_synced() {
                 self.say_ready().await?;
             }

@@ -95,6 +95,8 @@ impl Session {
         };
         self.pin_if(&plan.kind, plan.understood);
         self.committing = matches!(plan.kind, Kind::Commit { .. });
+        // The ReadyForQuery of a Query ends what had no Sync.
+        self.unsynced = false;
         let request = Request { payload: Payload::Query(message), decision, access: plan.access, started };
         let ran = self.perform(&request).await?;
         self.committing = false;
@@ -129,6 +131,7 @@ impl Session {
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Result<Outcome, End> {
+        self.abandon_unsynced().await;
         self.refuse_simple(refusal).await.map(|()| Outcome::Done)
     }
 
