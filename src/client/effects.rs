@@ -4,8 +4,8 @@
 use super::encoding;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
-use crate::proto::{Assignment, PROLOGUE_MAX, Settings};
-use crate::route::{Kind, SetStatement};
+use crate::proto::{Assignment, PROLOGUE_MAX, Settings, set_config};
+use crate::route::{Kind, SetStatement, SettingMade};
 use crate::wire::{self, TxStatus};
 
 /// Who answers a statement.
@@ -92,7 +92,6 @@ impl Session {
             Kind::RollbackTo if keep => "ROLLBACK",
             _ => return Answer::Server,
         };
-        self.transaction.prologue_add(text);
         self.take_effect(kind, text);
         made(tag)
     }
@@ -156,6 +155,57 @@ impl Session {
                 held.lease.settings = Settings::default();
                 self.settings = self.startup.clone();
                 self.pinned = None;
+            }
+        }
+    }
+
+    /// Whether the session can keep what set_config is about to set.
+    pub fn check_settings(&mut self, made: &[SettingMade]) -> Result<(), Refusal> {
+        for it in made {
+            let value = it.value.as_deref();
+            match it.name.as_str() {
+                "client_encoding" if !value.is_none_or(encoding::is_served) => {
+                    return Err(encoding::refusal(value.unwrap_or_default()));
+                }
+                "standard_conforming_strings"
+                | "role"
+                | "session_authorization"
+                | "transaction_isolation"
+                | "transaction_read_only"
+                | "transaction_deferrable" => {
+                    return Err(Refusal::unsupported(
+                        Reason::SessionState,
+                        format!("set_config of \"{}\" is not supported", it.name),
+                        "use SET",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what set_config has set on a server.
+    pub fn take_settings(&mut self, made: &[SettingMade]) {
+        for it in made {
+            if !self.transaction.is_idle() {
+                self.transaction.record(&set_config(&it.name, it.value.as_deref(), it.local));
+            }
+            if it.local {
+                continue;
+            }
+            let name = it.name.clone();
+            match &it.value {
+                Some(value) => {
+                    let it = Assignment::of_value(&name, value);
+                    if self.transaction.is_idle() { self.set_now(it) } else { self.transaction.set(it) }
+                }
+                None if self.transaction.is_idle() => {
+                    // As RESET, but for the session's own start value: set_config knows the server's.
+                    self.with_server_settings(|it| it.reset(&name, &Settings::default()));
+                    self.settings.reset(&name, &Settings::default());
+                }
+                None => self.transaction.reset(&name),
             }
         }
     }

@@ -12,8 +12,8 @@ use super::session::{End, Outcome, Session};
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
-use crate::proto::{Expect, Origin, UnitEnd};
-use crate::route::{Decision, KeySource, Kind, Mode, Params, Why};
+use crate::proto::{Expect, Origin, Part, UnitEnd};
+use crate::route::{Decision, KeySource, Kind, Mode, Params, SettingMade, Why};
 use crate::wire::{self, Bind, FrontendTag, Target};
 
 /// One message of a group, its statement looked up.
@@ -33,10 +33,10 @@ pub(super) struct Group<'a> {
     ops: Vec<Op<'a>>,
     raw: &'a [u8],
     end: UnitEnd,
+    /// A Sync of ours takes the place of its Flush, because nothing of it has to wait for the client's:
+    /// drivers that prepare like this bind to a shard only with what comes next.
+    ends_early: bool,
 }
-
-/// What PostgreSQL sends for a message that no Sync follows.
-const FLUSH: &[u8] = b"H\0\0\0\x04";
 
 impl<'a> Group<'a> {
     pub fn is_synced(&self) -> bool {
@@ -62,7 +62,7 @@ impl<'a> Group<'a> {
     /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end.
     pub fn leaves_nothing(&self) -> bool {
         let mut open = false;
-        self.is_synced()
+        (self.is_synced() || self.ends_early)
             && self.ops.iter().all(|op| match op {
                 Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal.is_empty(),
                 Op::Execute { limited, .. } => std::mem::take(&mut open) && !limited,
@@ -70,6 +70,24 @@ impl<'a> Group<'a> {
                 _ => true,
             })
             && !open
+    }
+
+    /// What the client sees of the answer.
+    pub fn part(&self) -> Part {
+        Part { ready: !self.ends_early, ..Part::WHOLE }
+    }
+
+    /// Statements are parsed and described, and none is bound.
+    fn only_prepares(&self) -> bool {
+        self.ops.iter().all(|it| {
+            matches!(
+                it,
+                Op::Parse { .. }
+                    | Op::DescribeStatement { .. }
+                    | Op::CloseStatement { .. }
+                    | Op::Flush { .. }
+            )
+        })
     }
 
     /// There is more to it than Sync or Flush.
@@ -87,16 +105,21 @@ impl<'a> Group<'a> {
             wire::close_statement(out, id.server_name().as_bytes());
             server.pipeline.push(Expect::Close(Origin::Keyway));
         }
-        if out.is_empty() && self.end != UnitEnd::Open && self.is_verbatim(server) {
+        if out.is_empty() && self.end != UnitEnd::Open && !self.ends_early && self.is_verbatim(server) {
             self.ops.iter().for_each(|it| owe(it, server));
             return Some(self.raw);
         }
         let mut sent = SmallVec::<[_; 4]>::new();
         for op in &self.ops {
-            rewrite(op, server, &mut sent, out);
+            if !(self.ends_early && matches!(op, Op::Flush { .. })) {
+                rewrite(op, server, &mut sent, out);
+            }
         }
-        if self.end == UnitEnd::Open {
-            out.extend_from_slice(FLUSH);
+        if self.ends_early {
+            out.extend_from_slice(wire::SYNC);
+            server.pipeline.push(Expect::Sync);
+        } else if self.end == UnitEnd::Open {
+            out.extend_from_slice(wire::FLUSH);
         }
         None
     }
@@ -230,14 +253,19 @@ impl Session {
             return Ok(Outcome::Done);
         }
         let started = Instant::now();
-        let group = match self.read_group(unit, end)? {
+        let mut group = match self.read_group(unit, end)? {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
+        group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
         if let Some(outcome) = self.answer_group(&group).await? {
             return Ok(outcome);
         }
         let (decision, access) = match self.decide_group(&group) {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse_group(refusal, end).await,
+        };
+        let made = match self.settings_of_group(&group) {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
@@ -246,11 +274,14 @@ impl Session {
         }
         self.committing = group.bound().any(|(_, it)| matches!(it.planned.plan.kind, Kind::Commit { .. }));
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
-        self.unsynced = end != UnitEnd::Sync && (self.unsynced || group.asks());
+        self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         let request = Request { payload: Payload::Group(&group), decision, access, started };
         let ran = self.perform(&request).await?;
         self.committing = false;
         self.bind_to_group(&group, &request.decision);
+        if !ran.has_failed() && group.executes() {
+            self.take_settings(&made);
+        }
         self.end_group(&group, ran, access).await
     }
 
@@ -273,8 +304,9 @@ impl Session {
                     self.take_effect(&statement.planned.plan.kind, statement.text());
                 }
             }
-        } else if !group.is_synced() {
-            tracing::trace!("an error before Sync");
+        } else if group.ends_early {
+            // The server is past its error, the client is not before its Sync.
+            self.skipping = true;
         }
         if unready {
             if group.is_synced() {
@@ -325,7 +357,7 @@ impl Session {
 
     /// Outer error: the connection ends. Inner: the group is refused.
     fn read_group<'a>(&mut self, unit: &'a [u8], end: UnitEnd) -> Result<Result<Group<'a>, Refusal>, End> {
-        let mut group = Group { ops: Vec::with_capacity(6), raw: unit, end };
+        let mut group = Group { ops: Vec::with_capacity(6), raw: unit, end, ends_early: false };
         let mut rest = unit;
         while let Ok(Some(head)) = wire::header(rest) {
             let Some((raw, after)) = rest.split_at_checked(head.total) else { break };
@@ -512,19 +544,24 @@ impl Session {
         statement: &Statement,
         view: &crate::route::SessionView,
     ) -> Result<Decision, Refusal> {
-        let planned = &statement.planned;
-        let text = statement.text();
-        if !planned.plan.needs_params() {
-            let keys = KeySource { text, literals: &planned.literals, params: None };
-            return self.database.router.decide(&planned.plan, &keys, view);
+        let plan = &statement.planned.plan;
+        if !plan.needs_params() {
+            let literals = &statement.planned.literals;
+            let keys = KeySource { text: statement.text(), literals, params: None };
+            return self.database.router.decide(plan, &keys, view);
         }
-        let oids = statement.oids();
-        let values: SmallVec<[Option<&[u8]>; 16]> = bind.values.iter().collect();
-        let formats: SmallVec<[i16; 16]> =
-            (0..values.len()).map(|it| i16::from(bind.formats.is_binary(it))).collect();
-        let params = Params { oids: &oids, formats: &formats, values: &values };
-        let keys = KeySource { text, literals: &planned.literals, params: Some(params) };
-        self.database.router.decide(&planned.plan, &keys, view)
+        with_params(bind, statement, |keys| self.database.router.decide(plan, keys, view))
+    }
+
+    fn settings_of_group(&mut self, group: &Group<'_>) -> Result<Vec<SettingMade>, Refusal> {
+        let mut made = Vec::new();
+        for (bind, statement) in group.bound() {
+            let plan = &statement.planned.plan;
+            if plan.makes_settings() {
+                made.extend(with_params(bind, statement, |keys| self.settings_made(plan, keys))?);
+            }
+        }
+        Ok(made)
     }
 
     /// Nothing is bound: the server of the transaction, or any primary, can parse and describe. What a
@@ -547,6 +584,17 @@ impl Session {
         }
         Ok(decision)
     }
+}
+
+/// Gives `then` the values of a Bind and of the statement's literals.
+fn with_params<T>(bind: &Bind<'_>, statement: &Statement, then: impl FnOnce(&KeySource<'_>) -> T) -> T {
+    let oids = statement.oids();
+    let values: SmallVec<[Option<&[u8]>; 16]> = bind.values.iter().collect();
+    let formats: SmallVec<[i16; 16]> =
+        (0..values.len()).map(|it| i16::from(bind.formats.is_binary(it))).collect();
+    let params = Params { oids: &oids, formats: &formats, values: &values };
+    let literals = &statement.planned.literals;
+    then(&KeySource { text: statement.text(), literals, params: Some(params) })
 }
 
 /// Two statements before one Sync are one transaction: they must share a shard.

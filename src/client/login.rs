@@ -176,7 +176,7 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn
                 return Err(encoding::refusal(&value));
             }
         }
-        startup.set(Assignment::of_startup(&name, &value));
+        startup.set(Assignment::of_value(&name, &value));
         if name == "application_name" {
             application_name = Some(value);
         } else {

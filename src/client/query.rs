@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::effects::Answer;
 use super::extended::Group;
 use super::relay::{Flow, Stop, relay};
@@ -10,7 +12,7 @@ use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
 use crate::proto::{Expect, Origin, Part, Replies};
-use crate::route::{Decision, Excluded, KeySource, Kind, Mode};
+use crate::route::{Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
 use crate::wire;
 
 /// What is sent to a server for one request of the client.
@@ -32,6 +34,13 @@ impl<'a> Payload<'a> {
                 Some(message)
             }
             Payload::Group(group) => group.compose(server, out),
+        }
+    }
+
+    fn part(self) -> Part {
+        match self {
+            Payload::Query(_) => Part::WHOLE,
+            Payload::Group(group) => group.part(),
         }
     }
 
@@ -67,6 +76,16 @@ pub(super) enum Ran {
     },
 }
 
+impl Ran {
+    pub fn has_failed(&self) -> bool {
+        match self {
+            Ran::Done { failed } | Ran::Unready { failed } => *failed,
+            Ran::CopyIn => false,
+            Ran::Refused(_) => true,
+        }
+    }
+}
+
 impl Session {
     pub async fn query(&mut self, message: &[u8]) -> Result<Outcome, End> {
         let started = Instant::now();
@@ -93,6 +112,10 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
+        let made = match self.settings_made(plan, &keys) {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse(refusal).await,
+        };
         self.pin_if(&plan.kind, plan.understood);
         self.committing = matches!(plan.kind, Kind::Commit { .. });
         // The ReadyForQuery of a Query ends what had no Sync.
@@ -101,7 +124,24 @@ impl Session {
         let ran = self.perform(&request).await?;
         self.committing = false;
         self.bind_to(plan, &request.decision);
+        if !ran.has_failed() {
+            self.take_settings(&made);
+        }
         self.end_query(&plan.kind, text, ran, plan.access).await
+    }
+
+    /// What set_config is about to set, where the session can keep it.
+    pub fn settings_made(
+        &mut self,
+        plan: &Plan,
+        keys: &KeySource<'_>,
+    ) -> Result<SmallVec<[SettingMade; 1]>, Refusal> {
+        if !plan.makes_settings() {
+            return Ok(SmallVec::new());
+        }
+        let made = plan.settings_made(keys)?;
+        self.check_settings(&made)?;
+        Ok(made)
     }
 
     async fn end_query(&mut self, kind: &Kind, text: &str, ran: Ran, access: Access) -> Result<Outcome, End> {
@@ -261,7 +301,7 @@ impl Session {
         let metrics = self.database.metrics.target(held.shard, held.role, request.access);
         let _live = metrics.map(|it| Live::new(&it.in_flight));
         let server = &mut *held.lease;
-        server.pipeline.set_part(Part::WHOLE);
+        server.pipeline.set_part(request.payload.part());
         let mut out = Vec::new();
         for statement in self.transaction.prologue() {
             wire::query(&mut out, statement);

@@ -9,6 +9,6 @@ mod transaction;
 
 pub use intake::{Intake, Limits, Unit, UnitEnd, Violation};
 pub use pipeline::{Complete, Expect, Origin, Part, Piece, Pipeline, Replies, Unexpected};
-pub use settings::{Assignment, Settings, quote_literal, quote_name};
+pub use settings::{Assignment, Settings, quote_literal, quote_name, set_config};
 pub use statements::{ServerStatements, StatementId};
 pub use transaction::{Bond, Ended, PROLOGUE_MAX, Transaction};

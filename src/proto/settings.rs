@@ -11,10 +11,10 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// A setting of the startup packet.
-    pub fn of_startup(name: &str, value: &str) -> Assignment {
-        let statement = format!("SET {} TO {}", setting_name(name), quote_literal(value));
-        Assignment { name: name.to_ascii_lowercase(), statement }
+    /// A setting of the startup packet, or of set_config. Not SET: that would take a list such as
+    /// `a, b` of search_path for one name.
+    pub fn of_value(name: &str, value: &str) -> Assignment {
+        Assignment { name: name.to_ascii_lowercase(), statement: set_config(name, Some(value), false) }
     }
 }
 
@@ -54,6 +54,12 @@ impl Settings {
     }
 }
 
+/// The call that makes a setting; without a value it goes back to its default.
+pub fn set_config(name: &str, value: Option<&str>, local: bool) -> String {
+    let value = value.map_or("NULL".to_owned(), quote_literal);
+    format!("SELECT pg_catalog.set_config({}, {value}, {local})", quote_literal(name))
+}
+
 /// A setting's name, each part quoted: `app.tenant` has two.
 fn setting_name(name: &str) -> String {
     name.split('.').map(quote_name).collect::<Vec<_>>().join(".")
@@ -80,7 +86,7 @@ mod tests {
     fn settings(pairs: &[(&str, &str)]) -> Settings {
         let mut it = Settings::default();
         for (name, value) in pairs {
-            it.set(Assignment::of_startup(name, value));
+            it.set(Assignment::of_value(name, value));
         }
         it
     }
@@ -91,7 +97,7 @@ mod tests {
         let session = settings(&[("timezone", "UTC"), ("app.tenant", "o'neil")]);
         assert_eq!(
             server.difference(&session),
-            ["RESET \"work_mem\"", "SET \"app\".\"tenant\" TO 'o''neil'"]
+            ["RESET \"work_mem\"", "SELECT pg_catalog.set_config('app.tenant', 'o''neil', false)"]
         );
         assert!(session.difference(&session.clone()).is_empty());
     }
@@ -100,8 +106,8 @@ mod tests {
     fn reset_goes_back_to_the_clients_own_startup_value() {
         let startup = settings(&[("timezone", "UTC")]);
         let mut it = startup.clone();
-        it.set(Assignment::of_startup("timezone", "Asia/Tokyo"));
-        it.set(Assignment::of_startup("work_mem", "1MB"));
+        it.set(Assignment::of_value("timezone", "Asia/Tokyo"));
+        it.set(Assignment::of_value("work_mem", "1MB"));
         it.reset("timezone", &startup);
         it.reset("work_mem", &startup);
         assert!(it.same(&startup));

@@ -107,20 +107,12 @@ impl Transaction {
         self.bond = Bond::None;
     }
 
-    /// Adds a statement to what is sent in front of the first one; `false` when nothing is deferred.
-    pub fn prologue_add(&mut self, statement: &str) -> bool {
-        match &mut self.state {
-            State::Deferred { prologue, .. } => {
-                prologue.push(statement.to_owned());
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Takes note of a savepoint or setting that the server has, to make it again elsewhere.
+    /// Takes note of a savepoint or setting, to be sent in front of the first statement, or made again
+    /// where the transaction begins anew.
     pub fn record(&mut self, statement: &str) {
-        let State::Open { prologue, .. } = &mut self.state else { return };
+        let (State::Open { prologue, .. } | State::Deferred { prologue, .. }) = &mut self.state else {
+            return;
+        };
         if self.bond == Bond::Bound {
             return;
         }
@@ -274,7 +266,7 @@ mod tests {
     use super::*;
 
     fn set(name: &str, value: &str) -> Assignment {
-        Assignment::of_startup(name, value)
+        Assignment::of_value(name, value)
     }
 
     fn settled(it: &mut Transaction, ended: Ended) -> Settings {
@@ -288,7 +280,7 @@ mod tests {
     fn begin_waits_for_a_statement_and_status_says_open() {
         let mut it = Transaction::default();
         it.defer("BEGIN READ ONLY", true);
-        assert!(it.prologue_add("SET LOCAL work_mem = '1MB'"));
+        it.record("SET LOCAL work_mem = '1MB'");
         assert_eq!((it.status(), it.is_read_only()), (TxStatus::Open, true));
         assert_eq!(it.prologue(), ["BEGIN READ ONLY", "SET LOCAL work_mem = '1MB'"]);
         it.follow(TxStatus::Open);

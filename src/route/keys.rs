@@ -88,6 +88,35 @@ impl KeySource<'_> {
         }
     }
 
+    /// A place read as text; `None` is NULL.
+    pub(super) fn text_of(&self, place: KeyPlace) -> Result<Option<Cow<'_, str>>, Refusal> {
+        match place {
+            KeyPlace::Null => Ok(None),
+            KeyPlace::Literal { index, .. } => {
+                let literal = self.literals.get(index as usize).ok_or_else(no_value)?;
+                literal.value(self.text).map(Some).ok_or_else(|| {
+                    Refusal::unsupported(
+                        Reason::Unsupported,
+                        "an argument of set_config must be a plain string",
+                        "write it as '...'",
+                    )
+                })
+            }
+            KeyPlace::Param { number, .. } => {
+                let at = usize::from(number).checked_sub(1).ok_or_else(|| no_parameter(number))?;
+                let params = self.params.ok_or_else(|| no_parameter(number))?;
+                match params.values.get(at).ok_or_else(|| no_parameter(number))? {
+                    // Text is the same bytes in both formats.
+                    Some(bytes) => {
+                        let text = std::str::from_utf8(bytes).map_err(|_| not_utf8(number))?;
+                        Ok(Some(Cow::Borrowed(text)))
+                    }
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
     fn literal(
         &self,
         index: u32,

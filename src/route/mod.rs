@@ -1,6 +1,7 @@
 //! Where a statement goes: `compile` turns facts into a plan, `decide` turns a plan and its keys
 //! into shards and a role, or into a refusal.
 
+mod assign;
 mod cluster;
 mod compile;
 mod decide;
@@ -9,6 +10,7 @@ mod keys;
 mod plan;
 mod router;
 
+pub use assign::SettingMade;
 pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
 pub use decide::{Decision, KeyRef, Mode, SessionView, ShardSet, Why};
 pub use keys::{KeySource, Params};

@@ -74,6 +74,8 @@ pub struct Plan {
     pub(super) target: Target,
     /// Said whatever the keys are.
     pub(super) refusal: Option<Refusal>,
+    /// What its calls of set_config set.
+    pub(super) settings: Box<[SettingPlaces]>,
     /// How many parameters a decision reads: the highest number among them.
     pub(super) params_read: u16,
 }
@@ -168,6 +170,14 @@ impl Keys {
             Keys::And(parts) | Keys::Or(parts) => parts.iter().map(Keys::params_read).max().unwrap_or(0),
         }
     }
+}
+
+/// A call of set_config, its arguments by their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SettingPlaces {
+    pub name: KeyPlace,
+    pub value: KeyPlace,
+    pub local: bool,
 }
 
 /// Where a key's value is found.

@@ -18,6 +18,8 @@ pub struct Statement {
     /// Each SELECT, VALUES, INSERT, UPDATE, DELETE or MERGE in it; the outermost one is the first.
     pub levels: Vec<Level>,
     pub calls: Vec<Call>,
+    /// The calls of `set_config` that are certain to run once, with arguments that can be read.
+    pub settings: Vec<SettingCall>,
     /// CURRENT_TIMESTAMP, CURRENT_USER and their like.
     pub asks_session_value: bool,
     /// Something in it that this module does not know, so that nothing may be concluded.
@@ -116,6 +118,14 @@ pub struct Call {
     pub name: String,
     /// Its last argument is the keyword TRUE, as `is_local` of `set_config` may be.
     pub ends_in_true: bool,
+}
+
+/// `set_config(name, value, local)` as a column of a SELECT that has one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingCall {
+    pub name: Value,
+    pub value: Value,
+    pub local: bool,
 }
 
 /// A table's name as written.

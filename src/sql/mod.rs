@@ -14,7 +14,8 @@ mod utility;
 
 pub use facts::{
     Assigned, Call, Clause, Column, Condition, Equality, Facts, Field, InsertSource, Level, LevelRole, Locks,
-    Merged, OuterJoin, Predicate, Relation, SetStatement, Statement, Table, Utility, Value, Write,
+    Merged, OuterJoin, Predicate, Relation, SetStatement, SettingCall, Statement, Table, Utility, Value,
+    Write,
 };
 pub use functions::{BuiltIn, Volatility, built_in};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};

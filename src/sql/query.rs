@@ -8,10 +8,10 @@ use pg_query::protobuf::{
     RangeSubselect, RangeVar, ReturningClause, SelectStmt, SetOperation, UpdateStmt, WithClause,
 };
 
-use super::expression::{On, Spot, strings};
+use super::expression::{On, Spot, boolean, strings};
 use super::facts::{
-    Clause, Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, Relation, Statement, Table,
-    Write,
+    Clause, Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, Relation, SettingCall,
+    Statement, Table, Write,
 };
 use super::scan::Literal;
 
@@ -110,8 +110,29 @@ impl<'a> Reader<'a> {
         self.condition(&stmt.where_clause, level, all);
         self.walk_all(&stmt.target_list, level, Spot::SelectList);
         self.clauses(stmt, level);
+        if role == LevelRole::Root && has_one_row(stmt) {
+            self.settings(&stmt.target_list);
+        }
         self.ctes.truncate(in_sight);
         level
+    }
+
+    fn settings(&mut self, targets: &[Node]) {
+        for target in targets {
+            let Some(NodeEnum::ResTarget(target)) = &target.node else { continue };
+            let Some(NodeEnum::FuncCall(call)) = target.val.as_ref().and_then(|it| it.node.as_ref()) else {
+                continue;
+            };
+            let names = strings(&call.funcname);
+            let [name, value, local] = &call.args[..] else { continue };
+            let is_ours = matches!(&names[..], [name] if name == "set_config")
+                || matches!(&names[..], [schema, name] if schema == "pg_catalog" && name == "set_config");
+            if let (true, Some(name), Some(value), Some(local)) =
+                (is_ours, self.value(name), self.value(value), boolean(local))
+            {
+                self.statement.settings.push(SettingCall { name, value, local });
+            }
+        }
     }
 
     fn clauses(&mut self, stmt: &SelectStmt, level: usize) {
@@ -402,4 +423,16 @@ fn is_star(node: &Node) -> bool {
         }
         _ => false,
     }
+}
+
+/// No clause by which a column of it would be computed more or less often than once.
+fn has_one_row(stmt: &SelectStmt) -> bool {
+    matches!(stmt.op(), SetOperation::SetopNone | SetOperation::Undefined)
+        && stmt.from_clause.is_empty()
+        && stmt.where_clause.is_none()
+        && stmt.group_clause.is_empty()
+        && stmt.having_clause.is_none()
+        && stmt.limit_count.is_none()
+        && stmt.limit_offset.is_none()
+        && stmt.values_lists.is_empty()
 }

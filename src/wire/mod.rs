@@ -20,7 +20,7 @@ pub use reply::{
     parameter_description, parameter_status, ready_for_query, sasl_continue, sasl_final, sasl_methods,
 };
 pub use request::{
-    SYNC, bind_renamed, cancel_request, close_statement, describe_statement, parse_named, query,
+    FLUSH, SYNC, bind_renamed, cancel_request, close_statement, describe_statement, parse_named, query,
     sasl_initial, sasl_response, startup_message, terminate,
 };
 pub use response::{

@@ -5,6 +5,8 @@ use super::startup::{CancelKey, PROTOCOL_3_0};
 use super::tag::FrontendTag;
 
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
+/// What makes a server send its answers although no Sync follows.
+pub const FLUSH: &[u8] = b"H\0\0\0\x04";
 
 const CANCEL_REQUEST: u32 = 80_877_102;
 

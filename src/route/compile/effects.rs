@@ -1,7 +1,8 @@
 //! What the functions that a statement calls do to its session, its server and its answer.
 
 use crate::base::{Reason, Refusal};
-use crate::sql::{Call, Statement, Volatility, built_in};
+use crate::route::plan::{KeyPlace, SettingPlaces};
+use crate::sql::{Call, SettingCall, Statement, Value, Volatility, built_in};
 
 use super::unsupported;
 
@@ -12,6 +13,8 @@ pub(super) enum Effect {
     Known(Volatility),
     /// Leaves state in the session, by this name.
     Session(&'static str),
+    /// A set_config that the plan makes again on whatever server comes next.
+    Setting,
     /// Reads or changes what one shard alone has, and the text does not show it.
     Hidden,
     /// A function of PostgreSQL's own that reads no table of the user's.
@@ -105,11 +108,51 @@ fn effect(call: &Call) -> Effect {
     }
 }
 
+fn is_set_config(call: &Call) -> bool {
+    call.schema.is_none() && call.name == "set_config"
+}
+
+/// What a statement sets, if that is all that its calls of set_config do.
+pub(super) fn settings(statement: &Statement) -> Box<[SettingPlaces]> {
+    let calls = statement.calls.iter().filter(|it| is_set_config(it)).count();
+    if calls == 0
+        || calls != statement.settings.len()
+        || statement.utility.is_some()
+        || statement.explain.is_some()
+    {
+        return Box::default();
+    }
+    let places = |it: &SettingCall| {
+        Some(SettingPlaces { name: text_place(&it.name)?, value: text_place(&it.value)?, local: it.local })
+    };
+    statement.settings.iter().map(places).collect::<Option<_>>().unwrap_or_default()
+}
+
+fn text_place(value: &Value) -> Option<KeyPlace> {
+    let is_text = |cast: &Option<Box<str>>| cast.as_deref().is_none_or(|it| it == "text");
+    match value {
+        Value::Literal { index, negative: false, cast } if is_text(cast) => {
+            Some(KeyPlace::Literal { index: *index, negative: false })
+        }
+        Value::Param { number, cast } if is_text(cast) => {
+            Some(KeyPlace::Param { number: *number, cast_oid: 0 })
+        }
+        Value::Null => Some(KeyPlace::Null),
+        _ => None,
+    }
+}
+
 /// The calls of a statement with their effects.
 pub(super) struct Calls<'a>(Vec<(&'a Call, Effect)>);
 
 impl<'a> Calls<'a> {
-    pub fn of(statement: &'a Statement) -> Calls<'a> {
+    /// `settings`: those of the statement, if every set_config in it is among them.
+    pub fn of(statement: &'a Statement, settings: &[SettingPlaces]) -> Calls<'a> {
+        let kept = !settings.is_empty();
+        let effect = |it: &Call| match effect(it) {
+            Effect::Session("set_config") | Effect::Server if kept && is_set_config(it) => Effect::Setting,
+            effect => effect,
+        };
         Calls(statement.calls.iter().map(|it| (it, effect(it))).collect())
     }
 
@@ -121,7 +164,7 @@ impl<'a> Calls<'a> {
     }
 
     pub fn only_known(&self) -> bool {
-        self.0.iter().all(|(_, effect)| matches!(effect, Effect::Known(_)))
+        self.0.iter().all(|(_, effect)| matches!(effect, Effect::Known(_) | Effect::Setting))
     }
 
     pub fn tell_time(&self) -> bool {

@@ -36,6 +36,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         access,
         primary_only: false,
         repeatable: false,
+        settings: Box::default(),
         understood: true,
         version: 0,
         target,
@@ -90,7 +91,8 @@ fn several(parts: Vec<Plan>) -> Plan {
 }
 
 fn statement(router: &Router, it: &Statement) -> Plan {
-    let calls = Calls::of(it);
+    let settings = effects::settings(it);
+    let calls = Calls::of(it, &settings);
     let kind = kind(it, &calls);
     let standings = tables::standings(router, it);
     let mut plan = part(kind, access(it, &calls), Target::Anywhere);
@@ -98,6 +100,7 @@ fn statement(router: &Router, it: &Statement) -> Plan {
         || standings.iter().flatten().any(|it| matches!(it, Standing::Catalog));
     let query = matches!(it.utility, None | Some(Utility::Show(_)));
     plan.repeatable = query && plan.access == Access::Read && !it.asks_session_value && !calls.tell_time();
+    plan.settings = settings;
     plan.understood = it.unknown.is_none();
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {

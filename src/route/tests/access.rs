@@ -45,7 +45,7 @@ fn everything_else_goes_to_the_primary() {
         "SELECT nextval('s')",
         "SELECT pg_advisory_lock(1)",
         "SELECT pg_advisory_xact_lock(1)",
-        "SELECT set_config('a.b', 'c', true)",
+        "SELECT set_config('a.b', 'c', true) FROM t",
         "SELECT my_function()",
         "SELECT app.lower('x')",
         "SELECT pg_notify('a', 'b')",
@@ -153,6 +153,7 @@ fn session_statements_are_told_apart() {
     assert_eq!(kind("CLOSE ALL"), Kind::Statement);
     assert_eq!(kind("DECLARE c CURSOR FOR SELECT 1"), Kind::Statement);
     assert_eq!(kind("SELECT set_config('a.b', 'c', true)"), Kind::Statement);
+    assert_eq!(kind("SELECT set_config('a.b', $1, false), 1"), Kind::Statement);
     assert_eq!(kind("SELECT set_config('a.b', 'c', 'true')"), Kind::SessionState("set_config"));
     assert_eq!(kind("SELECT pg_advisory_unlock_all()"), Kind::Statement);
     assert_eq!(
