@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod harness;
 mod postgres;
+mod replicas;
 mod routing;
 mod shop;
 mod single;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         cli::tests,
         demo::tests,
         postgres::tests,
+        replicas::tests,
         routing::tests,
         shop::tests,
         single::tests,
