@@ -8,6 +8,7 @@ demo: ## servers, a shop and keyway on this machine
 
 test: ## everything, against real PostgreSQL clusters
 	@scripts/install.sh test
+	@integration/drivers/install.sh
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test --no-fail-fast $(ARGS)

@@ -5,6 +5,7 @@
 
 mod cli;
 mod demo;
+mod drivers;
 mod harness;
 mod postgres;
 mod replicas;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let topics = [
         cli::tests,
         demo::tests,
+        drivers::tests,
         postgres::tests,
         replicas::tests,
         routing::tests,

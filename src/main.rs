@@ -78,7 +78,7 @@ fn with_config(path: &std::path::Path, then: impl FnOnce(Config) -> ExitCode) ->
 }
 
 fn run(config: Config) -> ExitCode {
-    keyway::app::init_logging();
+    keyway::app::init_logging("info");
     let runtime = match keyway::app::runtime(config.workers) {
         Ok(it) => it,
         Err(error) => {
@@ -104,7 +104,8 @@ fn run(config: Config) -> ExitCode {
 }
 
 fn run_demo(args: DemoArgs) -> ExitCode {
-    keyway::app::init_logging();
+    // What is normal here, the tour tells.
+    keyway::app::init_logging("warn");
     let runtime = match keyway::app::runtime(0) {
         Ok(it) => it,
         Err(error) => {

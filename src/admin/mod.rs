@@ -58,10 +58,10 @@ pub struct ServerStatus {
 /// The pools of all users on one server.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PoolStatus {
-    pub active: i64,
-    pub idle: i64,
-    pub connecting: i64,
-    pub waiters: i64,
+    pub active: u64,
+    pub idle: u64,
+    pub connecting: u64,
+    pub waiters: u64,
     pub size: u64,
 }
 

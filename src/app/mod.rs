@@ -5,8 +5,10 @@ mod databases;
 mod source;
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -185,18 +187,28 @@ async fn tick(shared: Arc<Shared>, source: Arc<ProcessSource>, mut stopping: wat
 
 /// The threads that serve clients.
 pub fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if workers > 0 {
-        builder.worker_threads(workers);
-    }
-    builder.enable_all().thread_name("keyway").build()
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if workers > 0 { workers } else { (cores / 2).max(1) };
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .thread_name("keyway")
+        .build()
 }
 
-/// Logs go to standard error; `RUST_LOG` says how much, `info` without it.
-pub fn init_logging() {
+/// Logs go to standard error; `RUST_LOG` says how much, else `level`. A descriptor of their own, because
+/// libpg_query lets descriptor 2 point elsewhere while it parses, and a line in that time would be lost.
+pub fn init_logging(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let stderr = io::stderr();
+    let colours = stderr.is_terminal();
+    let Ok(descriptor) = stderr.as_fd().try_clone_to_owned() else { return };
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(Arc::new(File::from(descriptor)))
+        .try_init();
 }
 
 /// SIGTERM or SIGINT.

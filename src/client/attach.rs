@@ -26,15 +26,22 @@ impl Session {
         shard: ShardId,
         role: Role,
         excluded: &mut Excluded,
+        mut now: Instant,
     ) -> Result<Held, Refusal> {
-        let deadline = Instant::now() + self.database.wait_timeout;
+        let deadline = now + self.database.wait_timeout;
+        let mut changes = None;
         loop {
-            // Before the look at the snapshot: a change after it ends the wait.
-            let changes = self.database.topology.changes();
-            let Some((server, role)) = self.choose(shard, role, *excluded) else {
-                if !self.wait_for_change(changes, deadline, None).await {
+            let Some((server, role)) = self.choose(shard, role, *excluded, now) else {
+                // The first look that finds nothing is made again with a receiver at hand: a change
+                // after that look ends the wait.
+                let Some(changes) = &mut changes else {
+                    changes = Some(self.database.topology.changes());
+                    continue;
+                };
+                if !wait_for_change(changes, deadline, None).await {
                     return Err(self.no_primary(shard));
                 }
+                now = Instant::now();
                 continue;
             };
             let Some(pool) = self.pools.get(server).cloned() else { return Err(self.no_primary(shard)) };
@@ -45,12 +52,14 @@ impl Session {
                     Err(CheckoutError::Connect(error)) => {
                         self.database.topology.report_failure(server);
                         excluded.add(server);
+                        let changes = changes.get_or_insert_with(|| self.database.topology.changes());
                         let last = role == Role::Primary
                             && (is_final(&error)
-                                || !self.wait_for_change(changes, deadline, Some(RETRY_PAUSE)).await);
+                                || !wait_for_change(changes, deadline, Some(RETRY_PAUSE)).await);
                         if last {
                             return Err(cannot_connect(&pool, &error));
                         }
+                        now = Instant::now();
                         continue;
                     }
                     Err(error) => return Err(no_connection(&pool, &error)),
@@ -65,7 +74,8 @@ impl Session {
                 Err(SetUpError::Lost) => {
                     self.database.topology.report_failure(server);
                     excluded.add(server);
-                    if Instant::now() > deadline {
+                    now = Instant::now();
+                    if now > deadline {
                         return Err(self.no_primary(shard));
                     }
                 }
@@ -73,32 +83,25 @@ impl Session {
         }
     }
 
-    fn choose(&mut self, shard: ShardId, role: Role, excluded: Excluded) -> Option<(ServerId, Role)> {
+    fn choose(
+        &mut self,
+        shard: ShardId,
+        role: Role,
+        excluded: Excluded,
+        now: Instant,
+    ) -> Option<(ServerId, Role)> {
         let cluster = self.database.topology.snapshot();
         let shard_state = cluster.shard(shard)?;
         if role == Role::Replica {
             self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let floor = self.floors.get(usize::from(shard.0)).copied().flatten();
             let freshness = Freshness { max_lag: self.database.max_lag, floor };
-            let found = shard_state.replica(freshness, excluded, self.entropy >> 33, Instant::now());
+            let found = shard_state.replica(freshness, excluded, self.entropy >> 33, now);
             if let Some(replica) = found {
                 return Some((replica.id, Role::Replica));
             }
         }
         shard_state.primary().map(|it| (it.id, Role::Primary))
-    }
-
-    /// Waits for the topology to change or for `pause`; `false` when the deadline has passed.
-    async fn wait_for_change(
-        &self,
-        mut changes: watch::Receiver<u64>,
-        deadline: Instant,
-        pause: Option<Duration>,
-    ) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let wait = pause.map_or(left, |it| it.min(left));
-        let _ = tokio::time::timeout(wait, changes.changed()).await;
-        Instant::now() < deadline
     }
 
     fn no_primary(&self, shard: ShardId) -> Refusal {
@@ -137,7 +140,7 @@ impl Session {
     pub async fn ask_for_parameters(&mut self) -> Result<Vec<(String, String)>, Refusal> {
         let shard = ShardId((self.entropy % self.floors.len().max(1) as u64) as u16);
         let bare = std::mem::take(&mut self.settings);
-        let held = self.attach(shard, Role::Replica, &mut Excluded::default()).await;
+        let held = self.attach(shard, Role::Replica, &mut Excluded::default(), Instant::now()).await;
         self.settings = bare;
         let held = held?;
         self.cancel.slot().detach().await;
@@ -148,7 +151,7 @@ impl Session {
             Err(SetUpError::Refused(refusal)) => return Err(refusal),
             Err(SetUpError::Lost) => return Err(self.no_primary(shard)),
             Ok((lease, reported)) => {
-                lease.release();
+                lease.release(Instant::now());
                 for (name, value) in reported {
                     match parameters.iter_mut().find(|it| it.0 == name) {
                         Some(known) => known.1 = value,
@@ -159,6 +162,18 @@ impl Session {
         }
         Ok(parameters)
     }
+}
+
+/// Waits for the topology to change or for `pause`; `false` when the deadline has passed.
+async fn wait_for_change(
+    changes: &mut watch::Receiver<u64>,
+    deadline: Instant,
+    pause: Option<Duration>,
+) -> bool {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let wait = pause.map_or(left, |it| it.min(left));
+    let _ = tokio::time::timeout(wait, changes.changed()).await;
+    Instant::now() < deadline
 }
 
 #[derive(Debug)]

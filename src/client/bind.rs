@@ -1,6 +1,8 @@
 //! Which server an open transaction is bound to: none for good, until a statement runs that depends on
 //! the shard.
 
+use std::time::Instant;
+
 use super::attach::{SetUpError, run_own};
 use super::effects::is_prologue;
 use super::extended::Group;
@@ -53,7 +55,7 @@ impl Session {
         match run_own(&mut held.lease, text, Origin::Keyway).await {
             Ok(_) => {
                 self.transaction.defer_again();
-                self.let_go_if_free().await;
+                self.let_go_if_free(Instant::now()).await;
                 Ok(())
             }
             Err(SetUpError::Refused(_)) => Err(self.one_snapshot(from, shard)),

@@ -1,6 +1,7 @@
 //! What a statement means for the session besides its answer: what Keyway answers itself, and what it
 //! takes note of when a server has.
 
+use super::encoding;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::proto::{Assignment, PROLOGUE_MAX, Settings};
@@ -31,6 +32,11 @@ impl Session {
             return self.answer_refused(kind);
         }
         match kind {
+            Kind::Set(SetStatement::Assign { name, .. })
+                if name == "client_encoding" && !encoding::is_served_by_set(text) =>
+            {
+                Answer::Refused(encoding::refusal(""))
+            }
             Kind::DiscardAll | Kind::DeallocateAll | Kind::Deallocate(_) if self.pinned.is_none() => {
                 self.answer_statements(kind)
             }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::encoding;
 use super::session::Session;
 use super::{Database, Shared};
 use crate::auth::{self, Login, LoginError, Verifier};
@@ -167,8 +168,13 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn
     wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
     for (name, value) in parameters.settings {
-        if name == "client_encoding" && is_utf8(&value) {
-            continue;
+        if name == "client_encoding" {
+            if encoding::is_utf8(&value) {
+                continue;
+            }
+            if !encoding::is_served(&value) {
+                return Err(encoding::refusal(&value));
+            }
         }
         startup.set(Assignment::of_startup(&name, &value));
         if name == "application_name" {
@@ -182,11 +188,4 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn
     let cancel = shared.cancels.register(CancelKey { pid, secret });
     let user = parameters.user;
     Ok(LoggedIn { database: database.clone(), user, startup, cancel, greeting, application_name, unchecked })
-}
-
-/// Servers are spoken to in UTF8 from login on. Names of encodings ignore case and punctuation
-/// (`clean_encoding_name` in PostgreSQL's encnames.c).
-fn is_utf8(value: &str) -> bool {
-    let bare: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
-    matches!(bare.to_ascii_lowercase().as_str(), "utf8" | "unicode")
 }

@@ -2,6 +2,8 @@
 //! and DDL in turn. Connections are taken in the order of the shards, so that two clients that need
 //! the same ones cannot wait for each other in a circle.
 
+use std::time::Instant;
+
 use super::attach::run_own;
 use super::query::{Payload, Ran, Request};
 use super::relay::{Flow, RelayError, Stop, relay};
@@ -18,7 +20,7 @@ impl Session {
     async fn assemble(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
         let mut team = Team::with_capacity(shards.len());
         for &shard in shards {
-            match self.attach(shard, role, &mut Excluded::default()).await {
+            match self.attach(shard, role, &mut Excluded::default(), Instant::now()).await {
                 Ok(held) => team.push(held),
                 Err(refusal) => {
                     self.dismiss(team).await;
@@ -31,7 +33,8 @@ impl Session {
 
     async fn dismiss(&mut self, team: Team) {
         self.cancel.slot().detach().await;
-        team.into_iter().for_each(|it| it.lease.release());
+        let now = Instant::now();
+        team.into_iter().for_each(|it| it.lease.release(now));
     }
 
     /// All at once, answered in the order of the shards: rows of a later shard wait in its socket, so
@@ -182,7 +185,8 @@ impl Session {
     }
 
     fn mark_written(&mut self, team: &Team) {
-        team.iter().for_each(|it| self.mark_floor(it.shard));
+        let now = std::time::Instant::now();
+        team.iter().for_each(|it| self.mark_floor(it.shard, now));
     }
 
     fn half_committed(&self, team: &Team, failed: usize) -> Refusal {

@@ -5,6 +5,7 @@ mod attach;
 mod bind;
 mod copy;
 mod effects;
+mod encoding;
 mod extended;
 mod login;
 mod many;

@@ -199,7 +199,7 @@ impl Session {
         let mut tries_left = if repeatable { servers + 1 } else { 0 };
         loop {
             if self.held.is_none() {
-                match self.attach(shard, role, &mut excluded).await {
+                match self.attach(shard, role, &mut excluded, request.started).await {
                     Ok(held) => self.held = Some(held),
                     Err(refusal) => return Ok(Ran::Refused(refusal)),
                 }
@@ -210,7 +210,7 @@ impl Session {
             let mut flow = Flow { may_retry: tries_left > 0 && server.1 == Role::Replica, ..Flow::default() };
             let mut replies = Replies::default();
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
-            self.note_time_zone(&mut flow);
+            self.note_parameters(&mut flow)?;
             self.committed = replies.tag.as_slice() == b"COMMIT";
             match stopped {
                 Ok(Stop::Drained) => {
@@ -223,7 +223,7 @@ impl Session {
                     role = Role::Primary;
                     tries_left = 0;
                     self.database.metrics.retries.inc();
-                    self.let_go_if_free().await;
+                    self.let_go_if_free(Instant::now()).await;
                 }
                 Err(error) if tries_left > 0 && flow.sent_bytes == 0 && error.is_servers() => {
                     tries_left -= 1;

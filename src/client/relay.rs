@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use thiserror::Error;
 
+use super::encoding;
 use crate::backend::Backend;
 use crate::net::{Buffer, BufferStock, Stream};
 use crate::proto::{Part, Replies, Unexpected};
@@ -51,6 +52,8 @@ pub struct Flow {
     pub errors: u64,
     /// TimeZone as the client was last told of it.
     pub time_zone: Option<String>,
+    /// client_encoding as the client was told, where Keyway cannot read it.
+    pub foreign_encoding: Option<String>,
     /// Nothing may be forwarded yet that a retry elsewhere would contradict.
     pub may_retry: bool,
     /// A standby has turned the read down; its answer is swallowed to the end.
@@ -135,8 +138,12 @@ fn note(server: &mut Backend, input: &[u8], replies: &Replies, flow: &mut Flow) 
     }
     flow.errors += u64::from(replies.error.is_some());
     for range in &replies.parameters {
-        if let Ok(("TimeZone", value)) = wire::parameter(&input[range.clone()]) {
-            flow.time_zone = Some(value.to_owned());
+        match wire::parameter(&input[range.clone()]) {
+            Ok(("TimeZone", value)) => flow.time_zone = Some(value.to_owned()),
+            Ok(("client_encoding", value)) if !encoding::is_served(value) => {
+                flow.foreign_encoding = Some(value.to_owned());
+            }
+            _ => {}
         }
     }
 }

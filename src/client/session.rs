@@ -2,11 +2,13 @@
 //! every answer with the status that the client must believe in.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use super::copy::CopyEnd;
+use super::encoding;
 use super::login::{LoggedIn, say_goodbye};
 use super::relay::{Flow, RelayError};
 use super::statements::Names;
@@ -69,6 +71,8 @@ pub(super) struct Session {
     pub wrote: bool,
     /// Extended messages were sent without a Sync behind them.
     pub unsynced: bool,
+    /// Ends when the process is to stop. Made once, so that an idle wait costs no new registration.
+    stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     greeting: Vec<u8>,
     unchecked: bool,
     application_name: Option<String>,
@@ -81,6 +85,12 @@ impl Session {
         let pools = pools.unwrap_or_else(|| {
             Arc::new(UserPools { shards: Vec::new(), parameters: parking_lot::Mutex::default() })
         });
+        let mut stopping = shared.stopping.clone();
+        let stopped = async move {
+            if stopping.wait_for(|it| *it).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         let entropy = u64::from(login.cancel.key().secret) << 32 | u64::from(login.cancel.key().pid);
         Session {
             stream,
@@ -101,6 +111,7 @@ impl Session {
             committing: false,
             wrote: false,
             unsynced: false,
+            stopped: Box::pin(stopped),
             greeting: login.greeting,
             unchecked: login.unchecked,
             application_name: login.application_name,
@@ -227,34 +238,31 @@ impl Session {
         if ready {
             return Ok(());
         }
-        let idle = self.held.is_none() && self.transaction.is_idle() && !self.skipping;
-        let mut stopping = self.shared.stopping.clone();
-        let stopped = async {
-            if !idle || stopping.wait_for(|it| *it).await.is_err() {
-                std::future::pending::<()>().await;
+        let in_transaction = !self.transaction.is_idle();
+        let may_stop = self.held.is_none() && !in_transaction && !self.skipping;
+        let timeout = self.shared.limits.client_idle_timeout.filter(|_| !in_transaction);
+        let mut too_long = timeout.map(|it| Box::pin(tokio::time::sleep(it)));
+        poll_fn(|cx| {
+            if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
+                return Poll::Ready(ready.map_err(|_| End::Left));
             }
-        };
-        let timeout = self.shared.limits.client_idle_timeout.filter(|_| self.transaction.is_idle());
-        let idle_too_long = async {
-            match timeout {
-                Some(it) => tokio::time::sleep(it).await,
-                None => std::future::pending().await,
+            if may_stop && self.stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(End::Fatal(Refusal::new(
+                    Reason::Limit,
+                    SqlState::ADMIN_SHUTDOWN,
+                    "terminating connection due to administrator command",
+                ))));
             }
-        };
-        tokio::select! {
-            biased;
-            ready = self.stream.readable() => ready.map_err(|_| End::Left),
-            () = stopped => Err(End::Fatal(Refusal::new(
-                Reason::Limit,
-                SqlState::ADMIN_SHUTDOWN,
-                "terminating connection due to administrator command",
-            ))),
-            () = idle_too_long => Err(End::Fatal(Refusal::new(
-                Reason::Limit,
-                SqlState("57P05"),
-                "terminating connection due to idle-session timeout",
-            ))),
-        }
+            if too_long.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Err(End::Fatal(Refusal::new(
+                    Reason::Limit,
+                    SqlState("57P05"),
+                    "terminating connection due to idle-session timeout",
+                ))));
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     pub fn view(&self) -> SessionView {
@@ -273,6 +281,7 @@ impl Session {
     /// back when nothing ties the session to it. `wrote` marks the floor for reads from replicas.
     pub async fn settle(&mut self, wrote: bool) {
         let Some(held) = &mut self.held else { return };
+        let now = Instant::now();
         let status = held.lease.pipeline.status();
         let (shard, was_open) = (held.shard, !self.transaction.is_idle());
         self.transaction.follow(status);
@@ -283,19 +292,19 @@ impl Session {
             self.transaction.settle(ended, &mut self.settings, &mut held.lease.settings, &self.startup);
         }
         if written {
-            self.mark_floor(shard);
+            self.mark_floor(shard, now);
         }
-        self.let_go_if_free().await;
+        self.let_go_if_free(now).await;
     }
 
-    /// From here on the session reads nothing older than now on `shard`.
-    pub fn mark_floor(&mut self, shard: ShardId) {
+    /// From here on the session reads nothing older than `now` on `shard`.
+    pub fn mark_floor(&mut self, shard: ShardId, now: Instant) {
         if let Some(floor) = self.floors.get_mut(usize::from(shard.0)) {
-            *floor = Some(Instant::now());
+            *floor = Some(now);
         }
     }
 
-    pub async fn let_go_if_free(&mut self) {
+    pub async fn let_go_if_free(&mut self, now: Instant) {
         let free = self.held.as_ref().is_some_and(|it| it.lease.pipeline.is_free());
         if !free || self.pinned.is_some() {
             return;
@@ -304,7 +313,7 @@ impl Session {
             self.cancel.slot().detach().await;
         }
         if let Some(held) = self.held.take() {
-            held.lease.release();
+            held.lease.release(now);
         }
     }
 
@@ -351,7 +360,7 @@ impl Session {
         }
         if let Some(held) = &lost {
             // What it was doing may be done for all that: no read may miss it.
-            self.mark_floor(held.shard);
+            self.mark_floor(held.shard, Instant::now());
             self.database.topology.report_failure(held.lease.server);
             tracing::warn!(server = ?held.lease.server, %error, "server connection lost");
         }
@@ -381,9 +390,15 @@ impl Session {
         Ok(refusal)
     }
 
-    pub fn note_time_zone(&mut self, flow: &mut Flow) {
+    /// What the server said that its parameters are now. An encoding that no SET announced (a function
+    /// did it) ends the session: the next statement would be misread.
+    pub fn note_parameters(&mut self, flow: &mut Flow) -> Result<(), End> {
         if let Some(value) = flow.time_zone.take() {
             self.utc = is_utc(&value);
+        }
+        match flow.foreign_encoding.take() {
+            Some(name) => Err(End::Fatal(encoding::refusal(&name))),
+            None => Ok(()),
         }
     }
 }

@@ -58,8 +58,13 @@ pub const ADMIN: Setting = other(
     "127.0.0.1:9432",
     "HTTP for /metrics, /healthz, /readyz and the dashboard; anyone who reaches it can read it, so keep it on loopback or a private network",
 );
-pub const WORKERS: Setting =
-    count("workers", 0, 0, 1024, "threads that serve clients; 0 is one for each core");
+pub const WORKERS: Setting = count(
+    "workers",
+    0,
+    0,
+    1024,
+    "threads that serve clients; 0 is one for each two cores, at least one: a thread serves tens of thousands of small queries per second, and threads without enough to do cost wake-ups",
+);
 pub const LIMITS_SECTION: Setting = other("limits", "", "", "bounds for all clients together and for each");
 pub const USERS_SECTION: Setting = other("users", "", "required", "who may log in");
 pub const DATABASES_SECTION: Setting = other("databases", "", "required", "what clients may connect to");

@@ -153,7 +153,7 @@ impl Stage {
     ) -> Result<Stage, DemoError> {
         let installation = Arc::new(Installation::find()?);
         if args.once {
-            installation.psql()?;
+            installation.client_program("psql")?;
         }
         // Before the work of minutes, not after it.
         let listen = address(args.port, "port")?;
@@ -194,7 +194,7 @@ impl Stage {
         if !args.once {
             return std::future::pending().await;
         }
-        let psql = self.installation.psql()?;
+        let psql = self.installation.client_program("psql")?;
         // With --json standard output is the one line alone.
         let toured = if args.json {
             tour::run(&psql, &self.url, &self.shop, &self.tour, &mut io::stderr()).await

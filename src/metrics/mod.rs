@@ -52,16 +52,16 @@ impl Registry {
 
 /// Counts something that lives, for as long as it lives.
 #[derive(Debug)]
-pub struct Live(IntGauge);
+pub struct Live<'a>(&'a IntGauge);
 
-impl Live {
-    pub fn new(gauge: &IntGauge) -> Live {
+impl Live<'_> {
+    pub fn new(gauge: &IntGauge) -> Live<'_> {
         gauge.inc();
-        Live(gauge.clone())
+        Live(gauge)
     }
 }
 
-impl Drop for Live {
+impl Drop for Live<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

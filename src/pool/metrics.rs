@@ -69,42 +69,23 @@ pub struct PoolMetrics {
     connect_failures: IntCounter,
 }
 
-pub(super) struct Counts {
-    pub idle: usize,
-    pub active: usize,
-    pub connecting: usize,
-}
-
 /// What a pool looks like from outside.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PoolUsage {
-    pub active: i64,
-    pub idle: i64,
-    pub connecting: i64,
-    pub waiters: i64,
+    pub active: usize,
+    pub idle: usize,
+    pub connecting: usize,
+    pub waiters: usize,
     /// Connections that there may be.
     pub size: usize,
 }
 
 impl PoolMetrics {
-    pub(super) fn usage(&self, size: usize) -> PoolUsage {
-        PoolUsage {
-            active: self.active.get(),
-            idle: self.idle.get(),
-            connecting: self.connecting.get(),
-            waiters: self.waiters.get(),
-            size,
-        }
-    }
-
-    pub(super) fn connections(&self, counts: &Counts) {
-        self.idle.set(counts.idle as i64);
-        self.active.set(counts.active as i64);
-        self.connecting.set(counts.connecting as i64);
-    }
-
-    pub(super) fn waiters(&self, count: usize) {
-        self.waiters.set(count as i64);
+    pub(super) fn publish(&self, usage: &PoolUsage) {
+        self.idle.set(usage.idle as i64);
+        self.active.set(usage.active as i64);
+        self.connecting.set(usage.connecting as i64);
+        self.waiters.set(usage.waiters as i64);
     }
 
     pub(super) fn waited(&self, time: Duration) {

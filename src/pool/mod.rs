@@ -86,9 +86,12 @@ impl Pool {
         &self.spec
     }
 
-    /// How it is used now, without its lock: figures for people, each right by itself.
+    /// How it is used now; the gauges are brought up to date too. They are set when somebody looks and
+    /// not at each checkout, which would cost every query the cache lines of all of them.
     pub fn usage(&self) -> PoolUsage {
-        self.metrics.usage(self.limits.size)
+        let usage = self.state.lock().usage(self.limits.size);
+        self.metrics.publish(&usage);
+        usage
     }
 
     /// An idle connection, without waiting and without a system call.
@@ -99,10 +102,8 @@ impl Pool {
                 // A server speaks to an idle connection only to say that it ends, or that its
                 // configuration changed: neither may surprise the next client.
                 state.open -= 1;
-                self.metrics.connections(&state.counts());
                 continue;
             }
-            self.metrics.connections(&state.counts());
             return Some(self.lease(backend));
         }
         None
@@ -121,7 +122,6 @@ impl Pool {
             }
             let ticket = state.waiters.join();
             self.grow(&mut state);
-            self.metrics.waiters(state.waiters.len());
             ticket
         };
         let waited = self.wait(ticket).await;
@@ -163,14 +163,13 @@ impl Pool {
                 pool.connected(result);
             });
         }
-        self.metrics.connections(&state.counts());
     }
 
     fn connected(self: &Arc<Pool>, result: Result<Backend, ConnectError>) {
         let mut state = self.state.lock();
         state.connecting -= 1;
         match result {
-            Ok(backend) => self.put(&mut state, Box::new(backend)),
+            Ok(backend) => self.put(&mut state, Box::new(backend), Instant::now()),
             Err(error) => {
                 state.open -= 1;
                 tracing::warn!(host = %self.spec.host, port = self.spec.port, user = %self.spec.user,
@@ -185,24 +184,22 @@ impl Pool {
             }
         }
         self.grow(&mut state);
-        self.metrics.waiters(state.waiters.len());
     }
 
     /// To the longest waiter that still waits, else to the idle ones.
-    fn put(&self, state: &mut State, backend: Box<Backend>) {
+    fn put(&self, state: &mut State, backend: Box<Backend>, now: Instant) {
         if let Err(Ok(mut backend)) = state.waiters.hand(Ok(backend)) {
-            backend.idle_since = Instant::now();
+            backend.idle_since = now;
             state.idle.push(backend);
         }
-        self.metrics.connections(&state.counts());
-        self.metrics.waiters(state.waiters.len());
     }
 
-    fn take_back(self: &Arc<Pool>, backend: Box<Backend>) {
-        let fit = backend.pipeline.is_free() && backend.connected_at.elapsed() < self.limits.lifetime;
+    fn take_back(self: &Arc<Pool>, backend: Box<Backend>, now: Instant) {
+        let age = now.saturating_duration_since(backend.connected_at);
+        let fit = backend.pipeline.is_free() && age < self.limits.lifetime;
         let mut state = self.state.lock();
         if fit && state.open <= self.limits.size {
-            self.put(&mut state, backend);
+            self.put(&mut state, backend, now);
             return;
         }
         self.forget(&mut state);
@@ -227,7 +224,6 @@ impl Pool {
         let (old, kept): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(|it| expired(it));
         state.idle = kept;
         state.open -= old.len();
-        self.metrics.connections(&state.counts());
         drop(state);
         for backend in old {
             tokio::spawn(backend.close());
@@ -248,9 +244,15 @@ impl Pool {
 }
 
 impl State {
-    fn counts(&self) -> metrics::Counts {
-        let active = self.open - self.idle.len() - self.connecting;
-        metrics::Counts { idle: self.idle.len(), active, connecting: self.connecting }
+    fn usage(&self, size: usize) -> PoolUsage {
+        let (idle, connecting) = (self.idle.len(), self.connecting);
+        PoolUsage {
+            active: self.open - idle - connecting,
+            idle,
+            connecting,
+            waiters: self.waiters.len(),
+            size,
+        }
     }
 }
 
@@ -262,19 +264,18 @@ struct TicketGuard<'a> {
 impl Drop for TicketGuard<'_> {
     fn drop(&mut self) {
         if let Some(Ok(backend)) = self.ticket.take().and_then(Ticket::leave) {
-            self.pool.take_back(backend);
+            self.pool.take_back(backend, Instant::now());
         }
         let mut state = self.pool.state.lock();
         state.waiters.forget_gone();
-        self.pool.metrics.waiters(state.waiters.len());
     }
 }
 
 impl Lease {
     /// Gives the connection back; one that is not free is closed instead (DESIGN invariant 4).
-    pub fn release(mut self) {
+    pub fn release(mut self, now: Instant) {
         if let Some(backend) = self.backend.take() {
-            self.pool.clone().take_back(backend);
+            self.pool.take_back(backend, now);
         }
     }
 }

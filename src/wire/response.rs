@@ -57,7 +57,12 @@ pub fn copied_tag(message: &[u8]) -> &[u8] {
 
 /// The row count at the end of a command tag: `SELECT 5`, `INSERT 0 5`, `UPDATE 5`.
 pub fn rows_of(tag: &[u8]) -> Option<u64> {
-    std::str::from_utf8(tag).ok()?.rsplit(' ').next()?.parse().ok()
+    let digits = tag.iter().rev().take_while(|it| it.is_ascii_digit()).count();
+    // Twenty digits are as many as u64 may have; a server's count has fewer.
+    if digits == 0 || digits > 19 {
+        return None;
+    }
+    Some(tag[tag.len() - digits..].iter().fold(0, |sum, it| sum * 10 + u64::from(it - b'0')))
 }
 
 /// Fields of an ErrorResponse or NoticeResponse that a decision or a log line needs.

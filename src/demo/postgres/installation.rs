@@ -49,10 +49,10 @@ impl Installation {
         Ok(Installation { bindir, account, setpriv: setpriv() })
     }
 
-    /// PostgreSQL's own client, of this version if it is there.
-    pub fn psql(&self) -> Result<PathBuf, PostgresError> {
-        let beside = Some(self.bindir.join("psql")).filter(|it| it.is_file());
-        beside.or_else(|| on_path("psql")).ok_or(PostgresError::NoPsql)
+    /// A client program of PostgreSQL, such as psql; of this version if it is there.
+    pub fn client_program(&self, name: &str) -> Result<PathBuf, PostgresError> {
+        let beside = Some(self.bindir.join(name)).filter(|it| it.is_file());
+        beside.or_else(|| on_path(name)).ok_or_else(|| PostgresError::NoClientProgram(name.to_owned()))
     }
 
     /// A command that is sent `signal` when the thread that spawns it dies, where that can be had. It has a

@@ -35,10 +35,8 @@ pub enum PostgresError {
         "PG_BINDIR is {0}, which holds no `{1}`: set it to the directory of PostgreSQL's server programs"
     )]
     WrongDirectory(PathBuf, &'static str),
-    #[error(
-        "psql was not found: install postgresql-client (Debian, Ubuntu) or postgresql (Fedora, Homebrew)"
-    )]
-    NoPsql,
+    #[error("{0} was not found: install postgresql-client (Debian, Ubuntu) or postgresql (Fedora, Homebrew)")]
+    NoClientProgram(String),
     #[error("PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as")]
     NoAccount,
     #[error("{0}: {1}")]
