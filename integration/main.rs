@@ -8,6 +8,7 @@ mod demo;
 mod drivers;
 mod harness;
 mod postgres;
+mod replicas;
 mod routing;
 mod shop;
 mod single;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         demo::tests,
         drivers::tests,
         postgres::tests,
+        replicas::tests,
         routing::tests,
         shop::tests,
         single::tests,

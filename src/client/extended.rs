@@ -286,6 +286,8 @@ impl Session {
     }
 
     async fn end_group(&mut self, group: &Group<'_>, ran: Ran, access: Access) -> Result<Outcome, End> {
+        // Where no Sync is answered yet, the one that is will not know of the write.
+        self.wrote |= access == Access::Write && (self.unsynced || matches!(ran, Ran::CopyIn));
         let (failed, unready) = match ran {
             Ran::Done { failed } => (failed, false),
             Ran::Unready { failed } => (failed, true),

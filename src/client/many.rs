@@ -102,6 +102,7 @@ impl Session {
             let ended = run_own(&mut team[done].lease, verb, Origin::Keyway).await;
             if ended.is_err() && verb == "COMMIT" {
                 let refusal = self.half_committed(&team, done);
+                self.mark_written(&team);
                 drop(team);
                 self.cancel.slot().detach().await;
                 return Ok(Ran::Refused(refusal));
@@ -185,11 +186,7 @@ impl Session {
 
     fn mark_written(&mut self, team: &Team) {
         let now = std::time::Instant::now();
-        for held in team {
-            if let Some(floor) = self.floors.get_mut(usize::from(held.shard.0)) {
-                *floor = Some(now);
-            }
-        }
+        team.iter().for_each(|it| self.mark_floor(it.shard, now));
     }
 
     fn half_committed(&self, team: &Team, failed: usize) -> Refusal {
@@ -212,6 +209,7 @@ impl Session {
 
     async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
         let lost = self.cancel_all(&team, &error);
+        self.mark_written(&team);
         drop(team);
         self.cancel.slot().detach().await;
         match error {

@@ -67,6 +67,8 @@ pub(super) struct Session {
     pub committed: bool,
     /// COMMIT is with the server: from here on its loss leaves the outcome unknown.
     pub committing: bool,
+    /// A write is under way whose end comes with a later unit: the Sync behind a Flush or a COPY.
+    pub wrote: bool,
     /// Extended messages were sent without a Sync behind them.
     pub unsynced: bool,
     /// Ends when the process is to stop. Made once, so that an idle wait costs no new registration.
@@ -107,6 +109,7 @@ impl Session {
             entropy,
             committed: false,
             committing: false,
+            wrote: false,
             unsynced: false,
             stopped: Box::pin(stopped),
             greeting: login.greeting,
@@ -282,18 +285,23 @@ impl Session {
         let status = held.lease.pipeline.status();
         let (shard, was_open) = (held.shard, !self.transaction.is_idle());
         self.transaction.follow(status);
-        if wrote
-            && status == TxStatus::Idle
-            && held.role == Role::Primary
-            && let Some(floor) = self.floors.get_mut(usize::from(shard.0))
-        {
-            *floor = Some(now);
-        }
+        let wrote = std::mem::take(&mut self.wrote) || wrote;
+        let written = wrote && status == TxStatus::Idle && held.role == Role::Primary;
         if was_open && status == TxStatus::Idle {
             let ended = if self.committed { Ended::Committed } else { Ended::RolledBack };
             self.transaction.settle(ended, &mut self.settings, &mut held.lease.settings, &self.startup);
         }
+        if written {
+            self.mark_floor(shard, now);
+        }
         self.let_go_if_free(now).await;
+    }
+
+    /// From here on the session reads nothing older than `now` on `shard`.
+    pub fn mark_floor(&mut self, shard: ShardId, now: Instant) {
+        if let Some(floor) = self.floors.get_mut(usize::from(shard.0)) {
+            *floor = Some(now);
+        }
     }
 
     pub async fn let_go_if_free(&mut self, now: Instant) {
@@ -351,6 +359,8 @@ impl Session {
             return Err(End::Left);
         }
         if let Some(held) = &lost {
+            // What it was doing may be done for all that: no read may miss it.
+            self.mark_floor(held.shard, Instant::now());
             self.database.topology.report_failure(held.lease.server);
             tracing::warn!(server = ?held.lease.server, %error, "server connection lost");
         }

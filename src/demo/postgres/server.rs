@@ -210,10 +210,20 @@ impl Server {
         self.start().await
     }
 
-    /// Kills the postmaster as the kernel's out-of-memory killer would; its children notice and end.
+    /// Kills the postmaster as the kernel's out-of-memory killer would; its children notice and end, and
+    /// none of them holds shared memory any more when this returns.
     pub async fn kill(&mut self) -> Result<ExitStatus, PostgresError> {
+        let children = self.pid().map_or_else(Vec::new, children);
         self.signal(Signal::KILL)?;
-        self.wait_until_ended().await
+        let status = self.wait_until_ended().await?;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while children.iter().any(|it| is_alive(*it)) {
+            if Instant::now() > deadline {
+                return Err(self.did_not("end with its postmaster"));
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+        Ok(status)
     }
 
     /// Sends a signal to the postmaster.
@@ -480,19 +490,25 @@ fn literal(text: &str) -> String {
 
 /// Processes whose parent is `parent` and that have not ended, from proc(5).
 pub fn children(parent: u32) -> Vec<Pid> {
-    let is_child = |pid: i32| -> Option<bool> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name before the state is in parentheses and may hold anything.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?;
-        Some(state != "Z" && fields.next()?.parse() == Ok(parent))
-    };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|it| it.file_name().to_str()?.parse().ok())
-        .filter(|it| is_child(*it) == Some(true))
         .filter_map(Pid::from_raw)
+        .filter(|it| living_child_of(*it) == Some(parent))
         .collect()
+}
+
+fn is_alive(pid: Pid) -> bool {
+    living_child_of(pid).is_some()
+}
+
+/// The parent of a process that has not ended, waited for or not.
+fn living_child_of(pid: Pid) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name before the state is in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if state == "Z" { None } else { fields.next()?.parse().ok() }
 }
 
 #[cfg(test)]
