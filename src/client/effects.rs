@@ -59,12 +59,13 @@ impl Session {
                 made("ROLLBACK")
             }
             Kind::RollbackTo if self.held.is_some() => Answer::Server,
-            _ => Answer::Refused(Refusal::new(
-                Reason::Unsupported,
-                SqlState::IN_FAILED_SQL_TRANSACTION,
-                "current transaction is aborted, commands ignored until end of transaction block",
-            )),
+            _ => Answer::Refused(aborted()),
         }
+    }
+
+    /// Where a statement cannot go is nothing to tell a client whose transaction the server has aborted.
+    pub fn refusal_of(&self, refusal: Refusal) -> Refusal {
+        if self.transaction.status() == TxStatus::Failed { aborted() } else { refusal }
     }
 
     fn answer_deferred(&mut self, kind: &Kind, text: &str) -> Answer {
@@ -262,6 +263,14 @@ impl Session {
 /// Statements that can be made again when a transaction begins anew on another shard.
 pub(super) fn is_prologue(kind: &Kind) -> bool {
     matches!(kind, Kind::Set(_) | Kind::Savepoint | Kind::Release | Kind::RollbackTo)
+}
+
+fn aborted() -> Refusal {
+    Refusal::new(
+        Reason::Unsupported,
+        SqlState::IN_FAILED_SQL_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
 }
 
 /// The last word of SAVEPOINT, RELEASE and ROLLBACK TO, folded as PostgreSQL folds it.

@@ -263,7 +263,7 @@ impl Session {
         }
         let (decision, access) = match self.decide_group(&group) {
             Ok(it) => it,
-            Err(refusal) => return self.refuse_group(refusal, end).await,
+            Err(refusal) => return self.refuse_group(self.refusal_of(refusal), end).await,
         };
         let made = match self.settings_of_group(&group) {
             Ok(it) => it,

@@ -110,7 +110,7 @@ impl Session {
         let keys = KeySource { text, literals: &planned.literals, params: None };
         let decision = match self.database.router.decide(plan, &keys, &self.view()) {
             Ok(it) => it,
-            Err(refusal) => return self.refuse(refusal).await,
+            Err(refusal) => return self.refuse(self.refusal_of(refusal)).await,
         };
         let made = match self.settings_made(plan, &keys) {
             Ok(it) => it,
