@@ -275,6 +275,7 @@ impl Session {
         self.committing = group.bound().any(|(_, it)| matches!(it.planned.plan.kind, Kind::Commit { .. }));
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
+        self.named = 0;
         let request = Request { payload: Payload::Group(&group), decision, access, started };
         let ran = self.perform(&request).await?;
         self.committing = false;
@@ -294,19 +295,17 @@ impl Session {
             Ran::CopyIn => {
                 // The Sync sent along with Execute is not answered; the one behind CopyDone is.
                 self.unsynced = true;
-                self.name_statements(group);
+                self.name_statements(group, usize::MAX);
                 return Ok(Outcome::CopyIn);
             }
             Ran::Refused(refusal) => return self.refuse_group(refusal, group.end).await,
         };
-        if !failed {
-            self.name_statements(group);
-            if group.executes() {
-                for (_, statement) in group.bound() {
-                    self.take_effect(&statement.planned.plan.kind, statement.text());
-                }
+        self.name_statements(group, if failed { self.named } else { usize::MAX });
+        if !failed && group.executes() {
+            for (_, statement) in group.bound() {
+                self.take_effect(&statement.planned.plan.kind, statement.text());
             }
-        } else if group.ends_early {
+        } else if failed && group.ends_early {
             // The server is past its error, the client is not before its Sync.
             self.skipping = true;
         }
@@ -320,10 +319,13 @@ impl Session {
         Ok(Outcome::Done)
     }
 
-    /// Names count from success on; a group that failed names nothing, so that the client's driver and
-    /// we agree that its Parse has to be sent again.
-    fn name_statements(&mut self, group: &Group<'_>) {
-        for op in &group.ops {
+    /// Takes note of the first `count` Parses and Closes, which is what was done before an error: drivers
+    /// send Parse, Bind and Execute at once and do not send a Parse again that has succeeded.
+    fn name_statements(&mut self, group: &Group<'_>, count: usize) {
+        let naming = |it: &&Op<'_>| {
+            matches!(it, Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. })
+        };
+        for op in group.ops.iter().filter(naming).take(count) {
             match op {
                 Op::Parse { name, statement, .. } => self.names.insert(name, statement.clone()),
                 Op::CloseStatement { name, .. } => {
@@ -486,7 +488,7 @@ impl Session {
             }
             Answer::Made { notices, tag } => put_made(group, &notices, tag, &mut out),
         }
-        self.name_statements(group);
+        self.name_statements(group, usize::MAX);
         self.put_ready(&mut out);
         self.stream.write_all(&out).await.map_err(|_| End::Left)?;
         Ok(Some(Outcome::Done))

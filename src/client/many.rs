@@ -177,7 +177,12 @@ impl Session {
         replies: &mut Replies,
         flow: &mut Flow,
     ) -> Result<(), RelayError> {
-        match relay(&mut self.stream, &mut held.lease, &self.shared.stock, replies, flow).await? {
+        let stop = relay(&mut self.stream, &mut held.lease, &self.shared.stock, replies, flow).await?;
+        // The first server's word counts, which is the one that the client is shown.
+        if self.named == 0 {
+            self.named = replies.named;
+        }
+        match stop {
             Stop::Drained | Stop::Retry => Ok(()),
             // COPY FROM STDIN is planned for one server only.
             Stop::CopyIn => Err(RelayError::ServerClosed),

@@ -254,6 +254,7 @@ impl Session {
             let mut replies = Replies::default();
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_parameters(&mut flow)?;
+            self.named = replies.named;
             self.committed = replies.tag.as_slice() == b"COMMIT";
             match stopped {
                 Ok(Stop::Drained) => {

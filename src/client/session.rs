@@ -69,6 +69,8 @@ pub(super) struct Session {
     pub committing: bool,
     /// A write is under way whose end comes with a later unit: the Sync behind a Flush or a COPY.
     pub wrote: bool,
+    /// How many Parses and Closes of the last group were done before an error.
+    pub named: usize,
     /// Extended messages were sent without a Sync behind them.
     pub unsynced: bool,
     /// Ends when the process is to stop. Made once, so that an idle wait costs no new registration.
@@ -110,6 +112,7 @@ impl Session {
             committed: false,
             committing: false,
             wrote: false,
+            named: 0,
             unsynced: false,
             stopped: Box::pin(stopped),
             greeting: login.greeting,

@@ -104,6 +104,8 @@ pub struct Replies {
     pub pieces: SmallVec<[Piece; 4]>,
     /// Statements that the server has from now on.
     pub prepared: SmallVec<[StatementId; 2]>,
+    /// How many Parses and Closes of the client are done, before any error.
+    pub named: usize,
     /// ParameterStatus messages of the client's own doing, as ranges of the input.
     pub parameters: SmallVec<[Range<usize>; 2]>,
     /// The last ErrorResponse, as a range of the input.
@@ -121,7 +123,7 @@ pub struct Replies {
 }
 
 impl Replies {
-    /// Forgets what belongs to one buffer; `failed`, `rows` and `tag` belong to the whole answer.
+    /// Forgets what belongs to one buffer; `named`, `failed`, `rows` and `tag` belong to the whole answer.
     pub fn next_buffer(&mut self) {
         self.pieces.clear();
         self.prepared.clear();
@@ -230,6 +232,7 @@ impl Pipeline {
     pub fn release_made(&mut self, replies: &mut Replies) {
         while let Some(expect @ (Expect::MadeParse(_) | Expect::MadeClose)) = self.owed.front().copied() {
             self.owed.pop_front();
+            replies.named += 1;
             let bytes = match expect {
                 Expect::MadeParse(statement) => {
                     replies.prepared.push(statement);
@@ -418,7 +421,11 @@ impl Pipeline {
             (Some(_), _) => return Err(Unexpected::Message { tag: tag.0, want: "another reply" }),
             (None, _) => return Err(Unexpected::Message { tag: tag.0, want: "nothing" }),
         }
-        self.owed.pop_front();
+        let clients = matches!(
+            self.owed.pop_front(),
+            Some(Expect::Parse(Origin::Client, _) | Expect::Close(Origin::Client))
+        );
+        replies.named += usize::from(clients);
         Ok(shown)
     }
 

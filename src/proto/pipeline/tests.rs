@@ -119,6 +119,26 @@ fn an_error_skips_to_sync_and_drops_made_replies() {
 }
 
 #[test]
+fn what_was_named_before_an_error_is_counted() {
+    use Origin::{Client, Keyway};
+    let other = StatementId(8);
+    let expects = [
+        Expect::Close(Keyway),
+        Expect::Parse(Client, ID),
+        Expect::MadeClose,
+        Expect::MadeParse(other),
+        Expect::Execute,
+        Expect::Parse(Client, other),
+        Expect::MadeParse(ID),
+        Expect::Sync,
+    ];
+    let (closed, parsed) = (message(b'3', b""), message(b'1', b""));
+    let input = [closed.clone(), parsed.clone(), error("ERROR", "22012"), ready(b'I')];
+    let want = [parsed.clone(), closed, parsed, error("ERROR", "22012"), ready(b'I')];
+    assert_eq!(check(&expects, &input, &want).1.named, 3);
+}
+
+#[test]
 fn an_error_before_sync_ignores_what_is_sent_until_sync() {
     let (mut it, mut replies) =
         check(&[Expect::Bind], &[error("ERROR", "42601")], &[error("ERROR", "42601")]);
