@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may")]
 
+mod bad_input;
 mod cli;
 mod demo;
 mod drivers;
 mod harness;
 mod postgres;
+mod protocol;
 mod replicas;
 mod routing;
 mod shop;
@@ -29,10 +31,12 @@ fn main() -> ExitCode {
         }
     };
     let topics = [
+        bad_input::tests,
         cli::tests,
         demo::tests,
         drivers::tests,
         postgres::tests,
+        protocol::tests,
         replicas::tests,
         routing::tests,
         shop::tests,
