@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod drivers;
 mod harness;
+mod metrics;
 mod postgres;
 mod replicas;
 mod routing;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         cli::tests,
         demo::tests,
         drivers::tests,
+        metrics::tests,
         postgres::tests,
         replicas::tests,
         routing::tests,
