@@ -8,6 +8,7 @@ mod cli;
 mod demo;
 mod drivers;
 mod harness;
+mod metrics;
 mod postgres;
 mod protocol;
 mod replicas;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         cli::tests,
         demo::tests,
         drivers::tests,
+        metrics::tests,
         postgres::tests,
         protocol::tests,
         replicas::tests,
