@@ -231,6 +231,8 @@ async def transactions_end_as_told(target, check):
     await transaction.rollback()
     check.equal("idle again", conn.is_in_transaction(), False)
     async with conn.transaction(isolation="serializable", readonly=True, deferrable=True):
+        # First of all: the snapshot of a serializable transaction is that of one shard.
+        check.equal("a key", await target.name(conn, user), "inner and kept")
         check.equal("READ ONLY", await conn.fetchval("SHOW transaction_read_only"), "on")
         check.equal("isolation", await conn.fetchval("SHOW transaction_isolation"), "serializable")
         never = conn.execute(target.change, user, "never")
@@ -416,6 +418,22 @@ async def keys_choose_the_shard(target, check):
     await conn.close()
 
 
+async def a_transaction_waits_for_its_first_key(target, check):
+    """What names no key must not choose the shard; each user may be on either."""
+    for _ in range(8):
+        conn, user = await target.connect(), target.user()
+        async with conn.transaction():
+            # Sent with a row limit.
+            check.equal("a constant", await conn.fetchval("SELECT 1"), 1)
+            # A type that a new connection has to ask the catalog about.
+            asked = await conn.fetchval("SELECT $1::information_schema.sql_identifier", "a")
+            check.equal("a domain", asked, "a")
+            check.equal("a reference table", await conn.fetchval("SELECT count(*) FROM countries"), 6)
+            await conn.execute(target.insert, user, "late")
+        check.equal("kept", await target.name(conn, user), "late")
+        await conn.close()
+
+
 async def what_needs_several_shards_is_refused(target, check):
     conn = await target.connect()
     first, second = await target.users_of_two_shards(conn)
@@ -461,7 +479,7 @@ EVERYWHERE = [
     more_clients_than_servers,
 ]
 UNSHARDED = [types_of_the_users_are_looked_up, copy_goes_in_and_out]
-SHARDED = [keys_choose_the_shard, what_needs_several_shards_is_refused]
+SHARDED = [keys_choose_the_shard, a_transaction_waits_for_its_first_key, what_needs_several_shards_is_refused]
 
 
 async def main(url):
