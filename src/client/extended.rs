@@ -59,13 +59,15 @@ impl<'a> Group<'a> {
         self.bound().map(|(_, statement)| statement)
     }
 
-    /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end.
+    /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end. Of a row
+    /// limit the unnamed portal may stay, but the Bind or Query that leaves the shard destroys it anyway
+    /// (manual, "Extended Query"); asyncpg has a limit of 1 wherever it wants one row.
     pub fn leaves_nothing(&self) -> bool {
         let mut open = false;
         (self.is_synced() || self.ends_early)
             && self.ops.iter().all(|op| match op {
                 Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal.is_empty(),
-                Op::Execute { limited, .. } => std::mem::take(&mut open) && !limited,
+                Op::Execute { .. } => std::mem::take(&mut open),
                 Op::DescribePortal { .. } | Op::ClosePortal { .. } => open,
                 _ => true,
             })

@@ -17,6 +17,8 @@ pub(super) enum Effect {
     Setting,
     /// Reads or changes what one shard alone has, and the text does not show it.
     Hidden,
+    /// current_setting, which is to a query what SHOW is by itself.
+    Shown,
     /// A function of PostgreSQL's own that reads no table of the user's.
     Server,
     /// Anything: a function of the user's or of an extension.
@@ -68,14 +70,8 @@ const HIDDEN: &[&str] = &[
 
 /// Beginnings of names that PostgreSQL keeps to itself, or that only ask the catalog.
 const SERVER_PREFIXES: &[&str] = &["pg_", "inet_", "txid_", "has_", "to_reg"];
-const SERVER_NAMES: &[&str] = &[
-    "col_description",
-    "current_setting",
-    "format_type",
-    "obj_description",
-    "row_security_active",
-    "set_config",
-];
+const SERVER_NAMES: &[&str] =
+    &["col_description", "format_type", "obj_description", "row_security_active", "set_config"];
 
 /// Whose answers may go backwards from one server to the next.
 const TIME: &[&str] =
@@ -94,6 +90,7 @@ fn effect(call: &Call) -> Effect {
         | "pg_try_advisory_lock"
         | "pg_try_advisory_lock_shared" => Effect::Session("session advisory lock"),
         "set_config" if !call.ends_in_true => Effect::Session("set_config"),
+        "current_setting" => Effect::Shown,
         "currval" | "lastval" => Effect::Session("currval"),
         "setseed" => Effect::Session("setseed"),
         "dblink_connect" | "dblink_connect_u" => Effect::Session("dblink connection"),
@@ -164,7 +161,11 @@ impl<'a> Calls<'a> {
     }
 
     pub fn only_known(&self) -> bool {
-        self.0.iter().all(|(_, effect)| matches!(effect, Effect::Known(_) | Effect::Setting))
+        self.0.iter().all(|(_, effect)| matches!(effect, Effect::Known(_) | Effect::Setting | Effect::Shown))
+    }
+
+    pub fn show_settings(&self) -> bool {
+        self.0.iter().any(|(_, effect)| *effect == Effect::Shown)
     }
 
     pub fn tell_time(&self) -> bool {

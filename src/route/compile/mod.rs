@@ -97,6 +97,7 @@ fn statement(router: &Router, it: &Statement) -> Plan {
     let standings = tables::standings(router, it);
     let mut plan = part(kind, access(it, &calls), Target::Anywhere);
     plan.primary_only = matches!(it.utility, Some(Utility::Show(_)))
+        || calls.show_settings()
         || standings.iter().flatten().any(|it| matches!(it, Standing::Catalog));
     let query = matches!(it.utility, None | Some(Utility::Show(_)));
     plan.repeatable = query && plan.access == Access::Read && !it.asks_session_value && !calls.tell_time();

@@ -52,6 +52,7 @@ fn everything_else_goes_to_the_primary() {
         "SELECT pg_is_in_recovery()",
         "SELECT pg_backend_pid(), inet_server_addr()",
         "SELECT txid_current()",
+        "SELECT current_setting('port')",
         "SELECT * FROM pg_stat_activity",
         "SELECT * FROM information_schema.tables",
         "SELECT * FROM pg_catalog.pg_class c JOIN t ON true",
@@ -218,5 +219,21 @@ fn the_corpus_is_routed() {
             let decision = decide_in(&one, cut, &[], &session());
             assert!(decision.is_ok(), "{cut}\n{decision:?}");
         }
+    }
+}
+
+#[test]
+fn what_reads_the_catalog_and_settings_may_be_run_again_elsewhere() {
+    let router = router();
+    let repeatable = |sql: &str| router.plan(sql).plan.repeatable;
+    for sql in [
+        "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new",
+        "SELECT oid FROM pg_catalog.pg_type WHERE oid = ANY($1)",
+        "SHOW work_mem",
+    ] {
+        assert!(repeatable(sql), "{sql}");
+    }
+    for sql in ["SELECT now()", "SELECT pg_backend_pid()", "SELECT nextval('s')", "SELECT 1 FOR UPDATE"] {
+        assert!(!repeatable(sql), "{sql}");
     }
 }
