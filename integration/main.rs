@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may")]
 
 mod bad_input;
+mod cancel;
 mod cli;
 mod demo;
 mod drivers;
@@ -13,6 +14,7 @@ mod postgres;
 mod protocol;
 mod replicas;
 mod routing;
+mod sessions;
 mod shop;
 mod single;
 mod topology;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     };
     let topics = [
         bad_input::tests,
+        cancel::tests,
         cli::tests,
         demo::tests,
         drivers::tests,
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         protocol::tests,
         replicas::tests,
         routing::tests,
+        sessions::tests,
         shop::tests,
         single::tests,
         topology::tests,
