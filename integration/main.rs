@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may")]
 
+mod bad_input;
 mod cli;
 mod demo;
 mod drivers;
 mod harness;
+mod metrics;
 mod postgres;
+mod protocol;
 mod replicas;
 mod routing;
 mod shop;
@@ -29,10 +32,13 @@ fn main() -> ExitCode {
         }
     };
     let topics = [
+        bad_input::tests,
         cli::tests,
         demo::tests,
         drivers::tests,
+        metrics::tests,
         postgres::tests,
+        protocol::tests,
         replicas::tests,
         routing::tests,
         shop::tests,

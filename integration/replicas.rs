@@ -330,6 +330,9 @@ async fn one_that_dies_costs_nothing(harness: Arc<Shared>) -> Outcome {
     for reader in readers {
         reader.await?.map_err(|error| format!("a reader saw an error: {error:?}"))?;
     }
+    let metrics = own.keyway.metrics().await?;
+    let retries = metrics.lines().find(|it| it.starts_with("keyway_read_retries_total{")).unwrap_or_default();
+    assert!(!retries.is_empty() && !retries.ends_with(" 0"), "some were under way: {retries}");
     Ok(())
 }
 

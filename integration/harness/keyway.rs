@@ -134,6 +134,13 @@ impl KeywayProcess {
         }
     }
 
+    /// Memory in use, as the kernel counts it.
+    pub fn resident_kb(&self) -> Fallible<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     pub fn signal(&self, signal: Signal) -> Fallible<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }

@@ -4,6 +4,7 @@
 
 mod fixture;
 mod keyway;
+pub mod wire;
 
 pub use fixture::{APP_PASSWORD, ShopFixture, SingleFixture, unsharded_config};
 pub use keyway::{

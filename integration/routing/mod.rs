@@ -27,14 +27,14 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
 const REFERENCES: [&str; 4] = ["ref_written", "ref_failing", "ref_read", "ref_moved"];
 
 /// The shop's servers behind a Keyway of its own that knows `REFERENCES` too, and the shop's map.
-struct Shards<'a> {
-    shop: &'a ShopFixture,
-    keyway: KeywayProcess,
+pub struct Shards<'a> {
+    pub shop: &'a ShopFixture,
+    pub keyway: KeywayProcess,
     router: Router,
 }
 
 impl<'a> Shards<'a> {
-    async fn start(harness: &'a Shared) -> Fallible<Shards<'a>> {
+    pub async fn start(harness: &'a Shared) -> Fallible<Shards<'a>> {
         let shop = harness.shop().await?;
         let text = |listen: &str, admin: &str| config_text(shop, listen, admin);
         let keyway = harness.start_keyway(&text).await?;
@@ -44,21 +44,21 @@ impl<'a> Shards<'a> {
         Ok(Shards { shop, keyway, router })
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.shop.shop.url(&self.keyway.listen().to_string())
     }
 
-    async fn client(&self) -> Fallible<Client> {
+    pub async fn client(&self) -> Fallible<Client> {
         connect(&self.url()).await
     }
 
     /// Past Keyway, on the primary of shard `index`.
-    async fn direct(&self, index: usize) -> Fallible<Client> {
+    pub async fn direct(&self, index: usize) -> Fallible<Client> {
         Ok(self.shop.shop.shards[index].primary.connect(shop::DATABASE).await?)
     }
 
     /// On each shard, past Keyway.
-    async fn everywhere(&self, sql: &str) -> Fallible<Vec<Vec<String>>> {
+    pub async fn everywhere(&self, sql: &str) -> Fallible<Vec<Vec<String>>> {
         let mut found = Vec::new();
         for index in 0..self.shop.shop.shards.len() {
             found.push(rows(&self.direct(index).await?, sql).await?);
@@ -67,7 +67,7 @@ impl<'a> Shards<'a> {
     }
 
     /// The first user from `from` on whose rows belong to shard `index`.
-    fn user_on(&self, index: usize, from: i64) -> i64 {
+    pub fn user_on(&self, index: usize, from: i64) -> i64 {
         (from..).find(|it| self.owner(*it) == index).expect("a hash map leaves no shard empty")
     }
 
@@ -98,6 +98,6 @@ fn config_text(shop: &ShopFixture, listen: &str, admin: &str) -> String {
     text
 }
 
-fn insert_user(user_id: i64, name: &str) -> String {
+pub fn insert_user(user_id: i64, name: &str) -> String {
     format!("INSERT INTO users (user_id, name, email, country) VALUES ({user_id}, '{name}', 'e', 'NL')")
 }

@@ -116,6 +116,9 @@ impl Session {
         replies.copy_in = false;
         if self.unsynced {
             // Nothing more is certain to come before the client's Sync.
+            if let Some(copying) = &mut self.copying {
+                copying.flow.add(&flow);
+            }
             return Ok(CopyEnd::Open);
         }
         let stock = self.shared.stock.clone();
@@ -123,7 +126,13 @@ impl Session {
             return Err(End::Fatal(violation("server sent half a message during COPY")));
         }
         match relay(&mut self.stream, &mut held.lease, &stock, &mut replies, &mut flow).await {
-            Ok(Stop::Drained | Stop::Retry) => Ok(CopyEnd::Drained),
+            Ok(Stop::Drained | Stop::Retry) => {
+                let (shard, role) = (held.shard, held.role);
+                if let Some(copying) = self.copying.take() {
+                    self.count_copy(&copying, shard, role, &flow);
+                }
+                Ok(CopyEnd::Drained)
+            }
             Ok(Stop::CopyIn) => Err(End::Fatal(violation("a second COPY inside one statement"))),
             Err(error) => self.copy_lost(error, &flow).await,
         }
@@ -131,6 +140,10 @@ impl Session {
 
     async fn copy_lost(&mut self, error: RelayError, flow: &Flow) -> Result<CopyEnd, End> {
         let unsynced = self.unsynced;
+        let at = self.held.as_ref().map(|it| (it.shard, it.role));
+        if let (Some(copying), Some((shard, role))) = (self.copying.take(), at) {
+            self.count_copy(&copying, shard, role, flow);
+        }
         let refusal = self.lose_server(error, flow)?;
         if unsynced {
             self.refuse_group(refusal, UnitEnd::Flush).await?;

@@ -74,13 +74,19 @@ async fn log_in(
     buffer: &mut Buffer,
     shared: &Arc<Shared>,
 ) -> Result<Option<LoggedIn>, LoginError> {
-    let parameters = match first_packet(stream, buffer).await? {
+    let mut parameters = match first_packet(stream, buffer).await? {
         First::Session(it) => it,
         First::Cancel(key) => {
             shared.cancels.cancel(key).await;
             return Ok(None);
         }
     };
+    if parameters.minor > 0 || !parameters.protocol_options.is_empty() {
+        // Before the password is asked for (`ProcessStartupPacket` in backend_startup.c).
+        let mut out = Vec::new();
+        wire::negotiate_version(&mut out, std::mem::take(&mut parameters.protocol_options));
+        stream.write_all(&out).await?;
+    }
     let login =
         shared.logins.get(&parameters.user).cloned().unwrap_or_else(|| {
             Login::Scram(Verifier::of_unknown_user(&parameters.user, &shared.mock_secret))
@@ -162,9 +168,6 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn
         ));
     };
     let mut greeting = Vec::new();
-    if parameters.minor > 0 || !parameters.protocol_options.is_empty() {
-        wire::negotiate_version(&mut greeting, parameters.protocol_options);
-    }
     wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
     for (name, value) in parameters.settings {

@@ -51,6 +51,7 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };
+        let _live: Vec<_> = team.iter().map(|it| self.live(it.shard, it.role, request.access)).collect();
         for held in &mut team {
             if let Err(error) = send(held, request.payload, &[]).await {
                 return self.lose_team(team, error).await;
@@ -78,6 +79,7 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };
+        let _live: Vec<_> = team.iter().map(|it| self.live(it.shard, it.role, request.access)).collect();
         for held in &mut team {
             if let Err(error) = send(held, request.payload, &["BEGIN"]).await {
                 return self.lose_team(team, error).await;
@@ -134,6 +136,7 @@ impl Session {
                 }
             };
             let (mut replies, mut flow) = (Replies::default(), Flow::default());
+            let _live = self.live(shard, Role::Primary, request.access);
             if let Err(error) = send(&mut team[0], request.payload, &[]).await {
                 self.warn_in_turn(&shards, index).await?;
                 return self.lose_team(team, error).await;

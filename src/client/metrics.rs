@@ -39,11 +39,7 @@ impl ClientMetricFamilies {
                 &LABELS,
             )?,
             bytes: counters("keyway_query_bytes_total", "Bytes of answers sent to clients.")?,
-            in_flight: registry.gauges(
-                "keyway_queries_in_flight",
-                "Requests under way.",
-                &["database", "shard", "role"],
-            )?,
+            in_flight: registry.gauges("keyway_queries_in_flight", "Requests under way.", &LABELS)?,
             refusals: registry.counters(
                 "keyway_refusals_total",
                 "Requests that keyway itself refused, by reason.",
@@ -82,7 +78,7 @@ impl ClientMetricFamilies {
                 errors: self.errors.with_label_values(&labels),
                 seconds: self.seconds.with_label_values(&labels),
                 bytes: self.bytes.with_label_values(&labels),
-                in_flight: self.in_flight.with_label_values(&[database, shard, role.label()]),
+                in_flight: self.in_flight.with_label_values(&labels),
             }
         };
         let shards = shards.iter().map(|shard| {
@@ -148,7 +144,7 @@ impl DatabaseMetrics {
             reads: read.queries.get() + replica.queries.get(),
             writes: write.queries.get(),
             errors: read.errors.get() + write.errors.get() + replica.errors.get(),
-            in_flight: read.in_flight.get() + replica.in_flight.get(),
+            in_flight: read.in_flight.get() + write.in_flight.get() + replica.in_flight.get(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use prometheus::IntGauge;
 use smallvec::SmallVec;
 
 use super::effects::Answer;
@@ -59,6 +60,14 @@ pub(super) struct Request<'a> {
     pub decision: Decision,
     pub access: Access,
     pub started: Instant,
+}
+
+/// A COPY FROM STDIN under way.
+pub(super) struct Copying {
+    pub started: Instant,
+    /// What of its answer has been sent.
+    pub flow: Flow,
+    _live: Option<Live<IntGauge>>,
 }
 
 /// How a request ended at the servers.
@@ -261,7 +270,11 @@ impl Session {
                     self.count(request, shard, server.1, &flow);
                     return Ok(Ran::Done { failed: flow.errors > 0 });
                 }
-                Ok(Stop::CopyIn) => return Ok(Ran::CopyIn),
+                Ok(Stop::CopyIn) => {
+                    let live = self.live(shard, server.1, request.access);
+                    self.copying = Some(Copying { started: request.started, flow, _live: live });
+                    return Ok(Ran::CopyIn);
+                }
                 Ok(Stop::Retry) => {
                     excluded.add(server.0);
                     role = Role::Primary;
@@ -299,8 +312,8 @@ impl Session {
         flow: &mut Flow,
     ) -> Result<Stop, super::relay::RelayError> {
         let Some(held) = &mut self.held else { return Err(super::relay::RelayError::ServerClosed) };
-        let metrics = self.database.metrics.target(held.shard, held.role, request.access);
-        let _live = metrics.map(|it| Live::new(&it.in_flight));
+        let target = self.database.metrics.target(held.shard, held.role, request.access);
+        let _live = target.map(|it| Live::new(&it.in_flight));
         let server = &mut *held.lease;
         server.pipeline.set_part(request.payload.part());
         let mut out = Vec::new();
@@ -327,9 +340,28 @@ impl Session {
         }
     }
 
-    pub fn count(&self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
-        if let Some(it) = self.database.metrics.target(shard, role, request.access) {
-            it.done(request.started.elapsed(), flow.errors, flow.sent_bytes);
+    pub fn live(&self, shard: ShardId, role: Role, access: Access) -> Option<Live<IntGauge>> {
+        self.database.metrics.target(shard, role, access).map(|it| Live::new(it.in_flight.clone()))
+    }
+
+    pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
+        match self.copying.take() {
+            // This is the Sync that ends it.
+            Some(copying) => self.count_copy(&copying, shard, role, flow),
+            None => {
+                if let Some(it) = self.database.metrics.target(shard, role, request.access) {
+                    it.done(request.started.elapsed(), flow.errors, flow.sent_bytes);
+                }
+            }
+        }
+    }
+
+    /// A COPY is counted once, from its statement to the end of its answer.
+    pub fn count_copy(&self, copying: &Copying, shard: ShardId, role: Role, flow: &Flow) {
+        if let Some(it) = self.database.metrics.target(shard, role, Access::Write) {
+            let (errors, bytes) =
+                (copying.flow.errors + flow.errors, copying.flow.sent_bytes + flow.sent_bytes);
+            it.done(copying.started.elapsed(), errors, bytes);
         }
     }
 }

@@ -60,6 +60,13 @@ pub struct Flow {
     pub turned_down: bool,
 }
 
+impl Flow {
+    pub fn add(&mut self, more: &Flow) {
+        self.sent_bytes += more.sent_bytes;
+        self.errors += more.errors;
+    }
+}
+
 /// SQLSTATEs with which a standby turns down a read that the primary answers: read only transaction,
 /// conflict with recovery, feature of a primary (unlogged tables), no position on a standby.
 const STANDBY_STATES: [&[u8]; 4] = [b"25006", b"40001", b"0A000", b"55000"];

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::copy::CopyEnd;
 use super::encoding;
 use super::login::{LoggedIn, say_goodbye};
+use super::query::Copying;
 use super::relay::{Flow, RelayError};
 use super::statements::Names;
 use super::{Database, Shared, UserPools};
@@ -67,6 +68,7 @@ pub(super) struct Session {
     pub committed: bool,
     /// COMMIT is with the server: from here on its loss leaves the outcome unknown.
     pub committing: bool,
+    pub copying: Option<Copying>,
     /// A write is under way whose end comes with a later unit: the Sync behind a Flush or a COPY.
     pub wrote: bool,
     /// How many Parses and Closes of the last group were done before an error.
@@ -111,6 +113,7 @@ impl Session {
             entropy,
             committed: false,
             committing: false,
+            copying: None,
             wrote: false,
             named: 0,
             unsynced: false,

@@ -1,6 +1,8 @@
 //! The registry and its text form. It owns no metric: each part makes its own through the registry
 //! that its constructor is given, and keeps the handles of its label values.
 
+use std::borrow::Borrow;
+
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
 };
@@ -52,18 +54,19 @@ impl Registry {
 
 /// Counts something that lives, for as long as it lives.
 #[derive(Debug)]
-pub struct Live<'a>(&'a IntGauge);
+pub struct Live<G: Borrow<IntGauge>>(G);
 
-impl Live<'_> {
-    pub fn new(gauge: &IntGauge) -> Live<'_> {
-        gauge.inc();
+impl<G: Borrow<IntGauge>> Live<G> {
+    /// Takes a reference, or a handle where what lives outlives the borrow.
+    pub fn new(gauge: G) -> Live<G> {
+        gauge.borrow().inc();
         Live(gauge)
     }
 }
 
-impl Drop for Live<'_> {
+impl<G: Borrow<IntGauge>> Drop for Live<G> {
     fn drop(&mut self) {
-        self.0.dec();
+        self.0.borrow().dec();
     }
 }
 

@@ -8,7 +8,7 @@ use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse}
 use pgwire::messages::startup::{Authentication, NegotiateProtocolVersion, ParameterStatus};
 
 use super::response::TxStatus;
-use super::startup::CancelKey;
+use super::startup::{CancelKey, PROTOCOL_3_0};
 use super::tag::BackendTag;
 use crate::base::Refusal;
 
@@ -97,7 +97,7 @@ pub fn sasl_final(out: &mut Vec<u8>, data: &[u8]) {
 
 /// Says that minor versions above 0 and the named options are not spoken here.
 pub fn negotiate_version(out: &mut Vec<u8>, options: Vec<String>) {
-    put(out, &NegotiateProtocolVersion::new(0, options));
+    put(out, &NegotiateProtocolVersion::new(PROTOCOL_3_0 as i32, options));
 }
 
 /// A result of text columns that Keyway answers itself.
