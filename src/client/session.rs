@@ -147,8 +147,13 @@ impl Session {
         };
         let mut out = std::mem::take(&mut self.greeting);
         for (name, value) in &parameters {
-            let own = self.application_name.as_deref().filter(|_| name == "application_name");
-            wire::parameter_status(&mut out, name, own.unwrap_or(value));
+            let told = match (&name[..], self.application_name.as_deref()) {
+                ("application_name", Some(own)) => own,
+                // Whichever server was asked: behind Keyway there is always a primary.
+                ("in_hot_standby", _) => "off",
+                _ => value,
+            };
+            wire::parameter_status(&mut out, name, told);
             if name == "TimeZone" {
                 self.utc = is_utc(value);
             }
