@@ -118,6 +118,25 @@ def connects_and_tells_what_a_server_tells(target, check):
         check.equal("second of two", cursor.fetchone(), (2,))
 
 
+def connects_in_each_way_that_libpq_knows(target, check):
+    for options in (
+        {"sslmode": "prefer"},
+        {"sslmode": "disable", "gssencmode": "disable"},
+        {"channel_binding": "prefer"},
+        {"max_protocol_version": "latest"},
+        # Keyway takes writes whatever server it has asked on the client's behalf.
+        {"target_session_attrs": "read-write"},
+        {"target_session_attrs": "primary"},
+        {"connect_timeout": 5, "keepalives_idle": 3, "tcp_user_timeout": 1000},
+        {"client_encoding": "UTF8"},
+    ):
+        with target.connect(**options) as conn:
+            check.equal(f"{options}", conn.execute("SELECT 1").fetchone(), (1,))
+    refused = lambda: target.connect(sslmode="require")
+    error = fails(check, "TLS", psycopg.OperationalError, refused)
+    check.that("libpq's own words", "server does not support SSL" in str(error))
+
+
 def startup_options_stay_with_their_client(target, check):
     options = {"application_name": "it's psycopg", "options": "-c work_mem=3MB -c TimeZone=Asia/Tokyo"}
     with target.connect(**options) as conn, target.connect() as other:
@@ -617,6 +636,7 @@ def what_needs_several_shards_is_refused(target, check):
 
 EVERYWHERE = [
     connects_and_tells_what_a_server_tells,
+    connects_in_each_way_that_libpq_knows,
     startup_options_stay_with_their_client,
     settings_stay_with_their_client,
     values_survive_in_text_and_binary,
