@@ -536,6 +536,27 @@ def session_state_stays_with_its_client(target, check):
             check.equal("WITH HOLD, later", len(cursor.fetchall()), 6)
 
 
+def a_pinned_server_is_heard_while_its_client_is_idle(target, check):
+    with target.connect() as listener, target.connect() as other:
+        listener.execute("LISTEN psycopg_news")
+        for turn in range(3):
+            other.execute("SELECT pg_notify('psycopg_news', %s)", [f"news {turn}"])
+            heard = [it.payload for it in listener.notifies(timeout=30, stop_after=1)]
+            check.equal("a notification", heard, [f"news {turn}"])
+        with listener.transaction():
+            other.execute("NOTIFY psycopg_news, 'after COMMIT'")
+            check.equal("not inside", list(listener.notifies(timeout=0.05)), [])
+        heard = [it.payload for it in listener.notifies(timeout=30, stop_after=1)]
+        check.equal("after it", heard, ["after COMMIT"])
+        server = listener.execute("SELECT pg_backend_pid()").fetchone()[0]
+        other.execute("SELECT pg_terminate_backend(%s)", [server])
+        # Told at once, not at the next statement.
+        gone = lambda: list(listener.notifies(timeout=30, stop_after=1))
+        fails(check, "a server that was ended", psycopg.OperationalError, gone)
+        check.equal("and closed", listener.closed, True)
+        check.equal("another client", other.execute("SELECT 1").fetchone(), (1,))
+
+
 # Only where there are several.
 
 
@@ -650,7 +671,11 @@ EVERYWHERE = [
     threads_have_their_own,
     more_clients_than_servers,
 ]
-UNSHARDED = [copy_goes_in_and_out, session_state_stays_with_its_client]
+UNSHARDED = [
+    copy_goes_in_and_out,
+    session_state_stays_with_its_client,
+    a_pinned_server_is_heard_while_its_client_is_idle,
+]
 SHARDED = [keys_choose_the_shard, a_transaction_waits_for_its_first_key, what_needs_several_shards_is_refused]
 
 
