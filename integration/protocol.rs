@@ -31,12 +31,19 @@ async fn both(fixture: &SingleFixture) -> Fallible<[Wire; 2]> {
     Ok([direct.await?, through.await?])
 }
 
-/// Units of messages, how many answers end in ReadyForQuery, in one session one after the other.
-fn conversations() -> Vec<(&'static str, Vec<u8>, usize)> {
-    let all = |parts: &[Vec<u8>]| parts.concat();
-    let whole = |sql: &str, values: &[&str]| {
-        all(&[parse("", sql), bind("", "", values, false), describe('P', ""), execute("", 0), sync()])
-    };
+/// Units of messages, how many answers end in ReadyForQuery.
+type Conversation = (&'static str, Vec<u8>, usize);
+
+/// In one session one after the other.
+fn conversations() -> Vec<Conversation> {
+    [simple(), extended(), copies()].concat()
+}
+
+fn all(parts: &[Vec<u8>]) -> Vec<u8> {
+    parts.concat()
+}
+
+fn simple() -> Vec<Conversation> {
     vec![
         ("an empty query", query(""), 1),
         ("only a comment", query("-- nothing"), 1),
@@ -49,6 +56,14 @@ fn conversations() -> Vec<(&'static str, Vec<u8>, usize)> {
         ("an aborted transaction", all(&[query("SELECT 1"), query("COMMIT"), query("SELECT 2")]), 3),
         ("BEGIN twice", all(&[query("BEGIN"), query("BEGIN"), query("ROLLBACK")]), 3),
         ("COMMIT without BEGIN", query("COMMIT"), 1),
+    ]
+}
+
+fn extended() -> Vec<Conversation> {
+    let whole = |sql: &str, values: &[&str]| {
+        all(&[parse("", sql), bind("", "", values, false), describe('P', ""), execute("", 0), sync()])
+    };
+    let mut conversations = vec![
         ("unnamed, text", whole("SELECT $1::int + 1, $2::text", &["41", "it's"]), 1),
         ("unnamed, an error at Bind", whole("SELECT $1::int", &["x"]), 1),
         ("unnamed, an error at Execute", whole("SELECT 1 / $1::int", &["0"]), 1),
@@ -73,6 +88,13 @@ fn conversations() -> Vec<(&'static str, Vec<u8>, usize)> {
         ("closing what never was", all(&[close('S', "nothing"), close('P', "nothing"), sync()]), 1),
         ("a portal that never was", all(&[execute("nothing", 0), sync()]), 1),
         ("describing what never was", all(&[describe('S', "nothing"), sync()]), 1),
+    ];
+    conversations.extend(pipelines(&whole));
+    conversations
+}
+
+fn pipelines(whole: &dyn Fn(&str, &[&str]) -> Vec<u8>) -> Vec<Conversation> {
+    vec![
         (
             "rows in parts",
             all(&[
@@ -115,6 +137,11 @@ fn conversations() -> Vec<(&'static str, Vec<u8>, usize)> {
             ]),
             4,
         ),
+    ]
+}
+
+fn copies() -> Vec<Conversation> {
+    vec![
         ("COPY out", query("COPY (VALUES (1, 'a'), (2, NULL)) TO STDOUT"), 1),
         (
             "COPY in",

@@ -19,7 +19,7 @@ from checks import Checks
 CLIENTS = 40
 STATEMENTS = 120
 # Users of the shop that no other test touches.
-FIRST_USER = 1_000_000
+FIRST_USER = 8_000_000
 
 UTC = datetime.timezone.utc
 # One of each end, and what text has to escape.
