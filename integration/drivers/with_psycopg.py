@@ -118,6 +118,25 @@ def connects_and_tells_what_a_server_tells(target, check):
         check.equal("second of two", cursor.fetchone(), (2,))
 
 
+def connects_in_each_way_that_libpq_knows(target, check):
+    for options in (
+        {"sslmode": "prefer"},
+        {"sslmode": "disable", "gssencmode": "disable"},
+        {"channel_binding": "prefer"},
+        {"max_protocol_version": "latest"},
+        # Keyway takes writes whatever server it has asked on the client's behalf.
+        {"target_session_attrs": "read-write"},
+        {"target_session_attrs": "primary"},
+        {"connect_timeout": 5, "keepalives_idle": 3, "tcp_user_timeout": 1000},
+        {"client_encoding": "UTF8"},
+    ):
+        with target.connect(**options) as conn:
+            check.equal(f"{options}", conn.execute("SELECT 1").fetchone(), (1,))
+    refused = lambda: target.connect(sslmode="require")
+    error = fails(check, "TLS", psycopg.OperationalError, refused)
+    check.that("libpq's own words", "server does not support SSL" in str(error))
+
+
 def startup_options_stay_with_their_client(target, check):
     options = {"application_name": "it's psycopg", "options": "-c work_mem=3MB -c TimeZone=Asia/Tokyo"}
     with target.connect(**options) as conn, target.connect() as other:
@@ -517,6 +536,27 @@ def session_state_stays_with_its_client(target, check):
             check.equal("WITH HOLD, later", len(cursor.fetchall()), 6)
 
 
+def a_pinned_server_is_heard_while_its_client_is_idle(target, check):
+    with target.connect() as listener, target.connect() as other:
+        listener.execute("LISTEN psycopg_news")
+        for turn in range(3):
+            other.execute("SELECT pg_notify('psycopg_news', %s)", [f"news {turn}"])
+            heard = [it.payload for it in listener.notifies(timeout=30, stop_after=1)]
+            check.equal("a notification", heard, [f"news {turn}"])
+        with listener.transaction():
+            other.execute("NOTIFY psycopg_news, 'after COMMIT'")
+            check.equal("not inside", list(listener.notifies(timeout=0.05)), [])
+        heard = [it.payload for it in listener.notifies(timeout=30, stop_after=1)]
+        check.equal("after it", heard, ["after COMMIT"])
+        server = listener.execute("SELECT pg_backend_pid()").fetchone()[0]
+        other.execute("SELECT pg_terminate_backend(%s)", [server])
+        # Told at once, not at the next statement.
+        gone = lambda: list(listener.notifies(timeout=30, stop_after=1))
+        fails(check, "a server that was ended", psycopg.OperationalError, gone)
+        check.equal("and closed", listener.closed, True)
+        check.equal("another client", other.execute("SELECT 1").fetchone(), (1,))
+
+
 # Only where there are several.
 
 
@@ -617,6 +657,7 @@ def what_needs_several_shards_is_refused(target, check):
 
 EVERYWHERE = [
     connects_and_tells_what_a_server_tells,
+    connects_in_each_way_that_libpq_knows,
     startup_options_stay_with_their_client,
     settings_stay_with_their_client,
     values_survive_in_text_and_binary,
@@ -630,7 +671,11 @@ EVERYWHERE = [
     threads_have_their_own,
     more_clients_than_servers,
 ]
-UNSHARDED = [copy_goes_in_and_out, session_state_stays_with_its_client]
+UNSHARDED = [
+    copy_goes_in_and_out,
+    session_state_stays_with_its_client,
+    a_pinned_server_is_heard_while_its_client_is_idle,
+]
 SHARDED = [keys_choose_the_shard, a_transaction_waits_for_its_first_key, what_needs_several_shards_is_refused]
 
 

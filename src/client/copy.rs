@@ -155,7 +155,7 @@ impl Session {
 }
 
 #[derive(PartialEq, Eq)]
-enum Speaker {
+pub(super) enum Speaker {
     Client,
     Server,
 }

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use super::copy::CopyEnd;
+use super::copy::{CopyEnd, Speaker};
 use super::encoding;
 use super::login::{LoggedIn, say_goodbye};
 use super::query::Copying;
-use super::relay::{Flow, RelayError};
+use super::relay::{Flow, RelayError, step};
 use super::statements::Names;
 use super::{Database, Shared, UserPools};
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::cancel;
 use crate::net::{Buffer, Stream};
 use crate::pool::Lease;
-use crate::proto::{Ended, Intake, Settings, Transaction, Unexpected, Unit, UnitEnd};
+use crate::proto::{Ended, Intake, Replies, Settings, Transaction, Unexpected, Unit, UnitEnd};
 use crate::route::SessionView;
 use crate::wire::{self, Severity, TxStatus};
 
@@ -147,8 +147,13 @@ impl Session {
         };
         let mut out = std::mem::take(&mut self.greeting);
         for (name, value) in &parameters {
-            let own = self.application_name.as_deref().filter(|_| name == "application_name");
-            wire::parameter_status(&mut out, name, own.unwrap_or(value));
+            let told = match (&name[..], self.application_name.as_deref()) {
+                ("application_name", Some(own)) => own,
+                // Whichever server was asked: behind Keyway there is always a primary.
+                ("in_hot_standby", _) => "off",
+                _ => value,
+            };
+            wire::parameter_status(&mut out, name, told);
             if name == "TimeZone" {
                 self.utc = is_utc(value);
             }
@@ -228,7 +233,9 @@ impl Session {
                 Err(violation) => return Err(End::Fatal(violation.refusal(limits))),
             }
             if buffer.is_empty() {
-                self.wait_for_client().await?;
+                while self.wait_for_client().await? == Speaker::Server {
+                    self.hear_pinned().await?;
+                }
                 *buffer = self.shared.stock.take();
             }
             if self.stream.read(buffer).await.map_err(|_| End::Left)? == 0 {
@@ -237,12 +244,30 @@ impl Session {
         }
     }
 
-    async fn wait_for_client(&mut self) -> Result<(), End> {
+    /// A pinned server speaks unasked: what LISTEN asked for, notices, or its last words.
+    async fn hear_pinned(&mut self) -> Result<(), End> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let (mut replies, mut flow, mut buffer) = (Replies::default(), Flow::default(), None);
+        let stock = self.shared.stock.clone();
+        loop {
+            let server = &mut held.lease;
+            if let Err(error) =
+                step(&mut self.stream, server, &stock, &mut buffer, &mut replies, &mut flow).await
+            {
+                return self.lose_server(error, &flow).map(drop);
+            }
+            if buffer.is_none() {
+                return self.note_parameters(&mut flow);
+            }
+        }
+    }
+
+    async fn wait_for_client(&mut self) -> Result<Speaker, End> {
         // Most of the time the next request is there already or comes soon: ask the socket first and
         // look at clocks and signals only when it says "not yet".
         let ready = poll_fn(|cx| Poll::Ready(self.stream.poll_readable(cx).is_ready())).await;
         if ready {
-            return Ok(());
+            return Ok(Speaker::Client);
         }
         let in_transaction = !self.transaction.is_idle();
         let may_stop = self.held.is_none() && !in_transaction && !self.skipping;
@@ -250,7 +275,14 @@ impl Session {
         let mut too_long = timeout.map(|it| Box::pin(tokio::time::sleep(it)));
         poll_fn(|cx| {
             if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
-                return Poll::Ready(ready.map_err(|_| End::Left));
+                return Poll::Ready(ready.map(|()| Speaker::Client).map_err(|_| End::Left));
+            }
+            if let Some(held) = self.held.as_ref().filter(|_| self.pinned.is_some()) {
+                let server = &held.lease.stream;
+                // What is asked first may only clear an old readiness; the second one is woken then.
+                if server.has_news(cx) || server.has_news(cx) {
+                    return Poll::Ready(Ok(Speaker::Server));
+                }
             }
             if may_stop && self.stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(End::Fatal(Refusal::new(
