@@ -1,6 +1,7 @@
 # `make demo ARGS="--once"`, `make test`, `make bench ARGS=scan`: ARGS go to the program behind the target.
 .PHONY: demo test check bench clean
 ARGS ?=
+E2E ?=
 
 demo: ## servers, a shop and keyway on this machine
 	@scripts/install.sh demo
@@ -18,9 +19,11 @@ check: ## what needs no PostgreSQL
 	cargo clippy --all-targets -- -D warnings
 	cargo test --lib --bins --test tidy $(ARGS)
 
-bench: ## criterion, and the end-to-end table
+bench: ## criterion, then the end-to-end table; E2E="--write" puts it into docs/performance.md
 	@scripts/install.sh bench
-	cargo bench $(ARGS)
+	cargo build --release
+	cargo bench $(ARGS) -- --warm-up-time 0.3 --measurement-time 1
+	benches/e2e.py $(E2E)
 
 clean:
 	cargo clean
