@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may")]
 
 mod cli;
+mod copy;
 mod demo;
 mod drivers;
 mod harness;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     };
     let topics = [
         cli::tests,
+        copy::tests,
         demo::tests,
         drivers::tests,
         metrics::tests,
