@@ -6,6 +6,7 @@
 mod bad_input;
 mod cancel;
 mod cli;
+mod copy;
 mod demo;
 mod drivers;
 mod harness;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         bad_input::tests,
         cancel::tests,
         cli::tests,
+        copy::tests,
         demo::tests,
         drivers::tests,
         metrics::tests,

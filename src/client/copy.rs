@@ -84,12 +84,13 @@ impl Session {
         Ok(())
     }
 
-    /// Reads more of the client; `true` when the server spoke first, which ends the COPY.
+    /// Reads more of the client, or finds that the server has spoken. Only then is the server read: it
+    /// waits for the client.
     async fn wait_for_data(&mut self, buffer: &mut Buffer) -> Result<Speaker, End> {
         let Some(held) = &mut self.held else { return Err(End::Left) };
         tokio::select! {
             biased;
-            _ = held.lease.stream.readable() => Ok(Speaker::Server),
+            _ = held.lease.stream.has_bytes() => Ok(Speaker::Server),
             read = self.stream.read(buffer) => match read {
                 Ok(count) if count > 0 => Ok(Speaker::Client),
                 _ => Err(End::Left),

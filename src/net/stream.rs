@@ -43,6 +43,20 @@ impl Stream {
         poll_fn(|cx| self.tcp.poll_read_ready(cx)).await
     }
 
+    /// Waits until a read does find something, or the end: readiness may be a memory of bytes that are
+    /// read already, and a read then waits for bytes that may never come. Cancel safe.
+    pub async fn has_bytes(&self) -> io::Result<()> {
+        loop {
+            self.readable().await?;
+            let mut byte = [std::mem::MaybeUninit::uninit()];
+            let peek = || socket2::SockRef::from(&self.tcp).peek(&mut byte);
+            match self.tcp.try_io(Interest::READABLE, peek) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tcp.poll_read_ready(cx)
     }

@@ -1,0 +1,279 @@
+//! COPY in and out: every byte of it, errors in the middle, clients that leave, and what is refused where
+//! there are several shards.
+
+use std::process::Stdio;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, TryStreamExt};
+use libtest_mimic::Trial;
+use tokio::io::AsyncWriteExt;
+use tokio_postgres::Client;
+use tokio_postgres::error::DbError;
+
+use crate::harness::{
+    Fallible, Harness, Outcome, Shared, SingleFixture, as_db_error, assert_error, error_of, rows, run, until,
+};
+use crate::routing::{Shards, insert_user};
+
+pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
+    vec![
+        harness.test("copy::each_format_there_and_back", each_format_there_and_back),
+        harness.test("copy::megabytes_in_odd_pieces", megabytes_in_odd_pieces),
+        harness.test("copy::an_error_in_the_middle_costs_only_the_copy", an_error_in_the_middle),
+        harness.test("copy::a_client_gives_up", a_client_gives_up),
+        harness.test("copy::a_client_leaves", a_client_leaves),
+        harness.test("copy::in_transactions", in_transactions),
+        harness.test("copy::psql_copies", psql_copies),
+        harness.test("copy::on_several_shards", on_several_shards),
+    ]
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+async fn copy_in(client: &Client, sql: &str, pieces: impl IntoIterator<Item = Bytes>) -> Fallible<u64> {
+    let sink = client.copy_in::<_, Bytes>(sql).await?;
+    tokio::pin!(sink);
+    for piece in pieces {
+        sink.send(piece).await?;
+    }
+    Ok(sink.finish().await?)
+}
+
+async fn copy_out(client: &Client, sql: &str) -> Fallible<Vec<u8>> {
+    let pieces: Vec<Bytes> = client.copy_out(sql).await?.try_collect().await?;
+    Ok(pieces.concat())
+}
+
+/// By the extended protocol. Not by `copy_in`, which sends a Sync too many after an error at the start.
+async fn refused_at_once(client: &Client, sql: &str) -> Fallible<DbError> {
+    as_db_error(client.execute(sql, &[]).await.err().ok_or_else(|| format!("not refused: {sql}"))?)
+}
+
+async fn count(client: &Client, table: &str) -> Fallible<String> {
+    Ok(rows(client, &format!("SELECT count(*) FROM {table}")).await?.remove(0))
+}
+
+async fn each_format_there_and_back(harness: Arc<Shared>) -> Outcome {
+    let fixture = harness.single().await?;
+    let client = fixture.client().await?;
+    let direct = fixture.shard.primary.connect(SingleFixture::DATABASE).await?;
+    run(&client, "CREATE TABLE copy_from (a int, b text, c timestamptz, d bytea)").await?;
+    run(
+        &client,
+        "INSERT INTO copy_from SELECT it, CASE it % 5 WHEN 0 THEN NULL WHEN 1 THEN '' \
+         WHEN 2 THEN E'tab\\tline\\nback\\\\slash' WHEN 3 THEN '\"quoted\", ä' ELSE '\\.' END, \
+         timestamptz '2026-01-01 00:00:00+00' + it * interval '1 second', decode(lpad(to_hex(it), 8, '0'), 'hex') \
+         FROM generate_series(1, 2000) AS it",
+    )
+    .await?;
+    for options in ["", "(FORMAT csv)", "(FORMAT csv, HEADER, DELIMITER ';', NULL 'none')", "(FORMAT binary)"]
+    {
+        run(&client, "DROP TABLE IF EXISTS copy_to; CREATE TABLE copy_to (LIKE copy_from)").await?;
+        let out = format!("COPY (SELECT * FROM copy_from ORDER BY a) TO STDOUT {options}");
+        let data = copy_out(&client, &out).await?;
+        assert_eq!(data, copy_out(&direct, &out).await?, "{options}");
+        let copied = copy_in(&client, &format!("COPY copy_to FROM STDIN {options}"), [data.into()]).await?;
+        assert_eq!(copied, 2000, "{options}");
+        let difference = "SELECT count(*) FROM (TABLE copy_from EXCEPT TABLE copy_to) AS it";
+        assert_eq!(rows(&client, difference).await?, ["0"], "{options}");
+        assert_eq!(count(&direct, "copy_to").await?, "2000");
+    }
+    Ok(())
+}
+
+async fn megabytes_in_odd_pieces(harness: Arc<Shared>) -> Outcome {
+    const ROWS: usize = 20_000;
+    const LONG: usize = 1_500_000;
+    let fixture = harness.single().await?;
+    let client = fixture.client().await?;
+    run(&client, "CREATE TABLE copy_big (a int, b text)").await?;
+    let mut data = Vec::new();
+    for a in 0..ROWS {
+        // Some are larger than any buffer on the way.
+        let length = if a % 9_000 == 0 { LONG } else { a % 400 };
+        data.extend_from_slice(format!("{a}\t").as_bytes());
+        data.extend((0..length).map(|it| b'a' + ((a + it) % 26) as u8));
+        data.push(b'\n');
+    }
+    for piece in [13_337, 1_048_577, data.len()] {
+        run(&client, "TRUNCATE copy_big").await?;
+        let pieces = data.chunks(piece).map(Bytes::copy_from_slice);
+        assert_eq!(copy_in(&client, "COPY copy_big FROM STDIN", pieces).await?, ROWS as u64);
+        let out = copy_out(&client, "COPY (SELECT * FROM copy_big ORDER BY a) TO STDOUT").await?;
+        assert!(out == data, "{} bytes came back of {}, in pieces of {piece}", out.len(), data.len());
+    }
+    Ok(())
+}
+
+async fn an_error_in_the_middle(harness: Arc<Shared>) -> Outcome {
+    let fixture = harness.single().await?;
+    let client = fixture.client().await?;
+    run(&client, "CREATE TABLE copy_error (a int)").await?;
+    let line = Bytes::from("1\n".repeat(10_000));
+    // Early, so that the server has said no long before the client is done; and in the last line.
+    for bad in [0, 5, 199] {
+        let pieces = (0..200).map(|it| if it == bad { Bytes::from("no number\n") } else { line.clone() });
+        let sink = client.copy_in::<_, Bytes>("COPY copy_error FROM STDIN").await?;
+        tokio::pin!(sink);
+        let mut failed = None;
+        for piece in pieces {
+            if let Err(error) = sink.send(piece).await {
+                failed = Some(error);
+                break;
+            }
+        }
+        let error = match failed {
+            Some(error) => error,
+            None => sink.finish().await.expect_err("one line is no number"),
+        };
+        assert_error(&as_db_error(error)?, "22P02", "invalid input syntax for type integer: \"no number\"");
+        assert_eq!(count(&client, "copy_error").await?, "0", "the connection is usable, the table empty");
+        assert_eq!(client.query_one("SELECT 7", &[]).await?.get::<_, i32>(0), 7);
+    }
+    assert_error(&refused_at_once(&client, "COPY copy_nowhere FROM STDIN").await?, "42P01", "copy_nowhere");
+    let error =
+        copy_out(&client, "COPY (SELECT 1 / (3 - a) FROM generate_series(1, 3) AS a) TO STDOUT").await;
+    assert!(error.is_err_and(|it| format!("{it:?}").contains("division by zero")), "half way out");
+    assert_eq!(copy_in(&client, "COPY copy_error FROM STDIN", [line]).await?, 10_000);
+    Ok(())
+}
+
+async fn a_client_gives_up(harness: Arc<Shared>) -> Outcome {
+    let fixture = harness.single().await?;
+    let client = fixture.client().await?;
+    run(&client, "CREATE TABLE copy_failed (a int)").await?;
+    for _ in 0..3 {
+        let mut sink = Box::pin(client.copy_in::<_, Bytes>("COPY copy_failed FROM STDIN").await?);
+        sink.send("1\n2\n".into()).await?;
+        // Dropped, it sends CopyFail.
+        drop(sink);
+        assert_eq!(count(&client, "copy_failed").await?, "0");
+    }
+    assert_eq!(copy_in(&client, "COPY copy_failed FROM STDIN", ["3\n".into()]).await?, 1);
+    assert_eq!(copy_in(&client, "COPY copy_failed FROM STDIN", []).await?, 0, "nothing at all is fine");
+    assert_eq!(rows(&client, "SELECT a FROM copy_failed").await?, ["3"]);
+    Ok(())
+}
+
+/// Its server connection is not given to the next one half way through a COPY.
+async fn a_client_leaves(harness: Arc<Shared>) -> Outcome {
+    let fixture = harness.single().await?;
+    let watcher = fixture.client().await?;
+    run(&watcher, "CREATE TABLE copy_left (a int)").await?;
+    let direct = fixture.shard.primary.connect("postgres").await?;
+    for out in [false, true] {
+        let (client, connection) = tokio_postgres::connect(&fixture.url(), tokio_postgres::NoTls).await?;
+        let connection = tokio::spawn(connection);
+        let sql = if out {
+            "COPY (SELECT repeat('left', 1000) FROM generate_series(1, 1000000)) TO STDOUT"
+        } else {
+            "COPY copy_left FROM STDIN"
+        };
+        let mut sink = None;
+        let mut stream = None;
+        if out {
+            let mut copied = Box::pin(client.copy_out(sql).await?);
+            assert!(copied.try_next().await?.is_some());
+            stream = Some(copied);
+        } else {
+            let mut copied = Box::pin(client.copy_in::<_, Bytes>(sql).await?);
+            copied.send("1\n".into()).await?;
+            sink = Some(copied);
+        }
+        connection.abort();
+        let _ = connection.await;
+        drop((sink, stream, client));
+        let running = format!("SELECT 1 FROM pg_stat_activity WHERE query = {}", literal(sql));
+        until("the server has stopped it", || async { Ok(rows(&direct, &running).await?.is_empty()) })
+            .await?;
+        for _ in 0..20 {
+            assert_eq!(count(&watcher, "copy_left").await?, "0");
+            assert_eq!(copy_out(&watcher, "COPY (SELECT 5) TO STDOUT").await?, b"5\n");
+        }
+    }
+    Ok(())
+}
+
+async fn in_transactions(harness: Arc<Shared>) -> Outcome {
+    let fixture = harness.single().await?;
+    let client = fixture.client().await?;
+    run(&client, "CREATE TABLE copy_inside (a int)").await?;
+    run(&client, "BEGIN").await?;
+    assert_eq!(copy_in(&client, "COPY copy_inside FROM STDIN", ["1\n".into()]).await?, 1);
+    assert_eq!(count(&client, "copy_inside").await?, "1");
+    run(&client, "SAVEPOINT s").await?;
+    copy_in(&client, "COPY copy_inside FROM STDIN", ["x\n".into()]).await.expect_err("x is no number");
+    assert_error(&error_of(&client, "SELECT 1").await?, "25P02", "aborted");
+    run(&client, "ROLLBACK TO s").await?;
+    assert_eq!(copy_in(&client, "COPY copy_inside FROM STDIN", ["2\n".into()]).await?, 1);
+    run(&client, "COMMIT").await?;
+    assert_eq!(rows(&client, "SELECT a FROM copy_inside ORDER BY a").await?, ["1", "2"]);
+    run(&client, "BEGIN READ ONLY").await?;
+    assert_eq!(copy_out(&client, "COPY copy_inside TO STDOUT").await?, b"1\n2\n");
+    let error = refused_at_once(&client, "COPY copy_inside FROM STDIN").await?;
+    assert_error(&error, "25006", "read-only transaction");
+    run(&client, "ROLLBACK").await?;
+    Ok(())
+}
+
+/// psql copies by the simple protocol.
+async fn psql_copies(harness: Arc<Shared>) -> Outcome {
+    let fixture = harness.single().await?;
+    let client = fixture.client().await?;
+    run(&client, "CREATE TABLE copy_psql (a int, b text)").await?;
+    let lines: String = (0..50_000).map(|it| format!("{it}\tline {it}\n")).collect();
+    let script = format!(
+        "COPY copy_psql FROM STDIN;\n{lines}\\.\nSELECT count(*) FROM copy_psql;\n\
+         COPY copy_psql FROM STDIN;\n1\ttoo\tmany\n\\.\nSELECT count(*) FROM copy_psql;\n\
+         BEGIN; COPY copy_psql FROM STDIN; SELECT 'between'; COMMIT;\n1\ta\n\\.\n\
+         COPY (SELECT * FROM copy_psql WHERE a = 49999) TO STDOUT;\nSELECT 'end';\n"
+    );
+    let mut psql = tokio::process::Command::new(harness.installation().client_program("psql")?);
+    psql.args(["-X", "-A", "-t", "-q", &fixture.url()]).kill_on_drop(true);
+    let mut psql = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stdin = psql.stdin.take().ok_or("stdin is piped")?;
+    let writing = tokio::spawn(async move { stdin.write_all(script.as_bytes()).await });
+    let done = psql.wait_with_output().await?;
+    writing.await??;
+    let (out, errors) = (String::from_utf8(done.stdout)?, String::from_utf8(done.stderr)?);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines, ["50000", "50000", "between", "49999\tline 49999", "end"], "{errors}");
+    assert!(errors.contains("extra data after last expected column"), "{errors}");
+    assert_eq!(errors.matches("ERROR").count(), 1, "{errors}");
+    assert_eq!(count(&client, "copy_psql").await?, "50001");
+    Ok(())
+}
+
+async fn on_several_shards(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let client = shards.client().await?;
+    let (a, b) = (shards.user_on(0, 2_100_000), shards.user_on(1, 2_100_000));
+    for user_id in [a, b] {
+        run(&client, &insert_user(user_id, "copied")).await?;
+    }
+    for sql in [
+        "COPY users FROM STDIN",
+        "COPY countries (code, name) FROM STDIN WITH (FORMAT csv)",
+        "COPY users FROM '/etc/passwd'",
+        "COPY users FROM PROGRAM 'true'",
+        "COPY users TO '/tmp/users'",
+        "COPY users TO STDOUT",
+        "COPY (SELECT * FROM users ORDER BY user_id) TO STDOUT",
+    ] {
+        assert_error(&error_of(&client, sql).await?, "0A000", "");
+        assert_error(&refused_at_once(&client, sql).await?, "0A000", "");
+    }
+    for user_id in [a, b] {
+        let sql = format!("COPY (SELECT name FROM users WHERE user_id = {user_id}) TO STDOUT");
+        assert_eq!(copy_out(&client, &sql).await?, b"copied\n", "of one shard");
+    }
+    let countries = copy_out(&client, "COPY countries (code) TO STDOUT").await?;
+    assert_eq!(String::from_utf8(countries)?.lines().count(), 6, "any copy will do");
+    let left = shards.everywhere("SELECT count(*) FROM countries").await?;
+    assert_eq!(left, [["6"]; 2]);
+    assert_eq!(rows(&client, "SELECT 1").await?, ["1"]);
+    Ok(())
+}
