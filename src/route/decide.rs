@@ -147,6 +147,11 @@ impl Router {
                 "a reference table cannot be written in a transaction",
                 "run the statement outside of a transaction: it is committed on each shard by itself",
             )),
+            Target::Everywhere if keys.name_the_clock() => Err(Refusal::unsupported(
+                Reason::MultiShardWrite,
+                "a date relative to now could give each copy of a reference table other rows",
+                "compute the value in the application and pass it as a constant",
+            )),
             Target::Everywhere => Ok(on(self.all_shards(), Mode::Everywhere, None, Why::EveryCopy)),
             Target::Keyed(keyed) => {
                 let (shards, key, why) = self.keyed(keyed, keys, session)?;

@@ -53,6 +53,16 @@ const OID_TIMESTAMP: u32 = 1114;
 const OID_TIMESTAMPTZ: u32 = 1184;
 const OID_UUID: u32 = 2950;
 
+/// Rather one text too many than one too few: beside the special word stand a time, a zone and a half
+/// of the day at most (`today 12:00 PM EST`), and no zone's abbreviation is longer than `AKDT`'s.
+fn names_the_clock(text: &str) -> bool {
+    const CLOCK: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+    let is_clock = |it: &str| CLOCK.iter().any(|word| word.eq_ignore_ascii_case(it));
+    let is_word = |it: &str| !it.contains(|it: char| it.is_ascii_digit() || it == '/');
+    let words = || text.split_whitespace().filter(|it| !is_clock(it) && is_word(it));
+    text.split_whitespace().any(is_clock) && words().count() <= 2 && words().all(|it| it.len() <= 4)
+}
+
 pub(super) fn is_integer(key_type: KeyType) -> bool {
     matches!(key_type, KeyType::Smallint | KeyType::Integer | KeyType::Bigint)
 }
@@ -86,6 +96,15 @@ impl KeySource<'_> {
             KeyPlace::Literal { index, negative } => self.literal(index, negative, key_type, purpose, utc),
             KeyPlace::Param { number, cast_oid } => self.param(number, cast_oid, key_type, purpose, utc),
         }
+    }
+
+    /// A literal or parameter may be a date that PostgreSQL reads from its clock, such as `now` or
+    /// `today 12:00 UTC` (manual, "Special Values" of date/time types).
+    pub(super) fn name_the_clock(&self) -> bool {
+        let literals = self.literals.iter().filter_map(|it| it.value(self.text));
+        let values = self.params.map_or(&[][..], |it| it.values).iter().flatten();
+        literals.into_iter().any(|it| names_the_clock(&it))
+            || values.into_iter().any(|it| std::str::from_utf8(it).is_ok_and(names_the_clock))
     }
 
     /// A place read as text; `None` is NULL.

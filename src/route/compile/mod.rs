@@ -24,9 +24,12 @@ pub(super) fn compile(router: &Router, parsed: Result<Facts, NotParsed>) -> Plan
         _ => several(parts),
     };
     plan.version = router.version();
-    if let Target::Keyed(keyed) = &plan.target {
-        plan.params_read = keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0);
-    }
+    plan.params_read = match &plan.target {
+        Target::Keyed(keyed) => keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0),
+        // All of them: copies must not differ.
+        Target::Everywhere => 1,
+        Target::Anywhere | Target::InTurn => 0,
+    };
     plan
 }
 

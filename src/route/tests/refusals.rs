@@ -116,6 +116,12 @@ fn reference_tables_keep_their_copies_equal() {
             "INSERT INTO countries (code, at) VALUES ('x', CURRENT_TIMESTAMP)",
             "! multi_shard_write: CURRENT_TIMESTAMP",
         ),
+        ("INSERT INTO countries (code, at) VALUES ('x', 'now')", "! multi_shard_write: relative to now"),
+        (
+            "INSERT INTO countries (code, at) VALUES ('x', date ' Today 12:00 UTC')",
+            "! multi_shard_write: relative to now",
+        ),
+        ("INSERT INTO countries (code, name) VALUES ('x', 'the here and now')", "everywhere"),
         ("UPDATE countries SET n = random()", "! multi_shard_write: random()"),
         ("INSERT INTO countries (id) VALUES (nextval('s'))", "! multi_shard_write: nextval()"),
         ("INSERT INTO countries (id) VALUES (my_function(1))", "! multi_shard_write: my_function()"),
