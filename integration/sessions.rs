@@ -2,11 +2,9 @@
 //! session that it left, and none of another's.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
-use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use crate::harness::wire::{Wire, bind, describe, execute, parse, query, sync};
@@ -338,15 +336,14 @@ async fn a_client_that_left(harness: Arc<Shared>) -> Outcome {
 async fn waiters_are_served(harness: Arc<Shared>) -> Outcome {
     let keyway = narrow(&harness, "wait_timeout = \"30s\"").await?;
     let holder = client(&keyway).await?;
+    run(&holder, "CREATE SEQUENCE turns").await?;
     run(&holder, "BEGIN").await?;
     run(&holder, "SELECT 1").await?;
-    let (served, mut order) = tokio::sync::mpsc::channel(8);
-    for n in 0..5u64 {
-        let (client, served) = (client(&keyway).await?, served.clone());
-        tokio::spawn(async move {
-            let _ = client.simple_query("SELECT 1").await;
-            let _ = served.send(n).await;
-        });
+    // The one server numbers them: when answers are read says little.
+    let mut turns = tokio::task::JoinSet::new();
+    for n in 0..5i64 {
+        let client = client(&keyway).await?;
+        turns.spawn(async move { (n + 1, rows(&client, "SELECT nextval('turns')").await.ok()) });
         let waiters = format!(" {}", n + 1);
         until("one more waits", || async {
             let metrics = keyway.metrics().await?;
@@ -356,9 +353,11 @@ async fn waiters_are_served(harness: Arc<Shared>) -> Outcome {
         .await?;
     }
     run(&holder, "COMMIT").await?;
-    for n in 0..5 {
-        assert_eq!(timeout(Duration::from_secs(30), order.recv()).await?, Some(n));
+    while let Some(turn) = turns.join_next().await {
+        let (n, turn) = turn?;
+        assert_eq!(turn, Some(vec![n.to_string()]));
     }
+    run(&holder, "DROP SEQUENCE turns").await?;
     Ok(())
 }
 
