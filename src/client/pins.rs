@@ -15,7 +15,7 @@
 use super::attach::run_own;
 use super::session::Session;
 use super::sql_prepare::Renamed;
-use crate::proto::{Origin, quote_literal};
+use crate::proto::{Origin, Settings, quote_literal};
 use crate::route::{Kind, Plan, SetStatement};
 
 /// Why state may be on the server that only its client may meet.
@@ -160,8 +160,9 @@ impl Session {
             "session_authorization" => Some(value.as_str()) != user.as_deref(),
             _ => true,
         });
-        self.settings.adopt(visible);
-        held.lease.settings = self.settings.clone();
+        // The server has what it shows, and not the start values of this session.
+        held.lease.settings.adopt(visible.clone(), &Settings::default());
+        self.settings.adopt(visible, &self.startup);
     }
 }
 

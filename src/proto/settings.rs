@@ -52,13 +52,13 @@ impl Settings {
         Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
     }
 
-    /// Takes the place of all settings that PostgreSQL shows (`visible`: name and value); of the others, which
-    /// are the custom ones (`app.tenant`), each stays as it was.
-    pub fn adopt(&mut self, visible: Vec<(String, String)>) {
+    /// Takes the place of all settings that PostgreSQL shows (`visible`: name and value). What it does not show
+    /// is at the session's start value, and custom ones (`app.tenant`), which it never shows, as they were.
+    pub fn adopt(&mut self, visible: Vec<(String, String)>, startup: &Settings) {
         let custom = |name: &str| name.contains('.');
         let mut kept = self.0.iter().filter(|(name, _)| custom(name)).collect::<Vec<_>>();
         kept.sort_by_key(|(_, it)| it.order);
-        let mut next = Settings::default();
+        let mut next = startup.clone();
         for (name, it) in kept {
             next.set(Assignment { name: name.clone(), statement: it.statement.clone() });
         }
@@ -218,6 +218,19 @@ mod tests {
         assert_eq!(it.difference(&fresh), ["RESET SESSION AUTHORIZATION", "RESET ROLE"]);
         it.reset("session_authorization", &fresh);
         assert!(it.is_empty());
+    }
+
+    #[test]
+    fn what_the_server_shows_takes_the_place_of_what_was_set() {
+        let startup = settings(&[("timezone", "UTC"), ("geqo", "off")]);
+        let mut it = startup.clone();
+        for (name, value) in [("work_mem", "1MB"), ("timezone", "Asia/Tokyo"), ("app.tenant", "7")] {
+            it.set(Assignment::of_value(name, value));
+        }
+        it.adopt(vec![("role".into(), "app".into()), ("geqo".into(), "on".into())], &startup);
+        let mut want = settings(&[("timezone", "UTC"), ("geqo", "on"), ("app.tenant", "7")]);
+        want.set(Assignment::of_value("role", "app"));
+        assert_eq!(it, want);
     }
 
     #[test]
