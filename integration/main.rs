@@ -8,6 +8,7 @@ mod cancel;
 mod cli;
 mod copy;
 mod demo;
+mod differential;
 mod drivers;
 mod harness;
 mod metrics;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         cli::tests,
         copy::tests,
         demo::tests,
+        differential::tests,
         drivers::tests,
         metrics::tests,
         postgres::tests,
