@@ -5,6 +5,8 @@ use crate::harness::wire::message;
 
 pub struct Script {
     pub name: String,
+    /// Why Keyway answers otherwise, where it does.
+    pub differs: Option<String>,
     pub settings: Vec<(String, String)>,
     pub turns: Vec<Turn>,
 }
@@ -39,7 +41,7 @@ pub fn read(file: &str, text: &str) -> Fallible<Vec<Script>> {
         if let Some(name) = line.strip_prefix("== ") {
             finish(&mut scripts, &mut told);
             let name = format!("{file}: {name}");
-            scripts.push(Script { name, settings: Vec::new(), turns: vec![Turn::default()] });
+            scripts.push(Script { name, differs: None, settings: Vec::new(), turns: vec![Turn::default()] });
         } else if line.trim().is_empty() {
             finish(&mut scripts, &mut told);
         } else if !line.starts_with('#') {
@@ -68,6 +70,7 @@ fn add_line(script: &mut Script, told: &mut Option<Wait>, words: &[Word]) -> Res
     let turn = script.turns.last_mut().ok_or("no turn")?;
     let text = |index: usize| rest.get(index).ok_or("a word is missing")?.text();
     match verb.text()?.as_str() {
+        "Differs" => script.differs = Some(text(0)?),
         "Startup" => script.settings.push((text(0)?, text(1)?)),
         "Ready" => *told = Some(Wait::Ready(number(rest, 0)? as usize)),
         "Until" => *told = Some(Wait::Message(text(0)?.chars().next().ok_or("no type")?)),

@@ -108,9 +108,7 @@ impl Shared {
 
     /// A primary and two replicas, unsharded, behind one Keyway.
     pub async fn single(&self) -> Fallible<&SingleFixture> {
-        self.single
-            .get_or_try_init(|| SingleFixture::start(self, self.installation(), "single", 2))
-            .await
+        self.single.get_or_try_init(|| SingleFixture::start(self, self.installation(), "single", 2)).await
     }
 
     /// One server of PostgreSQL 18, unsharded, behind one Keyway.

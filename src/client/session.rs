@@ -172,6 +172,10 @@ impl Session {
             let result = match unit {
                 Unit::Query(length) => self.simple(&mut buffer, length).await,
                 Unit::Extended(length, end) => self.group(&mut buffer, length, end).await,
+                Unit::FunctionCall(length) if self.is_skipping() => {
+                    buffer.consume(length);
+                    Ok(())
+                }
                 Unit::FunctionCall(length) => {
                     buffer.consume(length);
                     self.refuse_simple(Refusal::unsupported(
@@ -196,9 +200,14 @@ impl Session {
         }
     }
 
+    /// Whether an error of Keyway's or of the server's has everything up to Sync ignored.
+    fn is_skipping(&self) -> bool {
+        self.skipping || self.held.as_ref().is_some_and(|it| it.lease.pipeline.is_skipping())
+    }
+
     async fn simple(&mut self, buffer: &mut Buffer, length: usize) -> Result<(), End> {
-        if self.skipping {
-            // The server would be reading on for Sync too (manual, "Extended Query").
+        if self.is_skipping() {
+            // Only Sync ends it (`ignore_till_sync` in postgres.c).
             buffer.consume(length);
             return Ok(());
         }

@@ -221,7 +221,7 @@ impl Pipeline {
     pub fn push(&mut self, expect: Expect) {
         match expect {
             Expect::Sync => self.skipping = false,
-            Expect::Query(_) => self.skipping = false,
+            // A Query too: only Sync ends it (`ignore_till_sync` in postgres.c).
             _ if self.skipping => return,
             _ => {}
         }

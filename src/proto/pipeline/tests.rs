@@ -144,6 +144,7 @@ fn an_error_before_sync_ignores_what_is_sent_until_sync() {
         check(&[Expect::Bind], &[error("ERROR", "42601")], &[error("ERROR", "42601")]);
     assert!(it.is_drained() && it.is_skipping() && !it.is_free());
     it.push(Expect::Execute);
+    it.push(Expect::Query(Origin::Client));
     assert!(it.is_drained());
     it.push(Expect::Sync);
     assert_eq!(client_sees(&mut it, &mut replies, &ready(b'I')), Ok(ready(b'I')));
