@@ -11,6 +11,7 @@ mod demo;
 mod differential;
 mod drivers;
 mod harness;
+mod leaks;
 mod metrics;
 mod postgres;
 mod protocol;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         demo::tests,
         differential::tests,
         drivers::tests,
+        leaks::tests,
         metrics::tests,
         postgres::tests,
         protocol::tests,
