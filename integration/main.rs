@@ -13,6 +13,7 @@ mod drivers;
 mod harness;
 mod leaks;
 mod metrics;
+mod pins;
 mod postgres;
 mod protocol;
 mod replicas;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         drivers::tests,
         leaks::tests,
         metrics::tests,
+        pins::tests,
         postgres::tests,
         protocol::tests,
         replicas::tests,

@@ -10,9 +10,11 @@ mod extended;
 mod login;
 mod many;
 mod metrics;
+mod pins;
 mod query;
 mod relay;
 mod session;
+mod sql_prepare;
 mod statements;
 
 pub use login::serve;
