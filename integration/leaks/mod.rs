@@ -216,6 +216,8 @@ where
     F: AsyncFn(&Place, &State, &[String; 2], usize) -> Fallible<()>,
 {
     let place = Place::start(harness, name).await?;
+    // What leaks from who lives on may well end with who is cut off.
+    let must_leak = !name.ends_with("_cut");
     let mut problems = Vec::new();
     for state in states {
         let expected = place.expected(state).await?;
@@ -229,9 +231,11 @@ where
             }
         }
         match (found, state.leaks) {
-            (None, None) | (Some(_), Some(_)) => {}
             (Some(found), None) => problems.push(found),
-            (None, Some(_)) => problems.push(format!("{}: does not leak: take `leaks` out", state.name)),
+            (None, Some(_)) if must_leak => {
+                problems.push(format!("{}: does not leak: take `leaks` out", state.name));
+            }
+            _ => {}
         }
     }
     assert!(problems.is_empty(), "{} of {} states\n{}", problems.len(), states.len(), problems.join("\n"));
@@ -253,6 +257,8 @@ async fn keeps(place: &Place, state: &State, [mine, clean]: &[String; 2], trial:
             return Err(format!("{}: lost in turn {turn}: {seen} instead of {mine}", state.name).into());
         }
     }
+    // Its own question may have tied it to a server.
+    drop(other);
     if trial % 2 == 1 && state.ends_with_discard {
         one.ask(&query("DISCARD ALL"), 1).await?;
         place.is_clean(state, clean, "after DISCARD ALL").await?;
