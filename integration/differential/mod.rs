@@ -18,7 +18,7 @@ use libtest_mimic::Trial;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use self::script::{Script, Turn, Wait};
+use self::script::{Agreement, Script, Turn, Wait};
 use crate::harness::wire::{Message, Wire, query, startup};
 use crate::harness::{APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture};
 
@@ -84,10 +84,12 @@ async fn runs_all(harness: &Shared, fixture: &SingleFixture) -> Outcome {
     let mut problems = Vec::new();
     let scripts = scripts()?;
     for script in scripts.iter().filter(|it| it.name.contains(&only)) {
-        match (places.difference(script).await?, &script.differs) {
-            (None, None) | (Some(_), Some(_)) => {}
-            (Some(problem), None) => problems.push(format!("{}\n{problem}", script.name)),
-            (None, Some(_)) => problems.push(format!("{}\n  agrees: take `Differs` out", script.name)),
+        match (places.difference(script).await?, script.agreement) {
+            (Some(problem), Agreement::Agrees) => problems.push(format!("{}\n{problem}", script.name)),
+            (None, Agreement::Differs) => {
+                problems.push(format!("{}\n  agrees: take `Differs` out", script.name))
+            }
+            _ => {}
         }
     }
     assert!(problems.is_empty(), "{} scripts\n{}", problems.len(), problems.join("\n"));

@@ -5,10 +5,17 @@ use crate::harness::wire::message;
 
 pub struct Script {
     pub name: String,
-    /// Why Keyway answers otherwise, where it does.
-    pub differs: Option<String>,
+    pub agreement: Agreement,
     pub settings: Vec<(String, String)>,
     pub turns: Vec<Turn>,
+}
+
+/// Whether Keyway answers as PostgreSQL does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    Agrees,
+    Differs,
+    Varies,
 }
 
 /// Messages that are sent at once, and what is read before the next turn.
@@ -41,7 +48,12 @@ pub fn read(file: &str, text: &str) -> Fallible<Vec<Script>> {
         if let Some(name) = line.strip_prefix("== ") {
             finish(&mut scripts, &mut told);
             let name = format!("{file}: {name}");
-            scripts.push(Script { name, differs: None, settings: Vec::new(), turns: vec![Turn::default()] });
+            scripts.push(Script {
+                name,
+                agreement: Agreement::Agrees,
+                settings: Vec::new(),
+                turns: vec![Turn::default()],
+            });
         } else if line.trim().is_empty() {
             finish(&mut scripts, &mut told);
         } else if !line.starts_with('#') {
@@ -70,7 +82,9 @@ fn add_line(script: &mut Script, told: &mut Option<Wait>, words: &[Word]) -> Res
     let turn = script.turns.last_mut().ok_or("no turn")?;
     let text = |index: usize| rest.get(index).ok_or("a word is missing")?.text();
     match verb.text()?.as_str() {
-        "Differs" => script.differs = Some(text(0)?),
+        // With the reason, which is for readers.
+        "Differs" => (script.agreement, _) = (Agreement::Differs, text(0)?),
+        "Varies" => (script.agreement, _) = (Agreement::Varies, text(0)?),
         "Startup" => script.settings.push((text(0)?, text(1)?)),
         "Ready" => *told = Some(Wait::Ready(number(rest, 0)? as usize)),
         "Until" => *told = Some(Wait::Message(text(0)?.chars().next().ok_or("no type")?)),
