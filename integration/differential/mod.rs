@@ -14,12 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keyway::demo::shop;
 use libtest_mimic::Trial;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use self::script::{Agreement, Script, Turn, Wait};
-use crate::harness::wire::{Message, Wire, query, startup};
+use crate::harness::wire::{Message, Wire, message, query, startup};
 use crate::harness::{APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture};
 
 const SCRIPTS: &str = "integration/scripts";
@@ -54,7 +55,24 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
             assert!(version.is_some_and(|it| it.starts_with("18")));
             runs_all(&it, fixture).await
         }),
+        harness.test("differential::a_function_call_goes_where_its_transaction_is", function_calls_on_shards),
     ]
+}
+
+/// An oid tells no shard.
+async fn function_calls_on_shards(harness: Arc<Shared>) -> Outcome {
+    let url: SocketAddr = harness.shop().await?.keyway.listen();
+    let mut wire = Wire::log_in(url, shop::USER, APP_PASSWORD, shop::DATABASE, &[]).await?;
+    // int4pl, in text.
+    let call = message('F', b"\0\0\0\xb1\0\0\0\x02\0\0\0\x011\0\0\0\x012\0\0");
+    let refused = wire.ask(&call, 1).await?;
+    assert!(refused[0].error().starts_with("0A000") && refused[0].field('H').is_some(), "{refused:?}");
+    wire.ask(&query("BEGIN"), 1).await?;
+    wire.rows("SELECT name FROM users WHERE user_id = 7").await?;
+    let answer = wire.ask(&call, 1).await?;
+    assert_eq!((answer[0].tag, &answer[0].body[..]), ('V', &b"\0\0\0\x013"[..]));
+    wire.ask(&query("COMMIT"), 1).await?;
+    Ok(())
 }
 
 fn scripts() -> Fallible<Vec<Script>> {

@@ -280,7 +280,7 @@ pub(super) fn is_prologue(kind: &Kind) -> bool {
     matches!(kind, Kind::Set(_) | Kind::Savepoint | Kind::Release | Kind::RollbackTo)
 }
 
-fn aborted() -> Refusal {
+pub(super) fn aborted() -> Refusal {
     Refusal::new(
         Reason::Unsupported,
         SqlState::IN_FAILED_SQL_TRANSACTION,

@@ -7,6 +7,7 @@ mod copy;
 mod effects;
 mod encoding;
 mod extended;
+mod function_call;
 mod login;
 mod many;
 mod metrics;

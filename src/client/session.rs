@@ -178,19 +178,7 @@ impl Session {
             let result = match unit {
                 Unit::Query(length) => self.simple(&mut buffer, length).await,
                 Unit::Extended(length, end) => self.group(&mut buffer, length, end).await,
-                Unit::FunctionCall(length) if self.is_skipping() => {
-                    buffer.consume(length);
-                    Ok(())
-                }
-                Unit::FunctionCall(length) => {
-                    buffer.consume(length);
-                    self.refuse_simple(Refusal::unsupported(
-                        Reason::Unsupported,
-                        "the function call sub-protocol is not supported",
-                        "call the function with SELECT",
-                    ))
-                    .await
-                }
+                Unit::FunctionCall(length) => self.function_call(&mut buffer, length).await,
                 Unit::Stray(length) => {
                     buffer.consume(length);
                     Ok(())
@@ -220,6 +208,14 @@ impl Session {
         let outcome = self.query(&buffer.filled()[..length]).await?;
         buffer.consume(length);
         self.copy_if(outcome, buffer).await
+    }
+
+    async fn function_call(&mut self, buffer: &mut Buffer, length: usize) -> Result<(), End> {
+        if !self.is_skipping() {
+            self.call_function(&buffer.filled()[..length]).await?;
+        }
+        buffer.consume(length);
+        Ok(())
     }
 
     async fn group(&mut self, buffer: &mut Buffer, length: usize, end: UnitEnd) -> Result<(), End> {

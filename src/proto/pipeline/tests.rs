@@ -85,6 +85,14 @@ fn keyways_own_requests_are_swallowed() {
 }
 
 #[test]
+fn a_notification_is_the_clients_even_among_keyways_own() {
+    let notification = message(b'A', b"\0\0\0\x07ours\0heard\0");
+    let own =
+        [notification.clone(), message(b'N', b"SNOTICE\0\0"), message(b'C', b"SELECT 1\0"), ready(b'I')];
+    check(&[Expect::Query(Origin::Keyway)], &own, &[notification]);
+}
+
+#[test]
 fn the_error_of_a_prologue_stands_for_the_statement_behind_it() {
     let expects =
         [Expect::Query(Origin::Keyway), Expect::Parse(Origin::Client, ID), Expect::Bind, Expect::Sync];
