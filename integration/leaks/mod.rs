@@ -13,7 +13,7 @@ use std::sync::Arc;
 use libtest_mimic::Trial;
 
 use self::states::{CODE, OBJECTS, Probe, SETTINGS, State};
-use crate::harness::wire::{Message, Wire, bind, execute, message, parse, query, sync};
+use crate::harness::wire::{Message, Wire, bind, execute, flush, message, parse, query, sync};
 use crate::harness::{APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, until};
 
 const TRIALS: usize = 10;
@@ -149,15 +149,21 @@ impl Place {
         Ok("not heard".to_owned())
     }
 
-    /// Both connections of the pool, held at once, show nothing of `state`.
-    async fn is_clean(&self, state: &State, clean: &str, when: &str) -> Fallible<()> {
-        let mut both =
-            [self.log_in(self.keyway.listen(), &[]).await?, self.log_in(self.keyway.listen(), &[]).await?];
+    /// Two clients that hold both connections of the pool.
+    async fn both_servers(&self) -> Fallible<[Wire; 2]> {
+        let log_in = || self.log_in(self.keyway.listen(), &[]);
+        let mut both = [log_in().await?, log_in().await?];
         for it in &mut both {
             it.ask(&query("BEGIN"), 1).await?;
-            let pid = it.rows("SELECT pg_backend_pid()").await;
-            pid.map_err(|error| format!("{}, {when}: {error}", state.name))?;
+            it.rows("SELECT pg_backend_pid()").await?;
         }
+        Ok(both)
+    }
+
+    /// Both connections of the pool, held at once, show nothing of `state`.
+    async fn is_clean(&self, state: &State, clean: &str, when: &str) -> Fallible<()> {
+        let both = self.both_servers().await;
+        let mut both = both.map_err(|error| format!("{}, {when}: {error}", state.name))?;
         for it in &mut both {
             let seen = self.seen(it, state).await?;
             if seen != clean {
@@ -294,41 +300,43 @@ async fn is_cut_off(place: &Place, state: &State, expected: &[String; 2], trial:
     place.is_clean(state, &expected[1], when).await
 }
 
-/// What a client that is cut off was about: none of it stays, and the servers serve others.
+/// What a client may be about when it is cut off.
+fn works() -> Vec<(&'static str, Vec<u8>)> {
+    let insert =
+        [parse("", "INSERT INTO leak_t VALUES (1)"), bind("", "", &[], false), execute("", 0)].concat();
+    let rows = "SELECT repeat('unread', 1000) FROM generate_series(1, 10000)";
+    let locks = "BEGIN; INSERT INTO leak_t VALUES (1); LOCK TABLE leak_t; SELECT pg_advisory_lock(7)";
+    vec![
+        ("many unread answers", query(rows).repeat(5)),
+        ("COPY FROM STDIN", [query("COPY leak_t FROM STDIN"), message('d', b"1\n2\n")].concat()),
+        ("a COPY message", [query("COPY leak_t FROM STDIN"), b"d\0\0\x10\0half of".to_vec()].concat()),
+        ("COPY TO STDOUT", query(&format!("COPY ({rows}) TO STDOUT"))),
+        ("an open transaction", query(locks)),
+        ("a failed transaction", query("BEGIN; INSERT INTO leak_t VALUES (1); SELECT 1/0")),
+        ("an exchange without Sync", insert.clone()),
+        ("an exchange with Flush", [insert, flush()].concat()),
+        ("an error without Sync", [parse("", "SELECT nothing"), flush()].concat()),
+        ("a running query", query("BEGIN; LOCK TABLE leak_t; SELECT pg_sleep(600)")),
+        // That it has left is noticed when the query ends.
+        (
+            "a running query before others",
+            [query("BEGIN; LOCK TABLE leak_t; SELECT pg_sleep(0.2)"), query("SELECT 1")].concat(),
+        ),
+        ("half a message", query("INSERT INTO leak_t VALUES (1)")[..12].to_vec()),
+    ]
+}
+
+/// None of it stays, and the servers serve others.
 async fn work_of_who_is_cut_off(harness: Arc<Shared>) -> Outcome {
     let place = Place::start(&harness, "leaks_work").await?;
-    let many = query("SELECT repeat('unread', 1000) FROM generate_series(1, 10000)").repeat(5);
-    let copy_in = [query("COPY leak_t FROM STDIN"), message('d', b"1\n2\n")].concat();
-    let copy_cut = [query("COPY leak_t FROM STDIN"), b"d\0\0\x10\0half of".to_vec()].concat();
-    let open = query("BEGIN; INSERT INTO leak_t VALUES (1); LOCK TABLE leak_t; SELECT pg_advisory_lock(7)");
-    let failed = query("BEGIN; INSERT INTO leak_t VALUES (1); SELECT 1/0");
-    let unsynced =
-        [parse("", "INSERT INTO leak_t VALUES (1)"), bind("", "", &[], false), execute("", 0)].concat();
-    let flushed = [unsynced.clone(), message('H', b"")].concat();
-    let skipping = [parse("", "SELECT nothing"), message('H', b"")].concat();
-    let asleep = query("BEGIN; LOCK TABLE leak_t; SELECT pg_sleep(600)");
-    let asleep_before_more =
-        [query("BEGIN; LOCK TABLE leak_t; SELECT pg_sleep(2)"), query("SELECT 1")].concat();
-    let half = query("INSERT INTO leak_t VALUES (1)")[..12].to_vec();
-    let cases = [
-        ("many unread answers", many),
-        ("COPY FROM STDIN", copy_in),
-        ("COPY FROM STDIN, within a message", copy_cut),
-        (
-            "COPY TO STDOUT",
-            query("COPY (SELECT repeat('unread', 1000) FROM generate_series(1, 50000)) TO STDOUT"),
-        ),
-        ("an open transaction", open),
-        ("a failed transaction", failed),
-        ("an exchange without Sync", unsynced),
-        ("an exchange with Flush", flushed),
-        ("an error without Sync", skipping),
-        ("a running query", asleep),
-        ("a running query before others", asleep_before_more),
-        ("half a message", half),
-    ];
     let mut direct = place.log_in(place.server, &[]).await?;
-    for (name, bytes) in cases {
+    let busy = format!(
+        "SELECT (SELECT count(*) FROM pg_stat_activity WHERE usename = '{0}' AND pid <> pg_backend_pid() \
+         AND state <> 'idle') + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = \
+         (SELECT oid FROM pg_database WHERE datname = '{0}'))",
+        place.name
+    );
+    for (name, bytes) in works() {
         for trial in 0..TRIALS {
             let mut one = place.log_in(place.keyway.listen(), &[]).await?;
             one.send(&bytes).await?;
@@ -338,25 +346,14 @@ async fn work_of_who_is_cut_off(harness: Arc<Shared>) -> Outcome {
             }
             drop(one);
         }
-        for _ in 0..2 {
-            let mut both = [
-                place.log_in(place.keyway.listen(), &[]).await?,
-                place.log_in(place.keyway.listen(), &[]).await?,
-            ];
-            for it in &mut both {
-                it.ask(&query("BEGIN"), 1).await?;
-                let rows = it.rows("SELECT count(*) FROM leak_t").await;
-                assert_eq!(rows.map_err(|error| format!("{name}: {error}"))?, ["0"], "{name}");
-            }
+        let mut both = place.both_servers().await.map_err(|error| format!("{name}: {error}"))?;
+        for it in &mut both {
+            let rows = it.rows("SELECT count(*) FROM leak_t").await;
+            assert_eq!(rows.map_err(|error| format!("{name}: {error}"))?, ["0"], "{name}");
         }
+        drop(both);
         let mut asked = 0;
-        let watched = format!(
-            "SELECT (SELECT count(*) FROM pg_stat_activity WHERE usename = '{0}' AND pid <> pg_backend_pid() \
-             AND state <> 'idle') + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = \
-             (SELECT oid FROM pg_database WHERE datname = '{0}'))",
-            place.name
-        );
-        while direct.rows(&watched).await? != ["0"] {
+        while direct.rows(&busy).await? != ["0"] {
             asked += 1;
             assert!(asked < 1000, "{name}: a server is still busy");
             direct.rows("SELECT pg_sleep(0.01)").await?;
