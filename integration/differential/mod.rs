@@ -5,6 +5,7 @@
 //! script finds its session again on a server that somebody else has used. `KEYWAY_SCRIPTS=copy` runs those
 //! with `copy` in their names.
 
+mod corpus;
 mod script;
 
 use std::collections::BTreeMap;
@@ -176,6 +177,9 @@ impl Places {
                 other.ask(&query(BETWEEN), 1).await?;
             }
             let (messages, end) = answer(&mut session, turn).await;
+            if let (false, Some(dir)) = (between, std::env::var_os("KEYWAY_WRITE_CORPUS")) {
+                corpus::write(Path::new(&dir), &turn.bytes, &messages)?;
+            }
             let shown = messages.iter().map(|it| names.told(it)).chain(end.as_deref().map(Told::end));
             told.push(shown.collect());
         }
