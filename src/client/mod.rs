@@ -1,6 +1,7 @@
 //! One client: login, then units of work, each decided, sent, relayed. One task drives a client and
 //! the server connection that it holds, so a query crosses no channel (DESIGN D9).
 
+mod abandon;
 mod attach;
 mod bind;
 mod copy;

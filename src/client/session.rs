@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use super::abandon::abandon;
 use super::copy::{CopyEnd, Speaker};
 use super::encoding;
 use super::login::{LoggedIn, say_goodbye};
@@ -383,15 +384,11 @@ impl Session {
     async fn let_go_for_good(mut self) {
         let Some(held) = self.held.take() else { return };
         self.cancel.slot().detach().await;
-        if !held.lease.pipeline.is_drained() {
-            let spec = super::attach::cancel_target(&held.lease, &self.pools);
-            if let Some(target) = spec {
-                tokio::spawn(async move {
-                    let _ = cancel::send_cancel(&target).await;
-                });
-            }
+        let target = super::attach::cancel_target(&held.lease, &self.pools);
+        match target.filter(|_| !held.lease.pipeline.is_drained()) {
+            Some(target) => abandon(held.lease, target),
+            None => drop(held.lease),
         }
-        drop(held.lease);
     }
 
     /// An error of ours in answer to a Query or a Sync.
