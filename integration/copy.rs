@@ -186,7 +186,8 @@ async fn a_client_leaves(harness: Arc<Shared>) -> Outcome {
         connection.abort();
         let _ = connection.await;
         drop((sink, stream, client));
-        let running = format!("SELECT 1 FROM pg_stat_activity WHERE query = {}", literal(sql));
+        let running =
+            format!("SELECT 1 FROM pg_stat_activity WHERE state <> 'idle' AND query = {}", literal(sql));
         until("the server has stopped it", || async { Ok(rows(&direct, &running).await?.is_empty()) })
             .await?;
         for _ in 0..20 {

@@ -8,8 +8,10 @@ mod cancel;
 mod cli;
 mod copy;
 mod demo;
+mod differential;
 mod drivers;
 mod harness;
+mod leaks;
 mod metrics;
 mod pins;
 mod postgres;
@@ -41,7 +43,9 @@ fn main() -> ExitCode {
         cli::tests,
         copy::tests,
         demo::tests,
+        differential::tests,
         drivers::tests,
+        leaks::tests,
         metrics::tests,
         pins::tests,
         postgres::tests,

@@ -70,6 +70,10 @@ if [ "$mode" = test ]; then
         lack "Python 3 with venv" "python3 python3-venv" "python3" "python"
     has node || lack "Node.js" "nodejs" "nodejs" "nodejs"
     has npm || lack "npm" "npm" "npm" "npm"
+    # The run time alone also runs a source file.
+    has java || lack "Java" "default-jre-headless" "java-latest-openjdk-headless" "jre-openjdk-headless"
+    [ -e /usr/share/java/postgresql.jar ] ||
+        lack "PostgreSQL's JDBC driver" "libpostgresql-jdbc-java" "postgresql-jdbc" "postgresql-jdbc"
 fi
 if [ "$mode" = bench ]; then
     has python3 || lack "Python 3" "python3" "python3" "python"

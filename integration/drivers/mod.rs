@@ -1,6 +1,7 @@
 //! Clients of other people's making, each with nothing but the connection string. What a script checks is
 //! in the script beside; here it is run, and what it says at the end is not taken on trust.
 
+mod dump;
 mod native;
 mod pgbench;
 mod psql;
@@ -24,6 +25,8 @@ const SETUP: &str = "integration/drivers/install.sh";
 /// A script that takes the connection string and ends with the line `checks: N`.
 struct Script {
     program: &'static str,
+    /// Before the file.
+    options: &'static [&'static str],
     file: &'static str,
     /// Fewer mean that a part of it did not run.
     checks_min: Checks,
@@ -36,18 +39,39 @@ struct Checks {
 
 const PSYCOPG: Script = Script {
     program: ".venv/bin/python",
+    options: &[],
     file: "with_psycopg.py",
     checks_min: Checks { plain: 650, shop: 950 },
 };
 
 const ASYNCPG: Script = Script {
     program: ".venv/bin/python",
+    options: &[],
     file: "with_asyncpg.py",
     checks_min: Checks { plain: 550, shop: 650 },
 };
 
-const NODE: Script =
-    Script { program: "node", file: "with_node_postgres.js", checks_min: Checks { plain: 480, shop: 620 } };
+const NODE: Script = Script {
+    program: "node",
+    options: &[],
+    file: "with_node_postgres.js",
+    checks_min: Checks { plain: 480, shop: 620 },
+};
+
+const SQLALCHEMY: Script = Script {
+    program: ".venv/bin/python",
+    options: &[],
+    file: "with_sqlalchemy.py",
+    checks_min: Checks { plain: 80, shop: 60 },
+};
+
+/// The source is compiled as it runs. The driver is Debian's libpostgresql-jdbc-java.
+const JDBC: Script = Script {
+    program: "java",
+    options: &["-XX:TieredStopAtLevel=1", "-cp", "/usr/share/java/postgresql.jar"],
+    file: "WithJdbc.java",
+    checks_min: Checks { plain: 1000, shop: 1100 },
+};
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let mut tests = vec![
@@ -57,7 +81,12 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("drivers::asyncpg_sharded", |it| async move { ASYNCPG.run_on_shop(&it).await }),
         harness.test("drivers::node_postgres_unsharded", |it| async move { NODE.run_on_plain(&it).await }),
         harness.test("drivers::node_postgres_sharded", |it| async move { NODE.run_on_shop(&it).await }),
+        harness.test("drivers::sqlalchemy_unsharded", |it| async move { SQLALCHEMY.run_on_plain(&it).await }),
+        harness.test("drivers::sqlalchemy_sharded", |it| async move { SQLALCHEMY.run_on_shop(&it).await }),
+        harness.test("drivers::jdbc_unsharded", |it| async move { JDBC.run_on_plain(&it).await }),
+        harness.test("drivers::jdbc_sharded", |it| async move { JDBC.run_on_shop(&it).await }),
     ];
+    tests.extend(dump::tests(harness));
     tests.extend(psql::tests(harness));
     tests.extend(pgbench::tests(harness));
     tests.extend(native::tests(harness));
@@ -74,7 +103,7 @@ impl Script {
     }
 
     async fn run(&self, url: &str, checks_min: u32) -> Outcome {
-        let said = run(installed(self.program)?.arg(here(self.file)).arg(url)).await?;
+        let said = run(installed(self.program)?.args(self.options).arg(here(self.file)).arg(url)).await?;
         let checks = said.lines().last().and_then(|it| it.strip_prefix("checks: ")?.parse::<u32>().ok());
         match checks {
             Some(checks) if checks >= checks_min => Ok(()),

@@ -7,7 +7,9 @@ use libtest_mimic::Trial;
 use tokio::process::Command;
 
 use super::run;
-use crate::harness::{Fallible, Harness, Outcome, Shared, SingleFixture};
+use crate::harness::{
+    APP_PASSWORD, Fallible, Harness, Outcome, Shared, SingleFixture, connect, unsharded_config,
+};
 
 const MODES: [&str; 3] = ["simple", "extended", "prepared"];
 const CLIENTS: i64 = 8;
@@ -26,10 +28,27 @@ const SHOPPING: &str = "\\set user random(1, 2000)\n\
     END;\n\
     SELECT c.name FROM users u JOIN countries c ON c.code = u.country WHERE u.user_id = :user;\n";
 
+/// Several statements on their way at once, in one transaction and in none, with a result that the next one
+/// needs, and twice as many clients as servers.
+const PIPELINE: &str = "\\set a random(1, 1000)\n\
+    \\startpipeline\n\
+    SELECT :a::int AS got;\n\
+    INSERT INTO pgbench_piped VALUES (:a);\n\
+    SELECT count(*) FROM pgbench_piped WHERE a = :a;\n\
+    \\endpipeline\n\
+    \\startpipeline\n\
+    BEGIN;\n\
+    UPDATE pgbench_piped SET a = a + 1 WHERE a = :a;\n\
+    UPDATE pgbench_piped SET a = a - 1 WHERE a = :a + 1;\n\
+    END;\n\
+    SELECT 1;\n\
+    \\endpipeline\n";
+
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
         harness.test("drivers::pgbench_unsharded", unsharded),
         harness.test("drivers::pgbench_sharded", sharded),
+        harness.test("drivers::pgbench_pipelines", pipelines),
     ]
 }
 
@@ -90,5 +109,29 @@ async fn sharded(harness: Arc<Shared>) -> Outcome {
     }
     assert!(orders.iter().all(|it| *it > 0), "{orders:?}");
     assert_eq!(orders.iter().sum::<i64>(), MODES.len() as i64 * CLIENTS * TRANSACTIONS);
+    Ok(())
+}
+
+async fn pipelines(harness: Arc<Shared>) -> Outcome {
+    let shard = &harness.single().await?.shard;
+    let keyway = harness
+        .start_keyway(|listen, admin| {
+            let config = unsharded_config(shard, listen, admin);
+            format!("{config}[databases.{}.pool]\nsize = 4\n", SingleFixture::DATABASE)
+        })
+        .await?;
+    let url = keyway.url(shop::USER, APP_PASSWORD, SingleFixture::DATABASE);
+    let client = connect(&url).await?;
+    client.batch_execute("CREATE TABLE pgbench_piped (a int)").await?;
+    let dir = harness.fresh_dir()?;
+    let script = dir.path().join("pipeline.sql");
+    std::fs::write(&script, PIPELINE)?;
+    let script = script.to_str().ok_or("a path that is no text")?;
+    for (turn, mode) in ["extended", "prepared"].into_iter().enumerate() {
+        bench(&harness, &url, &["-M", mode, "--no-vacuum", "--file", script]).await?;
+        let rows: i64 = client.query_one("SELECT count(*) FROM pgbench_piped", &[]).await?.get(0);
+        assert_eq!(rows, (turn as i64 + 1) * CLIENTS * TRANSACTIONS, "-M {mode}");
+    }
+    client.batch_execute("DROP TABLE pgbench_piped").await?;
     Ok(())
 }

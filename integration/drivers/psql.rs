@@ -21,6 +21,8 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("drivers::psql_shows_errors_as_the_server_does", shows_errors_as_the_server_does),
         harness.test("drivers::psql_shows_refusals_and_goes_on", shows_refusals_and_goes_on),
         harness.test("drivers::psql_cancels_on_ctrl_c", cancels_on_ctrl_c),
+        harness.test("drivers::psql_watches", watches),
+        harness.test("drivers::psql_listens", listens),
     ]
 }
 
@@ -281,5 +283,41 @@ async fn cancels_on_ctrl_c(harness: Arc<Shared>) -> Outcome {
     kill_process(Pid::from_raw(pid).ok_or("no pid")?, Signal::INT)?;
     let (_, words) = ended.await?;
     assert!(words.contains("canceling statement due to user request"), "{words}");
+    Ok(())
+}
+
+/// psql repeats a query until it fails: here at the fifth value of a sequence.
+async fn watches(harness: Arc<Shared>) -> Outcome {
+    let url = harness.single().await?.url();
+    said(&harness, &url, &["-c", "CREATE SEQUENCE psql_watched"]).await?;
+    let dir = harness.fresh_dir()?;
+    let file = dir.path().join("watch.sql");
+    std::fs::write(
+        &file,
+        "SELECT 12 / (5 - nextval('psql_watched')) AS left \\watch 0.01\nSELECT 'afterwards';\n",
+    )?;
+    let file = file.to_str().ok_or("a path that is no text")?;
+    let (_, words) = answer(&harness, &url, &["-f", file]).await?;
+    // Each turn has the time above it.
+    let values: Vec<&str> =
+        words.lines().filter(|it| !it.is_empty() && !it.contains("every 0.01s")).collect();
+    let want = ["3", "4", "6", "12"].into_iter();
+    let error = format!("psql:{file}:1: ERROR:  division by zero");
+    assert_eq!(values, want.chain([error.as_str(), "afterwards"]).collect::<Vec<_>>(), "{words}");
+    said(&harness, &url, &["-c", "DROP SEQUENCE psql_watched"]).await?;
+    Ok(())
+}
+
+/// psql tells of a notification behind the next answer.
+async fn listens(harness: Arc<Shared>) -> Outcome {
+    let url = harness.single().await?.url();
+    let own = ["-c", "LISTEN psql_news", "-c", "NOTIFY psql_news, 'its own'", "-c", "SELECT 'told'"];
+    let words = said(&harness, &url, &own).await?;
+    let notification =
+        "Asynchronous notification \"psql_news\" with payload \"its own\" received from server process";
+    assert!(words.contains(notification) && words.contains("told\n"), "{words}");
+    let silent =
+        ["-c", "LISTEN psql_news", "-c", "UNLISTEN psql_news", "-c", "NOTIFY psql_news", "-c", "SELECT 1"];
+    assert_eq!(said(&harness, &url, &silent).await?, "1\n");
     Ok(())
 }

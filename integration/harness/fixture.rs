@@ -1,7 +1,9 @@
 //! Clusters that tests share: they may add rows of their own, and must leave servers, roles and settings as
 //! they found them.
 
-use ::keyway::demo::postgres::Shard;
+use std::sync::Arc;
+
+use ::keyway::demo::postgres::{Installation, Shard};
 use ::keyway::demo::shop::{self, Shop, ShopOptions};
 use tokio_postgres::Client;
 
@@ -40,7 +42,7 @@ impl ShopFixture {
     }
 }
 
-/// Database `plain` on one primary and two replicas. Keyway ends first.
+/// Database `plain` on one primary and its replicas. Keyway ends first.
 pub struct SingleFixture {
     pub keyway: KeywayProcess,
     pub shard: Shard,
@@ -49,9 +51,13 @@ pub struct SingleFixture {
 impl SingleFixture {
     pub const DATABASE: &str = "plain";
 
-    pub(super) async fn start(harness: &Shared) -> Fallible<SingleFixture> {
-        let shard =
-            Shard::start(harness.installation(), harness.dir(), "single", 2, &cluster_options()).await?;
+    pub(super) async fn start(
+        harness: &Shared,
+        installation: &Arc<Installation>,
+        name: &str,
+        replicas: usize,
+    ) -> Fallible<SingleFixture> {
+        let shard = Shard::start(installation, harness.dir(), name, replicas, &cluster_options()).await?;
         shard.primary.create_database(SingleFixture::DATABASE, shop::USER, APP_PASSWORD).await?;
         shard.wait_until_replayed().await?;
         let config = |listen: &str, admin: &str| unsharded_config(&shard, listen, admin);

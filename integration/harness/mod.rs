@@ -4,6 +4,7 @@
 
 mod fixture;
 mod keyway;
+mod postgres18;
 pub mod wire;
 
 pub use fixture::{APP_PASSWORD, ShopFixture, SingleFixture, unsharded_config};
@@ -43,6 +44,7 @@ pub struct Harness {
 pub struct Shared {
     shop: OnceCell<ShopFixture>,
     single: OnceCell<SingleFixture>,
+    single18: OnceCell<SingleFixture>,
     installation: Arc<Installation>,
     dir: WorkDir,
 }
@@ -51,7 +53,13 @@ impl Harness {
     pub fn new() -> Fallible<Arc<Harness>> {
         let installation = Arc::new(Installation::find()?);
         let dir = WorkDir::temporary(&installation)?;
-        let shared = Shared { shop: OnceCell::new(), single: OnceCell::new(), installation, dir };
+        let shared = Shared {
+            shop: OnceCell::new(),
+            single: OnceCell::new(),
+            single18: OnceCell::new(),
+            installation,
+            dir,
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let harness = Arc::new(Harness { shared: Arc::new(shared), runtime });
         let dir = harness.shared.dir.path().to_owned();
@@ -100,7 +108,16 @@ impl Shared {
 
     /// A primary and two replicas, unsharded, behind one Keyway.
     pub async fn single(&self) -> Fallible<&SingleFixture> {
-        self.single.get_or_try_init(|| SingleFixture::start(self)).await
+        self.single.get_or_try_init(|| SingleFixture::start(self, self.installation(), "single", 2)).await
+    }
+
+    /// One server of PostgreSQL 18, unsharded, behind one Keyway.
+    pub async fn single18(&self) -> Fallible<&SingleFixture> {
+        let start = async || {
+            let installation = Arc::new(postgres18::lay_out(&self.dir().join("postgres18"))?);
+            SingleFixture::start(self, &installation, "single18", 0).await
+        };
+        self.single18.get_or_try_init(start).await
     }
 
     /// Servers that one test may stop, promote and kill, with nothing in front.

@@ -215,6 +215,8 @@ pub(super) struct OwnAnswer {
     pub reported: Reported,
     /// Of all its statements, in order.
     pub rows: Vec<Vec<Option<String>>>,
+    /// Notifications that came meanwhile, as they came.
+    pub notifications: Vec<u8>,
 }
 
 /// Runs a text of Keyway's own, of which the client sees nothing.
@@ -239,6 +241,9 @@ pub(super) async fn run_own(
             if let Ok((name, value)) = wire::parameter(&buffer.filled()[range.clone()]) {
                 answer.reported.push((name.to_owned(), value.to_owned()));
             }
+        }
+        for piece in &replies.pieces {
+            answer.notifications.extend_from_slice(piece.bytes(buffer.filled()));
         }
         for range in &replies.own_rows {
             let row = wire::row_texts(&buffer.filled()[range.clone()]).map_err(|_| SetUpError::Lost)?;

@@ -6,6 +6,7 @@ use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::proto::{Assignment, PROLOGUE_MAX, Settings, set_config};
 use crate::route::{Kind, SetStatement, SettingMade};
+use crate::sql::Lexer;
 use crate::wire::{self, TxStatus};
 
 /// Who answers a statement.
@@ -23,6 +24,13 @@ pub(super) enum Answer {
 
 fn made(tag: &'static str) -> Answer {
     Answer::Made { notices: Vec::new(), tag }
+}
+
+/// BEGIN and START TRANSACTION are one statement with two tags.
+fn begin_tag(text: &str) -> &'static str {
+    let first = Lexer::new(text.as_bytes()).token().ok().flatten();
+    let word = first.and_then(|it| text.get(it.start..it.end)).unwrap_or_default();
+    if word.eq_ignore_ascii_case("start") { "START TRANSACTION" } else { "BEGIN" }
 }
 
 impl Session {
@@ -53,7 +61,7 @@ impl Session {
             // BEGIN belongs to it.
             Kind::Begin { read_only } if self.held.is_none() && self.transaction.is_idle() => {
                 self.transaction.defer(text, *read_only);
-                made("BEGIN")
+                made(begin_tag(text))
             }
             _ => Answer::Server,
         }
@@ -83,7 +91,7 @@ impl Session {
             Kind::Begin { .. } => {
                 let mut notices = Vec::new();
                 wire::notice(&mut notices, "25001", "there is already a transaction in progress");
-                return Answer::Made { notices, tag: "BEGIN" };
+                return Answer::Made { notices, tag: begin_tag(text) };
             }
             // A prologue has to be judged by a server before COMMIT may succeed.
             Kind::Commit { chain: false } if self.transaction.prologue().len() == 1 => {
@@ -272,7 +280,7 @@ pub(super) fn is_prologue(kind: &Kind) -> bool {
     matches!(kind, Kind::Set(_) | Kind::Savepoint | Kind::Release | Kind::RollbackTo)
 }
 
-fn aborted() -> Refusal {
+pub(super) fn aborted() -> Refusal {
     Refusal::new(
         Reason::Unsupported,
         SqlState::IN_FAILED_SQL_TRANSACTION,

@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::abandon::abandon;
 use super::attach::run_own;
 use super::query::{Payload, Ran, Request};
 use super::relay::{Flow, RelayError, Stop, relay};
@@ -215,9 +216,8 @@ impl Session {
     }
 
     async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
-        let lost = self.cancel_all(&team, &error);
         self.mark_written(&team);
-        drop(team);
+        let lost = self.cancel_all(team, &error);
         self.cancel.slot().detach().await;
         match error {
             RelayError::ClientLeft => Err(End::Left),
@@ -231,14 +231,12 @@ impl Session {
     }
 
     /// Nobody wants the answers that are still on their way.
-    fn cancel_all(&self, team: &Team, error: &RelayError) -> Option<crate::base::ServerId> {
+    fn cancel_all(&self, team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
         let mut lost = None;
-        for held in team.iter().filter(|it| !it.lease.pipeline.is_drained()) {
+        for held in team.into_iter().filter(|it| !it.lease.pipeline.is_drained()) {
             lost.get_or_insert(held.lease.server);
             if let Some(target) = super::attach::cancel_target(&held.lease, &self.pools) {
-                tokio::spawn(async move {
-                    let _ = crate::cancel::send_cancel(&target).await;
-                });
+                abandon(held.lease, target);
             }
         }
         lost.filter(|_| error.is_servers())

@@ -1,12 +1,14 @@
 //! One client: login, then units of work, each decided, sent, relayed. One task drives a client and
 //! the server connection that it holds, so a query crosses no channel (DESIGN D9).
 
+mod abandon;
 mod attach;
 mod bind;
 mod copy;
 mod effects;
 mod encoding;
 mod extended;
+mod function_call;
 mod login;
 mod many;
 mod metrics;

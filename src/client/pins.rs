@@ -106,6 +106,11 @@ impl Session {
         }
     }
 
+    /// A function of which only the oid is known has been called.
+    pub fn suspect_function(&mut self) {
+        self.raise("function", true, Vec::new());
+    }
+
     fn raise(&mut self, reason: &'static str, opaque: bool, custom: Vec<String>) {
         let it = self.suspected.get_or_insert(Suspicion { reason, opaque, custom: Vec::new() });
         it.opaque |= opaque;
@@ -135,6 +140,8 @@ impl Session {
             self.suspected = Some(suspicion);
             return;
         };
+        // Whoever has left is noticed at the next read.
+        let _ = self.stream.write_all(&answer.notifications).await;
         let mut rows = answer.rows.into_iter();
         let found = rows.next().and_then(|it| it.into_iter().next().flatten());
         if suspicion.opaque {

@@ -187,7 +187,13 @@ impl Session {
         Ok(made)
     }
 
-    async fn end_query(&mut self, kind: &Kind, text: &str, ran: Ran, access: Access) -> Result<Outcome, End> {
+    pub async fn end_query(
+        &mut self,
+        kind: &Kind,
+        text: &str,
+        ran: Ran,
+        access: Access,
+    ) -> Result<Outcome, End> {
         match ran {
             Ran::Done { failed } => {
                 if !failed {
@@ -213,7 +219,7 @@ impl Session {
         self.stream.write_all(&out).await.map_err(|_| End::Left)
     }
 
-    async fn refuse(&mut self, refusal: Refusal) -> Result<Outcome, End> {
+    pub async fn refuse(&mut self, refusal: Refusal) -> Result<Outcome, End> {
         self.abandon_unsynced().await;
         self.refuse_simple(refusal).await.map(|()| Outcome::Done)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use super::abandon::abandon;
 use super::copy::{CopyEnd, Speaker};
 use super::encoding;
 use super::login::{LoggedIn, say_goodbye};
@@ -178,15 +179,7 @@ impl Session {
             let result = match unit {
                 Unit::Query(length) => self.simple(&mut buffer, length).await,
                 Unit::Extended(length, end) => self.group(&mut buffer, length, end).await,
-                Unit::FunctionCall(length) => {
-                    buffer.consume(length);
-                    self.refuse_simple(Refusal::unsupported(
-                        Reason::Unsupported,
-                        "the function call sub-protocol is not supported",
-                        "call the function with SELECT",
-                    ))
-                    .await
-                }
+                Unit::FunctionCall(length) => self.function_call(&mut buffer, length).await,
                 Unit::Stray(length) => {
                     buffer.consume(length);
                     Ok(())
@@ -202,15 +195,28 @@ impl Session {
         }
     }
 
+    /// Whether an error of Keyway's or of the server's has everything up to Sync ignored.
+    fn is_skipping(&self) -> bool {
+        self.skipping || self.held.as_ref().is_some_and(|it| it.lease.pipeline.is_skipping())
+    }
+
     async fn simple(&mut self, buffer: &mut Buffer, length: usize) -> Result<(), End> {
-        if self.skipping {
-            // The server would be reading on for Sync too (manual, "Extended Query").
+        if self.is_skipping() {
+            // Only Sync ends it (`ignore_till_sync` in postgres.c).
             buffer.consume(length);
             return Ok(());
         }
         let outcome = self.query(&buffer.filled()[..length]).await?;
         buffer.consume(length);
         self.copy_if(outcome, buffer).await
+    }
+
+    async fn function_call(&mut self, buffer: &mut Buffer, length: usize) -> Result<(), End> {
+        if !self.is_skipping() {
+            self.call_function(&buffer.filled()[..length]).await?;
+        }
+        buffer.consume(length);
+        Ok(())
     }
 
     async fn group(&mut self, buffer: &mut Buffer, length: usize, end: UnitEnd) -> Result<(), End> {
@@ -378,15 +384,11 @@ impl Session {
     async fn let_go_for_good(mut self) {
         let Some(held) = self.held.take() else { return };
         self.cancel.slot().detach().await;
-        if !held.lease.pipeline.is_drained() {
-            let spec = super::attach::cancel_target(&held.lease, &self.pools);
-            if let Some(target) = spec {
-                tokio::spawn(async move {
-                    let _ = cancel::send_cancel(&target).await;
-                });
-            }
+        let target = super::attach::cancel_target(&held.lease, &self.pools);
+        match target.filter(|_| !held.lease.pipeline.is_drained()) {
+            Some(target) => abandon(held.lease, target),
+            None => drop(held.lease),
         }
-        drop(held.lease);
     }
 
     /// An error of ours in answer to a Query or a Sync.

@@ -167,4 +167,96 @@ mod tests {
         let open = [message(b'P', 60), message(b'B', 60)].concat();
         assert_eq!(next(&open), Err(Violation::TooLong(130)));
     }
+
+    #[test]
+    fn flush_ends_a_unit_and_the_next_one_begins_behind_it() {
+        let bytes = [message(b'P', 9), message(b'H', 0), message(b'B', 2), message(b'S', 0)].concat();
+        let mut it = Intake::default();
+        assert_eq!(it.next(&bytes, LIMITS), Ok(Some(Unit::Extended(19, UnitEnd::Flush))));
+        assert_eq!(it.next(&bytes[19..], LIMITS), Ok(Some(Unit::Extended(12, UnitEnd::Sync))));
+        assert_eq!(it.next(&bytes[31..], LIMITS), Ok(None));
+        // Alone, too.
+        assert_eq!(it.next(&message(b'S', 0), LIMITS), Ok(Some(Unit::Extended(5, UnitEnd::Sync))));
+        assert_eq!(it.next(&message(b'H', 0), LIMITS), Ok(Some(Unit::Extended(5, UnitEnd::Flush))));
+    }
+
+    #[test]
+    fn what_stands_alone_is_a_unit_of_its_own() {
+        for (tag, want) in [
+            (b'Q', Unit::Query(8)),
+            (b'F', Unit::FunctionCall(8)),
+            (b'd', Unit::Stray(8)),
+            (b'c', Unit::Stray(8)),
+            (b'f', Unit::Stray(8)),
+            (b'X', Unit::Terminate),
+        ] {
+            let bytes = message(tag, 3);
+            assert_eq!(Intake::default().next(&bytes, LIMITS), Ok(Some(want)));
+            // Not before it is there in full.
+            assert_eq!(Intake::default().next(&bytes[..7], LIMITS), Ok(None));
+            // Behind extended messages it ends their unit, before it is there in full.
+            let behind = [message(b'P', 9), bytes].concat();
+            let mut it = Intake::default();
+            assert_eq!(it.next(&behind[..18], LIMITS), Ok(None));
+            assert_eq!(it.next(&behind[..19], LIMITS), Ok(Some(Unit::Extended(14, UnitEnd::Open))));
+            assert_eq!(it.next(&behind[14..], LIMITS), Ok(Some(want)));
+        }
+    }
+
+    #[test]
+    fn every_extended_message_is_part_of_a_unit() {
+        let bytes = [b'P', b'B', b'D', b'E', b'C', b'S'].map(|it| message(it, 2 * usize::from(it != b'S')));
+        let bytes = bytes.concat();
+        let want = Ok(Some(Unit::Extended(bytes.len(), UnitEnd::Sync)));
+        assert_eq!(Intake::default().next(&bytes, LIMITS), want);
+        // However it comes.
+        for step in 1..bytes.len() {
+            let (mut it, mut end) = (Intake::default(), 0);
+            while end + step < bytes.len() {
+                end += step;
+                assert_eq!(it.next(&bytes[..end], LIMITS), Ok(None));
+            }
+            assert_eq!(it.next(&bytes, LIMITS), want);
+        }
+    }
+
+    #[test]
+    fn a_unit_may_be_as_long_as_the_limit_and_no_longer() {
+        let just = [message(b'P', 45), message(b'B', 40), message(b'S', 0)].concat();
+        assert_eq!(just.len(), 100);
+        assert_eq!(Intake::default().next(&just, LIMITS), Ok(Some(Unit::Extended(100, UnitEnd::Sync))));
+        let over = [message(b'P', 45), message(b'B', 41), message(b'S', 0)].concat();
+        assert_eq!(Intake::default().next(&over, LIMITS), Err(Violation::TooLong(101)));
+        assert_eq!(Intake::default().next(&message(b'Q', 95), LIMITS), Ok(Some(Unit::Query(100))));
+        assert_eq!(Intake::default().next(&message(b'Q', 96)[..5], LIMITS), Err(Violation::TooLong(101)));
+    }
+
+    #[test]
+    fn small_messages_are_bounded_whatever_the_limit() {
+        let limits = Limits { message_bytes_max: 1 << 20 };
+        for tag in [b'C', b'D', b'E', b'H', b'S', b'X', b'c'] {
+            let bytes = message(tag, 9_996);
+            assert_eq!(Intake::default().next(&bytes[..5], limits), Err(Violation::Length), "{tag}");
+            let fits = Intake::default().next(&message(tag, 9_995), limits);
+            assert!(fits.is_ok(), "{tag}");
+        }
+        assert_eq!(Intake::default().next(&message(b'Q', 9_996)[..5], limits), Ok(None));
+    }
+
+    #[test]
+    fn violations_are_told_in_postgresqls_words() {
+        for (violation, text) in [
+            (Violation::Length, "invalid message length"),
+            (Violation::UnknownType(b'z'), "invalid frontend message type 122"),
+            (Violation::TooLong(101), "invalid message length"),
+        ] {
+            let refusal = violation.refusal(LIMITS);
+            assert_eq!((refusal.state().0, refusal.message()), ("08P01", text));
+            let too_long = matches!(violation, Violation::TooLong(_));
+            assert_eq!(
+                (refusal.hint_text().is_some(), refusal.detail_text().is_some()),
+                (too_long, too_long)
+            );
+        }
+    }
 }

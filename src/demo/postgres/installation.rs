@@ -44,6 +44,20 @@ impl Installation {
                 .find(|it| missing_program(it).is_none())
                 .ok_or(PostgresError::NotInstalled)?,
         };
+        Installation::of(bindir)
+    }
+
+    /// The server programs in one directory. It may lack those that make a replica.
+    pub fn at(bindir: &Path) -> Result<Installation, PostgresError> {
+        match missing_program(bindir) {
+            Some(program @ ("initdb" | "postgres")) => {
+                Err(PostgresError::WrongDirectory(bindir.to_owned(), program))
+            }
+            _ => Installation::of(bindir.to_owned()),
+        }
+    }
+
+    fn of(bindir: PathBuf) -> Result<Installation, PostgresError> {
         // postgres refuses to run as root (manual, "The PostgreSQL User Account").
         let account = if rustix::process::geteuid().is_root() { Some(ordinary_account()?) } else { None };
         Ok(Installation { bindir, account, setpriv: setpriv() })
@@ -188,5 +202,7 @@ mod tests {
     #[test]
     fn a_directory_without_the_programs_names_the_missing_one() {
         assert_eq!(missing_program(Path::new("/nonexistent")), Some("initdb"));
+        let error = Installation::at(Path::new("/nonexistent")).unwrap_err();
+        assert!(matches!(error, PostgresError::WrongDirectory(_, "initdb")), "{error}");
     }
 }

@@ -32,7 +32,7 @@ pub enum PostgresError {
     )]
     NotInstalled,
     #[error(
-        "PG_BINDIR is {0}, which holds no `{1}`: set it to the directory of PostgreSQL's server programs"
+        "{0} holds no `{1}`: PG_BINDIR, where it is set, must be the directory of PostgreSQL's server programs"
     )]
     WrongDirectory(PathBuf, &'static str),
     #[error("{0} was not found: install postgresql-client (Debian, Ubuntu) or postgresql (Fedora, Homebrew)")]

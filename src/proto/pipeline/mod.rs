@@ -231,7 +231,7 @@ impl Pipeline {
     pub fn push(&mut self, expect: Expect) {
         match expect {
             Expect::Sync => self.skipping = false,
-            Expect::Query(_) | Expect::SetUp | Expect::Prepare(_) => self.skipping = false,
+            // A Query too: only Sync ends it (`ignore_till_sync` in postgres.c).
             _ if self.skipping => return,
             _ => {}
         }
@@ -333,9 +333,9 @@ impl Pipeline {
                 }
                 Ok(if forward { Verdict::Forward } else { Verdict::Swallow })
             }
-            BackendTag::NOTICE | BackendTag::NOTIFICATION => {
-                Ok(if self.is_clients() { Verdict::Forward } else { Verdict::Swallow })
-            }
+            // What the client listens for comes at any moment, in the middle of Keyway's own too.
+            BackendTag::NOTIFICATION => Ok(Verdict::Forward),
+            BackendTag::NOTICE => Ok(if self.is_clients() { Verdict::Forward } else { Verdict::Swallow }),
             BackendTag(tag) => Err(Unexpected::Message { tag, want: "a reply" }),
         }
     }

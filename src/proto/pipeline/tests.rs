@@ -85,6 +85,14 @@ fn keyways_own_requests_are_swallowed() {
 }
 
 #[test]
+fn a_notification_is_the_clients_even_among_keyways_own() {
+    let notification = message(b'A', b"\0\0\0\x07ours\0heard\0");
+    let own =
+        [notification.clone(), message(b'N', b"SNOTICE\0\0"), message(b'C', b"SELECT 1\0"), ready(b'I')];
+    check(&[Expect::Query(Origin::Keyway)], &own, &[notification]);
+}
+
+#[test]
 fn the_error_of_a_prologue_stands_for_the_statement_behind_it() {
     let expects =
         [Expect::Query(Origin::Keyway), Expect::Parse(Origin::Client, ID), Expect::Bind, Expect::Sync];
@@ -179,6 +187,7 @@ fn an_error_before_sync_ignores_what_is_sent_until_sync() {
         check(&[Expect::Bind], &[error("ERROR", "42601")], &[error("ERROR", "42601")]);
     assert!(it.is_drained() && it.is_skipping() && !it.is_free());
     it.push(Expect::Execute);
+    it.push(Expect::Query(Origin::Client));
     assert!(it.is_drained());
     it.push(Expect::Sync);
     assert_eq!(client_sees(&mut it, &mut replies, &ready(b'I')), Ok(ready(b'I')));
@@ -272,4 +281,181 @@ fn what_no_request_explains_ends_the_connection() {
     let fatal = error("FATAL", "57P01");
     assert_eq!(feed(&[Expect::Sync], &fatal), Err(Unexpected::Fatal("57P01".into(), "no".into())));
     assert!(matches!(feed(&[Expect::Sync], b"T\x7f\xff\xff\xff"), Err(Unexpected::TooLong(_))));
+}
+
+fn empty(tag: u8) -> Vec<u8> {
+    message(tag, b"")
+}
+
+const CLIENT: Origin = Origin::Client;
+
+#[test]
+fn a_description_is_one_reply_or_two() {
+    let parameters = message(b't', b"\0\x01\0\0\0\x17");
+    let expects = [Expect::Describe, Expect::Describe, Expect::Describe, Expect::Sync];
+    // Of a statement with and without rows, and of a portal.
+    let input = [parameters.clone(), described(20), parameters, empty(b'n'), described(20), ready(b'I')];
+    let (it, _) = check(&expects, &input, &input);
+    assert!(it.is_free());
+}
+
+#[test]
+fn an_execution_ends_in_each_of_four_ways() {
+    let done = message(b'C', b"SELECT 1\0");
+    let expects = [Expect::Execute, Expect::Execute, Expect::Execute, Expect::Execute, Expect::Sync];
+    let input = [row(), empty(b's'), row(), done, empty(b'I'), error("ERROR", "22012"), ready(b'I')];
+    let (it, replies) = check(&expects, &input, &input);
+    assert!(it.is_free() && replies.error.is_some() && !replies.failed);
+}
+
+#[test]
+fn a_simple_text_has_many_results_and_one_end() {
+    let input = [
+        empty(b'I'),
+        described(20),
+        row(),
+        message(b'C', b"SELECT 1\0"),
+        message(b'C', b"INSERT 0 3\0"),
+        error("ERROR", "22012"),
+        ready(b'T'),
+    ];
+    let (it, replies) = check(&[Expect::Query(CLIENT)], &input, &input);
+    assert_eq!((replies.rows, &replies.tag[..]), (4, &b"INSERT 0 3"[..]));
+    assert_eq!(it.status(), TxStatus::Open);
+    let call = [message(b'V', b"\0\0\0\x011"), ready(b'I')];
+    check(&[Expect::Query(CLIENT)], &call, &call);
+}
+
+#[test]
+fn copy_out_is_rows_and_copy_in_stops_the_relay() {
+    let copy = |tag: u8| message(tag, b"\0\0\x01\0\0");
+    let data = message(b'd', b"1\n");
+    let done = message(b'C', b"COPY 1\0");
+    for expects in [&[Expect::Query(CLIENT)][..], &[Expect::Execute, Expect::Sync]] {
+        let out = [copy(b'H'), data.clone(), empty(b'c'), done.clone(), ready(b'I')];
+        let (it, replies) = check(expects, &out, &out);
+        assert!(it.is_free() && !replies.copy_in);
+    }
+    let (mut it, mut replies) = check(&[Expect::Query(CLIENT)], &[copy(b'G')], &[copy(b'G')]);
+    assert!(replies.copy_in && !it.is_drained());
+    let end = [done, ready(b'I')].concat();
+    assert_eq!(client_sees(&mut it, &mut replies, &end), Ok(end));
+    // COPY BOTH is replication's, which has no pipeline.
+    let both = pipeline(&[Expect::Query(CLIENT)]).feed(&copy(b'W'), &mut Replies::default());
+    assert!(matches!(both, Err(Unexpected::Message { tag: b'W', .. })));
+}
+
+#[test]
+fn statements_are_closed_and_named_in_their_order() {
+    let expects = [
+        Expect::Parse(CLIENT, ID),
+        Expect::Close(CLIENT),
+        Expect::Close(Origin::Keyway),
+        Expect::Parse(Origin::Keyway, StatementId(9)),
+        Expect::Bind,
+        Expect::Sync,
+    ];
+    let input = [empty(b'1'), empty(b'3'), empty(b'3'), empty(b'1'), empty(b'2'), ready(b'I')];
+    let want = [empty(b'1'), empty(b'3'), empty(b'2'), ready(b'I')];
+    let (_, replies) = check(&expects, &input, &want);
+    assert_eq!((replies.named, &replies.prepared[..]), (2, &[ID, StatementId(9)][..]));
+}
+
+#[test]
+fn what_comes_unasked_passes_and_parameters_are_noted() {
+    let parameter = message(b'S', b"TimeZone\0UTC\0");
+    let notice = message(b'N', b"SNOTICE\0\0");
+    let unasked = [parameter.clone(), notice.clone(), message(b'A', b"\0\0\0\x01c\0p\0")];
+    let (it, replies) = check(&[], &unasked, &unasked);
+    assert!(it.is_free());
+    assert_eq!(replies.parameters.iter().collect::<Vec<_>>(), [&(0..parameter.len())]);
+    // Of an answer that the client is not shown, the notices are.
+    let mut silent = Pipeline::new(1 << 20);
+    silent.set_part(Part::SILENT);
+    silent.push(Expect::Query(CLIENT));
+    let input = [parameter, notice.clone(), ready(b'I')].concat();
+    assert_eq!(client_sees(&mut silent, &mut Replies::default(), &input), Ok(notice));
+}
+
+#[test]
+fn made_replies_at_the_head_need_no_server() {
+    let mut it = pipeline(&[Expect::MadeParse(ID), Expect::MadeClose]);
+    let (mut replies, want) = (Replies::default(), [empty(b'1'), empty(b'3')].concat());
+    assert_eq!(client_sees(&mut it, &mut replies, b""), Ok(want));
+    assert!(it.is_free() && replies.named == 2);
+}
+
+#[test]
+fn parts_of_turns_show_the_last_and_what_is_unfinished_shows_no_end() {
+    let answer = [described(20), row(), message(b'C', b"UPDATE 2\0"), ready(b'T')];
+    let (mut out, mut replies) = (Vec::new(), Replies::default());
+    for index in 0..3 {
+        let mut it = pipeline(&[Expect::Query(CLIENT)]);
+        it.set_part(Part::of_turns(index, 3));
+        out.extend(client_sees(&mut it, &mut replies, &answer.concat()).unwrap());
+    }
+    assert_eq!(out, answer.concat());
+    let mut it = pipeline(&[Expect::Query(CLIENT)]);
+    it.set_part(Part::UNFINISHED);
+    let mut replies = Replies::default();
+    assert_eq!(client_sees(&mut it, &mut replies, &answer.concat()), Ok(answer[..2].concat()));
+    assert_eq!((replies.rows, &replies.tag[..]), (2, &b"UPDATE 2"[..]));
+}
+
+#[test]
+fn a_sum_keeps_a_tag_that_counts_nothing() {
+    for (tag, want) in
+        [("UPDATE 2", "UPDATE 5"), ("INSERT 0 2", "INSERT 0 5"), ("CREATE TABLE", "CREATE TABLE")]
+    {
+        let mut it = pipeline(&[Expect::Query(CLIENT)]);
+        it.set_part(Part { complete: Complete::Sum, ..Part::WHOLE });
+        let mut replies = Replies { rows: 3, ..Replies::default() };
+        let input = message(b'C', format!("{tag}\0").as_bytes());
+        let want = message(b'C', format!("{want}\0").as_bytes());
+        assert_eq!(client_sees(&mut it, &mut replies, &input), Ok(want));
+    }
+}
+
+#[test]
+fn two_errors_in_two_exchanges_are_both_seen() {
+    let expects = [Expect::Bind, Expect::Sync, Expect::Bind, Expect::Execute, Expect::Sync];
+    let input = [error("ERROR", "42601"), ready(b'I'), error("ERROR", "42P01"), ready(b'I')];
+    let (it, _) = check(&expects, &input, &input);
+    assert!(it.is_free());
+}
+
+#[test]
+fn the_start_of_a_message_waits_for_its_end() {
+    let mut it = pipeline(&[Expect::Query(CLIENT)]);
+    let mut replies = Replies::default();
+    let input = [message(b'C', b"SELECT 0\0"), ready(b'I')].concat();
+    for end in 0..14 {
+        replies.next_buffer();
+        assert_eq!(it.feed(&input[..end], &mut replies), Ok(0), "{end}");
+        assert!(replies.pieces.is_empty() && !it.is_drained());
+    }
+    assert_eq!(it.feed(&input, &mut replies), Ok(input.len()));
+}
+
+#[test]
+fn a_reply_of_another_kind_than_is_owed_ends_the_connection() {
+    let replies_of = [
+        (Expect::Parse(CLIENT, ID), b'1'),
+        (Expect::Bind, b'2'),
+        (Expect::Close(CLIENT), b'3'),
+        (Expect::Describe, b'n'),
+        (Expect::Execute, b'I'),
+    ];
+    for (expect, own) in replies_of {
+        for (_, other) in replies_of {
+            let fed = pipeline(&[expect]).feed(&empty(other), &mut Replies::default());
+            assert_eq!(fed.is_ok(), own == other, "{expect:?} answered by {}", char::from(other));
+        }
+        for other in [ready(b'I'), message(b'G', b"\0\0\0"), message(b'K', b"\0\0\0\0\0\0\0\0")] {
+            let fed = pipeline(&[expect]).feed(&other, &mut Replies::default());
+            assert_eq!(fed.is_ok(), expect == Expect::Execute && other[0] == b'G', "{expect:?}");
+        }
+    }
+    let unasked = pipeline(&[]).feed(&error("ERROR", "XX000"), &mut Replies::default());
+    assert!(matches!(unasked, Err(Unexpected::Message { tag: b'E', .. })));
 }
