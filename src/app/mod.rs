@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::auth::{Login, Verifier};
+use crate::auth::{Credentials, Derivation};
 use crate::cancel;
-use crate::client::{ClientMetricFamilies, Limits, Shared};
-use crate::config::{Auth, Config, User};
+use crate::client::{self, ClientMetricFamilies, Limits, Shared};
+use crate::config::Config;
 use crate::metrics::{RegisterError, Registry};
 use crate::net::{self, BufferStock};
 use crate::pool::PoolMetricFamilies;
@@ -111,7 +111,7 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for database in self.shared.databases.values() {
-            database.pools.values().flat_map(|it| it.shards.iter().flatten()).for_each(|it| it.close_idle());
+            database.pools.all().iter().for_each(|it| it.close_idle());
         }
         for task in &self.tasks {
             task.abort();
@@ -126,19 +126,17 @@ fn shared(
 ) -> Result<Arc<Shared>, StartError> {
     let mut mock_secret = [0; 16];
     getrandom::fill(&mut mock_secret).map_err(StartError::Randomness)?;
-    let mut logins = HashMap::new();
-    for user in &config.users {
-        logins.insert(user.name.clone(), login(user)?);
-    }
+    let derivation = derivation();
+    let users = users(config, &derivation)?;
     let parser = Arc::new(Parser::new());
     let databases = config.databases.iter().map(|it| {
-        let database = databases::build(config, it, families, &parser, stopping);
+        let database = databases::build(config, it, families, &parser, &users, &derivation, stopping);
         (it.name.clone(), Arc::new(database))
     });
     let limits = &config.limits;
     Ok(Arc::new(Shared {
         databases: databases.collect(),
-        logins,
+        users,
         mock_secret,
         limits: Limits {
             unit: proto::Limits { message_bytes_max: limits.message_bytes_max },
@@ -154,17 +152,23 @@ fn shared(
     }))
 }
 
-fn login(user: &User) -> Result<Login, StartError> {
-    Ok(match (user.auth, &user.password) {
-        (Auth::Scram, Some(password)) => {
-            let mut salt = [0; 16];
-            getrandom::fill(&mut salt).map_err(StartError::Randomness)?;
-            Login::Scram(Verifier::of_password(password.reveal(), salt))
-        }
-        // A config without the password does not load; refusing is the safe reading of one that did.
-        (Auth::Scram, None) => Login::Scram(Verifier::of_unknown_user(&user.name, b"")),
-        (Auth::Trust, _) => Login::Trust,
-    })
+/// As many at once as there are cores.
+fn derivation() -> Derivation {
+    Derivation::new(std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn users(config: &Config, derivation: &Derivation) -> Result<HashMap<String, client::User>, StartError> {
+    let mut users = HashMap::new();
+    for user in &config.users {
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt).map_err(StartError::Randomness)?;
+        let credentials = Arc::new(Credentials::new(user.password.clone(), salt, derivation.clone()));
+        // Made before the first login, which would take longer than those of names that nobody has.
+        let made = credentials.clone();
+        tokio::spawn(async move { made.verifier().await });
+        users.insert(user.name.clone(), client::User { method: user.auth, credentials });
+    }
+    Ok(users)
 }
 
 /// Once a second: old server connections are closed, and rates are taken for the page.
@@ -178,9 +182,7 @@ async fn tick(shared: Arc<Shared>, source: Arc<ProcessSource>, mut stopping: wat
         let now = Instant::now();
         source.sample(now);
         for database in shared.databases.values() {
-            for pool in database.pools.values().flat_map(|it| it.shards.iter().flatten()) {
-                pool.reap(now);
-            }
+            database.pools.reap(now);
         }
     }
 }

@@ -98,7 +98,7 @@ impl ProcessSource {
 /// Of all users together.
 fn pools(database: &Database, server: ServerId) -> PoolStatus {
     let mut sum = PoolStatus::default();
-    for pool in database.pools.values().filter_map(|it| it.get(server)) {
+    for pool in database.pools.all().iter().filter_map(|it| it.get(server)) {
         let usage = pool.usage();
         sum.active += usage.active as u64;
         sum.idle += usage.idle as u64;
@@ -134,7 +134,7 @@ impl Source for ProcessSource {
             let label = [database.name.as_str()];
             self.plan_hits.with_label_values(&label).inc_by(now.hits.saturating_sub(before.hits));
             self.plan_misses.with_label_values(&label).inc_by(now.misses.saturating_sub(before.misses));
-            for pool in database.pools.values().flat_map(|it| it.shards.iter().flatten()) {
+            for pool in database.pools.all().iter().flat_map(|it| it.all()) {
                 pool.usage();
             }
         }

@@ -2,12 +2,14 @@
 //! on connections of their own.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::encoding;
 use super::session::Session;
-use super::{Database, Shared};
-use crate::auth::{self, Login, LoginError, Verifier};
+use super::{Database, Shared, UserPools};
+use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
+use crate::config::Auth;
 use crate::metrics::Live;
 use crate::net::{Buffer, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
@@ -60,7 +62,7 @@ pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
 /// A client that has proved who it is.
 pub(super) struct LoggedIn {
     pub database: Arc<Database>,
-    pub user: String,
+    pub pools: Arc<UserPools>,
     pub startup: Settings,
     pub cancel: crate::cancel::Registered,
     pub greeting: Vec<u8>,
@@ -87,20 +89,62 @@ async fn log_in(
         wire::negotiate_version(&mut out, std::mem::take(&mut parameters.protocol_options));
         stream.write_all(&out).await?;
     }
-    let login =
-        shared.logins.get(&parameters.user).cloned().unwrap_or_else(|| {
-            Login::Scram(Verifier::of_unknown_user(&parameters.user, &shared.mock_secret))
-        });
-    let nonce = random::<{ auth::NONCE_BYTES }>()?;
-    auth::authenticate(stream, buffer, &parameters.user, login, nonce).await?;
-    greet(parameters, shared).map(Some).map_err(LoginError::Refused)
+    let claim = claim(&parameters, shared).await.map_err(LoginError::Refused)?;
+    prove(stream, buffer, shared, &parameters, &claim).await?;
+    greet(parameters, shared, &claim).map(Some).map_err(LoginError::Refused)
 }
 
-fn random<const N: usize>() -> Result<[u8; N], LoginError> {
+/// Who a client says that it is, and what is known of that.
+struct Claim {
+    method: Auth,
+    credentials: Option<Arc<Credentials>>,
+    /// Found by `auth_query`, not in the config.
+    found: bool,
+}
+
+async fn claim(parameters: &StartupParameters, shared: &Shared) -> Result<Claim, Refusal> {
+    if let Some(user) = shared.users.get(&parameters.user) {
+        let credentials = Some(user.credentials.clone());
+        return Ok(Claim { method: user.method, credentials, found: false });
+    }
+    let database = shared.databases.get(&parameters.database);
+    let Some((database, lookup)) = database.and_then(|it| Some((it, it.lookup.as_ref()?))) else {
+        return Ok(Claim { method: Auth::Scram, credentials: None, found: false });
+    };
+    let known = database.pools.get(&parameters.user).map(|it| it.credentials.clone());
+    let credentials = lookup.find(&parameters.user, random()?, known).await?;
+    Ok(Claim { method: lookup.method(), credentials, found: true })
+}
+
+async fn prove(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    shared: &Shared,
+    parameters: &StartupParameters,
+    claim: &Claim,
+) -> Result<(), LoginError> {
+    let client = auth::Client {
+        user: &parameters.user,
+        method: claim.method,
+        credentials: claim.credentials.as_deref(),
+        mock_secret: &shared.mock_secret,
+        nonce: random().map_err(LoginError::Refused)?,
+    };
+    let proved = auth::authenticate(stream, buffer, &client).await;
+    if let Err(LoginError::Refused(refusal)) = &proved
+        && refusal.state() == SqlState::INVALID_PASSWORD
+        && let Some(lookup) = shared.databases.get(&parameters.database).and_then(|it| it.lookup.as_ref())
+    {
+        lookup.doubt(&parameters.user);
+    }
+    proved
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
         let message = format!("no randomness to be had: {error}");
-        LoginError::Refused(Refusal::new(Reason::Auth, SqlState::INTERNAL_ERROR, message))
+        Refusal::new(Reason::Auth, SqlState::INTERNAL_ERROR, message)
     })?;
     Ok(bytes)
 }
@@ -152,7 +196,7 @@ fn startup_refusal(error: &StartupError) -> Refusal {
 }
 
 /// The database is looked for after the password, so that names are not told to strangers.
-fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn, Refusal> {
+fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> Result<LoggedIn, Refusal> {
     if parameters.replication {
         return Err(Refusal::unsupported(
             Reason::Unsupported,
@@ -167,6 +211,7 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn
             format!("database \"{}\" does not exist", parameters.database),
         ));
     };
+    let pools = pools_of(&parameters.user, database, claim)?;
     let mut greeting = Vec::new();
     wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
@@ -189,6 +234,17 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn
     let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
     let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
     let cancel = shared.cancels.register(CancelKey { pid, secret });
-    let user = parameters.user;
-    Ok(LoggedIn { database: database.clone(), user, startup, cancel, greeting, application_name, unchecked })
+    Ok(LoggedIn { database: database.clone(), pools, startup, cancel, greeting, application_name, unchecked })
+}
+
+fn pools_of(user: &str, database: &Database, claim: &Claim) -> Result<Arc<UserPools>, Refusal> {
+    let pools = match (claim.found, &claim.credentials) {
+        (true, Some(it)) => database.pools.found(user, it, Instant::now()),
+        _ => database.pools.get(user),
+    };
+    pools.ok_or_else(|| {
+        let message = format!("too many users of database \"{}\" are connected", database.name);
+        Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
+            .hint("raise auth_query_users_max in the configuration of keyway, or list users there")
+    })
 }

@@ -8,16 +8,20 @@ mod effects;
 mod encoding;
 mod extended;
 mod login;
+mod lookup;
 mod many;
 mod metrics;
 mod query;
 mod relay;
 mod session;
 mod statements;
+mod users;
 
 pub use login::serve;
+pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
 pub use statements::Registry as StatementRegistry;
+pub use users::{PoolDirectory, PoolMaker, User};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +30,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::auth::Login;
+use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
 use crate::net::BufferStock;
@@ -38,7 +42,7 @@ use crate::topology::Topology;
 /// What all clients share; immutable but for what its parts count.
 pub struct Shared {
     pub databases: HashMap<String, Arc<Database>>,
-    pub logins: HashMap<String, Login>,
+    pub users: HashMap<String, User>,
     /// Makes the salt of users that do not exist.
     pub mock_secret: [u8; 16],
     pub limits: Limits,
@@ -64,7 +68,8 @@ pub struct Database {
     pub router: Router,
     pub topology: Arc<Topology>,
     /// By user; pools stand as servers do in `route::Cluster`.
-    pub pools: HashMap<String, Arc<UserPools>>,
+    pub pools: PoolDirectory,
+    pub lookup: Option<UserLookup>,
     pub statements: StatementRegistry,
     pub metrics: DatabaseMetrics,
     pub max_lag: Duration,
@@ -78,10 +83,23 @@ pub type Parameters = Arc<[(String, String)]>;
 /// The pools of one user, and what servers tell every client of this user at login.
 pub struct UserPools {
     pub shards: Vec<Vec<Arc<Pool>>>,
+    pub credentials: Arc<Credentials>,
     pub parameters: Mutex<Option<Parameters>>,
 }
 
 impl UserPools {
+    pub fn new(shards: Vec<Vec<Arc<Pool>>>, credentials: Arc<Credentials>) -> UserPools {
+        UserPools { shards, credentials, parameters: Mutex::default() }
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.shards.iter().flatten()
+    }
+
+    pub fn close_idle(&self) {
+        self.all().for_each(|it| it.close_idle());
+    }
+
     pub fn get(&self, server: ServerId) -> Option<&Arc<Pool>> {
         self.shards.get(usize::from(server.shard.0))?.get(usize::from(server.index))
     }

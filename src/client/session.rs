@@ -85,10 +85,6 @@ pub(super) struct Session {
 
 impl Session {
     pub fn new(stream: Stream, shared: Arc<Shared>, login: LoggedIn) -> Session {
-        let pools = login.database.pools.get(&login.user).cloned();
-        let pools = pools.unwrap_or_else(|| {
-            Arc::new(UserPools { shards: Vec::new(), parameters: parking_lot::Mutex::default() })
-        });
         let mut stopping = shared.stopping.clone();
         let stopped = async move {
             if stopping.wait_for(|it| *it).await.is_err() {
@@ -99,7 +95,7 @@ impl Session {
         Session {
             stream,
             shared,
-            pools,
+            pools: login.pools,
             cancel: login.cancel,
             settings: login.startup.clone(),
             startup: login.startup,

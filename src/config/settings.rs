@@ -128,13 +128,13 @@ pub const PASSWORD: Setting = other(
     "password",
     "{ env = \"APP_PASSWORD\" }",
     "none",
-    "a string, { env = \"NAME\" } or { file = \"PATH\" } (beside this file; one newline at its end is dropped); clients must know it and servers are shown it",
+    "a string, { env = \"NAME\" } or { file = \"PATH\" } (beside this file; one newline at its end is dropped); clients must know it and servers are shown it; or what PostgreSQL stores in its place (pg_authid): with a SCRAM verifier keyway logs in to servers that have the same one, once a client has logged in and so shown the key, with an MD5 digest to servers that ask for MD5",
 );
 pub const AUTH: Setting = other(
     "auth",
     "\"scram\"",
     "scram",
-    "\"scram\" (SCRAM-SHA-256) or \"trust\" (no password asked of clients: only where everyone on the network may be this user)",
+    "how clients show who they are: \"scram\" (SCRAM-SHA-256), \"md5\" (broken since long, for clients that know no better), \"password\" (in clear text) or \"trust\" (no password asked: only where everyone on the network may be this user)",
 );
 pub const USER: &[&Setting] = &[&PASSWORD, &AUTH];
 
@@ -156,7 +156,7 @@ pub const MAX_LAG: Setting = duration(
 pub const PROBE_USER: Setting = other(
     "probe_user",
     "\"app\"",
-    "the first user",
+    "the first user whose password keyway has",
     "who watches the servers; needs only the right to connect",
 );
 pub const PROBE_INTERVAL: Setting = duration(
@@ -173,6 +173,51 @@ pub const PROBE_TIMEOUT: Setting = duration(
     "1m",
     "a server that does not answer a probe in time is not used",
 );
+pub const SERVER_AUTH: Setting = other(
+    "server_auth",
+    "[\"scram\"]",
+    "[\"scram\"]",
+    "the methods by which keyway shows a password to servers, of \"scram\", \"md5\" and \"password\": who stands in for a server learns the password by the last, and what is nearly as good by the second; a server that asks nothing is always fine",
+);
+pub const AUTH_USER: Setting = other(
+    "auth_user",
+    "\"app\"",
+    "none: only users of this file log in",
+    "asks servers of the first shard for the passwords of users that this file does not list, over a connection of its own",
+);
+pub const AUTH_QUERY: Setting = other(
+    "auth_query",
+    "\"SELECT usename, CASE WHEN valuntil < now() THEN NULL ELSE passwd END FROM pg_catalog.pg_shadow WHERE usename = $1\"",
+    "SELECT usename, CASE WHEN valuntil < now() THEN NULL ELSE passwd END FROM pg_catalog.pg_shadow WHERE usename = $1",
+    "gives name and password of user $1, in at most one row; run as `auth_user` with search_path = pg_catalog, so other schemas have to be named; a SECURITY DEFINER function keeps `auth_user` from being a superuser",
+);
+pub const AUTH_QUERY_METHOD: Setting = other(
+    "auth_query_method",
+    "\"scram\"",
+    "scram",
+    "how users found by `auth_query` log in: \"scram\", or \"md5\" where some have MD5 digests",
+);
+pub const AUTH_QUERY_TIMEOUT: Setting = duration(
+    "auth_query_timeout",
+    "5s",
+    "10ms",
+    "1m",
+    "a login waits this long for an answer, then it is refused",
+);
+pub const AUTH_QUERY_LIFETIME: Setting = duration(
+    "auth_query_lifetime",
+    "30s",
+    "0s",
+    "1h",
+    "answers are believed this long; after a wrong password the server is asked again",
+);
+pub const AUTH_QUERY_USERS_MAX: Setting = count(
+    "auth_query_users_max",
+    1_000,
+    1,
+    100_000,
+    "users found by `auth_query` that may be connected at once, each with pools of its own, and answers remembered; the next one gets 53300",
+);
 pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
 pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
 pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
@@ -185,6 +230,13 @@ pub const DATABASE: &[&Setting] = &[
     &PROBE_USER,
     &PROBE_INTERVAL,
     &PROBE_TIMEOUT,
+    &SERVER_AUTH,
+    &AUTH_USER,
+    &AUTH_QUERY,
+    &AUTH_QUERY_METHOD,
+    &AUTH_QUERY_TIMEOUT,
+    &AUTH_QUERY_LIFETIME,
+    &AUTH_QUERY_USERS_MAX,
     &POOL_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
@@ -295,7 +347,9 @@ pub fn reference() -> String {
     out.comment("The smallest form: one shard, so no statement is refused for sharding.");
     out.header("databases.plain").settings(&[&SERVERS]);
     out.comment("The same with everything said, on two shards.").header("databases.shop");
-    out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT]);
+    out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT, &SERVER_AUTH]);
+    out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
+    out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");

@@ -44,6 +44,17 @@ impl PoolMetricFamilies {
         })
     }
 
+    /// Of a pool that is gone for good.
+    pub fn forget(&self, labels: [&str; 4]) {
+        let [database, shard, server, user] = labels;
+        for state in ["idle", "active", "connecting"] {
+            let _ = self.connections.remove_label_values(&[database, shard, server, user, state]);
+        }
+        let _ = self.waiters.remove_label_values(&labels);
+        let _ = self.wait.remove_label_values(&labels);
+        let _ = self.connect_failures.remove_label_values(&labels);
+    }
+
     pub fn of(&self, labels: [&str; 4]) -> PoolMetrics {
         let [database, shard, server, user] = labels;
         let state = |it: &str| self.connections.with_label_values(&[database, shard, server, user, it]);
