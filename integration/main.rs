@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may")]
 
+mod auth;
 mod bad_input;
 mod cancel;
 mod cli;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         }
     };
     let topics = [
+        auth::tests,
         bad_input::tests,
         cancel::tests,
         cli::tests,

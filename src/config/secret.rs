@@ -41,9 +41,9 @@ impl Secret {
         if let Some(rest) = text.strip_prefix(SCRAM_PREFIX) {
             return ScramVerifier::parse(rest).map(Secret::Scram);
         }
-        let is_digit = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
+        let is_digit = |it: char| it.is_ascii_digit() || ('a'..='f').contains(&it);
         match text.strip_prefix(MD5_PREFIX) {
-            Some(digits) if digits.len() == MD5_DIGITS && digits.bytes().all(is_digit) => {
+            Some(digits) if digits.len() == MD5_DIGITS && digits.chars().all(is_digit) => {
                 Some(Secret::Md5(Md5Digest(digits.into())))
             }
             _ => Some(Secret::Plain(Password::new(text))),
