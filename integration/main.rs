@@ -12,6 +12,7 @@ mod demo;
 mod drivers;
 mod harness;
 mod metrics;
+mod pins;
 mod postgres;
 mod protocol;
 mod replicas;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         demo::tests,
         drivers::tests,
         metrics::tests,
+        pins::tests,
         postgres::tests,
         protocol::tests,
         replicas::tests,

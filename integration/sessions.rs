@@ -34,7 +34,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
 }
 
 /// Keyway with so few server connections that every client gets another's.
-async fn narrow(harness: &Shared, settings: &str) -> Fallible<KeywayProcess> {
+pub async fn narrow(harness: &Shared, settings: &str) -> Fallible<KeywayProcess> {
     let shard = &harness.single().await?.shard;
     // Only the primary, so that there is exactly one server connection.
     let address = shard.primary.address();
@@ -47,11 +47,11 @@ async fn narrow(harness: &Shared, settings: &str) -> Fallible<KeywayProcess> {
         .await
 }
 
-async fn client(keyway: &KeywayProcess) -> Fallible<Client> {
+pub async fn client(keyway: &KeywayProcess) -> Fallible<Client> {
     connect(&keyway.url(USER, APP_PASSWORD, DATABASE)).await
 }
 
-async fn show(client: &Client, name: &str) -> Fallible<String> {
+pub async fn show(client: &Client, name: &str) -> Fallible<String> {
     Ok(rows(client, &format!("SHOW {name}")).await?.concat())
 }
 
@@ -263,9 +263,10 @@ async fn what_one_server_has_pins_it(harness: Arc<Shared>) -> Outcome {
     let keyway = narrow(&harness, "wait_timeout = \"200ms\"").await?;
     for (pinning, probe, reason) in [
         ("CREATE TEMP TABLE mine (a int)", "SELECT count(*) FROM mine", "temp"),
-        ("SELECT pg_advisory_lock(77)", "SELECT pg_advisory_unlock(77)", "advisory"),
+        ("SELECT pg_advisory_lock(77)", "SELECT count(*) FROM pg_locks", "advisory"),
         ("LISTEN sessions_channel", "SELECT count(*) FROM pg_listening_channels()", "LISTEN"),
-        ("PREPARE p AS SELECT 1", "EXECUTE p", "PREPARE"),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "FETCH c", "WITH HOLD"),
+        ("SELECT setseed(0.5)", "SELECT random()", "setseed"),
     ] {
         let (one, other) = (client(&keyway).await?, client(&keyway).await?);
         run(&one, pinning).await?;

@@ -10,8 +10,8 @@ use crate::backend::{Backend, ConnectError};
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::cancel::Target;
 use crate::net::Buffer;
-use crate::pool::{CheckoutError, Lease, Pool};
-use crate::proto::{Expect, Origin, Replies};
+use crate::pool::{CheckoutError, Pool};
+use crate::proto::{Expect, Origin, Replies, Settings};
 use crate::route::{Excluded, Freshness};
 use crate::wire;
 
@@ -65,20 +65,37 @@ impl Session {
                     Err(error) => return Err(no_connection(&pool, &error)),
                 },
             };
-            match self.set_up(lease, Origin::Keyway).await {
-                Ok((lease, _)) => {
-                    self.cancel.slot().attach(target_of(&lease, &pool));
-                    return Ok(Held { lease, shard, role });
-                }
-                Err(SetUpError::Refused(refusal)) => return Err(refusal),
-                Err(SetUpError::Lost) => {
-                    self.database.topology.report_failure(server);
-                    excluded.add(server);
-                    now = Instant::now();
-                    if now > deadline {
-                        return Err(self.no_primary(shard));
-                    }
-                }
+            self.cancel.slot().attach(target_of(&lease, &pool));
+            let needs_set_up = !lease.settings.same(&self.settings);
+            return Ok(Held { lease, shard, role, needs_set_up });
+        }
+    }
+
+    /// As `attach`, with the session's settings made at once: where several servers answer, or where the
+    /// client's text could leave the transaction block that guards them (`set_up_text`).
+    pub async fn attach_set_up(&mut self, shard: ShardId, role: Role) -> Result<Held, Refusal> {
+        let mut held = self.attach(shard, role, &mut Excluded::default(), Instant::now()).await?;
+        match self.set_up_now(&mut held).await {
+            Ok(()) => Ok(held),
+            Err(error) => Err(self.set_up_failed(error, &held).await),
+        }
+    }
+
+    pub async fn set_up_now(&self, held: &mut Held) -> Result<(), SetUpError> {
+        if std::mem::take(&mut held.needs_set_up) {
+            set_up(&mut held.lease, &self.settings, Origin::Keyway).await?;
+        }
+        Ok(())
+    }
+
+    /// The connection is to be closed: it has some of the settings, or is gone.
+    pub async fn set_up_failed(&mut self, error: SetUpError, held: &Held) -> Refusal {
+        self.cancel.slot().detach().await;
+        match error {
+            SetUpError::Refused(refusal) => refusal,
+            SetUpError::Lost => {
+                self.database.topology.report_failure(held.lease.server);
+                self.no_primary(held.shard)
             }
         }
     }
@@ -121,37 +138,22 @@ impl Session {
         if problems.is_empty() { refusal } else { refusal.detail(problems) }
     }
 
-    /// Makes the connection's settings the session's, in one round trip and only where they differ.
-    async fn set_up(&mut self, mut lease: Lease, origin: Origin) -> Result<(Lease, Reported), SetUpError> {
-        if lease.settings.same(&self.settings) {
-            return Ok((lease, Vec::new()));
-        }
-        let statements = lease.settings.difference(&self.settings);
-        let reported = if statements.is_empty() {
-            Vec::new()
-        } else {
-            run_own(&mut lease, &statements.join(";\n"), origin).await?
-        };
-        lease.settings = self.settings.clone();
-        Ok((lease, reported))
-    }
-
     /// Parameters for the greeting, from a server that has taken the client's startup settings.
     pub async fn ask_for_parameters(&mut self) -> Result<Vec<(String, String)>, Refusal> {
         let shard = ShardId((self.entropy % self.floors.len().max(1) as u64) as u16);
-        let bare = std::mem::take(&mut self.settings);
-        let held = self.attach(shard, Role::Replica, &mut Excluded::default(), Instant::now()).await;
-        self.settings = bare;
-        let held = held?;
+        let mut held = self.attach(shard, Role::Replica, &mut Excluded::default(), Instant::now()).await?;
         self.cancel.slot().detach().await;
+        // What a login tells is told anew with the client's own values: so from the server's own first.
+        if let Err(error) = set_up(&mut held.lease, &Settings::default(), Origin::Keyway).await {
+            return Err(self.set_up_failed(error, &held).await);
+        }
         let base = held.lease.parameters.clone();
         *self.pools.parameters.lock() = Some(base.clone());
         let mut parameters = base.to_vec();
-        match self.set_up(held.lease, Origin::Client).await {
-            Err(SetUpError::Refused(refusal)) => return Err(refusal),
-            Err(SetUpError::Lost) => return Err(self.no_primary(shard)),
-            Ok((lease, reported)) => {
-                lease.release(Instant::now());
+        match set_up(&mut held.lease, &self.settings, Origin::Client).await {
+            Err(error) => return Err(self.set_up_failed(error, &held).await),
+            Ok(reported) => {
+                held.lease.release(Instant::now());
                 for (name, value) in reported {
                     match parameters.iter_mut().find(|it| it.0 == name) {
                         Some(known) => known.1 = value,
@@ -162,6 +164,27 @@ impl Session {
         }
         Ok(parameters)
     }
+}
+
+/// Makes the connection's settings these, in one round trip and only where they differ.
+async fn set_up(server: &mut Backend, wanted: &Settings, origin: Origin) -> Result<Reported, SetUpError> {
+    let statements = server.settings.difference(wanted);
+    let reported = if statements.is_empty() {
+        Vec::new()
+    } else {
+        run_own(server, &statements.join(";\n"), origin).await?.reported
+    };
+    server.settings = wanted.clone();
+    Ok(reported)
+}
+
+/// The text that makes the connection's settings `wanted`, to be sent in front of the client's request
+/// without waiting for its answer (`Expect::SetUp`). In a transaction block: where a statement of it
+/// fails, the block stays open and aborted, and what follows fails as well instead of running with the
+/// settings of somebody else.
+pub(super) fn set_up_text(server: &Backend, wanted: &Settings) -> Option<String> {
+    let statements = server.settings.difference(wanted);
+    (!statements.is_empty()).then(|| format!("BEGIN;\n{};\nCOMMIT", statements.join(";\n")))
 }
 
 /// Waits for the topology to change or for `pause`; `false` when the deadline has passed.
@@ -186,14 +209,22 @@ pub(super) enum SetUpError {
 /// ParameterStatus messages that settings brought about.
 pub(super) type Reported = Vec<(String, String)>;
 
+/// What a text of Keyway's own has brought.
+#[derive(Debug, Default)]
+pub(super) struct OwnAnswer {
+    pub reported: Reported,
+    /// Of all its statements, in order.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
 /// Runs a text of Keyway's own, of which the client sees nothing.
 pub(super) async fn run_own(
     server: &mut Backend,
     text: &str,
     origin: Origin,
-) -> Result<Reported, SetUpError> {
+) -> Result<OwnAnswer, SetUpError> {
     let (mut out, mut buffer) = (Vec::new(), Buffer::default());
-    let (mut replies, mut reported, mut refusal) = (Replies::default(), Vec::new(), None);
+    let (mut replies, mut answer, mut refusal) = (Replies::default(), OwnAnswer::default(), None);
     wire::query(&mut out, text);
     server.pipeline.push(Expect::Query(origin));
     server.statements.set_unnamed(None);
@@ -206,18 +237,22 @@ pub(super) async fn run_own(
         let consumed = server.pipeline.feed(buffer.filled(), &mut replies).map_err(|_| SetUpError::Lost)?;
         for range in &replies.parameters {
             if let Ok((name, value)) = wire::parameter(&buffer.filled()[range.clone()]) {
-                reported.push((name.to_owned(), value.to_owned()));
+                answer.reported.push((name.to_owned(), value.to_owned()));
             }
+        }
+        for range in &replies.own_rows {
+            let row = wire::row_texts(&buffer.filled()[range.clone()]).map_err(|_| SetUpError::Lost)?;
+            answer.rows.push(row.into_iter().map(|it| it.map(str::to_owned)).collect());
         }
         if let Some(range) = replies.error.clone() {
             refusal = Some(setting_refused(&buffer.filled()[range]));
         }
         buffer.consume(consumed);
     }
-    refusal.map_or(Ok(reported), |it| Err(SetUpError::Refused(it)))
+    refusal.map_or(Ok(answer), |it| Err(SetUpError::Refused(it)))
 }
 
-fn setting_refused(message: &[u8]) -> Refusal {
+pub(super) fn setting_refused(message: &[u8]) -> Refusal {
     let fields = wire::error_fields(message).unwrap_or_default();
     let state = match fields.state {
         b"42704" => SqlState("42704"),

@@ -20,7 +20,7 @@ const LEAVE: &str = "SELECT 1 OPERATOR(pg_catalog./) (pg_catalog.current_setting
 impl Session {
     /// A transaction is at a server and may still go to another shard.
     pub fn is_movable(&self) -> bool {
-        self.transaction.is_movable() && self.pinned.is_none() && !self.unsynced
+        self.transaction.is_movable() && !self.is_tied() && !self.unsynced
     }
 
     /// A Query of `plan` has run.

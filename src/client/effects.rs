@@ -37,7 +37,15 @@ impl Session {
             {
                 Answer::Refused(encoding::refusal(""))
             }
-            Kind::DiscardAll | Kind::DeallocateAll | Kind::Deallocate(_) if self.pinned.is_none() => {
+            Kind::Deallocate(name) if self.names.get(name.as_bytes()).is_some() => {
+                self.answer_statements(kind)
+            }
+            Kind::SessionState("LOAD") => Answer::Refused(Refusal::unsupported(
+                Reason::SessionState,
+                "LOAD would stay with a server connection that other clients use",
+                "set session_preload_libraries of the role or database",
+            )),
+            Kind::DiscardAll | Kind::DeallocateAll | Kind::Deallocate(_) if !self.is_tied() => {
                 self.answer_statements(kind)
             }
             _ if self.transaction.is_deferred() => self.answer_deferred(kind, text),
@@ -156,6 +164,7 @@ impl Session {
                 held.lease.settings = Settings::default();
                 self.settings = self.startup.clone();
                 self.pinned = None;
+                self.suspected = None;
             }
         }
     }
@@ -169,8 +178,6 @@ impl Session {
                     return Err(encoding::refusal(value.unwrap_or_default()));
                 }
                 "standard_conforming_strings"
-                | "role"
-                | "session_authorization"
                 | "transaction_isolation"
                 | "transaction_read_only"
                 | "transaction_deferrable" => {
@@ -233,8 +240,8 @@ impl Session {
             }
             SetStatement::ResetAll if in_transaction => self.transaction.reset_all(),
             SetStatement::ResetAll => {
-                self.settings = self.startup.clone();
-                self.with_server_settings(|it| *it = Settings::default());
+                self.settings.reset_all(&self.startup);
+                self.with_server_settings(|it| it.reset_all(&Settings::default()));
             }
         }
     }

@@ -271,14 +271,18 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
+        if let Some(refusal) = group.bound().find_map(|(_, it)| self.refuse_virtual(it)) {
+            return self.refuse_group(refusal, end).await;
+        }
         for (_, statement) in group.bound() {
-            self.pin_if(&statement.planned.plan.kind, statement.planned.plan.understood);
+            self.suspect(&statement.planned.plan, statement.text());
         }
         self.committing = group.bound().any(|(_, it)| matches!(it.planned.plan.kind, Kind::Commit { .. }));
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
-        let request = Request { payload: Payload::Group(&group), decision, access, started };
+        let ends_blocks = group.statements().any(|it| it.planned.plan.kind.is_transaction_control());
+        let request = Request { payload: Payload::Group(&group), decision, access, started, ends_blocks };
         let ran = self.perform(&request).await?;
         self.committing = false;
         self.bind_to_group(&group, &request.decision);
@@ -354,9 +358,7 @@ impl Session {
     /// A server that has part of a pipeline must not commit it at the client's Sync: it is closed.
     pub async fn abandon_unsynced(&mut self) {
         if std::mem::take(&mut self.unsynced) && self.held.is_some() {
-            self.held = None;
-            self.pinned = None;
-            self.cancel.slot().detach().await;
+            self.close_held().await;
             self.transaction.lose();
         }
     }
@@ -432,15 +434,11 @@ impl Session {
                 format!("prepared statement \"{name}\" already exists"),
             ));
         }
-        if self.names.len() >= self.shared.limits.statements_max {
-            return Err(Refusal::new(
-                Reason::Limit,
-                SqlState::PROGRAM_LIMIT_EXCEEDED,
-                format!("a client may have {} prepared statements", self.shared.limits.statements_max),
-            )
-            .hint("close statements, or raise limits.statements_max in the configuration of keyway"));
+        // What the group closes on its way is no name any more.
+        match self.names.get(name) {
+            Some(_) => Ok(()),
+            None => self.check_new_name(name),
         }
-        Ok(())
     }
 
     /// The statement behind a name, as it is at this place of the group.
@@ -450,7 +448,15 @@ impl Session {
             Op::CloseStatement { name: of, .. } if *of == name => Some(None),
             _ => None,
         });
-        in_group.unwrap_or_else(|| self.names.get(name)).cloned().ok_or_else(|| {
+        let found = in_group.unwrap_or_else(|| self.names.get(name)).cloned();
+        if found.as_ref().is_some_and(|it| it.by_sql.is_some()) {
+            return Err(Refusal::unsupported(
+                Reason::SessionState,
+                format!("prepared statement \"{}\" was made by PREPARE", String::from_utf8_lossy(name)),
+                "run it by EXECUTE",
+            ));
+        }
+        found.ok_or_else(|| {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
             } else {
@@ -498,9 +504,7 @@ impl Session {
 
     /// The server of an aborted transaction is closed, which rolls it back.
     async fn roll_back_silently(&mut self) -> Result<(), End> {
-        self.cancel.slot().detach().await;
-        self.held = None;
-        self.pinned = None;
+        self.close_held().await;
         self.transaction.end();
         Ok(())
     }

@@ -197,12 +197,11 @@ impl UserLookup {
         let [name, password, ..] = row.as_slice() else {
             return Err(LookupError::Senseless("less than two columns"));
         };
-        if name.as_deref() != Some(user.as_bytes()) {
+        if name.as_deref() != Some(user) {
             return Err(LookupError::Senseless("another user's name"));
         }
         let Some(password) = password.as_deref() else { return Ok(None) };
-        let text = std::str::from_utf8(password).map_err(|_| LookupError::Senseless("not UTF-8"))?;
-        let secret = Secret::parse(text);
+        let secret = Secret::parse(password);
         match (&secret, self.query.method) {
             (None, _) => tracing::warn!(user, "auth_query gave a malformed SCRAM verifier"),
             (Some(Secret::Md5(_)), Auth::Scram) => {
@@ -214,7 +213,7 @@ impl UserLookup {
     }
 }
 
-type Row = Vec<Option<Vec<u8>>>;
+type Row = Vec<Option<String>>;
 
 /// Sends, and reads the rows up to ReadyForQuery.
 async fn rows(backend: &mut Backend, bytes: &[u8]) -> Result<Vec<Row>, LookupError> {
@@ -226,8 +225,8 @@ async fn rows(backend: &mut Backend, bytes: &[u8]) -> Result<Vec<Row>, LookupErr
         let malformed = |_| LookupError::Senseless("a malformed message");
         match BackendTag(tag) {
             BackendTag::DATA_ROW => {
-                let values = wire::row_values(message).map_err(malformed)?;
-                rows.push(values.into_iter().map(|it| it.map(<[u8]>::to_vec)).collect());
+                let values = wire::row_texts(message).map_err(malformed)?;
+                rows.push(values.into_iter().map(|it| it.map(str::to_owned)).collect());
             }
             BackendTag::ERROR => {
                 let fields = wire::error_fields(message).map_err(malformed)?;

@@ -10,7 +10,6 @@ use super::relay::{Flow, RelayError, Stop, relay};
 use super::session::{End, Held, Session};
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::{Expect, Origin, Part, Replies};
-use crate::route::Excluded;
 use crate::wire;
 
 /// Servers at work for one statement; dropped half way, each that is not free is closed.
@@ -20,7 +19,7 @@ impl Session {
     async fn assemble(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
         let mut team = Team::with_capacity(shards.len());
         for &shard in shards {
-            match self.attach(shard, role, &mut Excluded::default(), Instant::now()).await {
+            match self.attach_set_up(shard, role).await {
                 Ok(held) => team.push(held),
                 Err(refusal) => {
                     self.dismiss(team).await;

@@ -11,9 +11,11 @@ mod login;
 mod lookup;
 mod many;
 mod metrics;
+mod pins;
 mod query;
 mod relay;
 mod session;
+mod sql_prepare;
 mod statements;
 mod users;
 

@@ -5,10 +5,12 @@ use std::time::Instant;
 use prometheus::IntGauge;
 use smallvec::SmallVec;
 
+use super::attach::{set_up_text, setting_refused};
 use super::effects::Answer;
 use super::extended::Group;
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
+use super::sql_prepare::Renamed;
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
@@ -21,6 +23,8 @@ use crate::wire;
 pub(super) enum Payload<'a> {
     /// A Query message.
     Query(&'a [u8]),
+    /// A Query with names of ours in it.
+    Renamed(&'a Renamed),
     Group(&'a Group<'a>),
 }
 
@@ -34,13 +38,23 @@ impl<'a> Payload<'a> {
                 server.statements.set_unnamed(None);
                 Some(message)
             }
+            Payload::Renamed(renamed) => {
+                for it in renamed.needs.iter().filter(|it| !server.statements.has(it.id)).collect::<Vec<_>>()
+                {
+                    wire::query(out, &it.prepare_text());
+                    server.pipeline.push(Expect::Prepare(it.id));
+                }
+                server.pipeline.push(Expect::Query(Origin::Client));
+                server.statements.set_unnamed(None);
+                Some(&renamed.message)
+            }
             Payload::Group(group) => group.compose(server, out),
         }
     }
 
     fn part(self) -> Part {
         match self {
-            Payload::Query(_) => Part::WHOLE,
+            Payload::Query(_) | Payload::Renamed(_) => Part::WHOLE,
             Payload::Group(group) => group.part(),
         }
     }
@@ -48,7 +62,7 @@ impl<'a> Payload<'a> {
     /// An answer is complete only with ReadyForQuery: then the request can be made again elsewhere.
     fn is_complete(self) -> bool {
         match self {
-            Payload::Query(_) => true,
+            Payload::Query(_) | Payload::Renamed(_) => true,
             Payload::Group(group) => group.is_synced(),
         }
     }
@@ -60,6 +74,9 @@ pub(super) struct Request<'a> {
     pub decision: Decision,
     pub access: Access,
     pub started: Instant,
+    /// The text may end a transaction block by itself, so that the one which guards the settings in front of
+    /// it would not hold: they are made before it is sent.
+    pub ends_blocks: bool,
 }
 
 /// A COPY FROM STDIN under way.
@@ -105,17 +122,13 @@ impl Session {
         };
         let planned = self.database.router.plan(text);
         let plan = &planned.plan;
-        match self.answer(&plan.kind, text) {
-            Answer::Made { mut notices, tag } => {
-                wire::command_complete(&mut notices, tag);
-                self.put_ready(&mut notices);
-                self.stream.write_all(&notices).await.map_err(|_| End::Left)?;
-                return Ok(Outcome::Done);
-            }
-            Answer::Refused(refusal) => return self.refuse(refusal).await,
-            Answer::Rollback => return self.roll_back().await,
-            Answer::Server => {}
-        }
+        let renamed = match self.answer(&plan.kind, text) {
+            Answer::Server => match self.rename(plan, text) {
+                Ok(it) => it,
+                Err(answer) => return self.say(answer).await,
+            },
+            answer => return self.say(answer).await,
+        };
         let keys = KeySource { text, literals: &planned.literals, params: None };
         let decision = match self.database.router.decide(plan, &keys, &self.view()) {
             Ok(it) => it,
@@ -125,18 +138,39 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
-        self.pin_if(&plan.kind, plan.understood);
+        self.suspect_renamed(plan, text, renamed.as_ref());
         self.committing = matches!(plan.kind, Kind::Commit { .. });
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
-        let request = Request { payload: Payload::Query(message), decision, access: plan.access, started };
+        let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
+        let payload = match &renamed {
+            Some(it) => Payload::Renamed(it),
+            None => Payload::Query(message),
+        };
+        let request = Request { payload, decision, access: plan.access, started, ends_blocks };
         let ran = self.perform(&request).await?;
         self.committing = false;
         self.bind_to(plan, &request.decision);
         if !ran.has_failed() {
             self.take_settings(&made);
+            if let Some((name, statement)) = renamed.as_ref().and_then(|it| it.prepares.as_ref()) {
+                self.name_prepared(name, statement.clone());
+            }
         }
         self.end_query(&plan.kind, text, ran, plan.access).await
+    }
+
+    async fn say(&mut self, answer: Answer) -> Result<Outcome, End> {
+        match answer {
+            Answer::Made { mut notices, tag } => {
+                wire::command_complete(&mut notices, tag);
+                self.put_ready(&mut notices);
+                self.stream.write_all(&notices).await.map(|()| Outcome::Done).map_err(|_| End::Left)
+            }
+            Answer::Refused(refusal) => self.refuse(refusal).await,
+            Answer::Rollback => self.roll_back().await,
+            Answer::Server => Ok(Outcome::Done),
+        }
     }
 
     /// What set_config is about to set, where the session can keep it.
@@ -190,7 +224,8 @@ impl Session {
         wire::query(&mut message, "ROLLBACK");
         let decision = self.decision_of_held();
         let payload = Payload::Query(&message);
-        let request = Request { payload, decision, access: Access::Write, started: Instant::now() };
+        let started = Instant::now();
+        let request = Request { payload, decision, access: Access::Write, started, ends_blocks: true };
         let ran = self.perform(&request).await?;
         self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
     }
@@ -199,28 +234,6 @@ impl Session {
         let (shard, role) = self.held.as_ref().map_or((ShardId(0), Role::Primary), |it| (it.shard, it.role));
         let why = crate::route::Why::Anywhere;
         Decision { shards: [shard].into_iter().collect(), role, mode: Mode::One, key: None, why }
-    }
-
-    /// State that only one server has keeps that server with the client, until DISCARD ALL or the end.
-    pub fn pin_if(&mut self, kind: &Kind, understood: bool) {
-        let reason = match kind {
-            Kind::SessionState(reason) => Some(*reason),
-            Kind::Several { parts, .. } => parts.iter().find_map(|it| match it {
-                Kind::SessionState(reason) => Some(*reason),
-                Kind::Set(it) if *it != crate::route::SetStatement::ResetAll && !is_local(it) => {
-                    Some("set_among_statements")
-                }
-                _ => None,
-            }),
-            _ if !understood => Some("not_understood"),
-            _ => None,
-        };
-        if let Some(reason) = reason
-            && self.pinned.is_none()
-        {
-            self.pinned = Some(reason);
-            self.database.metrics.pinned(reason);
-        }
     }
 
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
@@ -235,9 +248,7 @@ impl Session {
     /// One server, again on another one while the client has seen nothing and it was only read
     /// (DESIGN invariant 5).
     async fn run_on_one(&mut self, request: &Request<'_>) -> Result<Ran, End> {
-        let Some(&shard) = request.decision.shards.first() else {
-            return Ok(Ran::Refused(Refusal::new(Reason::Unsupported, SqlState::INTERNAL_ERROR, "no shard")));
-        };
+        let Some(&shard) = request.decision.shards.first() else { return Ok(Ran::Refused(no_shard())) };
         if let Err(refusal) = self.move_to(shard).await {
             return Ok(Ran::Refused(refusal));
         }
@@ -259,12 +270,22 @@ impl Session {
             let Some(server) = self.held.as_ref().map(|it| (it.lease.server, it.role)) else {
                 return Err(End::Left);
             };
+            if request.ends_blocks
+                && let Err(refusal) = self.set_up_held().await
+            {
+                return Ok(Ran::Refused(refusal));
+            }
             let mut flow = Flow { may_retry: tries_left > 0 && server.1 == Role::Replica, ..Flow::default() };
             let mut replies = Replies::default();
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_parameters(&mut flow)?;
             self.named = replies.named;
             self.committed = replies.tag.as_slice() == b"COMMIT";
+            if let Some(message) = &replies.set_up_error {
+                let refusal = setting_refused(message);
+                self.close_held().await;
+                return Ok(Ran::Refused(refusal));
+            }
             match stopped {
                 Ok(Stop::Drained) => {
                     self.count(request, shard, server.1, &flow);
@@ -296,6 +317,26 @@ impl Session {
         }
     }
 
+    async fn set_up_held(&mut self) -> Result<(), Refusal> {
+        let Some(mut held) = self.held.take() else { return Ok(()) };
+        match self.set_up_now(&mut held).await {
+            Ok(()) => {
+                self.held = Some(held);
+                Ok(())
+            }
+            Err(error) => Err(self.set_up_failed(error, &held).await),
+        }
+    }
+
+    /// Closes the held connection, with all that is on it.
+    pub async fn close_held(&mut self) {
+        self.cancel.slot().detach().await;
+        self.held = None;
+        self.pinned = None;
+        self.suspected = None;
+        self.unsynced = false;
+    }
+
     fn drop_server(&mut self, error: &super::relay::RelayError) {
         if let Some(held) = self.held.take() {
             tracing::warn!(server = ?held.lease.server, %error, "read is tried on another server");
@@ -317,9 +358,19 @@ impl Session {
         let server = &mut *held.lease;
         server.pipeline.set_part(request.payload.part());
         let mut out = Vec::new();
+        if std::mem::take(&mut held.needs_set_up) {
+            if let Some(text) = set_up_text(server, &self.settings) {
+                wire::query(&mut out, &text);
+                server.pipeline.push(Expect::SetUp);
+                server.statements.set_unnamed(None);
+            }
+            // If it fails, the connection is closed.
+            server.settings = self.settings.clone();
+        }
         for statement in self.transaction.prologue() {
             wire::query(&mut out, statement);
             server.pipeline.push(Expect::Query(Origin::Keyway));
+            server.statements.set_unnamed(None);
         }
         let raw = request.payload.compose(server, &mut out);
         let sent = match raw {
@@ -366,9 +417,8 @@ impl Session {
     }
 }
 
-fn is_local(statement: &crate::route::SetStatement) -> bool {
-    use crate::route::SetStatement;
-    matches!(statement, SetStatement::Assign { local: true, .. } | SetStatement::Transaction { .. })
+fn no_shard() -> Refusal {
+    Refusal::new(Reason::Unsupported, SqlState::INTERNAL_ERROR, "no shard")
 }
 
 pub(super) fn not_utf8() -> Refusal {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::copy::{CopyEnd, Speaker};
 use super::encoding;
 use super::login::{LoggedIn, say_goodbye};
+use super::pins::Suspicion;
 use super::query::Copying;
 use super::relay::{Flow, RelayError, step};
 use super::statements::Names;
@@ -41,6 +42,8 @@ pub(super) struct Held {
     pub lease: Lease,
     pub shard: ShardId,
     pub role: Role,
+    /// Its settings are not the session's yet: they go in front of the next request.
+    pub needs_set_up: bool,
 }
 
 pub(super) struct Session {
@@ -57,6 +60,8 @@ pub(super) struct Session {
     /// The server of an open transaction, of an unfinished pipeline, or of a pin.
     pub held: Option<Held>,
     pub pinned: Option<&'static str>,
+    /// What ran on the held server may have left state there.
+    pub suspected: Option<Suspicion>,
     /// An error of ours before a Sync: everything up to Sync is ignored.
     pub skipping: bool,
     /// When this session's last write on each shard was answered.
@@ -103,6 +108,7 @@ impl Session {
             names: Names::default(),
             held: None,
             pinned: None,
+            suspected: None,
             skipping: false,
             floors: vec![None; login.database.topology.shard_count()],
             utc: false,
@@ -273,7 +279,7 @@ impl Session {
             if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
                 return Poll::Ready(ready.map(|()| Speaker::Client).map_err(|_| End::Left));
             }
-            if let Some(held) = self.held.as_ref().filter(|_| self.pinned.is_some()) {
+            if let Some(held) = self.held.as_ref().filter(|_| self.is_tied()) {
                 let server = &held.lease.stream;
                 // What is asked first may only clear an old readiness; the second one is woken then.
                 if server.has_news(cx) || server.has_news(cx) {
@@ -328,7 +334,15 @@ impl Session {
         if written {
             self.mark_floor(shard, now);
         }
+        if self.suspected.is_some() && status == TxStatus::Idle && !self.unsynced {
+            self.look_for_state().await;
+        }
         self.let_go_if_free(now).await;
+    }
+
+    /// The held server may not go to another client, even when no transaction is open.
+    pub fn is_tied(&self) -> bool {
+        self.pinned.is_some() || self.suspected.is_some()
     }
 
     /// From here on the session reads nothing older than `now` on `shard`.
@@ -340,7 +354,11 @@ impl Session {
 
     pub async fn let_go_if_free(&mut self, now: Instant) {
         let free = self.held.as_ref().is_some_and(|it| it.lease.pipeline.is_free());
-        if !free || self.pinned.is_some() {
+        if !free || self.is_tied() {
+            if let Some(held) = self.held.as_mut().filter(|_| free && !self.unsynced) {
+                // RESET goes back to the startup packet's value, which is the session's, not the server's.
+                held.needs_set_up = !held.lease.settings.same(&self.settings);
+            }
             return;
         }
         if !self.cancel.slot().try_detach() {
@@ -399,6 +417,7 @@ impl Session {
             tracing::warn!(server = ?held.lease.server, %error, "server connection lost");
         }
         drop(lost);
+        self.suspected = None;
         if self.pinned.take().is_some() {
             // Its temporary tables, locks or cursors are gone: going on would be a lie.
             return Err(End::Fatal(server_refusal(&error)));

@@ -1,7 +1,7 @@
 //! Prepared statements: a client's names, and the texts that all clients share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -17,9 +17,16 @@ pub struct Statement {
     /// As in Parse: big-endian, four bytes each.
     pub oids: Box<[u8]>,
     pub planned: Planned,
+    /// Made by PREPARE: `text` is what stands behind its name. A server has taken it once.
+    pub by_sql: Option<AtomicBool>,
 }
 
 impl Statement {
+    /// PREPARE under the name that servers know it by.
+    pub fn prepare_text(&self) -> String {
+        format!("PREPARE {}{}", self.id.server_name(), self.text())
+    }
+
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.text).unwrap_or_default()
     }
@@ -44,7 +51,16 @@ const SWEEP_MIN: usize = 1_024;
 impl Registry {
     /// The statement that all clients share under one server-side name.
     pub fn named(&self, text: &[u8], oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        let key: Key = (text.into(), oids.into());
+        self.shared((text.into(), oids.into()), None, plan)
+    }
+
+    /// The same for a statement of PREPARE, whose types are part of its text.
+    pub fn by_sql(&self, body: &str, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+        // No list of types has one byte.
+        self.shared((body.as_bytes().into(), [0].into()), Some(AtomicBool::new(false)), plan)
+    }
+
+    fn shared(&self, key: Key, by_sql: Option<AtomicBool>, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
         if let Some(found) = self.by_text.lock().get(&key).and_then(Weak::upgrade) {
             return found;
         }
@@ -58,7 +74,7 @@ impl Registry {
             by_text.retain(|_, it| it.strong_count() > 0);
         }
         let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let made = Arc::new(Statement { id, text: key.0.clone(), oids: key.1.clone(), planned });
+        let made = Arc::new(Statement { id, text: key.0.clone(), oids: key.1.clone(), planned, by_sql });
         by_text.insert(key, Arc::downgrade(&made));
         made
     }
@@ -66,7 +82,7 @@ impl Registry {
     /// A statement of this client alone.
     pub fn unnamed(&self, text: &[u8], oids: &[u8], planned: Planned) -> Arc<Statement> {
         let id = StatementId::unnamed(self.next_id.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Statement { id, text: text.into(), oids: oids.into(), planned })
+        Arc::new(Statement { id, text: text.into(), oids: oids.into(), planned, by_sql: None })
     }
 }
 

@@ -18,9 +18,30 @@ impl Assignment {
     }
 }
 
+/// Who the session is to the server; other settings are judged by it. SET SESSION AUTHORIZATION ends a SET
+/// ROLE, and neither RESET ALL nor a change of other settings touches them.
+const SESSION_AUTHORIZATION: &str = "session_authorization";
+const ROLE: &str = "role";
+
+/// A statement, and when it was made among the others: a privileged setting comes in front of the SET
+/// ROLE that gave the privilege away.
+#[derive(Clone, Debug)]
+struct Made {
+    statement: String,
+    order: u32,
+}
+
+impl PartialEq for Made {
+    fn eq(&self, other: &Made) -> bool {
+        self.statement == other.statement
+    }
+}
+
+impl Eq for Made {}
+
 /// Settings of a session, or of a server connection. Equal ones cost a pointer comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings(Arc<BTreeMap<String, String>>);
+pub struct Settings(Arc<BTreeMap<String, Made>>);
 
 impl Settings {
     pub fn is_empty(&self) -> bool {
@@ -31,27 +52,89 @@ impl Settings {
         Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
     }
 
+    /// Takes the place of all settings that PostgreSQL shows (`visible`: name and value); of the others, which
+    /// are the custom ones (`app.tenant`), each stays as it was.
+    pub fn adopt(&mut self, visible: Vec<(String, String)>) {
+        let custom = |name: &str| name.contains('.');
+        let mut kept = self.0.iter().filter(|(name, _)| custom(name)).collect::<Vec<_>>();
+        kept.sort_by_key(|(_, it)| it.order);
+        let mut next = Settings::default();
+        for (name, it) in kept {
+            next.set(Assignment { name: name.clone(), statement: it.statement.clone() });
+        }
+        // Who the session is comes last, and SET ROLE behind SET SESSION AUTHORIZATION, which ends it.
+        let (identity, others): (Vec<_>, Vec<_>) = visible.into_iter().partition(|it| is_identity(&it.0));
+        let (role, session): (Vec<_>, Vec<_>) = identity.into_iter().partition(|it| it.0 == ROLE);
+        for (name, value) in others.into_iter().chain(session).chain(role) {
+            next.set(Assignment::of_value(&name, &value));
+        }
+        *self = next;
+    }
+
     pub fn set(&mut self, assignment: Assignment) {
-        Arc::make_mut(&mut self.0).insert(assignment.name, assignment.statement);
+        let Assignment { name, statement } = assignment;
+        let map = Arc::make_mut(&mut self.0);
+        if name == SESSION_AUTHORIZATION {
+            map.remove(ROLE);
+        }
+        let order = map.values().map(|it| it.order + 1).max().unwrap_or(0);
+        map.insert(name, Made { statement, order });
     }
 
     /// RESET: back to what the session started with, which is the server's own value where the
     /// startup packet said nothing.
     pub fn reset(&mut self, name: &str, startup: &Settings) {
-        let map = Arc::make_mut(&mut self.0);
         match startup.0.get(name) {
-            Some(statement) => map.insert(name.to_owned(), statement.clone()),
-            None => map.remove(name),
-        };
+            Some(it) => self.set(Assignment { name: name.to_owned(), statement: it.statement.clone() }),
+            None => {
+                let map = Arc::make_mut(&mut self.0);
+                map.remove(name);
+                if name == SESSION_AUTHORIZATION {
+                    map.remove(ROLE);
+                }
+            }
+        }
+    }
+
+    /// RESET ALL, which leaves ROLE and SESSION AUTHORIZATION as they are (`GUC_NO_RESET_ALL`).
+    pub fn reset_all(&mut self, startup: &Settings) {
+        let mut next = startup.clone();
+        let identity = self.0.iter().filter(|(name, _)| is_identity(name));
+        let mut identity: Vec<_> = identity.map(|(name, it)| (it.order, name, &it.statement)).collect();
+        identity.sort_unstable();
+        for (_, name, statement) in identity {
+            next.set(Assignment { name: name.clone(), statement: statement.clone() });
+        }
+        *self = next;
     }
 
     /// The statements that turn a server set up like `self` into one set up like `wanted`.
     pub fn difference(&self, wanted: &Settings) -> Vec<String> {
-        let gone = self.0.keys().filter(|it| !wanted.0.contains_key(*it));
-        let reset = gone.map(|it| format!("RESET {}", setting_name(it)));
-        let changed = wanted.0.iter().filter(|(name, statement)| self.0.get(*name) != Some(statement));
-        reset.chain(changed.map(|(_, statement)| statement.clone())).collect()
+        if self.same(wanted) {
+            return Vec::new();
+        }
+        let has = |it: &Settings, name| it.0.contains_key(name);
+        let mut out = Vec::new();
+        // What is set is judged by who sets it: the login's own privileges come back first.
+        if has(self, SESSION_AUTHORIZATION) {
+            out.push("RESET SESSION AUTHORIZATION".to_owned());
+        }
+        if has(self, ROLE) || has(self, SESSION_AUTHORIZATION) {
+            out.push("RESET ROLE".to_owned());
+        }
+        let gone = self.0.keys().filter(|it| !wanted.0.contains_key(*it) && !is_identity(it));
+        out.extend(gone.map(|it| format!("RESET {}", setting_name(it))));
+        let changed =
+            wanted.0.iter().filter(|(name, made)| is_identity(name) || self.0.get(*name) != Some(made));
+        let mut changed: Vec<_> = changed.map(|(_, made)| made).collect();
+        changed.sort_by_key(|it| it.order);
+        out.extend(changed.into_iter().map(|it| it.statement.clone()));
+        out
     }
+}
+
+fn is_identity(name: &str) -> bool {
+    name == SESSION_AUTHORIZATION || name == ROLE
 }
 
 /// The call that makes a setting; without a value it goes back to its default.
@@ -111,6 +194,30 @@ mod tests {
         it.reset("timezone", &startup);
         it.reset("work_mem", &startup);
         assert!(it.same(&startup));
+    }
+
+    #[test]
+    fn a_role_stands_where_it_was_taken_and_is_given_back_first() {
+        let set = |name: &str, statement: &str| Assignment { name: name.into(), statement: statement.into() };
+        let mut it = Settings::default();
+        it.set(set("log_statement", "SET log_statement = 'all'"));
+        it.set(set("role", "SET ROLE app"));
+        it.set(set("work_mem", "SET work_mem = '1MB'"));
+        let fresh = Settings::default();
+        let forth = ["SET log_statement = 'all'", "SET ROLE app", "SET work_mem = '1MB'"];
+        assert_eq!(fresh.difference(&it), forth);
+        assert_eq!(it.difference(&fresh), ["RESET ROLE", "RESET \"log_statement\"", "RESET \"work_mem\""]);
+        let mut more = it.clone();
+        more.set(set("work_mem", "SET work_mem = '2MB'"));
+        assert_eq!(it.difference(&more), ["RESET ROLE", "SET ROLE app", "SET work_mem = '2MB'"]);
+        it.reset_all(&fresh);
+        assert_eq!(fresh.difference(&it), ["SET ROLE app"], "RESET ALL leaves it");
+        it.set(set("session_authorization", "SET SESSION AUTHORIZATION b"));
+        assert_eq!(fresh.difference(&it), ["SET SESSION AUTHORIZATION b"]);
+        it.set(set("role", "SET ROLE c"));
+        assert_eq!(it.difference(&fresh), ["RESET SESSION AUTHORIZATION", "RESET ROLE"]);
+        it.reset("session_authorization", &fresh);
+        assert!(it.is_empty());
     }
 
     #[test]

@@ -252,8 +252,8 @@ impl Transaction {
                     server.reset(&name, &Settings::default());
                 }
                 Pending::ResetAll => {
-                    *session = startup.clone();
-                    *server = Settings::default();
+                    session.reset_all(startup);
+                    server.reset_all(&Settings::default());
                 }
                 Pending::Savepoint(_) => {}
             }

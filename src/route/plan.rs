@@ -69,6 +69,8 @@ pub struct Plan {
     /// False if the text could not be parsed or holds something that Keyway does not read; then it may
     /// have left anything behind in its session.
     pub understood: bool,
+    /// It may give back what pins a server: CLOSE, DROP, an advisory unlock.
+    pub may_release: bool,
     /// Of the router that made it; a plan of another version is not to be used.
     pub version: u64,
     pub(super) target: Target,

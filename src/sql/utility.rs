@@ -217,8 +217,6 @@ fn set(it: &VariableSetStmt, text: &str, literals: &[Literal]) -> Utility {
         _ if transaction => Utility::Set(SetStatement::Transaction { read_only: None }),
         VariableSetKind::VarReset => Utility::Set(SetStatement::Reset { name }),
         VariableSetKind::VarSetDefault if !local => Utility::Set(SetStatement::Reset { name }),
-        _ if !local && name == "role" => Utility::Session("SET ROLE"),
-        _ if !local && name == "session_authorization" => Utility::Session("SET SESSION AUTHORIZATION"),
         VariableSetKind::VarSetDefault => {
             Utility::Set(SetStatement::Assign { name, local, value: Assigned::Default })
         }

@@ -26,7 +26,7 @@ pub use request::{
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, backend_key, column_shapes, copied_tag,
-    error_fields, parameter, row_values, rows_of, tx_status,
+    error_fields, parameter, row_texts, rows_of, tx_status,
 };
 pub use startup::{
     CancelKey, GSS_ENC_REQUEST, PROTOCOL_3_0, SSL_REQUEST, Startup, StartupError, StartupParameters, startup,

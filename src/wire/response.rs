@@ -127,17 +127,6 @@ pub fn authentication(message: &[u8]) -> Result<Authentication<'_>, BodyError> {
     })
 }
 
-/// The values of a DataRow, NULL as `None`.
-pub fn row_values(message: &[u8]) -> Result<Vec<Option<&[u8]>>, BodyError> {
-    let mut body = Body::of(message)?;
-    let count = body.u16()?;
-    let mut value = || match usize::try_from(body.i32()?) {
-        Ok(length) => body.take(length).map(Some),
-        Err(_) => Ok(None),
-    };
-    (0..count).map(|_| value()).collect()
-}
-
 /// What must be equal of a column on every shard: name, type and format. Table oids differ between shards.
 pub type ColumnShape<'a> = (&'a [u8], i32, u16);
 
@@ -155,9 +144,28 @@ pub fn column_shapes(message: &[u8]) -> Result<Vec<ColumnShape<'_>>, BodyError> 
     (0..count).map(|_| column()).collect()
 }
 
+/// The values of a DataRow in text format; `None` is NULL.
+pub fn row_texts(message: &[u8]) -> Result<Vec<Option<&str>>, BodyError> {
+    let mut body = Body::of(message)?;
+    let count = body.u16()?;
+    let mut value = || match usize::try_from(body.i32()?) {
+        Ok(length) => std::str::from_utf8(body.take(length)?).map(Some).map_err(|_| BodyError),
+        Err(_) => Ok(None),
+    };
+    (0..count).map(|_| value()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_have_texts_and_nulls() {
+        let row = b"D\0\0\0\x10\0\x02\0\0\0\x02ab\xff\xff\xff\xff";
+        assert_eq!(row_texts(row), Ok(vec![Some("ab"), None]));
+        assert!(row_texts(&row[..row.len() - 1]).is_err());
+        assert!(row_texts(b"D\0\0\0\x0a\0\x01\0\0\0\x09").is_err());
+    }
 
     #[test]
     fn row_counts_come_from_the_end_of_the_tag() {
@@ -188,14 +196,6 @@ mod tests {
         assert_eq!(authentication(md5), Ok(Authentication::Md5(*b"salt")));
         assert!(authentication(&md5[..9]).is_err());
         assert_eq!(authentication(b"R\0\0\0\x08\0\0\0\x07"), Ok(Authentication::Other(7)));
-    }
-
-    #[test]
-    fn row_values_are_bounded_by_the_message() {
-        let row = b"D\0\0\0\x10\0\x02\0\0\0\x02xy\xff\xff\xff\xff";
-        assert_eq!(row_values(row), Ok(vec![Some(&b"xy"[..]), None]));
-        assert!(row_values(b"D\0\0\0\x0a\0\x01\0\0\0\x02").is_err());
-        assert!(row_values(b"D\0\0\0\x06\xff\xff").is_err());
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     Query(Origin),
+    /// A Query of ours that makes the server's settings the session's, in front of the client's. If it fails,
+    /// nothing of what follows is the client's to see (`Replies::set_up_error`).
+    SetUp,
+    /// PREPARE under a name of ours, in front of a client's EXECUTE; the server then has the statement.
+    Prepare(StatementId),
     /// ParseComplete; the server then has the statement.
     Parse(Origin, StatementId),
     /// A ParseComplete of ours, for a statement that this server has already.
@@ -108,8 +113,12 @@ pub struct Replies {
     pub named: usize,
     /// ParameterStatus messages of the client's own doing, as ranges of the input.
     pub parameters: SmallVec<[Range<usize>; 2]>,
+    /// Rows that answer Keyway's own Query, as ranges of the input.
+    pub own_rows: SmallVec<[Range<usize>; 1]>,
     /// The last ErrorResponse, as a range of the input.
     pub error: Option<Range<usize>>,
+    /// ErrorResponse to `Expect::SetUp`: the server must not be used as if it were set up.
+    pub set_up_error: Option<Vec<u8>>,
     /// The server waits for CopyData.
     pub copy_in: bool,
     /// Some part has sent an error to the client: later ones stay silent until the end.
@@ -128,6 +137,7 @@ impl Replies {
         self.pieces.clear();
         self.prepared.clear();
         self.parameters.clear();
+        self.own_rows.clear();
         self.error = None;
     }
 
@@ -221,7 +231,7 @@ impl Pipeline {
     pub fn push(&mut self, expect: Expect) {
         match expect {
             Expect::Sync => self.skipping = false,
-            Expect::Query(_) => self.skipping = false,
+            Expect::Query(_) | Expect::SetUp | Expect::Prepare(_) => self.skipping = false,
             _ if self.skipping => return,
             _ => {}
         }
@@ -262,7 +272,8 @@ impl Pipeline {
                 at = end;
                 continue;
             }
-            if tag != BackendTag::DATA_ROW && tag != BackendTag::COPY_DATA {
+            let own_row = self.owed.front() == Some(&Expect::Query(Origin::Keyway));
+            if own_row || (tag != BackendTag::DATA_ROW && tag != BackendTag::COPY_DATA) {
                 if head.total > self.message_bytes_max {
                     return Err(Unexpected::TooLong(head.total));
                 }
@@ -297,6 +308,10 @@ impl Pipeline {
         replies: &mut Replies,
     ) -> Result<Verdict, Unexpected> {
         match tag {
+            BackendTag::DATA_ROW if self.owed.front() == Some(&Expect::Query(Origin::Keyway)) => {
+                replies.own_rows.push(range);
+                Ok(Verdict::Swallow)
+            }
             BackendTag::DATA_ROW | BackendTag::COPY_DATA | BackendTag::COPY_DONE => self.row(tag, replies),
             BackendTag::READY_FOR_QUERY => self.ready(&input[range]),
             BackendTag::COMMAND_COMPLETE => self.complete(&input[range], replies),
@@ -330,7 +345,9 @@ impl Pipeline {
         !matches!(
             self.owed.front(),
             Some(
-                Expect::Query(Origin::Keyway)
+                Expect::SetUp
+                    | Expect::Prepare(_)
+                    | Expect::Query(Origin::Keyway)
                     | Expect::Parse(Origin::Keyway, _)
                     | Expect::Close(Origin::Keyway)
             )
@@ -344,7 +361,9 @@ impl Pipeline {
     #[inline]
     fn row(&self, tag: BackendTag, replies: &Replies) -> Result<Verdict, Unexpected> {
         match self.owed.front() {
-            Some(Expect::Query(_) | Expect::Execute) => Ok(self.shown(self.part.rows, replies)),
+            Some(Expect::Query(_) | Expect::SetUp | Expect::Execute) => {
+                Ok(self.shown(self.part.rows, replies))
+            }
             _ => Err(Unexpected::Message { tag: tag.0, want: "no row" }),
         }
     }
@@ -352,7 +371,7 @@ impl Pipeline {
     fn ready(&mut self, message: &[u8]) -> Result<Verdict, Unexpected> {
         let status = wire::tx_status(message).map_err(|_| Unexpected::Malformed(message[0]))?;
         match self.owed.pop_front() {
-            Some(Expect::Query(Origin::Keyway)) => {
+            Some(Expect::Query(Origin::Keyway) | Expect::SetUp | Expect::Prepare(_)) => {
                 self.status = status;
                 Ok(Verdict::Swallow)
             }
@@ -367,7 +386,8 @@ impl Pipeline {
     fn complete(&mut self, message: &[u8], replies: &mut Replies) -> Result<Verdict, Unexpected> {
         let shown = self.shown(true, replies);
         match self.owed.front() {
-            Some(Expect::Query(_)) => {}
+            Some(Expect::Query(_) | Expect::SetUp) => {}
+            Some(Expect::Prepare(statement)) => replies.prepared.push(*statement),
             Some(Expect::Execute) => {
                 self.owed.pop_front();
             }
@@ -397,7 +417,7 @@ impl Pipeline {
     ) -> Result<Verdict, Unexpected> {
         let shown = self.shown(self.part.describe, replies);
         match self.owed.front() {
-            Some(Expect::Query(_)) if tag == BackendTag::ROW_DESCRIPTION => {}
+            Some(Expect::Query(_) | Expect::SetUp) if tag == BackendTag::ROW_DESCRIPTION => {}
             Some(Expect::Describe) if tag == BackendTag::PARAMETER_DESCRIPTION => return Ok(shown),
             Some(Expect::Describe) => {
                 self.owed.pop_front();
@@ -469,7 +489,13 @@ impl Pipeline {
             return Err(Unexpected::Fatal(text(fields.state), text(fields.message)));
         }
         match self.owed.front() {
-            Some(Expect::Query(_)) => {}
+            Some(Expect::SetUp) => {
+                replies.set_up_error = Some(message.to_vec());
+                replies.failed = true;
+                self.part = Part::SILENT;
+                return Ok(Verdict::Swallow);
+            }
+            Some(Expect::Query(_) | Expect::Prepare(_)) => {}
             Some(_) => {
                 while self.owed.front().is_some_and(|it| *it != Expect::Sync) {
                     self.owed.pop_front();
@@ -483,8 +509,8 @@ impl Pipeline {
         }
         // The error of a prologue of ours (BEGIN, SET LOCAL) is the answer to the client's statement,
         // which then fails in the aborted transaction: that second error is swallowed.
-        replies.failed =
-            self.part != Part::WHOLE || self.owed.front() == Some(&Expect::Query(Origin::Keyway));
+        let ours = matches!(self.owed.front(), Some(Expect::Query(Origin::Keyway) | Expect::Prepare(_)));
+        replies.failed = self.part != Part::WHOLE || ours;
         replies.error = Some(range);
         Ok(Verdict::Forward)
     }

@@ -94,6 +94,41 @@ fn the_error_of_a_prologue_stands_for_the_statement_behind_it() {
 }
 
 #[test]
+fn a_set_up_is_not_seen_and_its_error_silences_what_follows() {
+    let expects = [Expect::SetUp, Expect::Query(Origin::Client)];
+    let set = [described(25), row(), message(b'C', b"SELECT 1\0"), message(b'C', b"COMMIT\0"), ready(b'I')];
+    let answer = [message(b'C', b"INSERT 0 1\0"), ready(b'I')];
+    let (it, replies) = check(&expects, &[&set[..], &answer[..]].concat(), &answer);
+    assert!(it.is_free() && replies.set_up_error.is_none());
+    let failed = [error("ERROR", "22023"), ready(b'E'), error("ERROR", "25P02"), ready(b'E')];
+    let (it, replies) = check(&expects, &failed, &[]);
+    assert!(it.is_drained() && !it.is_free());
+    assert_eq!(replies.set_up_error, Some(error("ERROR", "22023")));
+}
+
+#[test]
+fn a_statement_that_execute_needs_is_there_once_it_is_prepared() {
+    let expects = [Expect::Prepare(ID), Expect::Query(Origin::Client)];
+    let prepared = [message(b'C', b"PREPARE\0"), ready(b'I')];
+    let answer = [row(), message(b'C', b"SELECT 1\0"), ready(b'I')];
+    let (_, replies) = check(&expects, &[&prepared[..], &answer[..]].concat(), &answer);
+    assert_eq!(replies.prepared[..], [ID]);
+    // What is wrong with it is the answer to EXECUTE.
+    let failed = [error("ERROR", "42P01"), ready(b'I'), error("ERROR", "26000"), ready(b'I')];
+    let (_, replies) = check(&expects, &failed, &[error("ERROR", "42P01"), ready(b'I')]);
+    assert!(replies.prepared.is_empty());
+}
+
+#[test]
+fn rows_for_keyway_are_given_whole() {
+    let (mut it, mut replies) = (pipeline(&[Expect::Query(Origin::Keyway)]), Replies::default());
+    let whole = row();
+    assert_eq!(it.feed(&whole[..whole.len() - 1], &mut replies), Ok(0));
+    assert_eq!(it.feed(&whole, &mut replies), Ok(whole.len()));
+    assert_eq!((replies.own_rows.first(), replies.pieces.len()), (Some(&(0..whole.len())), 0));
+}
+
+#[test]
 fn made_replies_stand_in_their_place() {
     let expects = [Expect::MadeParse(ID), Expect::Bind, Expect::MadeClose, Expect::Execute, Expect::Sync];
     let bind = wire::BIND_COMPLETE.to_vec();

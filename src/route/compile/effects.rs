@@ -160,6 +160,11 @@ impl<'a> Calls<'a> {
         })
     }
 
+    /// An advisory lock may be given back.
+    pub fn release(&self) -> bool {
+        self.0.iter().any(|(call, _)| call.name.starts_with("pg_advisory_unlock"))
+    }
+
     pub fn only_known(&self) -> bool {
         self.0.iter().all(|(_, effect)| matches!(effect, Effect::Known(_) | Effect::Setting | Effect::Shown))
     }

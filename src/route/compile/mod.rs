@@ -41,6 +41,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         repeatable: false,
         settings: Box::default(),
         understood: true,
+        may_release: false,
         version: 0,
         target,
         refusal: None,
@@ -65,6 +66,7 @@ fn several(parts: Vec<Plan>) -> Plan {
         plan.access = plan.access.and(it.access);
         plan.primary_only |= it.primary_only;
         plan.understood &= it.understood;
+        plan.may_release |= it.may_release;
         plan.refusal = plan.refusal.or(it.refusal);
         kinds.push(it.kind);
         match it.target {
@@ -106,6 +108,11 @@ fn statement(router: &Router, it: &Statement) -> Plan {
     plan.repeatable = query && plan.access == Access::Read && !it.asks_session_value && !calls.tell_time();
     plan.settings = settings;
     plan.understood = it.unknown.is_none();
+    let gives_back = |it: &Utility| {
+        use Utility as U;
+        matches!(it, U::SessionRelease | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll)
+    };
+    plan.may_release = it.utility.as_ref().is_some_and(gives_back) || calls.release();
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {
         // Only the keys are of interest, to count them.

@@ -132,7 +132,7 @@ fn settings_are_named() {
         kind("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
         Kind::Set(SetStatement::Characteristics { names: vec!["default_transaction_read_only"] })
     );
-    assert_eq!(kind("SET ROLE x"), Kind::SessionState("SET ROLE"));
+    assert_eq!(kind("SET ROLE x"), assign("role", false, word("x")));
     assert_eq!(kind("SET LOCAL ROLE x"), assign("role", true, word("x")));
     assert_eq!(kind("RESET ROLE"), Kind::Set(SetStatement::Reset { name: "role".into() }));
     assert_eq!(kind("SHOW Server_Version"), Kind::Show("server_version".into()));
