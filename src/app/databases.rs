@@ -10,22 +10,29 @@ use super::Families;
 use crate::auth::{Credentials, Derivation};
 use crate::backend::BackendSpec;
 use crate::base::{ServerId, ShardId};
-use crate::client::{self, PoolDirectory, PoolMaker, StatementRegistry, UserLookup, UserPools};
+use crate::client::{self, PoolDirectory, PoolMaker, Quota, StatementRegistry, UserLookup, UserPools};
 use crate::config::{self, Config, Secret};
-use crate::pool::{Pool, PoolLimits, PoolMetricFamilies};
+use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies};
 use crate::route::Router;
 use crate::sql::Parser;
 use crate::topology::{ProbeSpec, Topology};
+
+/// What all databases share.
+pub struct Common {
+    pub parser: Arc<Parser>,
+    pub users: HashMap<String, client::User>,
+    pub derivation: Derivation,
+    pub ledger: Arc<Ledger>,
+}
 
 pub fn build(
     config: &Config,
     database: &config::Database,
     families: &Families,
-    parser: &Arc<Parser>,
-    users: &HashMap<String, client::User>,
-    derivation: &Derivation,
+    common: &Common,
     stopping: &watch::Receiver<bool>,
 ) -> client::Database {
+    let Common { parser, users, derivation, .. } = common;
     let shards: Vec<String> = database.shards.iter().map(|it| it.name.clone()).collect();
     let probe = &database.probe;
     let secret = config.user(&probe.user).and_then(|it| it.password.as_ref());
@@ -40,8 +47,9 @@ pub fn build(
         name: database.name.clone(),
         router: Router::new(database, config.limits.plans_max, parser.clone()),
         topology: Topology::start(database, &spec, &families.topology, stopping),
-        pools: pools(config, database, families, users),
+        pools: pools(config, database, families, common),
         lookup: lookup(config, database, users, derivation),
+        clients: Quota::new(database.clients_max),
         statements: StatementRegistry::default(),
         metrics: families.client.of_database(&database.name, &shards),
         max_lag: database.max_lag,
@@ -53,14 +61,20 @@ fn pools(
     config: &Config,
     database: &config::Database,
     families: &Families,
-    users: &HashMap<String, client::User>,
+    common: &Common,
 ) -> PoolDirectory {
     let found_max = database.auth_query.as_ref().map_or(0, |it| it.users_max);
-    let maker =
-        Maker { database: database.clone(), limits: config.limits.clone(), families: families.pool.clone() };
+    let bounds = config.users.iter().filter_map(|it| Some((it.name.clone(), it.server_connections_max?)));
+    let maker = Maker {
+        database: database.clone(),
+        limits: config.limits.clone(),
+        connections_max: bounds.collect(),
+        families: families.pool.clone(),
+        ledger: common.ledger.clone(),
+    };
     let directory = PoolDirectory::new(Box::new(maker), found_max, database.pool.idle_timeout);
     let now = Instant::now();
-    users.iter().for_each(|(name, it)| directory.list(name, &it.credentials, now));
+    common.users.iter().for_each(|(name, it)| directory.list(name, &it.credentials, now));
     directory
 }
 
@@ -113,7 +127,10 @@ fn spec(
 struct Maker {
     database: config::Database,
     limits: config::Limits,
+    /// By user, where there is a bound.
+    connections_max: HashMap<String, usize>,
     families: PoolMetricFamilies,
+    ledger: Arc<Ledger>,
 }
 
 impl Maker {
@@ -135,8 +152,13 @@ impl Maker {
             ramp: pool.ramp,
         };
         let shard = &self.database.shards[place.shard].name;
-        let metrics = self.families.of([&self.database.name, shard, &place.address.to_string(), user]);
-        Pool::new(spec(&self.limits, &self.database, place, user, credentials), limits, metrics)
+        let server = place.address.to_string();
+        let metrics = self.families.of([&self.database.name, shard, &server, user]);
+        let bound_of_database = (self.database.name.as_str(), self.database.server_connections_max);
+        let bound_of_user = (user, self.connections_max.get(user).copied());
+        let terms = self.ledger.terms(&server, bound_of_database, bound_of_user);
+        let spec = spec(&self.limits, &self.database, place, user, credentials);
+        Pool::new(spec, limits, &self.ledger, terms, metrics)
     }
 }
 

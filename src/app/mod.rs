@@ -12,17 +12,17 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::auth::{Credentials, Derivation};
 use crate::cancel;
-use crate::client::{self, ClientMetricFamilies, Limits, Shared};
-use crate::config::Config;
-use crate::metrics::{RegisterError, Registry};
+use crate::client::{self, ClientMetricFamilies, Limits, Quota, Shared, Timeouts};
+use crate::config::{self, Config};
+use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::{self, BufferStock};
-use crate::pool::PoolMetricFamilies;
+use crate::pool::{Ledger, PoolMetricFamilies};
 use crate::proto;
 use crate::sql::Parser;
 use crate::topology::TopologyMetricFamilies;
@@ -52,16 +52,19 @@ struct Families {
     client: ClientMetricFamilies,
     pool: PoolMetricFamilies,
     topology: TopologyMetricFamilies,
+    hits: LimitHits,
 }
 
 impl Proxy {
     /// Starts serving. Servers need not be up yet: requests wait for them as the config says.
     pub fn start(config: &Config) -> Result<Proxy, StartError> {
         let registry = Registry::default();
+        let hits = LimitHits::register(&registry)?;
         let families = Families {
             client: ClientMetricFamilies::register(&registry)?,
-            pool: PoolMetricFamilies::register(&registry)?,
+            pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
+            hits,
         };
         let (stop, stopping) = watch::channel(false);
         let listening = |address| move |error| StartError::Listen(address, error);
@@ -126,30 +129,55 @@ fn shared(
 ) -> Result<Arc<Shared>, StartError> {
     let mut mock_secret = [0; 16];
     getrandom::fill(&mut mock_secret).map_err(StartError::Randomness)?;
+    let limits = &config.limits;
     let derivation = derivation();
-    let users = users(config, &derivation)?;
-    let parser = Arc::new(Parser::new());
+    let entropy = getrandom::u64().map_err(StartError::Randomness)?;
+    let common = databases::Common {
+        parser: Arc::new(Parser::new()),
+        users: users(config, &derivation)?,
+        derivation,
+        ledger: Ledger::new(
+            limits.server_connections_max,
+            limits.server_logins_max,
+            entropy,
+            families.hits.clone(),
+        ),
+    };
     let databases = config.databases.iter().map(|it| {
-        let database = databases::build(config, it, families, &parser, &users, &derivation, stopping);
+        let database = databases::build(config, it, families, &common, stopping);
         (it.name.clone(), Arc::new(database))
     });
-    let limits = &config.limits;
     Ok(Arc::new(Shared {
         databases: databases.collect(),
-        users,
+        users: common.users,
         mock_secret,
         limits: Limits {
             unit: proto::Limits { message_bytes_max: limits.message_bytes_max },
             login_timeout: limits.login_timeout,
             statements_max: limits.statements_max,
             server_statements_max: limits.server_statements_max,
-            client_idle_timeout: limits.client_idle_timeout,
+            statement_bytes_max: limits.statement_bytes_max,
+            timeouts: timeouts(limits),
         },
+        hits: families.hits.clone(),
+        logins: Semaphore::new(limits.logins_max),
         stock: BufferStock::new(limits.buffers_max),
         cancels: cancel::Registry::default(),
         metrics: families.client.clone(),
         stopping: stopping.clone(),
     }))
+}
+
+fn timeouts(limits: &config::Limits) -> Timeouts {
+    Timeouts {
+        client_idle: limits.client_idle_timeout,
+        idle_in_transaction: limits.idle_in_transaction_timeout,
+        aborted_transaction: limits.aborted_transaction_timeout,
+        unfinished: limits.unfinished_timeout,
+        query: limits.query_timeout,
+        cancel: limits.cancel_timeout,
+        transaction: limits.transaction_timeout,
+    }
 }
 
 /// As many at once as there are cores.
@@ -166,7 +194,8 @@ fn users(config: &Config, derivation: &Derivation) -> Result<HashMap<String, cli
         // Made before the first login, which would take longer than those of names that nobody has.
         let made = credentials.clone();
         tokio::spawn(async move { made.verifier().await });
-        users.insert(user.name.clone(), client::User { method: user.auth, credentials });
+        let clients = Quota::new(user.clients_max);
+        users.insert(user.name.clone(), client::User { method: user.auth, credentials, clients });
     }
     Ok(users)
 }

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::SemaphorePermit;
+
 use super::encoding;
+use super::quota::Place;
 use super::session::Session;
 use super::{Database, Shared, UserPools};
 use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::config::Auth;
-use crate::metrics::Live;
+use crate::metrics::{Limit, Live};
 use crate::net::{Buffer, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
 use crate::wire::{self, CancelKey, Severity, Startup, StartupError, StartupParameters};
@@ -20,9 +23,10 @@ pub async fn serve(mut stream: Stream, shared: Arc<Shared>) {
     let mut buffer = Buffer::default();
     let login = log_in(&mut stream, &mut buffer, &shared);
     let session = match tokio::time::timeout(shared.limits.login_timeout, login).await {
-        Ok(Ok(Some(login))) => {
+        Ok(Ok(Some(mut login))) => {
             shared.metrics.login("ok");
             let _live = Live::new(&shared.metrics.clients);
+            let _places = std::mem::take(&mut login.places);
             Session::new(stream, shared.clone(), login).run(buffer).await;
             return;
         }
@@ -31,11 +35,11 @@ pub async fn serve(mut stream: Stream, shared: Arc<Shared>) {
         Ok(Err(LoginError::Gone(_))) => None,
         // PostgreSQL closes the connection without a word when authentication_timeout ends; a word
         // costs nothing and helps whoever reads the other end's log.
-        Err(_) => Some(Refusal::new(
-            Reason::Limit,
-            SqlState::QUERY_CANCELED,
-            "canceling authentication due to timeout",
-        )),
+        Err(_) => {
+            shared.hits.hit(Limit::LoginTime);
+            let message = "canceling authentication due to timeout";
+            Some(Refusal::new(Reason::Limit, SqlState::QUERY_CANCELED, message))
+        }
     };
     shared.metrics.login(if session.is_some() { "refused" } else { "left" });
     if let Some(refusal) = session {
@@ -65,6 +69,8 @@ pub(super) struct LoggedIn {
     pub pools: Arc<UserPools>,
     pub startup: Settings,
     pub cancel: crate::cancel::Registered,
+    /// Of the user and of the database.
+    pub places: [Option<Place>; 2],
     pub greeting: Vec<u8>,
     pub application_name: Option<String>,
     /// Settings that a server has to judge before the client is greeted.
@@ -76,7 +82,7 @@ async fn log_in(
     buffer: &mut Buffer,
     shared: &Arc<Shared>,
 ) -> Result<Option<LoggedIn>, LoginError> {
-    let mut parameters = match first_packet(stream, buffer).await? {
+    let mut parameters = match first_packet(stream, buffer, shared).await? {
         First::Session(it) => it,
         First::Cancel(key) => {
             shared.cancels.cancel(key).await;
@@ -89,9 +95,19 @@ async fn log_in(
         wire::negotiate_version(&mut out, std::mem::take(&mut parameters.protocol_options));
         stream.write_all(&out).await?;
     }
+    // Who has not said a word yet takes no turn from those who have.
+    let _turn = turn(shared).await;
     let claim = claim(&parameters, shared).await.map_err(LoginError::Refused)?;
     prove(stream, buffer, shared, &parameters, &claim).await?;
     greet(parameters, shared, &claim).map(Some).map_err(LoginError::Refused)
+}
+
+async fn turn(shared: &Shared) -> Option<SemaphorePermit<'_>> {
+    if let Ok(it) = shared.logins.try_acquire() {
+        return Some(it);
+    }
+    shared.hits.hit(Limit::Logins);
+    shared.logins.acquire().await.ok()
 }
 
 /// Who a client says that it is, and what is known of that.
@@ -155,10 +171,19 @@ enum First {
 }
 
 /// Answers requests for encryption until the startup packet comes.
-async fn first_packet(stream: &mut Stream, buffer: &mut Buffer) -> Result<First, LoginError> {
+async fn first_packet(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    shared: &Shared,
+) -> Result<First, LoginError> {
     let mut refused = (false, false);
     loop {
-        let found = wire::startup(buffer.filled()).map_err(|it| LoginError::Refused(startup_refusal(&it)))?;
+        let found = wire::startup(buffer.filled()).map_err(|it| {
+            if it == StartupError::Length {
+                shared.hits.hit(Limit::StartupPacket);
+            }
+            LoginError::Refused(startup_refusal(&it))
+        })?;
         let Some((packet, length)) = found else {
             if stream.read(buffer).await? == 0 {
                 return Err(ReadError::Closed.into());
@@ -211,7 +236,8 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
             format!("database \"{}\" does not exist", parameters.database),
         ));
     };
-    let pools = pools_of(&parameters.user, database, claim)?;
+    let places = places(&parameters.user, database, shared)?;
+    let pools = pools_of(&parameters.user, database, claim, shared)?;
     let mut greeting = Vec::new();
     wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
@@ -234,15 +260,49 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
     let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
     let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
     let cancel = shared.cancels.register(CancelKey { pid, secret });
-    Ok(LoggedIn { database: database.clone(), pools, startup, cancel, greeting, application_name, unchecked })
+    Ok(LoggedIn {
+        database: database.clone(),
+        pools,
+        places,
+        startup,
+        cancel,
+        greeting,
+        application_name,
+        unchecked,
+    })
 }
 
-fn pools_of(user: &str, database: &Database, claim: &Claim) -> Result<Arc<UserPools>, Refusal> {
+/// With the words of PostgreSQL's own limits (`InitializeSessionUserId` in miscinit.c, `CheckMyDatabase` in
+/// postinit.c), and in their order.
+fn places(user: &str, database: &Database, shared: &Shared) -> Result<[Option<Place>; 2], Refusal> {
+    let full = |limit, message: String| {
+        shared.hits.hit(limit);
+        Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
+    };
+    let of_user = match shared.users.get(user).map(|it| it.clients.take()) {
+        Some(None) => {
+            return Err(full(Limit::UserClients, format!("too many connections for role \"{user}\"")));
+        }
+        place => place.flatten(),
+    };
+    let of_database = database.clients.take().ok_or_else(|| {
+        full(Limit::DatabaseClients, format!("too many connections for database \"{}\"", database.name))
+    })?;
+    Ok([of_user, Some(of_database)])
+}
+
+fn pools_of(
+    user: &str,
+    database: &Database,
+    claim: &Claim,
+    shared: &Shared,
+) -> Result<Arc<UserPools>, Refusal> {
     let pools = match (claim.found, &claim.credentials) {
         (true, Some(it)) => database.pools.found(user, it, Instant::now()),
         _ => database.pools.get(user),
     };
     pools.ok_or_else(|| {
+        shared.hits.hit(Limit::FoundUsers);
         let message = format!("too many users of database \"{}\" are connected", database.name);
         Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
             .hint("raise auth_query_users_max in the configuration of keyway, or list users there")

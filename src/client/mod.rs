@@ -13,16 +13,20 @@ mod many;
 mod metrics;
 mod pins;
 mod query;
+mod quota;
 mod relay;
 mod session;
 mod sql_prepare;
 mod statements;
+mod timeouts;
 mod users;
 
 pub use login::serve;
 pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
+pub use quota::Quota;
 pub use statements::Registry as StatementRegistry;
+pub use timeouts::Timeouts;
 pub use users::{PoolDirectory, PoolMaker, User};
 
 use std::collections::HashMap;
@@ -30,11 +34,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
+use crate::metrics::LimitHits;
 use crate::net::BufferStock;
 use crate::pool::Pool;
 use crate::proto;
@@ -48,6 +53,9 @@ pub struct Shared {
     /// Makes the salt of users that do not exist.
     pub mock_secret: [u8; 16],
     pub limits: Limits,
+    pub hits: LimitHits,
+    /// One for each client that is logging in.
+    pub logins: Semaphore,
     pub stock: BufferStock,
     pub cancels: cancel::Registry,
     pub metrics: ClientMetricFamilies,
@@ -61,7 +69,8 @@ pub struct Limits {
     pub login_timeout: Duration,
     pub statements_max: usize,
     pub server_statements_max: usize,
-    pub client_idle_timeout: Option<Duration>,
+    pub statement_bytes_max: usize,
+    pub timeouts: Timeouts,
 }
 
 /// One database with all that routing to it needs.
@@ -72,6 +81,7 @@ pub struct Database {
     /// By user; pools stand as servers do in `route::Cluster`.
     pub pools: PoolDirectory,
     pub lookup: Option<UserLookup>,
+    pub clients: Arc<Quota>,
     pub statements: StatementRegistry,
     pub metrics: DatabaseMetrics,
     pub max_lag: Duration,

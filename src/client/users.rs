@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::UserPools;
+use super::{Quota, UserPools};
 use crate::auth::Credentials;
 use crate::config::Auth;
 
@@ -15,6 +15,7 @@ use crate::config::Auth;
 pub struct User {
     pub method: Auth,
     pub credentials: Arc<Credentials>,
+    pub clients: Arc<Quota>,
 }
 
 /// What makes the pools of one user of one database, and what takes their metrics away again.

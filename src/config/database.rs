@@ -60,6 +60,8 @@ fn database(section: &Section<'_>, name: &str, users: &[User]) -> Database {
         probe,
         server_auth: login::server_auth(section),
         auth_query: login::auth_query(section, users),
+        clients_max: section.optional_count(&settings::DATABASE_CLIENTS_MAX),
+        server_connections_max: section.optional_count(&settings::DATABASE_CONNECTIONS_MAX),
         maps: maps.into_iter().map(|it| it.1).collect(),
         shards,
         tables,

@@ -38,13 +38,26 @@ pub struct Config {
 pub struct Limits {
     pub clients_max: usize,
     pub login_timeout: Duration,
+    pub logins_max: usize,
+    /// To one server.
+    pub server_connections_max: Option<usize>,
+    /// To one server.
+    pub server_logins_max: usize,
     pub message_bytes_max: usize,
     /// Prepared statements of one client.
     pub statements_max: usize,
+    /// Their texts.
+    pub statement_bytes_max: usize,
     /// Prepared statements on one server connection.
     pub server_statements_max: usize,
     pub plans_max: usize,
     pub client_idle_timeout: Option<Duration>,
+    pub idle_in_transaction_timeout: Option<Duration>,
+    pub aborted_transaction_timeout: Option<Duration>,
+    pub unfinished_timeout: Option<Duration>,
+    pub query_timeout: Option<Duration>,
+    pub cancel_timeout: Duration,
+    pub transaction_timeout: Option<Duration>,
     pub shutdown_timeout: Duration,
     pub buffers_max: usize,
 }
@@ -54,6 +67,8 @@ pub struct User {
     pub name: String,
     pub auth: Auth,
     pub password: Option<Secret>,
+    pub clients_max: Option<usize>,
+    pub server_connections_max: Option<usize>,
 }
 
 /// How a client shows that it is who it says.
@@ -107,6 +122,8 @@ pub struct Database {
     pub probe: Probe,
     pub server_auth: ServerAuth,
     pub auth_query: Option<AuthQuery>,
+    pub clients_max: Option<usize>,
+    pub server_connections_max: Option<usize>,
     pub maps: Vec<Arc<Map>>,
     pub tables: BTreeMap<TableName, TableRule>,
 }

@@ -32,7 +32,13 @@ pub fn users(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<S
                 "password = \"...\", or auth = \"trust\"",
             );
         }
-        User { name: name.to_owned(), auth, password }
+        User {
+            name: name.to_owned(),
+            auth,
+            password,
+            clients_max: it.optional_count(&settings::USER_CLIENTS_MAX),
+            server_connections_max: it.optional_count(&settings::USER_CONNECTIONS_MAX),
+        }
     };
     section.entries().into_iter().map(user).collect()
 }
