@@ -11,6 +11,7 @@ mod copy;
 mod demo;
 mod drivers;
 mod harness;
+mod limits;
 mod metrics;
 mod pins;
 mod postgres;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         copy::tests,
         demo::tests,
         drivers::tests,
+        limits::tests,
         metrics::tests,
         pins::tests,
         postgres::tests,

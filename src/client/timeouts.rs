@@ -139,14 +139,17 @@ impl Session {
         let (state, text) = match patience.limit {
             Limit::TransactionTime => return transaction_time(),
             Limit::ClientIdle => ("57P05", "terminating connection due to idle-session timeout"),
-            Limit::AbortedTransaction => {
-                ("25P03", "terminating connection due to idle-in-aborted-transaction timeout")
-            }
+            Limit::AbortedTransaction => return in_transaction().detail("The transaction had failed."),
             Limit::Unfinished => ("25P03", "terminating connection due to unfinished extended query"),
-            _ => ("25P03", "terminating connection due to idle-in-transaction timeout"),
+            _ => return in_transaction(),
         };
         Refusal::new(Reason::Limit, SqlState(state), text)
     }
+}
+
+fn in_transaction() -> Refusal {
+    let text = "terminating connection due to idle-in-transaction timeout";
+    Refusal::new(Reason::Limit, SqlState("25P03"), text)
 }
 
 /// As PostgreSQL 17 says it.
