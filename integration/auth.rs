@@ -26,6 +26,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("auth::each_method_to_clients", each_method_to_clients),
         harness.test("auth::what_clients_send_wrong", what_clients_send_wrong),
         harness.test("auth::each_method_to_servers", each_method_to_servers),
+        harness.test("auth::probes_show_no_password_either", probes_show_no_password_either),
         harness.test("auth::a_verifier_opens_servers_that_have_it", a_verifier_opens_servers),
         harness.test("auth::users_that_the_config_does_not_list", users_not_listed),
         harness.test("auth::what_auth_query_may_answer", what_auth_query_may_answer),
@@ -189,6 +190,28 @@ async fn each_method_to_servers(harness: Arc<Shared>) -> Outcome {
         assert!(refused.detail().is_some_and(|it| it.contains(&why)), "{refused:?}");
     }
     Ok(())
+}
+
+async fn probes_show_no_password_either(harness: Arc<Shared>) -> Outcome {
+    let own = own_shard(&harness).await?;
+    let primary = &own.shard.primary;
+    create_role(primary, "asked_clear").await?;
+    allow(primary, "host all asked_clear 127.0.0.1/32 password").await?;
+    let address: SocketAddr = primary.address().parse()?;
+    until("the rule is in force", async || Ok(method_asked(address, "asked_clear").await? == 3)).await?;
+    let users = format!("[users.asked_clear]\npassword = \"{PASSWORD}\"\n");
+    let settings =
+        format!("probe_user = \"asked_clear\"\n[databases.{DATABASE}.pool]\nwait_timeout = \"300ms\"\n");
+    let keyway = harness.start_keyway_unready(config(&own.shard, &users, &settings)).await?;
+    let why =
+        "authentication method password (clear text), which `server_auth` of this database does not allow";
+    let refused = refusal(&keyway.url(USER, APP_PASSWORD, DATABASE)).await?;
+    assert_error(&refused, "57P03", "has no primary");
+    assert!(refused.detail().is_some_and(|it| it.contains(why)), "{refused:?}");
+    assert_eq!(keyway.http("/readyz").await?.0, 503);
+    let settings = "probe_user = \"asked_clear\"\nserver_auth = [\"scram\", \"password\"]\n";
+    let keyway = harness.start_keyway(config(&own.shard, &users, settings)).await?;
+    assert_served(&keyway, "asked_clear").await
 }
 
 async fn a_verifier_opens_servers(harness: Arc<Shared>) -> Outcome {

@@ -11,7 +11,7 @@ use crate::auth::{Credentials, Derivation};
 use crate::backend::BackendSpec;
 use crate::base::{ServerId, ShardId};
 use crate::client::{self, PoolDirectory, PoolMaker, Quota, StatementRegistry, UserLookup, UserPools};
-use crate::config::{self, Config, Secret};
+use crate::config::{self, Config};
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies};
 use crate::route::Router;
 use crate::sql::Parser;
@@ -35,14 +35,13 @@ pub fn build(
     let Common { parser, users, derivation, .. } = common;
     let shards: Vec<String> = database.shards.iter().map(|it| it.name.clone()).collect();
     let probe = &database.probe;
-    let secret = config.user(&probe.user).and_then(|it| it.password.as_ref());
-    let spec = ProbeSpec {
-        dbname: database.dbname.clone(),
-        user: probe.user.clone(),
-        password: secret.and_then(Secret::plain).map(|it| it.reveal().clone()),
-        interval: probe.interval,
-        timeout: probe.timeout,
-    };
+    let nobody = Arc::new(Credentials::new(None, [0; 16], derivation.clone()));
+    let credentials = users.get(&probe.user).map_or(&nobody, |it| &it.credentials);
+    // Probers put in their own server.
+    let anywhere = config::Address { host: String::new(), port: 0 };
+    let place = ServerPlace { shard: 0, index: 0, address: &anywhere };
+    let backend = self::spec(&config.limits, database, place, &probe.user, credentials);
+    let spec = ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout };
     client::Database {
         name: database.name.clone(),
         router: Router::new(database, config.limits.plans_max, parser.clone()),
@@ -117,6 +116,7 @@ fn spec(
         credentials: credentials.clone(),
         server_auth: database.server_auth,
         database: database.dbname.as_str().into(),
+        application_name: None,
         connect_timeout: database.pool.connect_timeout,
         message_bytes_max: limits.message_bytes_max,
         statements_max: limits.server_statements_max,

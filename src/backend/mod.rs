@@ -1,6 +1,10 @@
 //! One server connection: connect, log in, send, receive. Knows what its server holds (statements,
 //! settings, what is owed), and nothing of who uses it.
 
+mod question;
+
+pub use question::{QuestionError, Row};
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +30,8 @@ pub struct BackendSpec {
     pub credentials: Arc<Credentials>,
     pub server_auth: ServerAuth,
     pub database: Arc<str>,
+    /// Of connections that Keyway uses itself.
+    pub application_name: Option<&'static str>,
     pub connect_timeout: Duration,
     pub message_bytes_max: usize,
     pub statements_max: usize,
@@ -81,8 +87,10 @@ pub async fn connect(spec: &BackendSpec, now: Instant) -> Result<Backend, Connec
 async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
     let mut stream = net::connect(&spec.host, spec.port, spec.connect_timeout).await?;
     let mut out = Vec::new();
-    // The client's own values follow as settings; a fixed name marks what is Keyway's in pg_stat_activity.
-    wire::startup_message(&mut out, &spec.user, &spec.database, &[("client_encoding", "UTF8")]);
+    let mut settings = vec![("client_encoding", "UTF8")];
+    settings.extend(spec.application_name.map(|it| ("application_name", it)));
+    // A client's own values follow as settings.
+    wire::startup_message(&mut out, &spec.user, &spec.database, &settings);
     stream.write_all(&out).await?;
     let mut buffer = Buffer::default();
     let mut nonce = [0; auth::NONCE_BYTES];

@@ -11,14 +11,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::auth::{Credentials, Derivation};
-use crate::backend::{self, Backend, BackendSpec, ConnectError};
+use crate::backend::{self, Backend, BackendSpec, ConnectError, QuestionError};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::config::{Auth, AuthQuery, Secret};
-use crate::net::{self, Buffer};
-use crate::wire::{self, BackendTag};
+use crate::wire;
 
-/// No password is longer (`PG_MAX_AUTH_TOKEN_LENGTH`), no error worth reading either.
-const ANSWER_BYTES_MAX: usize = 65_535;
 /// A wrong password makes the next login ask again, but a guesser no more often than this.
 const REPEAT_MIN: Duration = Duration::from_secs(1);
 /// What is not named with its schema is PostgreSQL's own, whatever the role's settings say.
@@ -47,18 +44,12 @@ struct Known {
 enum LookupError {
     #[error("{0}")]
     Connect(#[from] ConnectError),
-    #[error("{0} (SQLSTATE {1})")]
-    Refused(String, String),
+    #[error("{0}")]
+    Question(#[from] QuestionError),
     #[error("the answer to auth_query makes no sense: {0}")]
     Senseless(&'static str),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-}
-
-impl From<net::ReadError> for LookupError {
-    fn from(error: net::ReadError) -> LookupError {
-        LookupError::Connect(error.into())
-    }
 }
 
 impl UserLookup {
@@ -66,7 +57,10 @@ impl UserLookup {
     pub fn new(query: AuthQuery, mut servers: Vec<BackendSpec>, derivation: Derivation) -> UserLookup {
         // One that is gone must leave time to ask the next.
         let tries = servers.len().max(1) as u32;
-        servers.iter_mut().for_each(|it| it.connect_timeout = it.connect_timeout.min(query.timeout / tries));
+        for it in &mut servers {
+            it.connect_timeout = it.connect_timeout.min(query.timeout / tries);
+            it.application_name = Some("keyway auth_query");
+        }
         UserLookup {
             query,
             servers,
@@ -149,13 +143,9 @@ impl UserLookup {
         // Taken out, so that one on which an answer was given up is not used again.
         if let Some(mut backend) = connection.take() {
             match self.ask_on(&mut backend, user).await {
-                Err(LookupError::Connect(_)) => {}
-                Err(LookupError::Refused(message, state)) => {
-                    *connection = Some(backend);
-                    return Err(LookupError::Refused(message, state));
-                }
+                Err(LookupError::Question(QuestionError::Lost(_))) => {}
                 answered => {
-                    *connection = answered.is_ok().then_some(backend);
+                    *connection = Some(backend);
                     return answered;
                 }
             }
@@ -175,7 +165,7 @@ impl UserLookup {
                     self.server.store(index, Ordering::Relaxed);
                     let mut out = Vec::new();
                     wire::query(&mut out, FIXED_PATH);
-                    rows(&mut backend, &out).await?;
+                    backend.rows(&out).await?;
                     return Ok(backend);
                 }
                 Err(error) => failure = error.into(),
@@ -188,7 +178,7 @@ impl UserLookup {
         let mut out = Vec::new();
         // The second row says that there is more than one.
         wire::ask(&mut out, &self.query.text, &[user], 2);
-        let rows = rows(backend, &out).await?;
+        let rows = backend.rows(&out).await?;
         let row = match rows.as_slice() {
             [] => return Ok(None),
             [row] => row,
@@ -210,32 +200,5 @@ impl UserLookup {
             _ => {}
         }
         Ok(secret)
-    }
-}
-
-type Row = Vec<Option<String>>;
-
-/// Sends, and reads the rows up to ReadyForQuery.
-async fn rows(backend: &mut Backend, bytes: &[u8]) -> Result<Vec<Row>, LookupError> {
-    backend.stream.write_all(bytes).await.map_err(ConnectError::Io)?;
-    let (mut buffer, mut rows, mut refused) = (Buffer::default(), Vec::new(), None);
-    loop {
-        let (tag, total) = net::read_message(&mut backend.stream, &mut buffer, ANSWER_BYTES_MAX).await?;
-        let message = &buffer.filled()[..total];
-        let malformed = |_| LookupError::Senseless("a malformed message");
-        match BackendTag(tag) {
-            BackendTag::DATA_ROW => {
-                let values = wire::row_texts(message).map_err(malformed)?;
-                rows.push(values.into_iter().map(|it| it.map(str::to_owned)).collect());
-            }
-            BackendTag::ERROR => {
-                let fields = wire::error_fields(message).map_err(malformed)?;
-                let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
-                refused = Some(LookupError::Refused(text(fields.message), text(fields.state)));
-            }
-            BackendTag::READY_FOR_QUERY => return refused.map_or(Ok(rows), Err),
-            _ => {}
-        }
-        buffer.consume(total);
     }
 }

@@ -20,7 +20,6 @@ pub use ledger::{Bound, Ledger, Terms};
 pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolUsage};
 
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -118,7 +117,7 @@ impl Pool {
         let mut dead = 0;
         let mut found = None;
         while let Some(backend) = state.idle.pop() {
-            if backend.stream.has_news(&mut Context::from_waker(Waker::noop())) {
+            if backend.has_news() {
                 // A server speaks to an idle connection only to say that it ends, or that its
                 // configuration changed: neither may surprise the next client.
                 dead += 1;
