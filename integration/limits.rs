@@ -2,11 +2,13 @@
 //! takes nothing from others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use keyway::demo::postgres::Server;
 use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
+use tokio::task::JoinHandle;
 use tokio_postgres::error::DbError;
 use tokio_postgres::{Client, NoTls};
 
@@ -28,12 +30,14 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("limits::idle_transactions", idle_transactions),
         harness.test("limits::unfinished_exchanges", unfinished_exchanges),
         harness.test("limits::long_queries", long_queries),
+        harness.test("limits::long_queries_on_several_shards", long_queries_on_several_shards),
         harness.test("limits::servers_that_do_not_cancel", servers_that_do_not_cancel),
         harness.test("limits::long_transactions", long_transactions),
         harness.test("limits::prepared_statements", prepared_statements),
         harness.test("limits::a_big_message", a_big_message),
         harness.test("limits::server_connections_are_shared", server_connections_are_shared),
         harness.test("limits::busy_users_share_too", busy_users_share_too),
+        harness.test("limits::more_users_than_connections", more_users_than_connections),
         harness.test("limits::each_bound_on_server_connections", each_bound_on_server_connections),
         harness.test("limits::a_server_that_is_gone_is_tried_now_and_then", a_server_that_is_gone),
     ]
@@ -311,6 +315,35 @@ async fn servers_that_do_not_cancel(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
+async fn long_queries_on_several_shards(harness: Arc<Shared>) -> Outcome {
+    let shop = &harness.shop().await?.shop;
+    let limits = "[limits]\nquery_timeout = \"300ms\"";
+    let config = |listen: &str, admin: &str| shop.config_text(listen, admin).replace("[limits]", limits);
+    let keyway = harness.start_keyway(config).await?;
+    let client = connect(&shop.url(&keyway.listen().to_string())).await?;
+    let mut blockers = Vec::new();
+    for shard in &shop.shards {
+        let blocker = shard.primary.connect(keyway::demo::shop::DATABASE).await?;
+        run(&blocker, "BEGIN; SELECT FROM countries FOR UPDATE").await?;
+        blockers.push(blocker);
+    }
+    let update = "UPDATE countries SET name = name /* limits_long */";
+    let error = error_of(&client, update).await?;
+    assert_error(&error, "57014", "canceling statement due to user request");
+    // Both servers were told, and have stopped.
+    for shard in &shop.shards {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'UPDATE%limits_long%' AND state = 'active'";
+        until("the servers have stopped", async || {
+            Ok(shard.primary.query_text(sql).await?.as_deref() == Some("0"))
+        })
+        .await?;
+    }
+    drop(blockers);
+    assert_hits(&keyway, "query_timeout", 1).await?;
+    until("it works again", async || Ok(run(&client, update).await.is_ok())).await?;
+    Ok(run(&client, "SELECT 1").await.map(drop)?)
+}
+
 async fn long_transactions(harness: Arc<Shared>) -> Outcome {
     let said = Said { limits: "transaction_timeout = \"700ms\"", ..Said::default() };
     let keyway = keyway(&harness, said).await?;
@@ -451,29 +484,36 @@ async fn server_connections_are_shared(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
+/// Clients of `user` that ask one statement after the other, until they are aborted; counts statements.
+fn working(
+    keyway: &KeywayProcess,
+    user: &str,
+    count: usize,
+) -> (Vec<JoinHandle<Fallible<()>>>, Arc<AtomicU64>) {
+    let done = Arc::new(AtomicU64::new(0));
+    let work = |_| {
+        let (url, done) = (url(keyway, user), done.clone());
+        tokio::spawn(async move {
+            let client = connect(&url).await?;
+            while done.load(Ordering::Relaxed) < u64::MAX {
+                run(&client, "SELECT pg_sleep(0.01)").await?;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    ((0..count).map(work).collect(), done)
+}
+
 async fn busy_users_share_too(harness: Arc<Shared>) -> Outcome {
     let (own, users) = with_users(&harness, 2, "").await?;
     let primary = &own.shard.primary;
     let said = Said { limits: "server_connections_max = 4", users: &users, ..Said::default() };
     let keyway = harness.start_keyway(config(&primary.address(), said)).await?;
     // More clients of each than there are connections, none of which is ever idle.
-    let mut working = Vec::new();
-    for user in ["user1", "user2"] {
-        for _ in 0..8 {
-            let url = url(&keyway, user);
-            working.push(tokio::spawn(async move {
-                let client = connect(&url).await?;
-                loop {
-                    run(&client, "SELECT pg_sleep(0.01)").await?;
-                }
-                #[allow(unreachable_code, reason = "names the type of the error")]
-                Fallible::Ok(())
-            }));
-        }
-        if user == "user1" {
-            until_connections(primary, "user1 4").await?;
-        }
-    }
+    let (first, _) = working(&keyway, "user1", 8);
+    until_connections(primary, "user1 4").await?;
+    let (second, _) = working(&keyway, "user2", 8);
     until_connections(primary, "user1 2, user2 2").await?;
     // And so it stays: connections are not made anew for ever.
     let pids =
@@ -481,8 +521,24 @@ async fn busy_users_share_too(harness: Arc<Shared>) -> Outcome {
     let before = primary.query_text(pids).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(primary.query_text(pids).await?, before);
-    assert!(working.iter().all(|it| !it.is_finished()));
-    working.iter().for_each(tokio::task::JoinHandle::abort);
+    for it in first.iter().chain(&second) {
+        assert!(!it.is_finished());
+        it.abort();
+    }
+    Ok(())
+}
+
+async fn more_users_than_connections(harness: Arc<Shared>) -> Outcome {
+    let (own, users) = with_users(&harness, 3, "").await?;
+    let said = Said { limits: "server_connections_max = 1", users: &users, ..Said::default() };
+    let keyway = harness.start_keyway(config(&own.shard.primary.address(), said)).await?;
+    let users = ["user1", "user2", "user3"].map(|it| working(&keyway, it, 2));
+    until("all have had their turns", async || Ok(users.iter().all(|it| it.1.load(Ordering::Relaxed) > 30)))
+        .await?;
+    for it in users.iter().flat_map(|it| &it.0) {
+        assert!(!it.is_finished());
+        it.abort();
+    }
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::auth::{Credentials, Derivation};
 use crate::cancel;
-use crate::client::{self, ClientMetricFamilies, Limits, Quota, Shared, Timeouts};
+use crate::client::{self, ClientMetricFamilies, Limits, Quota, Shared, Timeouts, UserPools};
 use crate::config::{self, Config};
 use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::{self, BufferStock};
@@ -114,7 +114,7 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for database in self.shared.databases.values() {
-            database.pools.all().iter().for_each(|it| it.close_idle());
+            database.pools.for_each(UserPools::close_idle);
         }
         for task in &self.tasks {
             task.abort();

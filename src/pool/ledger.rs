@@ -10,6 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -17,6 +18,10 @@ use smallvec::SmallVec;
 use super::Pool;
 use super::gate::Gate;
 use crate::metrics::{Limit, LimitHits};
+
+/// How long a pool without any connection waits before one of a busy pool is closed for it: much longer
+/// than a login takes.
+const TURN: Duration = Duration::from_millis(100);
 
 pub struct Ledger {
     books: Mutex<Books>,
@@ -35,7 +40,13 @@ struct Books {
     gates: HashMap<String, Arc<Gate>>,
     members: HashMap<u64, Member>,
     next_member: u64,
-    queue: VecDeque<u64>,
+    queue: VecDeque<Waiting>,
+}
+
+/// A member that found no room, and since when it waits.
+struct Waiting {
+    id: u64,
+    since: Instant,
 }
 
 struct Account {
@@ -139,11 +150,11 @@ impl Ledger {
 
     fn next_served(&self) -> Option<Weak<Pool>> {
         let mut books = self.books.lock();
-        let position = books.queue.iter().position(|id| match books.members.get(id) {
+        let position = books.queue.iter().position(|it| match books.members.get(&it.id) {
             Some(it) => books.full(&it.terms).is_none(),
             None => true,
         })?;
-        let id = books.queue.remove(position)?;
+        let id = books.queue.remove(position)?.id;
         self.wanting.store(books.queue.len(), Ordering::Relaxed);
         Some(books.members.get(&id).map_or_else(Weak::new, |it| it.pool.clone()))
     }
@@ -153,12 +164,12 @@ impl Ledger {
         let books = self.books.lock();
         let mut found = Vec::new();
         for wanting in &books.queue {
-            let Some(terms) = books.members.get(wanting).map(|it| &it.terms) else { continue };
+            let Some(terms) = books.members.get(&wanting.id).map(|it| &it.terms) else { continue };
             let Some(full) = terms.connections.iter().find(|it| books.accounts[**it].is_full()) else {
                 continue;
             };
             let has_some = |(id, it): &(&u64, &Member)| {
-                *id != wanting && it.open > 0 && it.terms.connections.contains(full)
+                **id != wanting.id && it.open > 0 && it.terms.connections.contains(full)
             };
             found.extend(books.members.iter().filter(has_some).map(|it| it.1));
         }
@@ -184,10 +195,14 @@ impl Books {
         accounts.map(|it| &self.accounts[*it]).find(|it| it.is_full()).map(|it| it.limit)
     }
 
+    fn is_queued(&self, id: u64) -> bool {
+        self.queue.iter().any(|it| it.id == id)
+    }
+
     /// How many pools have to share this account.
     fn claimants(&self, account: usize) -> usize {
         let claims = |(id, it): &(&u64, &Member)| {
-            it.terms.connections.contains(&account) && (it.open > 0 || self.queue.contains(id))
+            it.terms.connections.contains(&account) && (it.open > 0 || self.is_queued(**id))
         };
         self.members.iter().filter(claims).count()
     }
@@ -201,13 +216,13 @@ impl Account {
 
 impl Membership {
     /// Takes room for one connection and its login; without any the pool stands in the queue, once.
-    pub fn open(&self) -> Result<(), NoRoom> {
+    pub fn open(&self, now: Instant) -> Result<(), NoRoom> {
         let mut books = self.ledger.books.lock();
         if let Some(limit) = books.full(&self.terms) {
-            let newly_queued = !books.queue.contains(&self.id);
+            let newly_queued = !books.is_queued(self.id);
             if newly_queued {
                 self.ledger.hits.hit(limit);
-                books.queue.push_back(self.id);
+                books.queue.push_back(Waiting { id: self.id, since: now });
                 self.ledger.wanting.store(books.queue.len(), Ordering::Relaxed);
             }
             return Err(NoRoom { limit, newly_queued });
@@ -244,19 +259,24 @@ impl Membership {
 
     /// Whether a connection that is being released should end for another pool. One with waiters gives up
     /// only what it has over its share, to one that has less than its: so shares settle, and connections
-    /// are not made anew for ever.
-    pub fn should_yield(&self, has_waiters: bool) -> bool {
+    /// are not made anew for ever. Where there are more pools than connections they take turns.
+    pub fn should_yield(&self, has_waiters: bool, now: Instant) -> bool {
         if !self.ledger.is_wanted() {
             return false;
         }
         let books = self.ledger.books.lock();
         let Some(own) = books.members.get(&self.id) else { return false };
-        books.queue.iter().filter(|it| **it != self.id).any(|it| {
-            let Some(other) = books.members.get(it) else { return false };
+        books.queue.iter().filter(|it| it.id != self.id).any(|it| {
+            let Some(other) = books.members.get(&it.id) else { return false };
             let shared = |it: &&usize| other.terms.connections.contains(it) && books.accounts[**it].is_full();
             let Some(&account) = self.terms.connections.iter().find(shared) else { return false };
-            let share = (books.accounts[account].max / books.claimants(account).max(1)).max(1);
-            !has_waiters || (own.open > share && other.open < share)
+            if !has_waiters {
+                return true;
+            }
+            match books.accounts[account].max / books.claimants(account).max(1) {
+                0 => other.open == 0 && now.saturating_duration_since(it.since) >= TURN,
+                share => own.open > share && other.open < share,
+            }
         })
     }
 }
@@ -267,7 +287,7 @@ impl Drop for Membership {
         let open = books.members.get(&self.id).map_or(0, |it| it.open);
         self.give_back(&mut books, open);
         books.members.remove(&self.id);
-        books.queue.retain(|it| *it != self.id);
+        books.queue.retain(|it| it.id != self.id);
         self.ledger.wanting.store(books.queue.len(), Ordering::Relaxed);
     }
 }
@@ -286,13 +306,17 @@ mod tests {
         ledger.join(Weak::new(), ledger.terms(server, ("db", None), user))
     }
 
+    fn queue(ledger: &Ledger) -> Vec<u64> {
+        ledger.books.lock().queue.iter().map(|it| it.id).collect()
+    }
+
     fn refused(member: &Membership) -> Option<Limit> {
-        member.open().err().map(|it| it.limit)
+        member.open(Instant::now()).err().map(|it| it.limit)
     }
 
     fn open(member: &Membership, count: usize) {
         for _ in 0..count {
-            member.open().unwrap();
+            member.open(Instant::now()).unwrap();
             member.login_ended();
         }
     }
@@ -302,18 +326,18 @@ mod tests {
         let ledger = ledger(Some(3), 2);
         let (a, b) = (member(&ledger, "one", ("a", Some(2))), member(&ledger, "one", ("b", None)));
         let elsewhere = member(&ledger, "two", ("a", Some(2)));
-        a.open().unwrap();
-        b.open().unwrap();
+        a.open(Instant::now()).unwrap();
+        b.open(Instant::now()).unwrap();
         assert_eq!(refused(&b), Some(Limit::ServerLogins));
         a.login_ended();
         b.login_ended();
-        b.open().unwrap();
+        b.open(Instant::now()).unwrap();
         b.login_ended();
         assert_eq!(refused(&a), Some(Limit::ServerConnections));
         open(&elsewhere, 1);
         assert_eq!(refused(&elsewhere), Some(Limit::UserConnections));
         a.closed(1);
-        assert!(elsewhere.open().is_ok());
+        assert!(elsewhere.open(Instant::now()).is_ok());
         drop(elsewhere);
         open(&a, 1);
     }
@@ -328,13 +352,13 @@ mod tests {
         );
         open(&a, 1);
         for it in [&b, &c, &b] {
-            assert!(it.open().is_err());
+            assert!(it.open(Instant::now()).is_err());
         }
-        assert_eq!(*ledger.books.lock().queue.make_contiguous(), [b.id, c.id]);
+        assert_eq!(queue(&ledger), [b.id, c.id]);
         assert!(ledger.next_served().is_none(), "there is no room yet");
         a.closed(1);
         assert!(ledger.next_served().is_some());
-        assert_eq!(*ledger.books.lock().queue.make_contiguous(), [c.id]);
+        assert_eq!(queue(&ledger), [c.id]);
         drop(c);
         assert!(!ledger.is_wanted());
     }
@@ -344,16 +368,27 @@ mod tests {
         let ledger = ledger(Some(4), 8);
         let (a, b) = (member(&ledger, "one", ("a", None)), member(&ledger, "one", ("b", None)));
         open(&a, 4);
-        assert!(!a.should_yield(false), "nobody wants it");
-        assert!(b.open().is_err());
-        assert!(a.should_yield(true) && a.should_yield(false));
+        assert!(!a.should_yield(false, Instant::now()), "nobody wants it");
+        assert!(b.open(Instant::now()).is_err());
+        assert!(a.should_yield(true, Instant::now()) && a.should_yield(false, Instant::now()));
         for _ in 0..2 {
             a.closed(1);
             ledger.next_served();
             open(&b, 1);
-            assert!(b.open().is_err());
+            assert!(b.open(Instant::now()).is_err());
         }
-        assert!(!a.should_yield(true), "both have their share");
-        assert!(a.should_yield(false));
+        assert!(!a.should_yield(true, Instant::now()), "both have their share");
+        assert!(a.should_yield(false, Instant::now()));
+    }
+
+    #[test]
+    fn pools_take_turns_where_there_are_more_than_connections() {
+        let ledger = ledger(Some(1), 8);
+        let (a, b) = (member(&ledger, "one", ("a", None)), member(&ledger, "one", ("b", None)));
+        let now = Instant::now();
+        open(&a, 1);
+        assert!(b.open(now).is_err());
+        assert!(!a.should_yield(true, now + TURN / 2));
+        assert!(a.should_yield(true, now + TURN));
     }
 }

@@ -194,10 +194,10 @@ impl Pool {
             && state.open < self.limits.size
             && state.connecting < state.waiters.len()
         {
-            if let Err(no_room) = self.membership.open() {
+            let now = Instant::now();
+            if let Err(no_room) = self.membership.open(now) {
                 return no_room.newly_queued;
             }
-            let now = Instant::now();
             if let Err(until) = self.membership.terms.gate.may_try(now) {
                 self.membership.login_ended();
                 self.membership.closed(1);
@@ -286,7 +286,7 @@ impl Pool {
         let fit = backend.pipeline.is_free() && age < self.limits.lifetime;
         let mut state = self.state.lock();
         let fit_here = fit && state.open <= self.limits.size;
-        if fit_here && !self.membership.should_yield(state.waiters.len() > 0) {
+        if fit_here && !self.membership.should_yield(state.waiters.len() > 0, now) {
             self.put(&mut state, backend, now);
             return;
         }
