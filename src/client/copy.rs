@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::relay::{Flow, RelayError, Stop, relay, step};
 use super::session::{End, Session};
-use super::timeouts::Overdue;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::net::Buffer;
 use crate::proto::{Replies, UnitEnd};
@@ -50,7 +49,7 @@ impl Session {
                         }
                     }
                     None => {
-                        if let Some(Err(error)) = self.overdue.as_mut().map(Overdue::pass) {
+                        if let Some(Err(error)) = self.overdue.as_mut().map(|it| it.pass()) {
                             let end = self.copy_lost(error, &std::mem::take(&mut news.flow)).await?;
                             self.skip_rest(buffer, rest).await?;
                             return Ok(end);

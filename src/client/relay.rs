@@ -85,7 +85,7 @@ pub async fn relay(
     stock: &BufferStock,
     replies: &mut Replies,
     flow: &mut Flow,
-    overdue: &mut Option<Overdue>,
+    overdue: &mut Option<Box<Overdue>>,
 ) -> Result<Stop, RelayError> {
     replies.next_buffer();
     server.pipeline.release_made(replies);
@@ -190,7 +190,7 @@ async fn forward(
 async fn server_readable(
     client: &Stream,
     server: &Stream,
-    overdue: &mut Option<Overdue>,
+    overdue: &mut Option<Box<Overdue>>,
 ) -> Result<(), RelayError> {
     let mut watching = true;
     let mut readable = poll_fn(|cx| {
@@ -209,7 +209,7 @@ async fn server_readable(
     let Some(overdue) = overdue else { return readable.await };
     loop {
         // The timer is made known to the runtime only when the server is not ready at once.
-        match tokio::time::timeout_at(overdue.at.into(), &mut readable).await {
+        match Box::pin(tokio::time::timeout_at(overdue.at.into(), &mut readable)).await {
             Ok(readable) => return readable,
             Err(_) => overdue.pass()?,
         }

@@ -85,7 +85,7 @@ pub(super) struct Session {
     /// When the transaction under way has taken long enough, if there is a limit.
     pub transaction_ends: Option<Instant>,
     /// The same of the statement under way.
-    pub overdue: Option<Overdue>,
+    pub overdue: Option<Box<Overdue>>,
     /// Ends when the process is to stop. Made once, so that an idle wait costs no new registration.
     stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     greeting: Vec<u8>,
@@ -260,10 +260,12 @@ impl Session {
             let until = patience.get_or_insert_with(|| self.patience());
             let read = match until {
                 None => self.stream.read(buffer).await,
-                Some(it) => match tokio::time::timeout_at(it.until.into(), self.stream.read(buffer)).await {
-                    Ok(read) => read,
-                    Err(_) => return Err(End::Fatal(self.out_of_patience(*it))),
-                },
+                Some(it) => {
+                    match Box::pin(tokio::time::timeout_at(it.until.into(), self.stream.read(buffer))).await {
+                        Ok(read) => read,
+                        Err(_) => return Err(End::Fatal(self.out_of_patience(*it))),
+                    }
+                }
             };
             if read.map_err(|_| End::Left)? == 0 {
                 return Err(End::Left);

@@ -123,14 +123,14 @@ impl Session {
     }
 
     /// For the statement that is being sent.
-    pub fn overdue(&self) -> Option<Overdue> {
+    pub fn overdue(&self) -> Option<Box<Overdue>> {
         let timeouts = &self.shared.limits.timeouts;
         let query = timeouts.query.map(|it| (Instant::now() + it, Next::CancelStatement));
         let transaction = self.transaction_ends.map(|it| (it, Next::EndTransaction));
         let (at, next) = [query, transaction].into_iter().flatten().min_by_key(|it| it.0)?;
         let hits = self.shared.hits.clone();
         let (cancels, key) = (self.shared.cancels.clone(), self.cancel.key());
-        Some(Overdue { at, next, cancels, key, grace: timeouts.cancel, hits })
+        Some(Box::new(Overdue { at, next, cancels, key, grace: timeouts.cancel, hits }))
     }
 
     /// The client has been silent for too long.
