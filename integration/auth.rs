@@ -30,6 +30,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("auth::a_verifier_opens_servers_that_have_it", a_verifier_opens_servers),
         harness.test("auth::users_that_the_config_does_not_list", users_not_listed),
         harness.test("auth::what_auth_query_may_answer", what_auth_query_may_answer),
+        harness.test("auth::the_function_of_the_manual", the_function_of_the_manual),
         harness.test("auth::a_name_is_looked_up_once", a_name_is_looked_up_once),
     ]
 }
@@ -328,6 +329,31 @@ async fn what_auth_query_may_answer(harness: Arc<Shared>) -> Outcome {
     }
     let keyway = with("SELECT usename, NULL FROM pg_shadow WHERE usename = $1").await?;
     assert_eq!(refusal(&url(&keyway, "found")).await?.code().code(), "28P01");
+    Ok(())
+}
+
+/// The text between ```` ```language ```` and ```` ``` ````.
+fn block<'a>(page: &'a str, language: &str) -> Fallible<&'a str> {
+    let (_, rest) = page.split_once(&format!("```{language}\n")).ok_or("no such block")?;
+    Ok(rest.split_once("```").ok_or("no end of the block")?.0)
+}
+
+async fn the_function_of_the_manual(harness: Arc<Shared>) -> Outcome {
+    let own = own_shard(&harness).await?;
+    let primary = &own.shard.primary;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/authentication.md"))?;
+    create_role(primary, "found").await?;
+    create_role(primary, "keyway_auth").await?;
+    primary.connect(DATABASE).await?.batch_execute(block(&page, "sql")?).await?;
+    let (_, settings) = block(&page, "toml")?.split_once("[databases.shop]\n").ok_or("no such section")?;
+    let users = format!("[users.keyway_auth]\npassword = \"{PASSWORD}\"\n");
+    let keyway = harness.start_keyway(config(&own.shard, &users, settings)).await?;
+    assert_served(&keyway, "found").await?;
+    // Superusers stay out, as those who are not there.
+    for user in [SUPERUSER, "nobody"] {
+        let refused = refusal(&keyway.url(user, APP_PASSWORD, DATABASE)).await?;
+        assert_error(&refused, "28P01", "password authentication failed for user");
+    }
     Ok(())
 }
 
