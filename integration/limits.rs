@@ -139,7 +139,7 @@ async fn clients(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn waiters_and_their_time(harness: Arc<Shared>) -> Outcome {
-    let said = Said { pool: "size = 1\nwaiters_max = 1\nwait_timeout = \"300ms\"", ..Said::default() };
+    let said = Said { pool: "size = 1\nwaiters_max = 1\nwait_timeout = \"1s\"", ..Said::default() };
     let keyway = keyway(&harness, said).await?;
     let [holder, waiter, third] = [client(&keyway).await?, client(&keyway).await?, client(&keyway).await?];
     run(&holder, "BEGIN; SELECT 1").await?;
@@ -153,7 +153,7 @@ async fn waiters_and_their_time(harness: Arc<Shared>) -> Outcome {
     assert_eq!(error.detail(), Some("1 clients wait for a connection already"));
     let error = waiting.await??;
     assert_error(&error, "53300", "no connection to server");
-    assert_eq!(error.detail(), Some("no connection became free within 300ms"));
+    assert_eq!(error.detail(), Some("no connection became free within 1s"));
     assert_hits(&keyway, "waiters_max", 1).await?;
     assert_hits(&keyway, "wait_timeout", 1).await?;
     run(&holder, "COMMIT").await?;
@@ -229,7 +229,7 @@ async fn idle_in_transaction(harness: &Shared, name: &str) -> Fallible<Option<St
 }
 
 async fn idle_transactions(harness: Arc<Shared>) -> Outcome {
-    let limits = "idle_in_transaction_timeout = \"2s\"\naborted_transaction_timeout = \"500ms\"";
+    let limits = "idle_in_transaction_timeout = \"3s\"\naborted_transaction_timeout = \"1s\"";
     let keyway = keyway(&harness, Said { limits, ..Said::default() }).await?;
     let named = [("application_name", "limits_idle")];
     let log_in = async || Wire::log_in(keyway.listen(), USER, APP_PASSWORD, DATABASE, &named).await;
@@ -274,7 +274,7 @@ async fn unfinished_exchanges(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn long_queries(harness: Arc<Shared>) -> Outcome {
-    let said = Said { limits: "query_timeout = \"300ms\"", pool: "size = 1", ..Said::default() };
+    let said = Said { limits: "query_timeout = \"500ms\"", pool: "size = 1", ..Said::default() };
     let keyway = keyway(&harness, said).await?;
     let (client, other) = (client(&keyway).await?, client(&keyway).await?);
     for round in 1..=3 {
