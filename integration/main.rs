@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may")]
 
+mod auth;
 mod bad_input;
 mod cancel;
 mod cli;
@@ -12,6 +13,7 @@ mod differential;
 mod drivers;
 mod harness;
 mod leaks;
+mod limits;
 mod metrics;
 mod pins;
 mod postgres;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         }
     };
     let topics = [
+        auth::tests,
         bad_input::tests,
         cancel::tests,
         cli::tests,
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         differential::tests,
         drivers::tests,
         leaks::tests,
+        limits::tests,
         metrics::tests,
         pins::tests,
         postgres::tests,

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyway::base::Role;
-use keyway::config::Config;
+use keyway::auth::{Credentials, Derivation};
+use keyway::backend::BackendSpec;
+use keyway::base::{Role, ServerId, ShardId};
+use keyway::config::{Config, Secret, ServerAuth};
 use keyway::demo::postgres::{Server, Shard};
 use keyway::metrics::Registry;
 use keyway::route::{Cluster, Excluded, Freshness};
@@ -45,9 +47,23 @@ impl Watched {
         let (running, stopping) = watch::channel(false);
         let registry = Registry::default();
         let spec = ProbeSpec {
-            dbname: DATABASE.into(),
-            user: USER.into(),
-            password: Some(APP_PASSWORD.into()),
+            backend: BackendSpec {
+                server: ServerId { shard: ShardId(0), index: 0 },
+                host: "".into(),
+                port: 0,
+                user: USER.into(),
+                credentials: Arc::new(Credentials::new(
+                    Secret::parse(APP_PASSWORD),
+                    [0; 16],
+                    Derivation::new(1),
+                )),
+                server_auth: ServerAuth::default(),
+                database: DATABASE.into(),
+                application_name: None,
+                connect_timeout: TIMEOUT,
+                message_bytes_max: 65_536,
+                statements_max: 8,
+            },
             interval: Duration::from_millis(20),
             timeout: Duration::from_millis(500),
         };

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::base::{Reason, Refusal, SqlState};
 use crate::client::{self, Shared};
+use crate::metrics::Limit;
 use crate::net::Stream;
 use crate::wire::{self, Severity};
 
@@ -45,6 +46,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>, clients_max: usize)
 
 fn turn_away(mut stream: Stream, shared: &Shared) {
     shared.metrics.login("refused");
+    shared.hits.hit(Limit::Clients);
     let refusal =
         Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
     tokio::spawn(async move {

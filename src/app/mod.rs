@@ -12,17 +12,17 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::auth::{Login, Verifier};
+use crate::auth::{Credentials, Derivation};
 use crate::cancel;
-use crate::client::{ClientMetricFamilies, Limits, Shared};
-use crate::config::{Auth, Config, User};
-use crate::metrics::{RegisterError, Registry};
+use crate::client::{self, ClientMetricFamilies, Limits, Quota, Shared, Timeouts, UserPools};
+use crate::config::{self, Config};
+use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::{self, BufferStock};
-use crate::pool::PoolMetricFamilies;
+use crate::pool::{Ledger, PoolMetricFamilies};
 use crate::proto;
 use crate::sql::Parser;
 use crate::topology::TopologyMetricFamilies;
@@ -52,16 +52,19 @@ struct Families {
     client: ClientMetricFamilies,
     pool: PoolMetricFamilies,
     topology: TopologyMetricFamilies,
+    hits: LimitHits,
 }
 
 impl Proxy {
     /// Starts serving. Servers need not be up yet: requests wait for them as the config says.
     pub fn start(config: &Config) -> Result<Proxy, StartError> {
         let registry = Registry::default();
+        let hits = LimitHits::register(&registry)?;
         let families = Families {
             client: ClientMetricFamilies::register(&registry)?,
-            pool: PoolMetricFamilies::register(&registry)?,
+            pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
+            hits,
         };
         let (stop, stopping) = watch::channel(false);
         let listening = |address| move |error| StartError::Listen(address, error);
@@ -111,7 +114,7 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for database in self.shared.databases.values() {
-            database.pools.values().flat_map(|it| it.shards.iter().flatten()).for_each(|it| it.close_idle());
+            database.pools.for_each(UserPools::close_idle);
         }
         for task in &self.tasks {
             task.abort();
@@ -126,27 +129,38 @@ fn shared(
 ) -> Result<Arc<Shared>, StartError> {
     let mut mock_secret = [0; 16];
     getrandom::fill(&mut mock_secret).map_err(StartError::Randomness)?;
-    let mut logins = HashMap::new();
-    for user in &config.users {
-        logins.insert(user.name.clone(), login(user)?);
-    }
-    let parser = Arc::new(Parser::new());
+    let limits = &config.limits;
+    let derivation = derivation();
+    let entropy = getrandom::u64().map_err(StartError::Randomness)?;
+    let common = databases::Common {
+        parser: Arc::new(Parser::new()),
+        users: users(config, &derivation)?,
+        derivation,
+        ledger: Ledger::new(
+            limits.server_connections_max,
+            limits.server_logins_max,
+            entropy,
+            families.hits.clone(),
+        ),
+    };
     let databases = config.databases.iter().map(|it| {
-        let database = databases::build(config, it, families, &parser, stopping);
+        let database = databases::build(config, it, families, &common, stopping);
         (it.name.clone(), Arc::new(database))
     });
-    let limits = &config.limits;
     Ok(Arc::new(Shared {
         databases: databases.collect(),
-        logins,
+        users: common.users,
         mock_secret,
         limits: Limits {
             unit: proto::Limits { message_bytes_max: limits.message_bytes_max },
             login_timeout: limits.login_timeout,
             statements_max: limits.statements_max,
             server_statements_max: limits.server_statements_max,
-            client_idle_timeout: limits.client_idle_timeout,
+            statement_bytes_max: limits.statement_bytes_max,
+            timeouts: timeouts(limits),
         },
+        hits: families.hits.clone(),
+        logins: Semaphore::new(limits.logins_max),
         stock: BufferStock::new(limits.buffers_max),
         cancels: cancel::Registry::default(),
         metrics: families.client.clone(),
@@ -154,17 +168,36 @@ fn shared(
     }))
 }
 
-fn login(user: &User) -> Result<Login, StartError> {
-    Ok(match (user.auth, &user.password) {
-        (Auth::Scram, Some(password)) => {
-            let mut salt = [0; 16];
-            getrandom::fill(&mut salt).map_err(StartError::Randomness)?;
-            Login::Scram(Verifier::of_password(password.reveal(), salt))
-        }
-        // A config without the password does not load; refusing is the safe reading of one that did.
-        (Auth::Scram, None) => Login::Scram(Verifier::of_unknown_user(&user.name, b"")),
-        (Auth::Trust, _) => Login::Trust,
-    })
+fn timeouts(limits: &config::Limits) -> Timeouts {
+    Timeouts {
+        client_idle: limits.client_idle_timeout,
+        idle_in_transaction: limits.idle_in_transaction_timeout,
+        aborted_transaction: limits.aborted_transaction_timeout,
+        unfinished: limits.unfinished_timeout,
+        query: limits.query_timeout,
+        cancel: limits.cancel_timeout,
+        transaction: limits.transaction_timeout,
+    }
+}
+
+/// As many at once as there are cores.
+fn derivation() -> Derivation {
+    Derivation::new(std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn users(config: &Config, derivation: &Derivation) -> Result<HashMap<String, client::User>, StartError> {
+    let mut users = HashMap::new();
+    for user in &config.users {
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt).map_err(StartError::Randomness)?;
+        let credentials = Arc::new(Credentials::new(user.password.clone(), salt, derivation.clone()));
+        // Made before the first login, which would take longer than those of names that nobody has.
+        let made = credentials.clone();
+        tokio::spawn(async move { made.verifier().await });
+        let clients = Quota::new(user.clients_max);
+        users.insert(user.name.clone(), client::User { method: user.auth, credentials, clients });
+    }
+    Ok(users)
 }
 
 /// Once a second: old server connections are closed, and rates are taken for the page.
@@ -178,9 +211,7 @@ async fn tick(shared: Arc<Shared>, source: Arc<ProcessSource>, mut stopping: wat
         let now = Instant::now();
         source.sample(now);
         for database in shared.databases.values() {
-            for pool in database.pools.values().flat_map(|it| it.shards.iter().flatten()) {
-                pool.reap(now);
-            }
+            database.pools.reap(now);
         }
     }
 }

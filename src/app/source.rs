@@ -98,14 +98,14 @@ impl ProcessSource {
 /// Of all users together.
 fn pools(database: &Database, server: ServerId) -> PoolStatus {
     let mut sum = PoolStatus::default();
-    for pool in database.pools.values().filter_map(|it| it.get(server)) {
-        let usage = pool.usage();
+    database.pools.for_each(|user| {
+        let Some(usage) = user.get(server).map(|it| it.usage()) else { return };
         sum.active += usage.active as u64;
         sum.idle += usage.idle as u64;
         sum.connecting += usage.connecting as u64;
         sum.waiters += usage.waiters as u64;
         sum.size += usage.size as u64;
-    }
+    });
     sum
 }
 
@@ -134,9 +134,11 @@ impl Source for ProcessSource {
             let label = [database.name.as_str()];
             self.plan_hits.with_label_values(&label).inc_by(now.hits.saturating_sub(before.hits));
             self.plan_misses.with_label_values(&label).inc_by(now.misses.saturating_sub(before.misses));
-            for pool in database.pools.values().flat_map(|it| it.shards.iter().flatten()) {
-                pool.usage();
-            }
+            database.pools.for_each(|user| {
+                user.all().for_each(|it| {
+                    it.usage();
+                });
+            });
         }
         drop(counted);
         self.registry.text().map_err(|error| error.to_string())

@@ -1,9 +1,13 @@
 //! A client proves who it is. The caller bounds the time.
 
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 
+use super::credentials::Credentials;
+use super::md5;
 use super::scram::{Exchange, METHOD, ScramError, Verifier};
 use crate::base::{Reason, Refusal, SqlState};
+use crate::config::{Auth, Secret};
 use crate::net::{Buffer, ReadError, Stream, read_message};
 use crate::wire::{self, FrontendTag};
 
@@ -12,11 +16,16 @@ const MESSAGE_BYTES_MAX: usize = 65_535;
 /// 144 bits, as PostgreSQL's `SCRAM_RAW_NONCE_LEN`.
 pub const NONCE_BYTES: usize = 18;
 
-/// What a user must show.
-#[derive(Clone, Debug)]
-pub enum Login {
-    Trust,
-    Scram(Verifier),
+/// Who wants in, and how the name is proved.
+pub struct Client<'a> {
+    pub user: &'a str,
+    pub method: Auth,
+    /// `None` is a name that nobody has: it is asked for a proof like any other.
+    pub credentials: Option<&'a Credentials>,
+    /// Makes the salt of names that nobody has.
+    pub mock_secret: &'a [u8],
+    /// Random.
+    pub nonce: [u8; NONCE_BYTES],
 }
 
 #[derive(Debug, Error)]
@@ -39,40 +48,110 @@ impl From<std::io::Error> for LoginError {
 pub async fn authenticate(
     stream: &mut Stream,
     buffer: &mut Buffer,
-    user: &str,
-    login: Login,
-    nonce: [u8; NONCE_BYTES],
+    client: &Client<'_>,
 ) -> Result<(), LoginError> {
-    let Login::Scram(verifier) = login else { return Ok(()) };
+    let secret = client.credentials.and_then(Credentials::secret);
+    match (client.method, client.credentials, secret) {
+        (Auth::Trust, Some(_), _) => Ok(()),
+        (Auth::Password, Some(it), _) => by_clear_text(stream, buffer, client.user, it).await,
+        (Auth::Md5, _, Some(Secret::Plain(it))) => {
+            by_md5(stream, buffer, client, &md5::digest(it.reveal(), client.user)).await
+        }
+        (Auth::Md5, _, Some(Secret::Md5(it))) => by_md5(stream, buffer, client, it.digits()).await,
+        // PostgreSQL's method md5 checks a SCRAM verifier by SCRAM too.
+        (Auth::Scram | Auth::Md5, ..) | (_, None, _) => by_scram(stream, buffer, client).await,
+    }
+}
+
+async fn by_clear_text(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    user: &str,
+    credentials: &Credentials,
+) -> Result<(), LoginError> {
+    let mut out = Vec::new();
+    wire::cleartext_wanted(&mut out);
+    stream.write_all(&out).await?;
+    let message = password_message(stream, buffer, "password").await?;
+    let shown = shown_password(&message, user)?;
+    if credentials.accepts(user, shown).await { Ok(()) } else { Err(wrong_password(user)) }
+}
+
+async fn by_md5(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    client: &Client<'_>,
+    digest: &str,
+) -> Result<(), LoginError> {
+    let [a, b, c, d, ..] = client.nonce;
+    let salt = [a, b, c, d];
+    let mut out = Vec::new();
+    wire::md5_wanted(&mut out, salt);
+    stream.write_all(&out).await?;
+    let message = password_message(stream, buffer, "password").await?;
+    let shown = shown_password(&message, client.user)?;
+    let is_right = md5::answer(digest, salt).as_bytes().ct_eq(shown.as_bytes());
+    if bool::from(is_right) { Ok(()) } else { Err(wrong_password(client.user)) }
+}
+
+async fn by_scram(stream: &mut Stream, buffer: &mut Buffer, client: &Client<'_>) -> Result<(), LoginError> {
+    let known = match client.credentials {
+        Some(it) => it.verifier().await,
+        None => None,
+    };
+    let verifier = known.unwrap_or_else(|| Verifier::of_unknown_user(client.user, client.mock_secret));
     let mut out = Vec::new();
     wire::sasl_methods(&mut out, &[METHOD]);
     stream.write_all(&out).await?;
-    let first = password_message(stream, buffer).await?;
+    let first = password_message(stream, buffer, "SASL").await?;
     let data = initial_response(&first)?;
-    let refused = |it| LoginError::Refused(scram_refusal(it, user));
-    let (exchange, reply) = Exchange::start(verifier, data, nonce).map_err(refused)?;
+    let refused = |it| scram_refusal(it, client.user);
+    let (exchange, reply) = Exchange::start(verifier, data, client.nonce).map_err(refused)?;
     out.clear();
     wire::sasl_continue(&mut out, reply.as_bytes());
     stream.write_all(&out).await?;
-    let last = password_message(stream, buffer).await?;
-    let reply = exchange.finish(&last[wire::HEADER_BYTES..]).map_err(refused)?;
+    let last = password_message(stream, buffer, "SASL").await?;
+    let (reply, client_key) = exchange.finish(&last[wire::HEADER_BYTES..]).map_err(refused)?;
+    if let Some(it) = client.credentials {
+        it.learn(client_key);
+    }
     out.clear();
     wire::sasl_final(&mut out, reply.as_bytes());
     Ok(stream.write_all(&out).await?)
 }
 
-async fn password_message(stream: &mut Stream, buffer: &mut Buffer) -> Result<Vec<u8>, LoginError> {
+/// `wanted` is how PostgreSQL calls the message in its error.
+async fn password_message(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    wanted: &str,
+) -> Result<Vec<u8>, LoginError> {
     let (tag, total) = match read_message(stream, buffer, MESSAGE_BYTES_MAX).await {
         Ok(it) => it,
         Err(ReadError::Frame | ReadError::TooLong(_)) => return Err(violation("invalid message length")),
         Err(error) => return Err(error.into()),
     };
     if FrontendTag(tag) != FrontendTag::PASSWORD {
-        return Err(violation(format!("expected SASL response, got message type {tag}")));
+        return Err(violation(format!("expected {wanted} response, got message type {tag}")));
     }
     let message = buffer.filled()[..total].to_vec();
     buffer.consume(total);
     Ok(message)
+}
+
+/// The password of a PasswordMessage (`recv_password_packet` in auth.c).
+fn shown_password<'a>(message: &'a [u8], user: &str) -> Result<&'a str, LoginError> {
+    let body = &message[wire::HEADER_BYTES..];
+    let text = match body.split_last() {
+        Some((0, text)) if !text.contains(&0) => text,
+        _ => return Err(violation("invalid password packet size")),
+    };
+    if text.is_empty() {
+        let message = "empty password returned by client";
+        return Err(LoginError::Refused(Refusal::new(Reason::Auth, SqlState::INVALID_PASSWORD, message)));
+    }
+    // No password that is known here is anything but UTF-8.
+    std::str::from_utf8(text).map_err(|_| wrong_password(user))
 }
 
 /// Method and data of SASLInitialResponse.
@@ -95,18 +174,15 @@ fn violation(message: impl Into<std::borrow::Cow<'static, str>>) -> LoginError {
     LoginError::Refused(Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message))
 }
 
-fn scram_refusal(error: ScramError, user: &str) -> Refusal {
+fn wrong_password(user: &str) -> LoginError {
+    let message = format!("password authentication failed for user \"{user}\"");
+    LoginError::Refused(Refusal::new(Reason::Auth, SqlState::INVALID_PASSWORD, message))
+}
+
+fn scram_refusal(error: ScramError, user: &str) -> LoginError {
     match error {
-        ScramError::WrongPassword => Refusal::new(
-            Reason::Auth,
-            SqlState::INVALID_PASSWORD,
-            format!("password authentication failed for user \"{user}\""),
-        ),
-        ScramError::Malformed => {
-            Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, "malformed SCRAM message")
-        }
-        ScramError::ChannelBinding => {
-            Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, error.to_string())
-        }
+        ScramError::WrongPassword | ScramError::WrongServer => wrong_password(user),
+        ScramError::Malformed => violation("malformed SCRAM message"),
+        ScramError::ChannelBinding => violation(error.to_string()),
     }
 }

@@ -1,9 +1,18 @@
-//! Proving who one is: clients to Keyway, Keyway to servers. SCRAM-SHA-256 (RFC 5802, RFC 7677).
+//! Proving who one is: clients to Keyway, Keyway to servers. SCRAM-SHA-256 (RFC 5802, RFC 7677), and where
+//! the configuration says so MD5 and clear text.
 
 mod client_login;
+mod credentials;
+mod derivation;
+mod md5;
+mod proving;
 mod scram;
 mod server_login;
 
-pub use client_login::{Login, LoginError, NONCE_BYTES, authenticate};
-pub use scram::{Exchange, ScramError, Verifier};
-pub use server_login::{LoginFailure, answer};
+pub use client_login::{Client, LoginError, NONCE_BYTES, authenticate};
+pub use credentials::Credentials;
+pub use derivation::Derivation;
+pub use server_login::{LoginFailure, ServerLogin};
+
+#[cfg(test)]
+mod tests;

@@ -1,26 +1,59 @@
 //! The server's side of SCRAM-SHA-256, as a pure exchange: two messages in, two out.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::config::ScramVerifier;
 
 pub const METHOD: &str = "SCRAM-SHA-256";
 /// PostgreSQL's default (`scram_iterations`).
-const ITERATIONS: u32 = 4096;
+pub const ITERATIONS: u32 = 4096;
 const KEY_BYTES: usize = 32;
 
-type Key = [u8; KEY_BYTES];
+pub type Key = [u8; KEY_BYTES];
+
+/// What proves a password, without the password.
+pub struct ScramKeys {
+    client: Zeroizing<Key>,
+    server: Zeroizing<Key>,
+}
+
+impl ScramKeys {
+    pub fn new(salted_password: &Key) -> ScramKeys {
+        ScramKeys::of_parts(mac(salted_password, &[b"Client Key"]), mac(salted_password, &[b"Server Key"]))
+    }
+
+    pub fn of_parts(client: Key, server: Key) -> ScramKeys {
+        ScramKeys { client: Zeroizing::new(client), server: Zeroizing::new(server) }
+    }
+
+    pub fn client(&self) -> &Key {
+        &self.client
+    }
+
+    pub fn server(&self) -> &Key {
+        &self.server
+    }
+
+    pub fn stored(&self) -> Key {
+        Sha256::digest(self.client()).into()
+    }
+}
 
 /// What is kept of a password: enough to check a proof, not enough to log in elsewhere.
 #[derive(Clone)]
 pub struct Verifier {
-    salt: Vec<u8>,
-    iterations: u32,
-    stored_key: Key,
-    server_key: Key,
+    pub(super) salt: Arc<[u8]>,
+    pub(super) iterations: u32,
+    pub(super) stored_key: Key,
+    pub(super) server_key: Key,
     /// For a user that does not exist: the exchange runs to its end and fails there, so that names
     /// cannot be told from wrong passwords (`mock_scram_secret` in auth-scram.c).
     hopeless: bool,
@@ -40,28 +73,36 @@ pub enum ScramError {
     ChannelBinding,
     #[error("password authentication failed")]
     WrongPassword,
+    #[error("server does not know the user's password")]
+    WrongServer,
 }
 
 impl Verifier {
-    /// Costs 4,096 rounds of HMAC: done when a config is loaded, not when a client comes.
-    pub fn of_password(password: &str, salt: [u8; 16]) -> Verifier {
-        let prepared = normalized(password);
-        let salted = salted_password(prepared.as_bytes(), &salt, ITERATIONS);
-        let client_key = mac(&salted, &[b"Client Key"]);
+    pub fn of_keys(salt: &Arc<[u8]>, iterations: u32, keys: &ScramKeys) -> Verifier {
+        let (stored_key, server_key) = (keys.stored(), *keys.server());
+        Verifier { salt: salt.clone(), iterations, stored_key, server_key, hopeless: false }
+    }
+
+    pub fn stored(it: &ScramVerifier) -> Verifier {
         Verifier {
-            salt: salt.to_vec(),
-            iterations: ITERATIONS,
-            stored_key: Sha256::digest(client_key).into(),
-            server_key: mac(&salted, &[b"Server Key"]),
+            salt: it.salt.clone(),
+            iterations: it.iterations,
+            stored_key: it.stored_key,
+            server_key: it.server_key,
             hopeless: false,
         }
     }
 
     /// The same salt for the same name every time, as a real user would have.
     pub fn of_unknown_user(name: &str, secret: &[u8]) -> Verifier {
-        let salt = mac(secret, &[name.as_bytes()])[..16].to_vec();
+        let salt = mac(secret, &[name.as_bytes()])[..16].into();
         let key = [0; KEY_BYTES];
         Verifier { salt, iterations: ITERATIONS, stored_key: key, server_key: key, hopeless: true }
+    }
+
+    pub fn accepts(&self, client_key: &Key) -> bool {
+        let stored_key: Key = Sha256::digest(client_key).into();
+        bool::from(stored_key.ct_eq(&self.stored_key)) && !self.hopeless
     }
 }
 
@@ -70,14 +111,17 @@ fn normalized(password: &str) -> std::borrow::Cow<'_, str> {
     stringprep::saslprep(password).unwrap_or(std::borrow::Cow::Borrowed(password))
 }
 
-fn mac(key: &[u8], parts: &[&[u8]]) -> Key {
+pub fn mac(key: &[u8], parts: &[&[u8]]) -> Key {
     // HMAC takes a key of any length, so this cannot fail; a zero key would only fail the login.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; KEY_BYTES] };
     parts.iter().for_each(|it| mac.update(it));
     mac.finalize().into_bytes().into()
 }
 
-fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Key {
+/// Costs `iterations` rounds of HMAC, milliseconds: never on a thread that serves clients.
+pub fn salted_password(password: &str, salt: &[u8], iterations: u32) -> Key {
+    let prepared = normalized(password);
+    let password = prepared.as_bytes();
     let mut round = mac(password, &[salt, &1u32.to_be_bytes()]);
     let mut sum = round;
     for _ in 1..iterations {
@@ -87,7 +131,7 @@ fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> Key {
     sum
 }
 
-fn xor(mut left: Key, right: &Key) -> Key {
+pub fn xor(mut left: Key, right: &Key) -> Key {
     left.iter_mut().zip(right).for_each(|(to, from)| *to ^= from);
     left
 }
@@ -132,8 +176,8 @@ impl Exchange {
         Ok((Exchange { verifier, header, nonce, signed }, server_first))
     }
 
-    /// Checks client-final and writes server-final.
-    pub fn finish(self, client_final: &[u8]) -> Result<String, ScramError> {
+    /// Checks client-final and writes server-final. The ClientKey comes out of a proof that is right.
+    pub fn finish(self, client_final: &[u8]) -> Result<(String, Key), ScramError> {
         let text = std::str::from_utf8(client_final).map_err(|_| ScramError::Malformed)?;
         let (unproved, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed)?;
         let mut fields = unproved.split(',');
@@ -147,27 +191,32 @@ impl Exchange {
         }
         let signed = [self.signed.as_bytes(), b",", unproved.as_bytes()];
         let client_key = xor(mac(&self.verifier.stored_key, &signed), &proof);
-        let stored_key: Key = Sha256::digest(client_key).into();
-        let same = bool::from(stored_key.ct_eq(&self.verifier.stored_key));
-        if !same || self.verifier.hopeless {
+        if !self.verifier.accepts(&client_key) {
             return Err(ScramError::WrongPassword);
         }
-        Ok(format!("v={}", BASE64.encode(mac(&self.verifier.server_key, &signed))))
+        let reply = format!("v={}", BASE64.encode(mac(&self.verifier.server_key, &signed)));
+        Ok((reply, client_key))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+    use crate::auth::tests::proof_of;
+    use crate::config::Secret;
 
     fn login(verifier: Verifier, password: &str) -> Result<(), ScramError> {
-        let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-        let (exchange, first) = Exchange::start(verifier, client.message(), [7; 18])?;
-        client.update(first.as_bytes()).unwrap();
-        let last = exchange.finish(client.message())?;
-        client.finish(last.as_bytes()).expect("the client accepts the server's signature");
-        Ok(())
+        proof_of(verifier, password).map(drop)
+    }
+
+    #[test]
+    fn a_stored_verifier_is_the_one_of_the_password() {
+        // User and password of RFC 7677's example.
+        let text = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+        let Some(Secret::Scram(stored)) = Secret::parse(text) else { panic!("no verifier") };
+        assert_eq!(login(Verifier::stored(&stored), "pencil"), Ok(()));
+        assert_eq!(login(Verifier::stored(&stored), "pen"), Err(ScramError::WrongPassword));
+        assert_eq!(Verifier::stored(&stored).text(), text);
     }
 
     #[test]
@@ -187,7 +236,7 @@ mod tests {
         }
         for last in ["", "c=biws", "c=biws,r=abc,p=AAAA", "c=!!,r=abc,p=AAAA"] {
             let (exchange, _) = Exchange::start(verifier(), b"n,,n=,r=abc", [1; 18]).unwrap();
-            assert_eq!(exchange.finish(last.as_bytes()), Err(ScramError::Malformed), "{last}");
+            assert_eq!(exchange.finish(last.as_bytes()).map(drop), Err(ScramError::Malformed), "{last}");
         }
     }
 }

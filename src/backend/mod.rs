@@ -1,13 +1,18 @@
 //! One server connection: connect, log in, send, receive. Knows what its server holds (statements,
 //! settings, what is owed), and nothing of who uses it.
 
+mod question;
+
+pub use question::{QuestionError, Row};
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::auth;
+use crate::auth::{self, Credentials, ServerLogin};
 use crate::base::ServerId;
+use crate::config::ServerAuth;
 use crate::net::{self, Buffer, ReadError, Stream};
 use crate::proto::{Pipeline, ServerStatements, Settings};
 use crate::wire::{self, BackendTag, CancelKey};
@@ -22,8 +27,11 @@ pub struct BackendSpec {
     pub host: Arc<str>,
     pub port: u16,
     pub user: Arc<str>,
-    pub password: Option<Arc<str>>,
+    pub credentials: Arc<Credentials>,
+    pub server_auth: ServerAuth,
     pub database: Arc<str>,
+    /// Of connections that Keyway uses itself.
+    pub application_name: Option<&'static str>,
     pub connect_timeout: Duration,
     pub message_bytes_max: usize,
     pub statements_max: usize,
@@ -79,10 +87,15 @@ pub async fn connect(spec: &BackendSpec, now: Instant) -> Result<Backend, Connec
 async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
     let mut stream = net::connect(&spec.host, spec.port, spec.connect_timeout).await?;
     let mut out = Vec::new();
-    // The client's own values follow as settings; a fixed name marks what is Keyway's in pg_stat_activity.
-    wire::startup_message(&mut out, &spec.user, &spec.database, &[("client_encoding", "UTF8")]);
+    let mut settings = vec![("client_encoding", "UTF8")];
+    settings.extend(spec.application_name.map(|it| ("application_name", it)));
+    // A client's own values follow as settings.
+    wire::startup_message(&mut out, &spec.user, &spec.database, &settings);
     stream.write_all(&out).await?;
-    let (mut buffer, mut scram) = (Buffer::default(), None);
+    let mut buffer = Buffer::default();
+    let mut nonce = [0; auth::NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(std::io::Error::from)?;
+    let mut login = ServerLogin::new(&spec.user, &spec.credentials, spec.server_auth, nonce);
     let (mut parameters, mut cancel_key) = (Vec::new(), CancelKey { pid: 0, secret: 0 });
     loop {
         let (tag, total) = net::read_message(&mut stream, &mut buffer, LOGIN_MESSAGE_BYTES_MAX).await?;
@@ -91,7 +104,7 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
         match BackendTag(tag) {
             BackendTag::AUTHENTICATION => {
                 out.clear();
-                auth::answer(message, spec.password.as_deref(), &mut scram, &mut out)?;
+                login.answer(message, &mut out).await?;
                 stream.write_all(&out).await?;
             }
             BackendTag::PARAMETER_STATUS => {

@@ -295,7 +295,7 @@ fn no_connection(pool: &Pool, error: &CheckoutError) -> Refusal {
         format!("no connection to server {}:{} is free", spec.host, spec.port),
     )
     .detail(error.to_string())
-    .hint("raise pool.size or pool.wait_timeout in the configuration of keyway, or keep transactions short")
+    .hint("raise pool.size, pool.wait_timeout or server_connections_max in the configuration of keyway, or keep transactions short")
 }
 
 fn target_of(server: &Backend, pool: &Pool) -> Target {

@@ -1,5 +1,7 @@
 //! COPY FROM STDIN on one server: data streams through in whatever pieces it comes.
 
+use std::time::Instant;
+
 use super::relay::{Flow, RelayError, Stop, relay, step};
 use super::session::{End, Session};
 use crate::base::{Reason, Refusal, SqlState};
@@ -38,14 +40,22 @@ impl Session {
         let (mut rest, mut news) = (0, News::default());
         loop {
             match next_step(buffer.filled(), rest)? {
-                Step::More => {
-                    if self.wait_for_data(buffer).await? == Speaker::Server
-                        && let Some(end) = self.hear_server(&mut news).await?
-                    {
-                        self.skip_rest(buffer, rest).await?;
-                        return Ok(end);
+                Step::More => match self.wait_for_data(buffer).await? {
+                    Some(Speaker::Client) => {}
+                    Some(Speaker::Server) => {
+                        if let Some(end) = self.hear_server(&mut news).await? {
+                            self.skip_rest(buffer, rest).await?;
+                            return Ok(end);
+                        }
                     }
-                }
+                    None => {
+                        if let Some(Err(error)) = self.overdue.as_mut().map(|it| it.pass()) {
+                            let end = self.copy_lost(error, &std::mem::take(&mut news.flow)).await?;
+                            self.skip_rest(buffer, rest).await?;
+                            return Ok(end);
+                        }
+                    }
+                },
                 Step::Skip { bytes } => buffer.consume(bytes),
                 Step::Pass { bytes, rest: left } => {
                     self.pass_on(buffer, bytes).await?;
@@ -85,16 +95,18 @@ impl Session {
     }
 
     /// Reads more of the client, or finds that the server has spoken. Only then is the server read: it
-    /// waits for the client.
-    async fn wait_for_data(&mut self, buffer: &mut Buffer) -> Result<Speaker, End> {
+    /// waits for the client. `None` is that the statement takes too long.
+    async fn wait_for_data(&mut self, buffer: &mut Buffer) -> Result<Option<Speaker>, End> {
         let Some(held) = &mut self.held else { return Err(End::Left) };
+        let overdue = self.overdue.as_ref().map(|it| it.at);
         tokio::select! {
             biased;
-            _ = held.lease.stream.has_bytes() => Ok(Speaker::Server),
+            _ = held.lease.stream.has_bytes() => Ok(Some(Speaker::Server)),
             read = self.stream.read(buffer) => match read {
-                Ok(count) if count > 0 => Ok(Speaker::Client),
+                Ok(count) if count > 0 => Ok(Some(Speaker::Client)),
                 _ => Err(End::Left),
             },
+            () = passed(overdue), if overdue.is_some() => Ok(None),
         }
     }
 
@@ -126,7 +138,9 @@ impl Session {
         if buffer.is_some_and(|it| !it.is_empty()) {
             return Err(End::Fatal(violation("server sent half a message during COPY")));
         }
-        match relay(&mut self.stream, &mut held.lease, &stock, &mut replies, &mut flow).await {
+        match relay(&mut self.stream, &mut held.lease, &stock, &mut replies, &mut flow, &mut self.overdue)
+            .await
+        {
             Ok(Stop::Drained | Stop::Retry) => {
                 let (shard, role) = (held.shard, held.role);
                 if let Some(copying) = self.copying.take() {
@@ -152,6 +166,12 @@ impl Session {
             self.refuse_simple(refusal).await?;
         }
         Ok(CopyEnd::Open)
+    }
+}
+
+async fn passed(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
     }
 }
 

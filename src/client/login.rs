@@ -2,13 +2,18 @@
 //! on connections of their own.
 
 use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::SemaphorePermit;
 
 use super::encoding;
+use super::quota::Place;
 use super::session::Session;
-use super::{Database, Shared};
-use crate::auth::{self, Login, LoginError, Verifier};
+use super::{Database, Shared, UserPools};
+use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
-use crate::metrics::Live;
+use crate::config::Auth;
+use crate::metrics::{Limit, Live};
 use crate::net::{Buffer, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
 use crate::wire::{self, CancelKey, Severity, Startup, StartupError, StartupParameters};
@@ -18,9 +23,10 @@ pub async fn serve(mut stream: Stream, shared: Arc<Shared>) {
     let mut buffer = Buffer::default();
     let login = log_in(&mut stream, &mut buffer, &shared);
     let session = match tokio::time::timeout(shared.limits.login_timeout, login).await {
-        Ok(Ok(Some(login))) => {
+        Ok(Ok(Some(mut login))) => {
             shared.metrics.login("ok");
             let _live = Live::new(&shared.metrics.clients);
+            let _places = std::mem::take(&mut login.places);
             Session::new(stream, shared.clone(), login).run(buffer).await;
             return;
         }
@@ -29,11 +35,11 @@ pub async fn serve(mut stream: Stream, shared: Arc<Shared>) {
         Ok(Err(LoginError::Gone(_))) => None,
         // PostgreSQL closes the connection without a word when authentication_timeout ends; a word
         // costs nothing and helps whoever reads the other end's log.
-        Err(_) => Some(Refusal::new(
-            Reason::Limit,
-            SqlState::QUERY_CANCELED,
-            "canceling authentication due to timeout",
-        )),
+        Err(_) => {
+            shared.hits.hit(Limit::LoginTime);
+            let message = "canceling authentication due to timeout";
+            Some(Refusal::new(Reason::Limit, SqlState::QUERY_CANCELED, message))
+        }
     };
     shared.metrics.login(if session.is_some() { "refused" } else { "left" });
     if let Some(refusal) = session {
@@ -60,9 +66,11 @@ pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
 /// A client that has proved who it is.
 pub(super) struct LoggedIn {
     pub database: Arc<Database>,
-    pub user: String,
+    pub pools: Arc<UserPools>,
     pub startup: Settings,
     pub cancel: crate::cancel::Registered,
+    /// Of the user and of the database.
+    pub places: [Option<Place>; 2],
     pub greeting: Vec<u8>,
     pub application_name: Option<String>,
     /// Settings that a server has to judge before the client is greeted.
@@ -74,7 +82,7 @@ async fn log_in(
     buffer: &mut Buffer,
     shared: &Arc<Shared>,
 ) -> Result<Option<LoggedIn>, LoginError> {
-    let mut parameters = match first_packet(stream, buffer).await? {
+    let mut parameters = match first_packet(stream, buffer, shared).await? {
         First::Session(it) => it,
         First::Cancel(key) => {
             shared.cancels.cancel(key).await;
@@ -87,20 +95,72 @@ async fn log_in(
         wire::negotiate_version(&mut out, std::mem::take(&mut parameters.protocol_options));
         stream.write_all(&out).await?;
     }
-    let login =
-        shared.logins.get(&parameters.user).cloned().unwrap_or_else(|| {
-            Login::Scram(Verifier::of_unknown_user(&parameters.user, &shared.mock_secret))
-        });
-    let nonce = random::<{ auth::NONCE_BYTES }>()?;
-    auth::authenticate(stream, buffer, &parameters.user, login, nonce).await?;
-    greet(parameters, shared).map(Some).map_err(LoginError::Refused)
+    // Who has not said a word yet takes no turn from those who have.
+    let _turn = turn(shared).await;
+    let claim = claim(&parameters, shared).await.map_err(LoginError::Refused)?;
+    prove(stream, buffer, shared, &parameters, &claim).await?;
+    greet(parameters, shared, &claim).map(Some).map_err(LoginError::Refused)
 }
 
-fn random<const N: usize>() -> Result<[u8; N], LoginError> {
+async fn turn(shared: &Shared) -> Option<SemaphorePermit<'_>> {
+    if let Ok(it) = shared.logins.try_acquire() {
+        return Some(it);
+    }
+    shared.hits.hit(Limit::Logins);
+    shared.logins.acquire().await.ok()
+}
+
+/// Who a client says that it is, and what is known of that.
+struct Claim {
+    method: Auth,
+    credentials: Option<Arc<Credentials>>,
+    /// Found by `auth_query`, not in the config.
+    found: bool,
+}
+
+async fn claim(parameters: &StartupParameters, shared: &Shared) -> Result<Claim, Refusal> {
+    if let Some(user) = shared.users.get(&parameters.user) {
+        let credentials = Some(user.credentials.clone());
+        return Ok(Claim { method: user.method, credentials, found: false });
+    }
+    let database = shared.databases.get(&parameters.database);
+    let Some((database, lookup)) = database.and_then(|it| Some((it, it.lookup.as_ref()?))) else {
+        return Ok(Claim { method: Auth::Scram, credentials: None, found: false });
+    };
+    let known = database.pools.get(&parameters.user).map(|it| it.credentials.clone());
+    let credentials = lookup.find(&parameters.user, random()?, known).await?;
+    Ok(Claim { method: lookup.method(), credentials, found: true })
+}
+
+async fn prove(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    shared: &Shared,
+    parameters: &StartupParameters,
+    claim: &Claim,
+) -> Result<(), LoginError> {
+    let client = auth::Client {
+        user: &parameters.user,
+        method: claim.method,
+        credentials: claim.credentials.as_deref(),
+        mock_secret: &shared.mock_secret,
+        nonce: random().map_err(LoginError::Refused)?,
+    };
+    let proved = auth::authenticate(stream, buffer, &client).await;
+    if let Err(LoginError::Refused(refusal)) = &proved
+        && refusal.state() == SqlState::INVALID_PASSWORD
+        && let Some(lookup) = shared.databases.get(&parameters.database).and_then(|it| it.lookup.as_ref())
+    {
+        lookup.doubt(&parameters.user);
+    }
+    proved
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
         let message = format!("no randomness to be had: {error}");
-        LoginError::Refused(Refusal::new(Reason::Auth, SqlState::INTERNAL_ERROR, message))
+        Refusal::new(Reason::Auth, SqlState::INTERNAL_ERROR, message)
     })?;
     Ok(bytes)
 }
@@ -111,10 +171,19 @@ enum First {
 }
 
 /// Answers requests for encryption until the startup packet comes.
-async fn first_packet(stream: &mut Stream, buffer: &mut Buffer) -> Result<First, LoginError> {
+async fn first_packet(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    shared: &Shared,
+) -> Result<First, LoginError> {
     let mut refused = (false, false);
     loop {
-        let found = wire::startup(buffer.filled()).map_err(|it| LoginError::Refused(startup_refusal(&it)))?;
+        let found = wire::startup(buffer.filled()).map_err(|it| {
+            if it == StartupError::Length {
+                shared.hits.hit(Limit::StartupPacket);
+            }
+            LoginError::Refused(startup_refusal(&it))
+        })?;
         let Some((packet, length)) = found else {
             if stream.read(buffer).await? == 0 {
                 return Err(ReadError::Closed.into());
@@ -152,7 +221,7 @@ fn startup_refusal(error: &StartupError) -> Refusal {
 }
 
 /// The database is looked for after the password, so that names are not told to strangers.
-fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn, Refusal> {
+fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> Result<LoggedIn, Refusal> {
     if parameters.replication {
         return Err(Refusal::unsupported(
             Reason::Unsupported,
@@ -167,6 +236,8 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn
             format!("database \"{}\" does not exist", parameters.database),
         ));
     };
+    let places = places(&parameters.user, database, shared)?;
+    let pools = pools_of(&parameters.user, database, claim, shared)?;
     let mut greeting = Vec::new();
     wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
@@ -189,6 +260,51 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>) -> Result<LoggedIn
     let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
     let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
     let cancel = shared.cancels.register(CancelKey { pid, secret });
-    let user = parameters.user;
-    Ok(LoggedIn { database: database.clone(), user, startup, cancel, greeting, application_name, unchecked })
+    Ok(LoggedIn {
+        database: database.clone(),
+        pools,
+        places,
+        startup,
+        cancel,
+        greeting,
+        application_name,
+        unchecked,
+    })
+}
+
+/// With the words of PostgreSQL's own limits (`InitializeSessionUserId` in miscinit.c, `CheckMyDatabase` in
+/// postinit.c), and in their order.
+fn places(user: &str, database: &Database, shared: &Shared) -> Result<[Option<Place>; 2], Refusal> {
+    let full = |limit, message: String| {
+        shared.hits.hit(limit);
+        Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
+    };
+    let of_user = match shared.users.get(user).map(|it| it.clients.take()) {
+        Some(None) => {
+            return Err(full(Limit::UserClients, format!("too many connections for role \"{user}\"")));
+        }
+        place => place.flatten(),
+    };
+    let of_database = database.clients.take().ok_or_else(|| {
+        full(Limit::DatabaseClients, format!("too many connections for database \"{}\"", database.name))
+    })?;
+    Ok([of_user, Some(of_database)])
+}
+
+fn pools_of(
+    user: &str,
+    database: &Database,
+    claim: &Claim,
+    shared: &Shared,
+) -> Result<Arc<UserPools>, Refusal> {
+    let pools = match (claim.found, &claim.credentials) {
+        (true, Some(it)) => database.pools.found(user, it, Instant::now()),
+        _ => database.pools.get(user),
+    };
+    pools.ok_or_else(|| {
+        shared.hits.hit(Limit::FoundUsers);
+        let message = format!("too many users of database \"{}\" are connected", database.name);
+        Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
+            .hint("raise auth_query_users_max in the configuration of keyway, or list users there")
+    })
 }

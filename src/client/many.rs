@@ -9,6 +9,7 @@ use super::attach::run_own;
 use super::query::{Payload, Ran, Request};
 use super::relay::{Flow, RelayError, Stop, relay};
 use super::session::{End, Held, Session};
+use super::timeouts::transaction_time;
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::wire;
@@ -180,7 +181,11 @@ impl Session {
         replies: &mut Replies,
         flow: &mut Flow,
     ) -> Result<(), RelayError> {
-        let stop = relay(&mut self.stream, &mut held.lease, &self.shared.stock, replies, flow).await?;
+        if self.overdue.is_none() {
+            self.overdue = self.overdue();
+        }
+        let (stock, overdue) = (&self.shared.stock, &mut self.overdue);
+        let stop = relay(&mut self.stream, &mut held.lease, stock, replies, flow, overdue).await?;
         // The first server's word counts, which is the one that the client is shown.
         if self.named == 0 {
             self.named = replies.named;
@@ -221,6 +226,7 @@ impl Session {
         self.cancel.slot().detach().await;
         match error {
             RelayError::ClientLeft => Err(End::Left),
+            RelayError::TransactionTime => Err(End::Fatal(transaction_time())),
             error => {
                 if let Some(server) = lost {
                     self.database.topology.report_failure(server);

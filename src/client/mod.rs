@@ -10,29 +10,38 @@ mod encoding;
 mod extended;
 mod function_call;
 mod login;
+mod lookup;
 mod many;
 mod metrics;
 mod pins;
 mod query;
+mod quota;
 mod relay;
 mod session;
 mod sql_prepare;
 mod statements;
+mod timeouts;
+mod users;
 
 pub use login::serve;
+pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
+pub use quota::Quota;
 pub use statements::Registry as StatementRegistry;
+pub use timeouts::Timeouts;
+pub use users::{PoolDirectory, PoolMaker, User};
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use crate::auth::Login;
+use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
+use crate::metrics::LimitHits;
 use crate::net::BufferStock;
 use crate::pool::Pool;
 use crate::proto;
@@ -42,10 +51,13 @@ use crate::topology::Topology;
 /// What all clients share; immutable but for what its parts count.
 pub struct Shared {
     pub databases: HashMap<String, Arc<Database>>,
-    pub logins: HashMap<String, Login>,
+    pub users: HashMap<String, User>,
     /// Makes the salt of users that do not exist.
     pub mock_secret: [u8; 16],
     pub limits: Limits,
+    pub hits: LimitHits,
+    /// One for each client that is logging in.
+    pub logins: Semaphore,
     pub stock: BufferStock,
     pub cancels: cancel::Registry,
     pub metrics: ClientMetricFamilies,
@@ -59,7 +71,8 @@ pub struct Limits {
     pub login_timeout: Duration,
     pub statements_max: usize,
     pub server_statements_max: usize,
-    pub client_idle_timeout: Option<Duration>,
+    pub statement_bytes_max: usize,
+    pub timeouts: Timeouts,
 }
 
 /// One database with all that routing to it needs.
@@ -68,7 +81,9 @@ pub struct Database {
     pub router: Router,
     pub topology: Arc<Topology>,
     /// By user; pools stand as servers do in `route::Cluster`.
-    pub pools: HashMap<String, Arc<UserPools>>,
+    pub pools: PoolDirectory,
+    pub lookup: Option<UserLookup>,
+    pub clients: Arc<Quota>,
     pub statements: StatementRegistry,
     pub metrics: DatabaseMetrics,
     pub max_lag: Duration,
@@ -82,10 +97,23 @@ pub type Parameters = Arc<[(String, String)]>;
 /// The pools of one user, and what servers tell every client of this user at login.
 pub struct UserPools {
     pub shards: Vec<Vec<Arc<Pool>>>,
+    pub credentials: Arc<Credentials>,
     pub parameters: Mutex<Option<Parameters>>,
 }
 
 impl UserPools {
+    pub fn new(shards: Vec<Vec<Arc<Pool>>>, credentials: Arc<Credentials>) -> UserPools {
+        UserPools { shards, credentials, parameters: Mutex::default() }
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.shards.iter().flatten()
+    }
+
+    pub fn close_idle(&self) {
+        self.all().for_each(|it| it.close_idle());
+    }
+
     pub fn get(&self, server: ServerId) -> Option<&Arc<Pool>> {
         self.shards.get(usize::from(server.shard.0))?.get(usize::from(server.index))
     }

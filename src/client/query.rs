@@ -243,6 +243,7 @@ impl Session {
     }
 
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        self.overdue = None;
         match request.decision.mode {
             Mode::One => self.run_on_one(request).await,
             Mode::Scatter => self.run_scattered(request).await,
@@ -358,6 +359,7 @@ impl Session {
         replies: &mut Replies,
         flow: &mut Flow,
     ) -> Result<Stop, super::relay::RelayError> {
+        self.overdue = self.overdue();
         let Some(held) = &mut self.held else { return Err(super::relay::RelayError::ServerClosed) };
         let target = self.database.metrics.target(held.shard, held.role, request.access);
         let _live = target.map(|it| Live::new(&it.in_flight));
@@ -388,7 +390,8 @@ impl Session {
             None => server.stream.write_all(&out).await,
         };
         // A server that has gone may have said why: what can be read comes before the error of writing.
-        let stopped = relay(&mut self.stream, server, &self.shared.stock, replies, flow).await;
+        let stopped =
+            relay(&mut self.stream, server, &self.shared.stock, replies, flow, &mut self.overdue).await;
         match (sent, stopped) {
             (Err(error), Err(super::relay::RelayError::ServerClosed)) => {
                 Err(super::relay::RelayError::Server(error))

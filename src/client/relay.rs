@@ -4,10 +4,12 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::encoding;
+use super::timeouts::Overdue;
 use crate::backend::Backend;
 use crate::net::{Buffer, BufferStock, Stream};
 use crate::proto::{Part, Replies, Unexpected};
@@ -35,12 +37,16 @@ pub enum RelayError {
     ServerClosed,
     #[error(transparent)]
     Unexpected(#[from] Unexpected),
+    #[error("server did not end the statement within {0:?} of a cancel request")]
+    NotCancelled(Duration),
+    #[error("transaction took longer than transaction_timeout")]
+    TransactionTime,
 }
 
 impl RelayError {
     /// Whether the server is to blame, so that another one might do better.
     pub fn is_servers(&self) -> bool {
-        !matches!(self, RelayError::ClientLeft)
+        !matches!(self, RelayError::ClientLeft | RelayError::NotCancelled(_) | RelayError::TransactionTime)
     }
 }
 
@@ -79,13 +85,14 @@ pub async fn relay(
     stock: &BufferStock,
     replies: &mut Replies,
     flow: &mut Flow,
+    overdue: &mut Option<Box<Overdue>>,
 ) -> Result<Stop, RelayError> {
     replies.next_buffer();
     server.pipeline.release_made(replies);
     forward(client, &[], replies, flow).await?;
     let mut buffer = None;
     while !server.pipeline.is_drained() {
-        server_readable(client, &server.stream).await?;
+        server_readable(client, &server.stream, overdue).await?;
         step(client, server, stock, &mut buffer, replies, flow).await?;
         if replies.copy_in {
             return Ok(Stop::CopyIn);
@@ -180,9 +187,13 @@ async fn forward(
 
 /// Waits for the server, and notices a client that leaves in the meantime: nobody would read the
 /// answer, and the query should not run on.
-async fn server_readable(client: &Stream, server: &Stream) -> Result<(), RelayError> {
+async fn server_readable(
+    client: &Stream,
+    server: &Stream,
+    overdue: &mut Option<Box<Overdue>>,
+) -> Result<(), RelayError> {
     let mut watching = true;
-    poll_fn(|cx| {
+    let mut readable = poll_fn(|cx| {
         if let Poll::Ready(ready) = server.poll_readable(cx) {
             return Poll::Ready(ready.map_err(RelayError::Server));
         }
@@ -194,6 +205,13 @@ async fn server_readable(client: &Stream, server: &Stream) -> Result<(), RelayEr
             watching = false;
         }
         Poll::Pending
-    })
-    .await
+    });
+    let Some(overdue) = overdue else { return readable.await };
+    loop {
+        // The timer is made known to the runtime only when the server is not ready at once.
+        match Box::pin(tokio::time::timeout_at(overdue.at.into(), &mut readable)).await {
+            Ok(readable) => return readable,
+            Err(_) => overdue.pass()?,
+        }
+    }
 }

@@ -15,9 +15,11 @@ use super::pins::Suspicion;
 use super::query::Copying;
 use super::relay::{Flow, RelayError, step};
 use super::statements::Names;
+use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::{Database, Shared, UserPools};
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::cancel;
+use crate::metrics::Limit;
 use crate::net::{Buffer, Stream};
 use crate::pool::Lease;
 use crate::proto::{Ended, Intake, Replies, Settings, Transaction, Unexpected, Unit, UnitEnd};
@@ -81,6 +83,10 @@ pub(super) struct Session {
     pub named: usize,
     /// Extended messages were sent without a Sync behind them.
     pub unsynced: bool,
+    /// When the transaction under way has taken long enough, if there is a limit.
+    pub transaction_ends: Option<Instant>,
+    /// The same of the statement under way.
+    pub overdue: Option<Box<Overdue>>,
     /// Ends when the process is to stop. Made once, so that an idle wait costs no new registration.
     stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     greeting: Vec<u8>,
@@ -91,10 +97,6 @@ pub(super) struct Session {
 
 impl Session {
     pub fn new(stream: Stream, shared: Arc<Shared>, login: LoggedIn) -> Session {
-        let pools = login.database.pools.get(&login.user).cloned();
-        let pools = pools.unwrap_or_else(|| {
-            Arc::new(UserPools { shards: Vec::new(), parameters: parking_lot::Mutex::default() })
-        });
         let mut stopping = shared.stopping.clone();
         let stopped = async move {
             if stopping.wait_for(|it| *it).await.is_err() {
@@ -105,7 +107,7 @@ impl Session {
         Session {
             stream,
             shared,
-            pools,
+            pools: login.pools,
             cancel: login.cancel,
             settings: login.startup.clone(),
             startup: login.startup,
@@ -124,6 +126,8 @@ impl Session {
             wrote: false,
             named: 0,
             unsynced: false,
+            transaction_ends: None,
+            overdue: None,
             stopped: Box::pin(stopped),
             greeting: login.greeting,
             unchecked: login.unchecked,
@@ -176,6 +180,7 @@ impl Session {
                 Ok(it) => it,
                 Err(end) => return end,
             };
+            self.begin_transaction_time();
             let result = match unit {
                 Unit::Query(length) => self.simple(&mut buffer, length).await,
                 Unit::Extended(length, end) => self.group(&mut buffer, length, end).await,
@@ -238,19 +243,37 @@ impl Session {
     /// Waits for a whole unit. Between units an idle client holds no buffer, and the process may stop.
     async fn next_unit(&mut self, buffer: &mut Buffer) -> Result<Unit, End> {
         let limits = self.shared.limits.unit;
+        // Of the whole unit: half a message does not begin the time anew.
+        let mut patience = None;
         loop {
             match self.intake.next(buffer.filled(), limits) {
                 Ok(Some(unit)) => return Ok(unit),
                 Ok(None) => {}
-                Err(violation) => return Err(End::Fatal(violation.refusal(limits))),
+                Err(violation) => {
+                    let refusal = violation.refusal(limits);
+                    if refusal.reason() == Reason::Limit {
+                        self.shared.hits.hit(Limit::MessageBytes);
+                    }
+                    return Err(End::Fatal(refusal));
+                }
             }
             if buffer.is_empty() {
-                while self.wait_for_client().await? == Speaker::Server {
+                while self.wait_for_client(&mut patience).await? == Speaker::Server {
                     self.hear_pinned().await?;
                 }
                 *buffer = self.shared.stock.take();
             }
-            if self.stream.read(buffer).await.map_err(|_| End::Left)? == 0 {
+            let until = patience.get_or_insert_with(|| self.patience());
+            let read = match until {
+                None => self.stream.read(buffer).await,
+                Some(it) => {
+                    match Box::pin(tokio::time::timeout_at(it.until.into(), self.stream.read(buffer))).await {
+                        Ok(read) => read,
+                        Err(_) => return Err(End::Fatal(self.out_of_patience(*it))),
+                    }
+                }
+            };
+            if read.map_err(|_| End::Left)? == 0 {
                 return Err(End::Left);
             }
         }
@@ -274,7 +297,7 @@ impl Session {
         }
     }
 
-    async fn wait_for_client(&mut self) -> Result<Speaker, End> {
+    async fn wait_for_client(&mut self, patience: &mut Option<Option<Patience>>) -> Result<Speaker, End> {
         // Most of the time the next request is there already or comes soon: ask the socket first and
         // look at clocks and signals only when it says "not yet".
         let ready = poll_fn(|cx| Poll::Ready(self.stream.poll_readable(cx).is_ready())).await;
@@ -283,8 +306,8 @@ impl Session {
         }
         let in_transaction = !self.transaction.is_idle();
         let may_stop = self.held.is_none() && !in_transaction && !self.skipping;
-        let timeout = self.shared.limits.client_idle_timeout.filter(|_| !in_transaction);
-        let mut too_long = timeout.map(|it| Box::pin(tokio::time::sleep(it)));
+        let patience = *patience.get_or_insert_with(|| self.patience());
+        let mut too_long = patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it));
         poll_fn(|cx| {
             if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
                 return Poll::Ready(ready.map(|()| Speaker::Client).map_err(|_| End::Left));
@@ -303,12 +326,10 @@ impl Session {
                     "terminating connection due to administrator command",
                 ))));
             }
-            if too_long.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(Err(End::Fatal(Refusal::new(
-                    Reason::Limit,
-                    SqlState("57P05"),
-                    "terminating connection due to idle-session timeout",
-                ))));
+            if let Some((too_long, patience)) = &mut too_long
+                && too_long.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(End::Fatal(self.out_of_patience(*patience))));
             }
             Poll::Pending
         })
@@ -412,9 +433,11 @@ impl Session {
         self.cancel.slot().try_detach();
         let committing = std::mem::take(&mut self.committing);
         self.unsynced = false;
-        if let RelayError::ClientLeft = error {
+        if let RelayError::ClientLeft | RelayError::TransactionTime = error {
+            let amid_message = lost.as_ref().is_some_and(|it| it.lease.pipeline.is_amid_message());
             self.held = lost;
-            return Err(End::Left);
+            let silent = amid_message || matches!(error, RelayError::ClientLeft);
+            return Err(if silent { End::Left } else { End::Fatal(transaction_time()) });
         }
         if let Some(held) = &lost {
             // What it was doing may be done for all that: no read may miss it.
@@ -422,7 +445,12 @@ impl Session {
             self.database.topology.report_failure(held.lease.server);
             tracing::warn!(server = ?held.lease.server, %error, "server connection lost");
         }
+        let amid_message = lost.as_ref().is_some_and(|it| it.lease.pipeline.is_amid_message());
         drop(lost);
+        if amid_message {
+            // Whatever came next would be read as the rest of it.
+            return Err(End::Left);
+        }
         self.suspected = None;
         if self.pinned.take().is_some() {
             // Its temporary tables, locks or cursors are gone: going on would be a lie.
@@ -477,6 +505,8 @@ pub(super) fn server_refusal(error: &RelayError) -> Refusal {
             };
             Refusal::new(Reason::NoServer, state, message.clone())
         }
+        RelayError::NotCancelled(grace) => statement_time(*grace),
+        RelayError::TransactionTime => transaction_time(),
         RelayError::Unexpected(Unexpected::Columns) => Refusal::new(
             Reason::MultiShardRead,
             SqlState::FEATURE_NOT_SUPPORTED,

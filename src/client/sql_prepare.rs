@@ -11,6 +11,7 @@ use super::effects::Answer;
 use super::session::Session;
 use super::statements::Statement;
 use crate::base::{Reason, Refusal, SqlState};
+use crate::metrics::Limit;
 use crate::route::{Kind, Plan};
 use crate::sql;
 use crate::wire::{self, TxStatus};
@@ -118,13 +119,27 @@ impl Session {
                 format!("prepared statement \"{name}\" already exists"),
             ));
         }
-        if self.names.len() >= self.shared.limits.statements_max {
+        let limits = &self.shared.limits;
+        if self.names.len() >= limits.statements_max {
+            self.shared.hits.hit(Limit::Statements);
             return Err(Refusal::new(
                 Reason::Limit,
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
-                format!("a client may have {} prepared statements", self.shared.limits.statements_max),
+                format!("a client may have {} prepared statements", limits.statements_max),
             )
             .hint("close statements, or raise limits.statements_max in the configuration of keyway"));
+        }
+        if self.names.bytes() >= limits.statement_bytes_max {
+            self.shared.hits.hit(Limit::StatementBytes);
+            return Err(Refusal::new(
+                Reason::Limit,
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!(
+                    "the texts of a client's prepared statements may have {} bytes",
+                    limits.statement_bytes_max
+                ),
+            )
+            .hint("close statements, or raise limits.statement_bytes_max in the configuration of keyway"));
         }
         Ok(())
     }

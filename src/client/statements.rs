@@ -91,6 +91,8 @@ impl Registry {
 pub struct Names {
     named: HashMap<Box<[u8]>, Arc<Statement>>,
     unnamed: Option<Arc<Statement>>,
+    /// Texts of `named`.
+    bytes: usize,
 }
 
 impl Names {
@@ -102,20 +104,32 @@ impl Names {
         if name.is_empty() {
             self.unnamed = Some(statement);
         } else {
-            self.named.insert(name.into(), statement);
+            self.bytes += statement.text.len();
+            if let Some(old) = self.named.insert(name.into(), statement) {
+                self.bytes -= old.text.len();
+            }
         }
     }
 
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
+        if name.is_empty() {
+            return self.unnamed.take().is_some();
+        }
+        let removed = self.named.remove(name);
+        self.bytes -= removed.as_ref().map_or(0, |it| it.text.len());
+        removed.is_some()
     }
 
     pub fn clear(&mut self) {
-        self.named.clear();
-        self.unnamed = None;
+        *self = Names::default();
     }
 
     pub fn len(&self) -> usize {
         self.named.len()
+    }
+
+    /// Texts of the named ones.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }

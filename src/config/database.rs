@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Section, Value, shown};
+use super::login;
 use super::settings::{self, Setting};
 use super::sqlname;
 use super::user::check_name;
@@ -57,6 +58,10 @@ fn database(section: &Section<'_>, name: &str, users: &[User]) -> Database {
         pool: pool(section, name),
         max_lag: max_lag(section, probe.interval),
         probe,
+        server_auth: login::server_auth(section),
+        auth_query: login::auth_query(section, users),
+        clients_max: section.optional_count(&settings::DATABASE_CLIENTS_MAX),
+        server_connections_max: section.optional_count(&settings::DATABASE_CONNECTIONS_MAX),
         maps: maps.into_iter().map(|it| it.1).collect(),
         shards,
         tables,
@@ -94,20 +99,18 @@ fn max_lag(section: &Section<'_>, interval: Duration) -> Duration {
 }
 
 fn probe(section: &Section<'_>, users: &[User]) -> Probe {
-    let first = users.first().map_or("", |it| &it.name);
-    let user = match section.text(&settings::PROBE_USER) {
-        None => first,
-        Some((name, offset)) => {
-            if !users.iter().any(|it| it.name == name) {
-                let names = users.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
-                section.add(
-                    offset,
-                    format!("`probe_user` names no user: \"{name}\""),
-                    format!("one of: {names}"),
-                );
+    let user = match login::own_user(section, &settings::PROBE_USER, users) {
+        Some(name) => name,
+        None => match users.iter().find(|it| login::may_log_in_alone(it)) {
+            Some(first) => &first.name,
+            None => {
+                if !users.is_empty() && !section.has(settings::PROBE_USER.key) {
+                    let message = "no user can watch the servers: of none the password itself is known";
+                    section.add(section.offset, message, "probe_user = a user with a password");
+                }
+                ""
             }
-            name
-        }
+        },
     };
     Probe {
         user: user.to_owned(),

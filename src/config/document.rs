@@ -127,17 +127,35 @@ impl<'a> Section<'a> {
     pub fn count(&self, setting: &Setting) -> usize {
         let Kind::Count { default, min, max } = setting.kind else { return 0 };
         let Some(value) = self.get(setting.key) else { return default };
-        let bound = || format!("a whole number from {min} to {max}");
+        self.whole_number(setting, value, (min, max), "").unwrap_or(default)
+    }
+
+    /// `"off"` is `None`.
+    pub fn optional_count(&self, setting: &Setting) -> Option<usize> {
+        let Kind::OptionalCount { min, max } = setting.kind else { return None };
+        let value = self.get(setting.key)?;
+        if value.get_ref().as_str() == Some("off") {
+            return None;
+        }
+        self.whole_number(setting, value, (min, max), " or \"off\"")
+    }
+
+    fn whole_number(
+        &self,
+        setting: &Setting,
+        value: Value<'_>,
+        (min, max): (usize, usize),
+        or: &str,
+    ) -> Option<usize> {
         let found =
             value.get_ref().as_integer().and_then(|it| usize::from_str_radix(it.as_str(), it.radix()).ok());
-        match found {
-            Some(it) if (min..=max).contains(&it) => it,
-            _ => {
-                let message = format!("`{}` is {}", setting.key, shown(value));
-                self.add(value.span().start, message, format!("{} = {}", setting.key, bound()));
-                default
-            }
+        let found = found.filter(|it| (min..=max).contains(it));
+        if found.is_none() {
+            let message = format!("`{}` is {}", setting.key, shown(value));
+            let instead = format!("{} = a whole number from {min} to {max}{or}", setting.key);
+            self.add(value.span().start, message, instead);
         }
+        found
     }
 
     /// `"off"` is `None` where the setting may be off.

@@ -4,10 +4,13 @@
 mod check;
 mod database;
 mod document;
+mod login;
+mod secret;
 mod settings;
 mod sqlname;
 mod user;
 
+pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
 pub use settings::{keys, reference};
 
 use std::collections::BTreeMap;
@@ -35,13 +38,26 @@ pub struct Config {
 pub struct Limits {
     pub clients_max: usize,
     pub login_timeout: Duration,
+    pub logins_max: usize,
+    /// To one server.
+    pub server_connections_max: Option<usize>,
+    /// To one server.
+    pub server_logins_max: usize,
     pub message_bytes_max: usize,
     /// Prepared statements of one client.
     pub statements_max: usize,
+    /// Their texts.
+    pub statement_bytes_max: usize,
     /// Prepared statements on one server connection.
     pub server_statements_max: usize,
     pub plans_max: usize,
     pub client_idle_timeout: Option<Duration>,
+    pub idle_in_transaction_timeout: Option<Duration>,
+    pub aborted_transaction_timeout: Option<Duration>,
+    pub unfinished_timeout: Option<Duration>,
+    pub query_timeout: Option<Duration>,
+    pub cancel_timeout: Duration,
+    pub transaction_timeout: Option<Duration>,
     pub shutdown_timeout: Duration,
     pub buffers_max: usize,
 }
@@ -50,33 +66,48 @@ pub struct Limits {
 pub struct User {
     pub name: String,
     pub auth: Auth,
-    pub password: Option<Password>,
+    pub password: Option<Secret>,
+    pub clients_max: Option<usize>,
+    pub server_connections_max: Option<usize>,
 }
 
+/// How a client shows that it is who it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
     Scram,
+    /// A SCRAM verifier is checked by SCRAM for all that, as PostgreSQL does.
+    Md5,
+    /// In clear text.
+    Password,
     Trust,
 }
 
-/// A secret that no log line can show.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(Arc<str>);
+/// The methods by which Keyway logs in to servers that ask for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerAuth {
+    pub scram: bool,
+    pub md5: bool,
+    pub password: bool,
+}
 
-impl Password {
-    pub fn new(text: &str) -> Password {
-        Password(text.into())
-    }
-
-    pub fn reveal(&self) -> &Arc<str> {
-        &self.0
+impl Default for ServerAuth {
+    fn default() -> ServerAuth {
+        ServerAuth { scram: true, md5: false, password: false }
     }
 }
 
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(..)")
-    }
+/// Where the passwords of users are that the config does not list.
+#[derive(Clone, Debug)]
+pub struct AuthQuery {
+    /// A name of `Config::users`: who asks.
+    pub user: String,
+    pub text: String,
+    /// How users so found log in.
+    pub method: Auth,
+    pub timeout: Duration,
+    /// How long an answer is believed.
+    pub lifetime: Duration,
+    pub users_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +120,10 @@ pub struct Database {
     pub pool: Pool,
     pub max_lag: Duration,
     pub probe: Probe,
+    pub server_auth: ServerAuth,
+    pub auth_query: Option<AuthQuery>,
+    pub clients_max: Option<usize>,
+    pub server_connections_max: Option<usize>,
     pub maps: Vec<Arc<Map>>,
     pub tables: BTreeMap<TableName, TableRule>,
 }

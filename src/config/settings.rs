@@ -13,6 +13,11 @@ pub enum Kind {
         min: usize,
         max: usize,
     },
+    /// Off without a value.
+    OptionalCount {
+        min: usize,
+        max: usize,
+    },
     /// Texts in humantime's form: `100ms`, `1h 30m`.
     Duration {
         default: &'static str,
@@ -29,6 +34,21 @@ pub enum Kind {
 
 const fn count(key: &'static str, default: usize, min: usize, max: usize, reason: &'static str) -> Setting {
     Setting { key, kind: Kind::Count { default, min, max }, reason }
+}
+
+const fn optional_count(key: &'static str, min: usize, max: usize, reason: &'static str) -> Setting {
+    Setting { key, kind: Kind::OptionalCount { min, max }, reason }
+}
+
+/// `default` may be `"off"`.
+const fn optional_duration(
+    key: &'static str,
+    default: &'static str,
+    min: &'static str,
+    max: &'static str,
+    reason: &'static str,
+) -> Setting {
+    Setting { key, kind: Kind::Duration { default, min, max, may_be_off: true }, reason }
 }
 
 const fn duration(
@@ -103,11 +123,82 @@ pub const SERVER_STATEMENTS_MAX: Setting = count(
 );
 pub const PLANS_MAX: Setting =
     count("plans_max", 10_000, 16, 10_000_000, "routing plans kept for each database, about 1 kB each");
-pub const CLIENT_IDLE_TIMEOUT: Setting = Setting {
-    key: "client_idle_timeout",
-    kind: Kind::Duration { default: "off", min: "1s", max: "365d", may_be_off: true },
-    reason: "a client that asks nothing for this long is disconnected with 57P05",
-};
+pub const STATEMENT_BYTES_MAX: Setting = count(
+    "statement_bytes_max",
+    67_108_864,
+    1_024,
+    1_073_741_824,
+    "texts of one client's prepared statements; the next one gets 54000",
+);
+pub const LOGINS_MAX: Setting = count(
+    "logins_max",
+    1_000,
+    1,
+    1_000_000,
+    "clients that are logging in at once, counted from their startup packet; the next ones wait, within `login_timeout`",
+);
+pub const SERVER_CONNECTIONS_MAX: Setting = optional_count(
+    "server_connections_max",
+    1,
+    1_000_000,
+    "connections to one server (host and port) of all databases and users together; set it below the server's max_connections, less one for each database's probe. At the bound a pool without waiters gives up an idle connection for the one that waits longest, and a pool with more than its share gives up the next that is released",
+);
+pub const SERVER_LOGINS_MAX: Setting = count(
+    "server_logins_max",
+    32,
+    1,
+    10_000,
+    "logins under way at once to one server (host and port), of all pools together",
+);
+pub const CLIENT_IDLE_TIMEOUT: Setting = optional_duration(
+    "client_idle_timeout",
+    "off",
+    "1s",
+    "365d",
+    "a client that asks nothing for this long is disconnected with 57P05; off as PostgreSQL's idle_session_timeout",
+);
+pub const IDLE_IN_TRANSACTION_TIMEOUT: Setting = optional_duration(
+    "idle_in_transaction_timeout",
+    "off",
+    "100ms",
+    "365d",
+    "a client that is silent for this long inside a transaction is disconnected with 25P03; off as in PostgreSQL, since the work so far is lost",
+);
+pub const ABORTED_TRANSACTION_TIMEOUT: Setting = optional_duration(
+    "aborted_transaction_timeout",
+    "10m",
+    "100ms",
+    "365d",
+    "the same inside a transaction that has failed: nothing is lost by its end, and until then it keeps a server connection from others",
+);
+pub const UNFINISHED_TIMEOUT: Setting = optional_duration(
+    "unfinished_timeout",
+    "1h",
+    "100ms",
+    "365d",
+    "a client that is silent for this long behind extended messages without their Sync is disconnected with 25P03: they keep a server connection as a transaction does, and no driver leaves them so",
+);
+pub const QUERY_TIMEOUT: Setting = optional_duration(
+    "query_timeout",
+    "off",
+    "10ms",
+    "365d",
+    "a statement that a server runs for longer is cancelled, and gets the server's 57014; off as PostgreSQL's statement_timeout, which knows single statements where this one takes a whole message",
+);
+pub const CANCEL_TIMEOUT: Setting = duration(
+    "cancel_timeout",
+    "5s",
+    "10ms",
+    "1h",
+    "a server that has not ended a statement this long after `query_timeout` is disconnected, and the client gets 57014 from keyway",
+);
+pub const TRANSACTION_TIMEOUT: Setting = optional_duration(
+    "transaction_timeout",
+    "off",
+    "10ms",
+    "365d",
+    "a client whose transaction, or statement outside of one, takes longer is disconnected with 25P04; off as in PostgreSQL 17",
+);
 pub const SHUTDOWN_TIMEOUT: Setting =
     duration("shutdown_timeout", "30s", "0s", "1h", "on SIGTERM open transactions may end for this long");
 pub const BUFFERS_MAX: Setting =
@@ -116,10 +207,20 @@ pub const LIMITS: &[&Setting] = &[
     &CLIENTS_MAX,
     &LOGIN_TIMEOUT,
     &MESSAGE_BYTES_MAX,
+    &LOGINS_MAX,
+    &SERVER_CONNECTIONS_MAX,
+    &SERVER_LOGINS_MAX,
     &STATEMENTS_MAX,
+    &STATEMENT_BYTES_MAX,
     &SERVER_STATEMENTS_MAX,
     &PLANS_MAX,
     &CLIENT_IDLE_TIMEOUT,
+    &IDLE_IN_TRANSACTION_TIMEOUT,
+    &ABORTED_TRANSACTION_TIMEOUT,
+    &UNFINISHED_TIMEOUT,
+    &QUERY_TIMEOUT,
+    &CANCEL_TIMEOUT,
+    &TRANSACTION_TIMEOUT,
     &SHUTDOWN_TIMEOUT,
     &BUFFERS_MAX,
 ];
@@ -128,15 +229,27 @@ pub const PASSWORD: Setting = other(
     "password",
     "{ env = \"APP_PASSWORD\" }",
     "none",
-    "a string, { env = \"NAME\" } or { file = \"PATH\" } (beside this file; one newline at its end is dropped); clients must know it and servers are shown it",
+    "a string, { env = \"NAME\" } or { file = \"PATH\" } (beside this file; one newline at its end is dropped); clients must know it and servers are shown it; or what PostgreSQL stores in its place (pg_authid): with a SCRAM verifier keyway logs in to servers that have the same one, once a client has logged in and so shown the key, with an MD5 digest to servers that ask for MD5",
 );
 pub const AUTH: Setting = other(
     "auth",
     "\"scram\"",
     "scram",
-    "\"scram\" (SCRAM-SHA-256) or \"trust\" (no password asked of clients: only where everyone on the network may be this user)",
+    "how clients show who they are: \"scram\" (SCRAM-SHA-256), \"md5\" (broken since long, for clients that know no better), \"password\" (in clear text) or \"trust\" (no password asked: only where everyone on the network may be this user)",
 );
-pub const USER: &[&Setting] = &[&PASSWORD, &AUTH];
+pub const USER_CLIENTS_MAX: Setting = optional_count(
+    "clients_max",
+    1,
+    1_000_000,
+    "client connections of this user; the next one gets 53300. Off: `limits.clients_max` alone bounds them",
+);
+pub const USER_CONNECTIONS_MAX: Setting = optional_count(
+    "server_connections_max",
+    1,
+    1_000_000,
+    "connections of this user to all servers of all databases together",
+);
+pub const USER: &[&Setting] = &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX];
 
 pub const SERVERS: Setting = other(
     "servers",
@@ -156,7 +269,7 @@ pub const MAX_LAG: Setting = duration(
 pub const PROBE_USER: Setting = other(
     "probe_user",
     "\"app\"",
-    "the first user",
+    "the first user whose password keyway has",
     "who watches the servers; needs only the right to connect",
 );
 pub const PROBE_INTERVAL: Setting = duration(
@@ -173,6 +286,63 @@ pub const PROBE_TIMEOUT: Setting = duration(
     "1m",
     "a server that does not answer a probe in time is not used",
 );
+pub const SERVER_AUTH: Setting = other(
+    "server_auth",
+    "[\"scram\"]",
+    "[\"scram\"]",
+    "the methods by which keyway shows a password to servers, of \"scram\", \"md5\" and \"password\": who stands in for a server learns the password by the last, and what is nearly as good by the second; a server that asks nothing is always fine",
+);
+pub const AUTH_USER: Setting = other(
+    "auth_user",
+    "\"app\"",
+    "none: only users of this file log in",
+    "asks servers of the first shard for the passwords of users that this file does not list, over a connection of its own",
+);
+pub const AUTH_QUERY: Setting = other(
+    "auth_query",
+    "\"SELECT usename, CASE WHEN valuntil < now() THEN NULL ELSE passwd END FROM pg_catalog.pg_shadow WHERE usename = $1\"",
+    "SELECT usename, CASE WHEN valuntil < now() THEN NULL ELSE passwd END FROM pg_catalog.pg_shadow WHERE usename = $1",
+    "gives name and password of user $1, in at most one row; run as `auth_user` with search_path = pg_catalog, so other schemas have to be named; a SECURITY DEFINER function keeps `auth_user` from being a superuser",
+);
+pub const AUTH_QUERY_METHOD: Setting = other(
+    "auth_query_method",
+    "\"scram\"",
+    "scram",
+    "how users found by `auth_query` log in: \"scram\", or \"md5\" where some have MD5 digests",
+);
+pub const AUTH_QUERY_TIMEOUT: Setting = duration(
+    "auth_query_timeout",
+    "5s",
+    "10ms",
+    "1m",
+    "a login waits this long for an answer, then it is refused",
+);
+pub const AUTH_QUERY_LIFETIME: Setting = duration(
+    "auth_query_lifetime",
+    "30s",
+    "0s",
+    "1h",
+    "answers are believed this long; after a wrong password the server is asked again",
+);
+pub const AUTH_QUERY_USERS_MAX: Setting = count(
+    "auth_query_users_max",
+    1_000,
+    1,
+    100_000,
+    "users found by `auth_query` that may be connected at once, each with pools of its own, and answers remembered; the next one gets 53300",
+);
+pub const DATABASE_CLIENTS_MAX: Setting = optional_count(
+    "clients_max",
+    1,
+    1_000_000,
+    "client connections to this database; the next one gets 53300. Off: `limits.clients_max` alone bounds them",
+);
+pub const DATABASE_CONNECTIONS_MAX: Setting = optional_count(
+    "server_connections_max",
+    1,
+    1_000_000,
+    "connections of all users to all servers of this database together",
+);
 pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
 pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
 pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
@@ -185,6 +355,15 @@ pub const DATABASE: &[&Setting] = &[
     &PROBE_USER,
     &PROBE_INTERVAL,
     &PROBE_TIMEOUT,
+    &SERVER_AUTH,
+    &AUTH_USER,
+    &AUTH_QUERY,
+    &AUTH_QUERY_METHOD,
+    &AUTH_QUERY_TIMEOUT,
+    &AUTH_QUERY_LIFETIME,
+    &AUTH_QUERY_USERS_MAX,
+    &DATABASE_CLIENTS_MAX,
+    &DATABASE_CONNECTIONS_MAX,
     &POOL_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
@@ -295,7 +474,10 @@ pub fn reference() -> String {
     out.comment("The smallest form: one shard, so no statement is refused for sharding.");
     out.header("databases.plain").settings(&[&SERVERS]);
     out.comment("The same with everything said, on two shards.").header("databases.shop");
-    out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT]);
+    out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT, &SERVER_AUTH]);
+    out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
+    out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
+    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");
@@ -376,6 +558,9 @@ fn bound_and_value(setting: &Setting) -> (String, String) {
     match &setting.kind {
         Kind::Count { default, min, max } => {
             (format!("{min} to {max}, default {default}"), default.to_string())
+        }
+        Kind::OptionalCount { min, max } => {
+            (format!("{min} to {max} or \"off\", default \"off\""), "\"off\"".to_owned())
         }
         Kind::Duration { default, min, max, may_be_off } => {
             let off = if *may_be_off { " or \"off\"" } else { "" };

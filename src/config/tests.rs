@@ -53,7 +53,7 @@ fn passwords_come_from_text_environment_or_file_and_are_never_shown() {
     let with = |password: &str| {
         let text = VALID.replace("\"secret\"", password);
         let config = Config::parse(&text, &directory, &|name| (name == "SET").then(|| "from env".to_owned()));
-        config.unwrap().users[0].password.clone().unwrap()
+        config.unwrap().users[0].password.as_ref().unwrap().plain().unwrap().clone()
     };
     assert_eq!(&**with("\"plain\"").reveal(), "plain");
     assert_eq!(&**with("{ env = \"SET\" }").reveal(), "from env");
@@ -63,8 +63,24 @@ fn passwords_come_from_text_environment_or_file_and_are_never_shown() {
 }
 
 #[test]
+fn keyway_itself_logs_in_with_passwords_that_it_has() {
+    let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    let stored = VALID.replace("secret", verifier);
+    let found = problems(&stored);
+    assert!(found.len() == 1 && found[0].contains("no user can watch the servers"), "{found:?}");
+    let both = stored.replace("[users.app]", "[users.watch]\nauth = \"trust\"\n[users.app]");
+    assert_eq!(parse(&both).unwrap().databases[0].probe.user, "watch");
+    let section = "[databases.shop]\nauth_user = \"app\"\n[databases.shop.shards.s1]";
+    let found = problems(&both.replace("[databases.shop.shards.s1]", section));
+    assert!(found.len() == 1 && found[0].contains("the password itself is not known"), "{found:?}");
+    let found = problems(&both.replace("[users.app]", "[users.app]\nauth = \"trust\""));
+    assert!(found.len() == 1 && found[0].contains("a SCRAM verifier that nothing will use"), "{found:?}");
+}
+
+#[test]
 fn all_errors_are_told_at_once_in_the_order_of_the_file() {
-    let text = "listen = 5\n[users.app]\nauth = \"md5\"\n[databases.shop]\nservrs = []\nmax_lag = \"soon\"\n";
+    let text =
+        "listen = 5\n[users.app]\nauth = \"ldap\"\n[databases.shop]\nservrs = []\nmax_lag = \"soon\"\n";
     let found = problems(text);
     let starts = [
         "line 1: `listen`",
@@ -87,6 +103,32 @@ const MISTAKES: &[(&str, &str, usize, &str)] = &[
     ("password = \"secret\"", "password = \"\"", 3, "the password is empty"),
     ("password = \"secret\"", "password = { env = \"UNSET\" }", 3, "environment variable UNSET is not set"),
     ("password = \"secret\"", "password = { file = \"/no/such\" }", 3, "cannot read password file"),
+    ("password = \"secret\"", "password = \"SCRAM-SHA-256$4096:x\"", 3, "the SCRAM verifier is malformed"),
+    ("password = \"secret\"", "password = \"md5a3556571e93b0d20722ba62be61e8c2d\"", 3, "an MD5 digest"),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\nserver_auth = [\"ldap\"]\n[databases.shop.shards.s1]",
+        5,
+        "a method that keyway does not know",
+    ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\nauth_query = \"SELECT\"\n[databases.shop.shards.s1]",
+        5,
+        "nobody to run it",
+    ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\nauth_user = \"app\"\nauth_query = \"SELECT\"\n[databases.shop.shards.s1]",
+        6,
+        "asks for no user",
+    ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\nauth_user = \"app\"\nauth_query_method = \"trust\"\n[databases.shop.shards.s1]",
+        6,
+        "`auth_query_method` is",
+    ),
     ("password = \"secret\"", "password = { url = \"x\" }", 3, "neither a string nor a place"),
     ("password = \"secret\"", "password = 5", 3, "neither a string nor a place"),
     ("password = \"secret\"", "pasword = \"secret\"", 3, "unknown key `pasword` in [users.app]"),

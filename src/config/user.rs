@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::document::Section;
 use super::settings;
-use super::{Auth, Password, User};
+use super::{Auth, Secret, User};
 
 const PASSWORD_BYTES_MAX: u64 = 65_536;
 /// PostgreSQL's NAMEDATALEN - 1.
@@ -23,34 +23,60 @@ pub fn users(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<S
         check_name(&it, it.offset, "user", name);
         let auth = auth(&it);
         let password = password(&it, directory, env);
-        if auth == Auth::Scram && !it.has(settings::PASSWORD.key) {
+        if it.has(settings::PASSWORD.key) {
+            check_use(&it, name, auth, password.as_ref());
+        } else if auth != Auth::Trust {
             it.add(
                 it.offset,
                 format!("user `{name}` has no password"),
                 "password = \"...\", or auth = \"trust\"",
             );
         }
-        User { name: name.to_owned(), auth, password }
+        User {
+            name: name.to_owned(),
+            auth,
+            password,
+            clients_max: it.optional_count(&settings::USER_CLIENTS_MAX),
+            server_connections_max: it.optional_count(&settings::USER_CONNECTIONS_MAX),
+        }
     };
     section.entries().into_iter().map(user).collect()
 }
 
 fn auth(section: &Section<'_>) -> Auth {
-    match section.text(&settings::AUTH) {
-        None | Some(("scram", _)) => Auth::Scram,
-        Some(("trust", _)) => Auth::Trust,
-        Some((other, offset)) => {
-            section.add(offset, format!("`auth` is \"{other}\""), "auth = \"scram\" or auth = \"trust\"");
+    let Some((text, offset)) = section.text(&settings::AUTH) else { return Auth::Scram };
+    match text {
+        "scram" => Auth::Scram,
+        "md5" => Auth::Md5,
+        "password" => Auth::Password,
+        "trust" => Auth::Trust,
+        other => {
+            let instead = "auth = \"scram\", \"md5\", \"password\" or \"trust\"";
+            section.add(offset, format!("`auth` is \"{other}\""), instead);
             Auth::Scram
         }
     }
 }
 
-fn password(
-    section: &Section<'_>,
-    directory: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Option<Password> {
+/// A stored form of a password is good for some methods only.
+fn check_use(section: &Section<'_>, name: &str, auth: Auth, secret: Option<&Secret>) {
+    let offset = section.get(settings::PASSWORD.key).map_or(section.offset, |it| it.span().start);
+    match (auth, secret) {
+        (Auth::Scram, Some(Secret::Md5(_))) => section.add(
+            offset,
+            format!("user `{name}` has an MD5 digest, by which no client can log in with SCRAM"),
+            "the password or a SCRAM verifier, or auth = \"md5\"",
+        ),
+        (Auth::Trust, Some(Secret::Scram(_))) => section.add(
+            offset,
+            format!("user `{name}` has a SCRAM verifier that nothing will use: clients show no proof"),
+            "auth = \"scram\", or the password itself for the servers",
+        ),
+        _ => {}
+    }
+}
+
+fn password(section: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<Secret> {
     let value = section.get(settings::PASSWORD.key)?;
     let offset = value.span().start;
     let found = if let Some(text) = value.get_ref().as_str() {
@@ -81,7 +107,14 @@ fn password(
             section.add(offset, "the password has a zero byte", "a password without it");
         }
         Ok(text) if text.is_empty() => section.add(offset, "the password is empty", "a password"),
-        Ok(text) => return Some(Password::new(&text)),
+        Ok(text) => {
+            let secret = Secret::parse(&text);
+            if secret.is_none() {
+                let instead = "SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey> as in pg_authid";
+                section.add(offset, "the SCRAM verifier is malformed", instead);
+            }
+            return secret;
+        }
         Err((message, instead)) => section.add(offset, message, instead),
     }
     None

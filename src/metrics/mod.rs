@@ -1,5 +1,10 @@
-//! The registry and its text form. It owns no metric: each part makes its own through the registry
-//! that its constructor is given, and keeps the handles of its label values.
+//! The registry and its text form. It owns no metric but the one that all parts share, `LimitHits`: each
+//! part makes its own through the registry that its constructor is given, and keeps the handles of its
+//! label values.
+
+mod limits;
+
+pub use limits::{Limit, LimitHits};
 
 use std::borrow::Borrow;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use crate::metrics::{RegisterError, Registry};
+use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
 
 /// The families, made once for all pools.
 #[derive(Clone)]
@@ -13,12 +13,13 @@ pub struct PoolMetricFamilies {
     waiters: IntGaugeVec,
     wait: HistogramVec,
     connect_failures: IntCounterVec,
+    hits: LimitHits,
 }
 
 const LABELS: [&str; 4] = ["database", "shard", "server", "user"];
 
 impl PoolMetricFamilies {
-    pub fn register(registry: &Registry) -> Result<PoolMetricFamilies, RegisterError> {
+    pub fn register(registry: &Registry, hits: &LimitHits) -> Result<PoolMetricFamilies, RegisterError> {
         let states = ["database", "shard", "server", "user", "state"];
         Ok(PoolMetricFamilies {
             connections: registry.gauges(
@@ -41,7 +42,19 @@ impl PoolMetricFamilies {
                 "Connections to servers that could not be made.",
                 &LABELS,
             )?,
+            hits: hits.clone(),
         })
+    }
+
+    /// Of a pool that is gone for good.
+    pub fn forget(&self, labels: [&str; 4]) {
+        let [database, shard, server, user] = labels;
+        for state in ["idle", "active", "connecting"] {
+            let _ = self.connections.remove_label_values(&[database, shard, server, user, state]);
+        }
+        let _ = self.waiters.remove_label_values(&labels);
+        let _ = self.wait.remove_label_values(&labels);
+        let _ = self.connect_failures.remove_label_values(&labels);
     }
 
     pub fn of(&self, labels: [&str; 4]) -> PoolMetrics {
@@ -54,6 +67,7 @@ impl PoolMetricFamilies {
             waiters: self.waiters.with_label_values(&labels),
             wait: self.wait.with_label_values(&labels),
             connect_failures: self.connect_failures.with_label_values(&labels),
+            hits: self.hits.clone(),
         }
     }
 }
@@ -67,6 +81,7 @@ pub struct PoolMetrics {
     waiters: IntGauge,
     wait: Histogram,
     connect_failures: IntCounter,
+    hits: LimitHits,
 }
 
 /// What a pool looks like from outside.
@@ -90,6 +105,10 @@ impl PoolMetrics {
 
     pub(super) fn waited(&self, time: Duration) {
         self.wait.observe(time.as_secs_f64());
+    }
+
+    pub(super) fn hit(&self, limit: Limit) {
+        self.hits.hit(limit);
     }
 
     pub(super) fn connect_failed(&self) {

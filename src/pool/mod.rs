@@ -11,19 +11,23 @@
 //! A free connection goes straight to the longest waiter; idle ones are taken last in, first out, so
 //! that those not needed grow old and close.
 
+mod gate;
+mod ledger;
 mod metrics;
 mod waiters;
 
+pub use ledger::{Bound, Ledger, Terms};
 pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolUsage};
 
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 
 use crate::backend::{self, Backend, BackendSpec, ConnectError};
+use crate::metrics::Limit;
+use ledger::Membership;
 use waiters::{Ticket, Waiters};
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +59,7 @@ pub struct Pool {
     spec: BackendSpec,
     limits: PoolLimits,
     state: Mutex<State>,
+    membership: Membership,
     metrics: PoolMetrics,
 }
 
@@ -69,6 +74,8 @@ struct State {
     /// Idle, leased and connecting.
     open: usize,
     connecting: usize,
+    /// Somebody will look again when the server is worth another try.
+    retrying: bool,
 }
 
 /// A connection in use. Dropping it closes the connection; `release` gives it back.
@@ -78,8 +85,18 @@ pub struct Lease {
 }
 
 impl Pool {
-    pub fn new(spec: BackendSpec, limits: PoolLimits, metrics: PoolMetrics) -> Arc<Pool> {
-        Arc::new(Pool { spec, limits, state: Mutex::default(), metrics })
+    /// `terms` are those of `ledger` for this pool.
+    pub fn new(
+        spec: BackendSpec,
+        limits: PoolLimits,
+        ledger: &Arc<Ledger>,
+        terms: Arc<Terms>,
+        metrics: PoolMetrics,
+    ) -> Arc<Pool> {
+        Arc::new_cyclic(|pool| {
+            let membership = ledger.join(pool.clone(), terms);
+            Pool { spec, limits, state: Mutex::default(), membership, metrics }
+        })
     }
 
     pub fn spec(&self) -> &BackendSpec {
@@ -97,16 +114,24 @@ impl Pool {
     /// An idle connection, without waiting and without a system call.
     pub fn try_checkout(self: &Arc<Pool>) -> Option<Lease> {
         let mut state = self.state.lock();
+        let mut dead = 0;
+        let mut found = None;
         while let Some(backend) = state.idle.pop() {
-            if backend.stream.has_news(&mut Context::from_waker(Waker::noop())) {
+            if backend.has_news() {
                 // A server speaks to an idle connection only to say that it ends, or that its
                 // configuration changed: neither may surprise the next client.
-                state.open -= 1;
+                dead += 1;
                 continue;
             }
-            return Some(self.lease(backend));
+            found = Some(self.lease(backend));
+            break;
         }
-        None
+        if dead > 0 {
+            self.close_count(&mut state, dead);
+            drop(state);
+            self.membership.ledger.serve();
+        }
+        found
     }
 
     /// A connection: idle, new, or the next that becomes free. Cancel safe.
@@ -115,15 +140,26 @@ impl Pool {
             return Ok(lease);
         }
         let started = Instant::now();
-        let ticket = {
+        let (ticket, wants_room) = {
             let mut state = self.state.lock();
+            // With other connections at work waiters are served by those; with none, whoever would wait
+            // for a server that is known to be gone had better know at once.
+            if state.open == 0
+                && let Some(error) = self.membership.terms.gate.problem(started)
+            {
+                return Err(CheckoutError::Connect(error));
+            }
             if state.waiters.len() >= self.limits.waiters_max {
+                self.metrics.hit(Limit::Waiters);
                 return Err(CheckoutError::TooManyWaiters(self.limits.waiters_max));
             }
             let ticket = state.waiters.join();
-            self.grow(&mut state);
-            ticket
+            let wants_room = self.grow(&mut state);
+            (ticket, wants_room)
         };
+        if wants_room {
+            self.membership.ledger.serve();
+        }
         let waited = self.wait(ticket).await;
         self.metrics.waited(started.elapsed());
         waited
@@ -142,6 +178,7 @@ impl Pool {
     }
 
     fn wait_timeout(&self) -> CheckoutError {
+        self.metrics.hit(Limit::WaitTime);
         CheckoutError::WaitTimeout(self.limits.wait_timeout)
     }
 
@@ -149,12 +186,24 @@ impl Pool {
         Lease { backend: Some(backend), pool: self.clone() }
     }
 
-    /// Starts logins while waiters outnumber them and there is room.
-    fn grow(self: &Arc<Pool>, state: &mut State) {
+    /// Starts logins while waiters outnumber them and there is room. Whether this pool has begun to wait
+    /// for room that others have: then the ledger is to be served, without the lock.
+    #[must_use]
+    fn grow(self: &Arc<Pool>, state: &mut State) -> bool {
         while state.connecting < self.limits.ramp
             && state.open < self.limits.size
             && state.connecting < state.waiters.len()
         {
+            let now = Instant::now();
+            if let Err(no_room) = self.membership.open(now) {
+                return no_room.newly_queued;
+            }
+            if let Err(until) = self.membership.terms.gate.may_try(now) {
+                self.membership.login_ended();
+                self.membership.closed(1);
+                self.put_off(state, now, until);
+                return false;
+            }
             state.open += 1;
             state.connecting += 1;
             let pool = self.clone();
@@ -163,27 +212,65 @@ impl Pool {
                 pool.connected(result);
             });
         }
+        false
+    }
+
+    /// The server has failed others: waiters that no open connection will serve are told so.
+    fn put_off(self: &Arc<Pool>, state: &mut State, now: Instant, until: Instant) {
+        if state.open == 0
+            && let Some(error) = self.membership.terms.gate.problem(now)
+        {
+            while state.waiters.hand(Err(error.clone())).is_ok() {}
+            return;
+        }
+        if !std::mem::replace(&mut state.retrying, true) {
+            let pool = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep_until(until.into()).await;
+                pool.state.lock().retrying = false;
+                pool.grow_now();
+                pool.membership.ledger.serve();
+            });
+        }
+    }
+
+    /// There may be room. The caller serves the ledger.
+    fn grow_now(self: &Arc<Pool>) {
+        let _queued = self.grow(&mut self.state.lock());
     }
 
     fn connected(self: &Arc<Pool>, result: Result<Backend, ConnectError>) {
+        self.membership.login_ended();
+        let gate = &self.membership.terms.gate;
         let mut state = self.state.lock();
         state.connecting -= 1;
         match result {
-            Ok(backend) => self.put(&mut state, Box::new(backend), Instant::now()),
+            Ok(backend) => {
+                gate.succeeded();
+                self.put(&mut state, Box::new(backend), Instant::now());
+            }
             Err(error) => {
-                state.open -= 1;
                 tracing::warn!(host = %self.spec.host, port = self.spec.port, user = %self.spec.user,
                     %error, "cannot connect to server");
+                let error = Arc::new(error);
+                gate.failed(&error, Instant::now());
+                self.close_count(&mut state, 1);
                 self.metrics.connect_failed();
                 // With other connections at work waiters are served by those; with none, whoever
                 // waits had better know at once.
                 if state.open == 0 {
-                    let error = Arc::new(error);
                     while state.waiters.hand(Err(error.clone())).is_ok() {}
                 }
             }
         }
-        self.grow(&mut state);
+        let _queued = self.grow(&mut state);
+        drop(state);
+        self.membership.ledger.serve();
+    }
+
+    fn close_count(&self, state: &mut State, count: usize) {
+        state.open -= count;
+        self.membership.closed(count);
     }
 
     /// To the longest waiter that still waits, else to the idle ones.
@@ -198,48 +285,73 @@ impl Pool {
         let age = now.saturating_duration_since(backend.connected_at);
         let fit = backend.pipeline.is_free() && age < self.limits.lifetime;
         let mut state = self.state.lock();
-        if fit && state.open <= self.limits.size {
+        let fit_here = fit && state.open <= self.limits.size;
+        if fit_here && !self.membership.should_yield(state.waiters.len() > 0, now) {
             self.put(&mut state, backend, now);
             return;
         }
-        self.forget(&mut state);
-        drop(state);
+        self.forget(state);
         if fit {
             tokio::spawn(backend.close());
         }
     }
 
-    fn forget(self: &Arc<Pool>, state: &mut State) {
-        state.open -= 1;
-        self.grow(state);
+    fn forget(self: &Arc<Pool>, mut state: MutexGuard<'_, State>) {
+        self.close_count(&mut state, 1);
+        // Whoever waits for room in the ledger comes before this pool's next one.
+        drop(state);
+        self.membership.ledger.serve();
+        self.grow_now();
+        self.membership.ledger.serve();
     }
 
     /// Closes connections that are too old or idle for too long.
     pub fn reap(self: &Arc<Pool>, now: Instant) {
-        let mut state = self.state.lock();
         let expired = |it: &Backend| {
             now.saturating_duration_since(it.idle_since) > self.limits.idle_timeout
                 || now.saturating_duration_since(it.connected_at) > self.limits.lifetime
         };
+        let mut state = self.state.lock();
         let (old, kept): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(|it| expired(it));
         state.idle = kept;
-        state.open -= old.len();
-        drop(state);
-        for backend in old {
-            tokio::spawn(backend.close());
-        }
+        self.close_all(state, old.into_iter());
     }
 
     /// Closes what is idle, because the server's role changed or the pool is going away.
     pub fn close_idle(self: &Arc<Pool>) {
         let mut state = self.state.lock();
         let idle = std::mem::take(&mut state.idle);
-        state.open -= idle.len();
-        self.grow(&mut state);
+        self.close_all(state, idle.into_iter());
+    }
+
+    fn close_all(
+        self: &Arc<Pool>,
+        mut state: MutexGuard<'_, State>,
+        old: impl ExactSizeIterator<Item = Box<Backend>>,
+    ) {
+        if old.len() == 0 {
+            return;
+        }
+        self.close_count(&mut state, old.len());
+        let _queued = self.grow(&mut state);
         drop(state);
-        for backend in idle {
+        self.membership.ledger.serve();
+        for backend in old {
             tokio::spawn(backend.close());
         }
+    }
+
+    /// Closes the connection that has been idle longest, where no client waits for one; says whether.
+    fn give_up_idle(self: &Arc<Pool>) -> bool {
+        let mut state = self.state.lock();
+        if state.waiters.len() > 0 || state.idle.is_empty() {
+            return false;
+        }
+        let backend = state.idle.remove(0);
+        self.close_count(&mut state, 1);
+        drop(state);
+        tokio::spawn(backend.close());
+        true
     }
 }
 
@@ -304,9 +416,10 @@ impl std::ops::DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.backend.take().is_some() {
-            let pool = self.pool.clone();
-            let mut state = pool.state.lock();
-            pool.forget(&mut state);
+            self.pool.forget(self.pool.state.lock());
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::backend::BackendSpec;
 use crate::base::{ServerId, ShardId};
 use crate::config::{Address, Database, ShardServers};
 use crate::route::Cluster;
@@ -38,9 +39,8 @@ pub struct Topology {
 /// Where and as whom to probe.
 #[derive(Clone)]
 pub struct ProbeSpec {
-    pub dbname: String,
-    pub user: String,
-    pub password: Option<Arc<str>>,
+    /// Of any server of the database: probers put in their own.
+    pub backend: BackendSpec,
     pub interval: Duration,
     pub timeout: Duration,
 }
@@ -70,7 +70,7 @@ impl Topology {
         for (shard, servers) in database.shards.iter().enumerate() {
             for (index, address) in servers.servers.iter().enumerate() {
                 let server = ServerId { shard: ShardId(shard as u16), index: index as u16 };
-                let prober = Prober::new(server, address.clone(), spec.clone());
+                let prober = Prober::new(server, address, spec.clone());
                 let urgent = topology.urgent[shard][index].clone();
                 tokio::spawn(probe::run(prober, topology.clone(), urgent, stopping.clone()));
             }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::estimate::{Failure, Observation, Report};
 use super::{ProbeSpec, Topology};
+use crate::backend::{self, Backend, ConnectError, QuestionError, Row};
 use crate::base::ServerId;
 use crate::config::Address;
+use crate::wire;
 
 /// Role, position, timeline, identity (manual, "System Administration Functions" and "System
 /// Information Functions"). Open to everyone unless an administrator closed them. A standby's control
@@ -32,9 +33,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 pub struct Prober {
     pub server: ServerId,
-    address: Address,
     spec: ProbeSpec,
-    client: Option<Client>,
+    connection: Option<Backend>,
     query: &'static str,
     entropy: u64,
 }
@@ -74,10 +74,15 @@ pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 impl Prober {
-    pub fn new(server: ServerId, address: Address, spec: ProbeSpec) -> Prober {
+    pub fn new(server: ServerId, address: &Address, mut spec: ProbeSpec) -> Prober {
+        let backend = &mut spec.backend;
+        (backend.server, backend.host, backend.port) = (server, address.host.as_str().into(), address.port);
+        backend.application_name = Some("keyway probe");
+        // The probe's own time-out covers the login too.
+        backend.connect_timeout = spec.timeout * 2;
         // Jitter needs to differ between probers, not to be secret: without randomness the place does.
         let entropy = getrandom::u64().unwrap_or(u64::from(server.index) << 32);
-        Prober { server, address, spec, client: None, query: FULL, entropy }
+        Prober { server, spec, connection: None, query: FULL, entropy }
     }
 
     /// The interval, doubled with every failure after the first, so that a dead server is not
@@ -97,12 +102,8 @@ impl Prober {
         let timeout = self.spec.timeout;
         match tokio::time::timeout(timeout, self.ask()).await {
             Ok(Ok(observation)) => Report::Seen(observation),
-            Ok(Err((failure, problem))) => {
-                self.client = None;
-                Report::Failed { failure, problem }
-            }
+            Ok(Err((failure, problem))) => Report::Failed { failure, problem },
             Err(_) => {
-                self.client = None;
                 let timeout = humantime::format_duration(timeout);
                 Report::Failed {
                     failure: Failure::Unclear,
@@ -112,78 +113,63 @@ impl Prober {
         }
     }
 
+    /// The connection is kept only where the server has answered on it.
     async fn ask(&mut self) -> Result<Observation, (Failure, String)> {
-        if self.client.as_ref().is_none_or(Client::is_closed) {
-            // What was refused may have been granted since.
-            self.query = FULL;
-            self.client = Some(self.connect().await.map_err(|it| (Failure::Lost, it))?);
-        }
-        let Some(client) = &self.client else { return Err((Failure::Lost, "no connection".to_owned())) };
-        let rows = match client.simple_query(self.query).await {
-            Err(error) if error.code().is_some_and(|it| it.code() == INSUFFICIENT_PRIVILEGE) => {
-                self.query = POSITION;
-                client.simple_query(self.query).await
+        let mut connection = match self.connection.take().filter(|it| !it.has_news()) {
+            Some(it) => it,
+            None => {
+                // What was refused may have been granted since.
+                self.query = FULL;
+                let connecting = backend::connect(&self.spec.backend, Instant::now()).await;
+                connecting.map_err(|error| (Failure::Lost, format!("connect: {}", reason(&error))))?
             }
-            other => other,
         };
-        let rows = rows.map_err(|error| (failure_of(&error), format!("probe: {}", reason(&error))))?;
-        let row = rows.iter().find_map(|it| match it {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let senseless = || (Failure::Unclear, "probe: the answer makes no sense".to_owned());
-        let row = row.ok_or_else(senseless)?;
-        let text = |index: usize| if index < row.len() { row.get(index) } else { None };
-        let in_recovery = match text(0) {
-            Some("t") => true,
-            Some("f") => false,
-            _ => return Err(senseless()),
-        };
-        Ok(Observation {
-            in_recovery,
-            position: text(1).and_then(|it| it.parse().ok()),
-            timeline: text(2).and_then(|it| it.parse().ok()),
-            system_identifier: text(3).and_then(|it| it.parse().ok()),
-        })
-    }
-
-    async fn connect(&self) -> Result<Client, String> {
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host(&self.address.host)
-            .port(self.address.port)
-            .user(&self.spec.user)
-            .dbname(&self.spec.dbname)
-            .application_name("keyway probe")
-            .ssl_mode(tokio_postgres::config::SslMode::Disable);
-        if let Some(password) = &self.spec.password {
-            config.password(password.as_bytes());
+        let mut asked = connection.rows(&question(self.query)).await;
+        if matches!(&asked, Err(QuestionError::Refused { state, .. }) if state == INSUFFICIENT_PRIVILEGE) {
+            self.query = POSITION;
+            asked = connection.rows(&question(self.query)).await;
         }
-        let (client, connection) =
-            config.connect(NoTls).await.map_err(|error| format!("connect: {}", reason(&error)))?;
-        // Ends by itself when the client is dropped.
-        tokio::spawn(connection);
-        Ok(client)
+        let rows = asked.map_err(|error| match error {
+            // One that leaves the session open, as one from a server in the middle of its promotion, may be
+            // gone at the next probe. A broken connection is not like that.
+            QuestionError::Refused { message, .. } => (Failure::Unclear, format!("probe: {message}")),
+            QuestionError::Lost(error) => (Failure::Lost, format!("probe: {}", reason(&error))),
+        })?;
+        let observed = observation(&rows);
+        if observed.is_ok() {
+            self.connection = Some(connection);
+        }
+        observed
     }
 }
 
-/// An error that leaves the session open, as one from a server in the middle of its promotion, may be
-/// gone at the next probe. FATAL and a broken connection are not like that.
-fn failure_of(error: &tokio_postgres::Error) -> Failure {
-    match error.as_db_error() {
-        Some(it) if it.severity() == "ERROR" => Failure::Unclear,
-        _ => Failure::Lost,
-    }
+fn question(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::query(&mut out, text);
+    out
 }
 
-/// The innermost cause: "error connecting to server" alone helps nobody.
-fn reason(error: &tokio_postgres::Error) -> String {
-    if let Some(it) = error.as_db_error() {
-        return it.message().to_owned();
+fn observation(rows: &[Row]) -> Result<Observation, (Failure, String)> {
+    let senseless = || (Failure::Unclear, "probe: the answer makes no sense".to_owned());
+    let row = rows.first().ok_or_else(senseless)?;
+    let text = |index: usize| row.get(index).and_then(Option::as_deref);
+    let in_recovery = match text(0) {
+        Some("t") => true,
+        Some("f") => false,
+        _ => return Err(senseless()),
+    };
+    Ok(Observation {
+        in_recovery,
+        position: text(1).and_then(|it| it.parse().ok()),
+        timeline: text(2).and_then(|it| it.parse().ok()),
+        system_identifier: text(3).and_then(|it| it.parse().ok()),
+    })
+}
+
+/// The server's own words where it said any.
+fn reason(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Refused(_, message) => message.clone(),
+        other => other.to_string(),
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

@@ -16,12 +16,13 @@ pub use frame::{FrameError, HEADER_BYTES, Header, header};
 pub use frontend::{BodyError, Execute, Parse, Target, execute, parse, query_text, target};
 pub use reply::{
     BIND_COMPLETE, CLOSE_COMPLETE, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE, Severity, TextRows,
-    authentication_ok, backend_key_data, command_complete, error, negotiate_version, notice,
-    parameter_description, parameter_status, ready_for_query, sasl_continue, sasl_final, sasl_methods,
+    authentication_ok, backend_key_data, cleartext_wanted, command_complete, error, md5_wanted,
+    negotiate_version, notice, parameter_description, parameter_status, ready_for_query, sasl_continue,
+    sasl_final, sasl_methods,
 };
 pub use request::{
-    FLUSH, SYNC, bind_renamed, cancel_request, close_statement, describe_statement, parse_named, query,
-    sasl_initial, sasl_response, startup_message, terminate,
+    FLUSH, SYNC, ask, bind_renamed, cancel_request, close_statement, describe_statement, parse_named,
+    password, query, sasl_initial, sasl_response, startup_message, terminate,
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, backend_key, column_shapes, copied_tag,

@@ -83,6 +83,14 @@ pub fn authentication_ok(out: &mut Vec<u8>) {
     put(out, &Authentication::Ok);
 }
 
+pub fn cleartext_wanted(out: &mut Vec<u8>) {
+    put(out, &Authentication::CleartextPassword);
+}
+
+pub fn md5_wanted(out: &mut Vec<u8>, salt: [u8; 4]) {
+    put(out, &Authentication::MD5Password(salt.to_vec()));
+}
+
 pub fn sasl_methods(out: &mut Vec<u8>, methods: &[&str]) {
     put(out, &Authentication::SASL(methods.iter().map(|it| (*it).to_owned()).collect()));
 }

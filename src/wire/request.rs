@@ -53,6 +53,11 @@ pub fn query(out: &mut Vec<u8>, text: &str) {
     message(out, FrontendTag::QUERY, |out| cstr(out, text.as_bytes()));
 }
 
+/// In answer to a request for a clear text or an MD5 password.
+pub fn password(out: &mut Vec<u8>, password: &[u8]) {
+    message(out, FrontendTag::PASSWORD, |out| cstr(out, password));
+}
+
 pub fn sasl_initial(out: &mut Vec<u8>, method: &str, data: &[u8]) {
     message(out, FrontendTag::PASSWORD, |out| {
         cstr(out, method.as_bytes());
@@ -63,6 +68,25 @@ pub fn sasl_initial(out: &mut Vec<u8>, method: &str, data: &[u8]) {
 
 pub fn sasl_response(out: &mut Vec<u8>, data: &[u8]) {
     message(out, FrontendTag::PASSWORD, |out| out.extend_from_slice(data));
+}
+
+/// A question of Keyway's own, with text parameters and a text answer: Parse to Sync.
+pub fn ask(out: &mut Vec<u8>, text: &str, values: &[&str], rows_max: u32) {
+    parse_named(out, b"", text.as_bytes(), &[]);
+    message(out, FrontendTag::BIND, |out| {
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&(values.len() as u16).to_be_bytes());
+        for value in values {
+            out.extend_from_slice(&(value.len() as u32).to_be_bytes());
+            out.extend_from_slice(value.as_bytes());
+        }
+        out.extend_from_slice(&[0; 2]);
+    });
+    message(out, FrontendTag::EXECUTE, |out| {
+        out.push(0);
+        out.extend_from_slice(&rows_max.to_be_bytes());
+    });
+    out.extend_from_slice(SYNC);
 }
 
 /// Parse under a name of ours. `oids` as they stand in the client's message: big-endian.
@@ -123,6 +147,21 @@ mod tests {
         assert_eq!((renamed.portal, renamed.statement), (&b"p"[..], &b"kw_1"[..]));
         assert_eq!(renamed.values.iter().collect::<Vec<_>>(), [Some(&b"x"[..])]);
         assert_eq!(u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize + 1, out.len());
+    }
+
+    #[test]
+    fn a_question_is_read_back() {
+        let mut out = Vec::new();
+        ask(&mut out, "SELECT $1", &["app", ""], 2);
+        let mut messages = Vec::new();
+        while let Some(head) = crate::wire::header(&out).unwrap() {
+            messages.push(out.drain(..head.total).collect::<Vec<_>>());
+        }
+        assert_eq!(crate::wire::parse(&messages[0]).unwrap().text, b"SELECT $1");
+        let bind = Bind::read(&messages[1]).unwrap();
+        assert_eq!(bind.values.iter().collect::<Vec<_>>(), [Some(&b"app"[..]), Some(b"")]);
+        assert_eq!(crate::wire::execute(&messages[2]).unwrap().rows_max, 2);
+        assert_eq!((&messages[3][..], messages.len()), (SYNC, 4));
     }
 
     #[test]

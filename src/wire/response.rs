@@ -99,6 +99,9 @@ pub enum Authentication<'a> {
     Sasl(Vec<&'a [u8]>),
     SaslContinue(&'a [u8]),
     SaslFinal(&'a [u8]),
+    Cleartext,
+    /// With the salt of this exchange.
+    Md5([u8; 4]),
     /// A method that Keyway does not speak, by its code.
     Other(i32),
 }
@@ -107,6 +110,8 @@ pub fn authentication(message: &[u8]) -> Result<Authentication<'_>, BodyError> {
     let mut body = Body::of(message)?;
     Ok(match body.i32()? {
         0 => Authentication::Ok,
+        3 => Authentication::Cleartext,
+        5 => Authentication::Md5(body.i32()?.to_be_bytes()),
         10 => {
             let mut methods = Vec::new();
             loop {
@@ -187,7 +192,10 @@ mod tests {
     fn sasl_methods_are_listed() {
         let it = authentication(b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0").unwrap();
         assert_eq!(it, Authentication::Sasl(vec![b"SCRAM-SHA-256"]));
-        assert_eq!(authentication(b"R\0\0\0\x08\0\0\0\x05"), Ok(Authentication::Other(5)));
+        let md5 = b"R\0\0\0\x0c\0\0\0\x05salt";
+        assert_eq!(authentication(md5), Ok(Authentication::Md5(*b"salt")));
+        assert!(authentication(&md5[..9]).is_err());
+        assert_eq!(authentication(b"R\0\0\0\x08\0\0\0\x07"), Ok(Authentication::Other(7)));
     }
 
     #[test]

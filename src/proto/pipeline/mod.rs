@@ -213,6 +213,11 @@ impl Pipeline {
         self.owed.is_empty() && self.rest == 0
     }
 
+    /// The client has a part of a message of which the rest is still to come.
+    pub fn is_amid_message(&self) -> bool {
+        self.rest > 0 && self.rest_forwarded
+    }
+
     /// Whether the connection may go to somebody else (DESIGN invariant 4).
     pub fn is_free(&self) -> bool {
         self.is_drained() && !self.skipping && self.status == TxStatus::Idle

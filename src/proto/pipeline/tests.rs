@@ -209,6 +209,7 @@ fn rows_longer_than_the_buffer_stream_through() {
             out.extend_from_slice(&kept[range.clone()]);
         }
         kept.drain(..consumed);
+        assert_eq!(it.is_amid_message(), out.len() < 5_005, "after {} bytes", out.len());
     }
     assert_eq!(out, input);
     assert!(it.is_free());

@@ -1,0 +1,132 @@
+//! Pools before servers that are not there, and before one that only lets in.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::auth::{Credentials, Derivation};
+use crate::base::{ServerId, ShardId};
+use crate::config::ServerAuth;
+use crate::metrics::{LimitHits, Registry};
+
+struct World {
+    ledger: Arc<Ledger>,
+    families: PoolMetricFamilies,
+}
+
+impl World {
+    fn new(server_connections_max: Option<usize>) -> World {
+        let registry = Registry::default();
+        let hits = LimitHits::register(&registry).unwrap();
+        let families = PoolMetricFamilies::register(&registry, &hits).unwrap();
+        World { ledger: Ledger::new(server_connections_max, 8, 1, hits), families }
+    }
+
+    fn pool(&self, server: SocketAddr, user: &str) -> Arc<Pool> {
+        let spec = BackendSpec {
+            server: ServerId { shard: ShardId(0), index: 0 },
+            host: server.ip().to_string().into(),
+            port: server.port(),
+            user: user.into(),
+            credentials: Arc::new(Credentials::new(None, [0; 16], Derivation::new(1))),
+            server_auth: ServerAuth::default(),
+            database: "db".into(),
+            application_name: None,
+            connect_timeout: Duration::from_secs(5),
+            message_bytes_max: 65_536,
+            statements_max: 8,
+        };
+        let limits = PoolLimits {
+            size: 4,
+            waiters_max: 8,
+            wait_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            lifetime: Duration::from_secs(60),
+            ramp: 4,
+        };
+        let terms = self.ledger.terms(&server.to_string(), ("db", None), (user, None));
+        let metrics = self.families.of(["db", "main", &server.to_string(), user]);
+        Pool::new(spec, limits, &self.ledger, terms, metrics)
+    }
+}
+
+/// Lets everyone in; counts logins.
+async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, logins) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counter = logins.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(let_in(stream));
+        }
+    });
+    (address, logins)
+}
+
+async fn let_in(mut stream: TcpStream) {
+    let mut bytes = [0; 1024];
+    let _ = stream.read(&mut bytes).await;
+    let _ = stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await;
+    while stream.read(&mut bytes).await.is_ok_and(|it| it > 0) {}
+}
+
+fn connect_error(result: Result<Lease, CheckoutError>) -> Arc<ConnectError> {
+    match result {
+        Err(CheckoutError::Connect(error)) => error,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("connected"),
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_server_that_has_just_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let world = World::new(None);
+    let (a, b) = (world.pool(address, "a"), world.pool(address, "b"));
+    let first = connect_error(a.checkout().await);
+    // Another user is told the same, without another attempt.
+    assert!(Arc::ptr_eq(&first, &connect_error(b.checkout().await)));
+    assert!(Arc::ptr_eq(&first, &connect_error(a.checkout().await)));
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move { let_in(listener.accept().await.unwrap().0).await });
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Err(error) = b.checkout().await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_makes_room_for_another_users() {
+    let (address, logins) = server().await;
+    let world = World::new(Some(2));
+    let (a, b) = (world.pool(address, "a"), world.pool(address, "b"));
+    let (first, second) = (a.checkout().await.unwrap(), a.checkout().await.unwrap());
+    first.release(Instant::now());
+    let of_b = b.checkout().await.unwrap();
+    assert_eq!((a.usage().active, a.usage().idle, b.usage().active), (1, 0, 1));
+    // Busy ones are waited for, and released to the one who waits.
+    let third = tokio::spawn({
+        let b = b.clone();
+        async move { b.checkout().await }
+    });
+    while b.usage().waiters == 0 {
+        tokio::task::yield_now().await;
+    }
+    second.release(Instant::now());
+    let third = third.await.unwrap().unwrap();
+    assert_eq!((a.usage().active, a.usage().idle, b.usage().active), (0, 0, 2));
+    assert_eq!(logins.load(Ordering::Relaxed), 4);
+    // A connection that is closed makes room too.
+    drop(third);
+    let again = a.checkout().await.unwrap();
+    drop((again, of_b));
+    assert_eq!(a.usage().active + b.usage().active, 0);
+    assert!(!world.ledger.is_wanted());
+}
