@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
@@ -111,19 +112,23 @@ async fn reaches_every_shard(harness: Arc<Shared>) -> Outcome {
     let reading =
         client.simple_query("SELECT a FROM users, generate_series(1, 10000) a, generate_series(1, 10000) b, generate_series(1, 10000) c \
          WHERE user_id IN (1, 2, 3, 4, 5, 6, 7, 8) AND a + b + c < 0");
+    let ended = AtomicBool::new(false);
     let cancel = async {
-        // It may come before the statement has reached its servers: repeat until it has ended.
-        loop {
-            if let Err(error) = token.cancel_query(NoTls).await {
-                return error;
-            }
-            tokio::task::yield_now().await;
+        // It may come before the statement has reached its servers: repeat until it has ended, and let the
+        // last one end before the next statement, which it would hit.
+        while !ended.load(Ordering::Relaxed) {
+            token.cancel_query(NoTls).await?;
         }
+        Fallible::Ok(())
     };
-    tokio::select! {
-        ended = reading => assert_eq!(ended.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED)),
-        error = cancel => return Err(error.to_string().into()),
-    }
+    let reading = async {
+        let answer = reading.await;
+        ended.store(true, Ordering::Relaxed);
+        answer
+    };
+    let (answer, cancelled) = tokio::join!(reading, cancel);
+    cancelled?;
+    assert_eq!(answer.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
     assert_eq!(rows(&client, "SELECT name FROM users WHERE user_id = 5").await?, ["user 5"]);
     Ok(())
 }

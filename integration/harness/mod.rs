@@ -23,8 +23,12 @@ use libtest_mimic::{Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 const TASKS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ten times what the longest test takes on a busy machine: one that hangs must not take the others along.
+const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a test returns: any error fails it with its text.
 pub type Outcome = Result<(), Failed>;
@@ -85,8 +89,13 @@ impl Harness {
     {
         let harness = self.clone();
         Trial::test(name, move || {
-            let running = harness.runtime.spawn(test(harness.shared.clone()));
-            harness.runtime.block_on(running).unwrap_or_else(|error| resume_unwind(error.into_panic()))
+            let test = test(harness.shared.clone());
+            let running = harness.runtime.spawn(async { timeout(TEST_TIMEOUT, test).await });
+            match harness.runtime.block_on(running) {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Err(format!("it did not end within {TEST_TIMEOUT:?}").into()),
+                Err(error) => resume_unwind(error.into_panic()),
+            }
         })
     }
 

@@ -44,14 +44,14 @@ impl Session {
                     Some(Speaker::Client) => {}
                     Some(Speaker::Server) => {
                         if let Some(end) = self.hear_server(&mut news).await? {
-                            self.skip_rest(buffer, rest).await?;
+                            self.end_message(buffer, rest).await?;
                             return Ok(end);
                         }
                     }
                     None => {
                         if let Some(Err(error)) = self.overdue.as_mut().map(|it| it.pass()) {
                             let end = self.copy_lost(error, &std::mem::take(&mut news.flow)).await?;
-                            self.skip_rest(buffer, rest).await?;
+                            self.end_message(buffer, rest).await?;
                             return Ok(end);
                         }
                     }
@@ -74,8 +74,15 @@ impl Session {
         let Some(held) = &mut self.held else { return Err(End::Left) };
         let stock = self.shared.stock.clone();
         news.replies.copy_in = false;
-        let News { replies, flow, buffer } = news;
-        let stepped = step(&mut self.stream, &mut held.lease, &stock, buffer, replies, flow).await;
+        let News { replies, flow } = news;
+        let mut buffer = None;
+        let stepped = loop {
+            let stepped = step(&mut self.stream, &mut held.lease, &stock, &mut buffer, replies, flow).await;
+            // The rest of half a message is certain to come.
+            if stepped.is_err() || buffer.is_none() {
+                break stepped;
+            }
+        };
         match stepped {
             Ok(()) if replies.error.is_none() && replies.copy_in => {
                 Err(End::Fatal(violation("a second COPY inside one statement")))
@@ -110,11 +117,16 @@ impl Session {
         }
     }
 
-    /// Drops what is left of a message that the server will not read any more.
-    async fn skip_rest(&mut self, buffer: &mut Buffer, mut rest: usize) -> Result<(), End> {
+    /// Deals with what is left of a message when COPY ends within it. A server that has the start of it
+    /// needs the rest, even to ignore it: it would take what follows, the Sync it waits for, for data.
+    async fn end_message(&mut self, buffer: &mut Buffer, mut rest: usize) -> Result<(), End> {
         while rest > 0 {
             let count = rest.min(buffer.filled().len());
-            buffer.consume(count);
+            if self.held.is_some() {
+                self.pass_on(buffer, count).await?;
+            } else {
+                buffer.consume(count);
+            }
             rest -= count;
             if rest > 0 && self.stream.read(buffer).await.map_err(|_| End::Left)? == 0 {
                 return Err(End::Left);
@@ -124,7 +136,7 @@ impl Session {
     }
 
     async fn finish_copy(&mut self, news: News) -> Result<CopyEnd, End> {
-        let News { mut replies, mut flow, buffer } = news;
+        let News { mut replies, mut flow } = news;
         let Some(held) = &mut self.held else { return Err(End::Left) };
         replies.copy_in = false;
         if self.unsynced {
@@ -135,9 +147,6 @@ impl Session {
             return Ok(CopyEnd::Open);
         }
         let stock = self.shared.stock.clone();
-        if buffer.is_some_and(|it| !it.is_empty()) {
-            return Err(End::Fatal(violation("server sent half a message during COPY")));
-        }
         match relay(&mut self.stream, &mut held.lease, &stock, &mut replies, &mut flow, &mut self.overdue)
             .await
         {
@@ -186,7 +195,6 @@ pub(super) enum Speaker {
 struct News {
     replies: Replies,
     flow: Flow,
-    buffer: Option<Buffer>,
 }
 
 fn violation(message: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
