@@ -3,6 +3,8 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, TryStreamExt};
@@ -25,6 +27,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("copy::megabytes_in_odd_pieces", megabytes_in_odd_pieces),
         harness.test("copy::an_error_in_the_middle_costs_only_the_copy", an_error_in_the_middle),
         harness.test("copy::an_error_while_half_a_message_is_sent", an_error_in_half_a_message),
+        harness.test("copy::a_server_with_much_to_say_in_between", a_server_with_much_to_say),
         harness.test("copy::a_client_gives_up", a_client_gives_up),
         harness.test("copy::a_client_leaves", a_client_leaves),
         harness.test("copy::in_transactions", in_transactions),
@@ -172,6 +175,51 @@ async fn an_error_in_half_a_message(harness: Arc<Shared>) -> Outcome {
             assert_eq!(wire.rows("SELECT count(*) FROM copy_half").await?, ["0"]);
         }
     }
+    Ok(())
+}
+
+/// It reads no data while nobody hears its notices, and by then has more data than it ever takes at once.
+async fn a_server_with_much_to_say(harness: Arc<Shared>) -> Outcome {
+    const ROWS: usize = 2_500;
+    let fixture = harness.single().await?;
+    let client = fixture.client().await?;
+    let direct = fixture.shard.primary.connect(SingleFixture::DATABASE).await?;
+    client
+        .batch_execute(
+            "CREATE TABLE copy_noisy (a int, b text);
+             CREATE FUNCTION copy_noise() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM pg_advisory_xact_lock(20);
+                 RAISE NOTICE '%', repeat('noise', 400000);
+                 RETURN new;
+             END $$;
+             CREATE TRIGGER noisy BEFORE INSERT ON copy_noisy FOR EACH ROW WHEN (new.a < 60)
+                 EXECUTE FUNCTION copy_noise()",
+        )
+        .await?;
+    direct.batch_execute("SELECT pg_advisory_lock(20)").await?;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let (counted, data) = (taken.clone(), "d".repeat(16_000));
+    let pieces = (0..ROWS).map(|it| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Bytes::from(format!("{it}\t{data}\n"))
+    });
+    let copying = copy_in(&client, "COPY copy_noisy FROM STDIN", pieces);
+    let letting_go = async {
+        // Once every buffer on the way is full.
+        let mut last = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            match taken.load(Ordering::Relaxed) {
+                it if it > 0 && it == last => break,
+                it => last = it,
+            }
+        }
+        Fallible::Ok(direct.batch_execute("SELECT pg_advisory_unlock(20)").await?)
+    };
+    let (copied, let_go) = tokio::join!(copying, letting_go);
+    let_go?;
+    assert_eq!(copied?, ROWS as u64);
+    assert_eq!(rows(&client, "SELECT 7").await?, ["7"]);
     Ok(())
 }
 

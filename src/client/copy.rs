@@ -18,14 +18,10 @@ pub(super) enum CopyEnd {
 
 /// What the client's next bytes are.
 enum Step {
-    /// So many bytes to pass on; the rest of the message is still to come.
+    /// So many bytes to pass on now.
     Pass {
         bytes: usize,
-        rest: usize,
-    },
-    /// CopyDone or CopyFail, to pass on.
-    Last {
-        bytes: usize,
+        of: Message,
     },
     /// Sync or Flush, which a server in copy-in mode ignores.
     Skip {
@@ -34,37 +30,46 @@ enum Step {
     More,
 }
 
+/// The message that is on its way to the server.
+#[derive(Clone, Copy, Default)]
+struct Message {
+    /// Bytes that the server lacks.
+    rest: usize,
+    /// CopyDone or CopyFail.
+    is_last: bool,
+}
+
 impl Session {
     /// Passes COPY data on until the client ends it or the server objects.
     pub async fn copy_in(&mut self, buffer: &mut Buffer) -> Result<CopyEnd, End> {
-        let (mut rest, mut news) = (0, News::default());
+        let (mut message, mut news) = (Message::default(), News::default());
         loop {
-            match next_step(buffer.filled(), rest)? {
-                Step::More => match self.wait_for_data(buffer).await? {
-                    Some(Speaker::Client) => {}
-                    Some(Speaker::Server) => {
-                        if let Some(end) = self.hear_server(&mut news).await? {
-                            self.end_message(buffer, rest).await?;
-                            return Ok(end);
-                        }
+            let speaker = match next_step(buffer.filled(), message)? {
+                Step::More => self.wait_for_data(buffer).await?,
+                Step::Skip { bytes } => {
+                    buffer.consume(bytes);
+                    continue;
+                }
+                Step::Pass { bytes, of } => match self.pass_on(buffer, bytes).await? {
+                    Some(count) if of.is_last && count == of.rest => return self.finish_copy(news).await,
+                    Some(count) => {
+                        message = Message { rest: of.rest - count, ..of };
+                        continue;
                     }
-                    None => {
-                        if let Some(Err(error)) = self.overdue.as_mut().map(|it| it.pass()) {
-                            let end = self.copy_lost(error, &std::mem::take(&mut news.flow)).await?;
-                            self.end_message(buffer, rest).await?;
-                            return Ok(end);
-                        }
-                    }
+                    None => Some(Speaker::Server),
                 },
-                Step::Skip { bytes } => buffer.consume(bytes),
-                Step::Pass { bytes, rest: left } => {
-                    self.pass_on(buffer, bytes).await?;
-                    rest = left;
-                }
-                Step::Last { bytes } => {
-                    self.pass_on(buffer, bytes).await?;
-                    return self.finish_copy(news).await;
-                }
+            };
+            let end = match speaker {
+                Some(Speaker::Client) => None,
+                Some(Speaker::Server) => self.hear_server(&mut news).await?,
+                None => match self.overdue.as_mut().map(|it| it.pass()) {
+                    Some(Err(error)) => Some(self.copy_lost(error, &std::mem::take(&mut news.flow)).await?),
+                    _ => None,
+                },
+            };
+            if let Some(end) = end {
+                self.end_message(buffer, message.rest).await?;
+                return Ok(end);
             }
         }
     }
@@ -93,12 +98,18 @@ impl Session {
         }
     }
 
-    async fn pass_on(&mut self, buffer: &mut Buffer, bytes: usize) -> Result<(), End> {
+    /// Passes on as much of the next `bytes` as the server takes. `None` is that it takes nothing and has
+    /// spoken: one that has much to say, as a trigger may, reads no more until it is heard.
+    async fn pass_on(&mut self, buffer: &mut Buffer, bytes: usize) -> Result<Option<usize>, End> {
         let Some(held) = &mut self.held else { return Err(End::Left) };
-        // A server that has gone says so on read, with its reason; data for it is dropped.
-        let _ = held.lease.stream.write_all(&buffer.filled()[..bytes]).await;
-        buffer.consume(bytes);
-        Ok(())
+        let passed = tokio::select! {
+            biased;
+            // A server that has gone says so on read, with its reason; data for it is dropped.
+            count = held.lease.stream.write(&buffer.filled()[..bytes]) => count.unwrap_or(bytes),
+            _ = held.lease.stream.has_bytes() => return Ok(None),
+        };
+        buffer.consume(passed);
+        Ok(Some(passed))
     }
 
     /// Reads more of the client, or finds that the server has spoken. Only then is the server read: it
@@ -122,11 +133,10 @@ impl Session {
     async fn end_message(&mut self, buffer: &mut Buffer, mut rest: usize) -> Result<(), End> {
         while rest > 0 {
             let count = rest.min(buffer.filled().len());
-            if self.held.is_some() {
-                self.pass_on(buffer, count).await?;
-            } else {
-                buffer.consume(count);
+            if let Some(held) = &mut self.held {
+                let _ = held.lease.stream.write_all(&buffer.filled()[..count]).await;
             }
+            buffer.consume(count);
             rest -= count;
             if rest > 0 && self.stream.read(buffer).await.map_err(|_| End::Left)? == 0 {
                 return Err(End::Left);
@@ -201,20 +211,26 @@ fn violation(message: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message)
 }
 
-fn next_step(bytes: &[u8], rest: usize) -> Result<Step, End> {
-    if rest > 0 {
-        let count = rest.min(bytes.len());
-        return Ok(if count == 0 { Step::More } else { Step::Pass { bytes: count, rest: rest - count } });
+fn next_step(bytes: &[u8], message: Message) -> Result<Step, End> {
+    let pass = |of: Message| match of.rest.min(bytes.len()) {
+        0 => Step::More,
+        bytes => Step::Pass { bytes, of },
+    };
+    if message.rest > 0 {
+        return Ok(pass(message));
     }
     let head = wire::header(bytes).map_err(|_| End::Fatal(violation("invalid message length")))?;
     let Some(head) = head else { return Ok(Step::More) };
-    let here = head.total.min(bytes.len());
+    let is_whole = head.total <= bytes.len();
     Ok(match FrontendTag(head.tag) {
-        FrontendTag::COPY_DATA => Step::Pass { bytes: here, rest: head.total - here },
-        FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL if here < head.total => Step::More,
-        FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL => Step::Last { bytes: head.total },
-        FrontendTag::SYNC | FrontendTag::FLUSH if here < head.total => Step::More,
-        FrontendTag::SYNC | FrontendTag::FLUSH => Step::Skip { bytes: head.total },
+        FrontendTag::COPY_DATA => pass(Message { rest: head.total, is_last: false }),
+        FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL if is_whole => {
+            pass(Message { rest: head.total, is_last: true })
+        }
+        FrontendTag::SYNC | FrontendTag::FLUSH if is_whole => Step::Skip { bytes: head.total },
+        FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL | FrontendTag::SYNC | FrontendTag::FLUSH => {
+            Step::More
+        }
         FrontendTag::TERMINATE => return Err(End::Left),
         FrontendTag(tag) => {
             let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");

@@ -70,6 +70,17 @@ impl Stream {
         self.tcp.read_buf(&mut buffer.bytes).await
     }
 
+    /// Sends what the socket takes, waiting until that is something. Cancel safe.
+    pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.tcp.writable().await?;
+            match self.tcp.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return written,
+            }
+        }
+    }
+
     /// Not cancel safe: a part may have been sent.
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.tcp.write_all(bytes).await
