@@ -515,12 +515,16 @@ async fn busy_users_share_too(harness: Arc<Shared>) -> Outcome {
     until_connections(primary, "user1 4").await?;
     let (second, _) = working(&keyway, "user2", 8);
     until_connections(primary, "user1 2, user2 2").await?;
-    // And so it stays: connections are not made anew for ever.
+    // And so it stays: connections are not made anew for ever. Not at once: a busy machine may leave all
+    // clients of a user without their turn, and then its connections are idle and go to the other.
     let pids =
         "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity WHERE usename LIKE 'user%'";
-    let before = primary.query_text(pids).await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(primary.query_text(pids).await?, before);
+    until("the same connections serve on", async || {
+        let before = primary.query_text(pids).await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(primary.query_text(pids).await? == before)
+    })
+    .await?;
     for it in first.iter().chain(&second) {
         assert!(!it.is_finished());
         it.abort();
