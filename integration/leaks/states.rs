@@ -197,7 +197,8 @@ pub const OBJECTS: &[State] = &[
     },
     state("pg_advisory_lock", &["SELECT pg_advisory_lock(1905)"], LOCKS),
     state("pg_advisory_lock_shared", &["SELECT pg_advisory_lock_shared(1, 2)"], LOCKS),
-    state("pg_try_advisory_lock", &["SELECT pg_catalog.pg_try_advisory_lock(1905)"], LOCKS),
+    // A key of its own each time: a server process on its way out may hold the last one for a moment.
+    state("pg_try_advisory_lock", &["SELECT pg_catalog.pg_try_advisory_lock((random() * 2e9)::int)"], LOCKS),
     state(
         "an advisory lock taken twice and freed once",
         &["SELECT pg_advisory_lock(1905), pg_advisory_lock(1905)", "SELECT pg_advisory_unlock(1905)"],

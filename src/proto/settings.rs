@@ -55,8 +55,7 @@ impl Settings {
     /// Takes the place of all settings that PostgreSQL shows (`visible`: name and value). What it does not show
     /// is at the session's start value, and custom ones (`app.tenant`), which it never shows, as they were.
     pub fn adopt(&mut self, visible: Vec<(String, String)>, startup: &Settings) {
-        let custom = |name: &str| name.contains('.');
-        let mut kept = self.0.iter().filter(|(name, _)| custom(name)).collect::<Vec<_>>();
+        let mut kept = self.0.iter().filter(|(name, _)| is_custom(name)).collect::<Vec<_>>();
         kept.sort_by_key(|(_, it)| it.order);
         let mut next = startup.clone();
         for (name, it) in kept {
@@ -82,10 +81,12 @@ impl Settings {
     }
 
     /// RESET: back to what the session started with, which is the server's own value where the
-    /// startup packet said nothing.
+    /// startup packet said nothing. A custom setting goes on to exist by that (`find_option` of `guc.c`
+    /// makes a placeholder of it), so the RESET itself is what another server has to see.
     pub fn reset(&mut self, name: &str, startup: &Settings) {
         match startup.0.get(name) {
             Some(it) => self.set(Assignment { name: name.to_owned(), statement: it.statement.clone() }),
+            None if is_custom(name) => self.set(reset_of(name)),
             None => {
                 let map = Arc::make_mut(&mut self.0);
                 map.remove(name);
@@ -99,6 +100,9 @@ impl Settings {
     /// RESET ALL, which leaves ROLE and SESSION AUTHORIZATION as they are (`GUC_NO_RESET_ALL`).
     pub fn reset_all(&mut self, startup: &Settings) {
         let mut next = startup.clone();
+        for name in self.0.keys().filter(|it| is_custom(it) && !startup.0.contains_key(*it)) {
+            next.set(reset_of(name));
+        }
         let identity = self.0.iter().filter(|(name, _)| is_identity(name));
         let mut identity: Vec<_> = identity.map(|(name, it)| (it.order, name, &it.statement)).collect();
         identity.sort_unstable();
@@ -122,8 +126,10 @@ impl Settings {
         if has(self, ROLE) || has(self, SESSION_AUTHORIZATION) {
             out.push("RESET ROLE".to_owned());
         }
-        let gone = self.0.keys().filter(|it| !wanted.0.contains_key(*it) && !is_identity(it));
-        out.extend(gone.map(|it| format!("RESET {}", setting_name(it))));
+        let gone = self.0.iter().filter(|(name, _)| !wanted.0.contains_key(*name) && !is_identity(name));
+        let gone = gone.map(|(name, made)| (reset_of(name).statement, made));
+        // What was reset last is so already.
+        out.extend(gone.filter(|(reset, made)| *reset != made.statement).map(|(reset, _)| reset));
         let changed =
             wanted.0.iter().filter(|(name, made)| is_identity(name) || self.0.get(*name) != Some(made));
         let mut changed: Vec<_> = changed.map(|(_, made)| made).collect();
@@ -131,6 +137,15 @@ impl Settings {
         out.extend(changed.into_iter().map(|it| it.statement.clone()));
         out
     }
+}
+
+/// A setting no module of the server knows (`app.tenant`): it exists from the first SET or RESET of it on.
+fn is_custom(name: &str) -> bool {
+    name.contains('.')
+}
+
+fn reset_of(name: &str) -> Assignment {
+    Assignment { name: name.to_owned(), statement: format!("RESET {}", setting_name(name)) }
 }
 
 fn is_identity(name: &str) -> bool {
@@ -194,6 +209,22 @@ mod tests {
         it.reset("timezone", &startup);
         it.reset("work_mem", &startup);
         assert!(it.same(&startup));
+    }
+
+    #[test]
+    fn a_custom_setting_exists_after_a_reset_of_it() {
+        let startup = settings(&[("app.region", "eu")]);
+        let mut it = startup.clone();
+        it.set(Assignment::of_value("app.tenant", "7"));
+        it.set(Assignment::of_value("app.region", "us"));
+        let set = it.clone();
+        it.reset("app.tenant", &startup);
+        it.reset("app.region", &startup);
+        assert_eq!(startup.difference(&it), ["RESET \"app\".\"tenant\""]);
+        assert!(it.difference(&startup).is_empty(), "a server where it was reset needs no other");
+        let mut all = set;
+        all.reset_all(&startup);
+        assert_eq!(all, it);
     }
 
     #[test]
