@@ -1,7 +1,9 @@
 # `make demo ARGS="--once"`, `make test`, `make bench ARGS=scan`: ARGS go to the program behind the target.
-.PHONY: demo test check bench clean
+.PHONY: demo test check differential bench clean
 ARGS ?=
 E2E ?=
+SEED ?= 1
+N ?= 20000
 
 demo: ## servers, a shop and keyway on this machine
 	@scripts/install.sh demo
@@ -18,6 +20,10 @@ check: ## what needs no PostgreSQL
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test --lib --bins --test tidy $(ARGS)
+
+differential: ## random statements, on one PostgreSQL and through keyway; SEED=7 N=20000
+	@scripts/install.sh test
+	KEYWAY_SEED=$(SEED) KEYWAY_STATEMENTS=$(N) cargo test --test integration differential::sql_random -- --nocapture
 
 bench: ## criterion, then the end-to-end table; E2E="--write" puts it into docs/performance.md
 	@scripts/install.sh bench

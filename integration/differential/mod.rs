@@ -7,6 +7,7 @@
 
 mod corpus;
 mod script;
+mod sql;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,7 +47,8 @@ const BETWEEN: &str = "SET work_mem = '77kB'; SET search_path = nowhere; SET dat
     SET application_name = 'somebody else'; SET app.mine = 'not yours'; SET extra_float_digits = 0";
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
-    vec![
+    let mut tests = sql::tests(harness);
+    tests.extend([
         harness.test("differential::scripts_on_this_postgresql", |it| async move {
             runs_all(&it, it.single().await?).await
         }),
@@ -57,7 +59,8 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
             runs_all(&it, fixture).await
         }),
         harness.test("differential::a_function_call_goes_where_its_transaction_is", function_calls_on_shards),
-    ]
+    ]);
+    tests
 }
 
 /// An oid tells no shard.
