@@ -14,6 +14,7 @@ mod drivers;
 mod harness;
 mod leaks;
 mod limits;
+mod listen;
 mod metrics;
 mod pins;
 mod postgres;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         drivers::tests,
         leaks::tests,
         limits::tests,
+        listen::tests,
         metrics::tests,
         pins::tests,
         postgres::tests,

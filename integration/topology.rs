@@ -62,6 +62,7 @@ impl Watched {
                 application_name: None,
                 connect_timeout: TIMEOUT,
                 message_bytes_max: 65_536,
+                holders: Default::default(),
                 statements_max: 8,
             },
             interval: Duration::from_millis(20),

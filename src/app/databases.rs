@@ -8,9 +8,11 @@ use tokio::sync::watch;
 
 use super::Families;
 use crate::auth::{Credentials, Derivation};
-use crate::backend::BackendSpec;
+use crate::backend::{BackendSpec, Holders};
 use crate::base::{ServerId, ShardId};
-use crate::client::{self, PoolDirectory, PoolMaker, Quota, StatementRegistry, UserLookup, UserPools};
+use crate::client::{
+    self, Hub, NotifyLimits, PoolDirectory, PoolMaker, Quota, StatementRegistry, UserLookup, UserPools,
+};
 use crate::config::{self, Config};
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies};
 use crate::route::Router;
@@ -40,16 +42,21 @@ pub fn build(
     // Probers put in their own server.
     let anywhere = config::Address { host: String::new(), port: 0 };
     let place = ServerPlace { shard: 0, index: 0, address: &anywhere };
-    let backend = self::spec(&config.limits, database, place, &probe.user, credentials);
+    let holders = Holders::default();
+    let backend = self::spec(&config.limits, database, place, &probe.user, credentials, &holders);
     let spec = ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout };
+    let topology = Topology::start(database, &spec, &families.topology, stopping);
+    let hub = hub(config, database, families);
+    client::start_listener(&hub, listeners(database, &spec.backend), topology.clone(), stopping);
     client::Database {
         name: database.name.clone(),
         router: Router::new(database, config.limits.plans_max, parser.clone()),
-        topology: Topology::start(database, &spec, &families.topology, stopping),
-        pools: pools(config, database, families, common),
+        topology,
+        pools: pools(config, database, families, common, holders),
         lookup: lookup(config, database, users, derivation),
         clients: Quota::new(database.clients_max),
         statements: StatementRegistry::default(),
+        hub,
         metrics: families.client.of_database(&database.name, &shards),
         max_lag: database.max_lag,
         wait_timeout: database.pool.wait_timeout,
@@ -61,6 +68,7 @@ fn pools(
     database: &config::Database,
     families: &Families,
     common: &Common,
+    holders: Holders,
 ) -> PoolDirectory {
     let found_max = database.auth_query.as_ref().map_or(0, |it| it.users_max);
     let bounds = config.users.iter().filter_map(|it| Some((it.name.clone(), it.server_connections_max?)));
@@ -70,6 +78,7 @@ fn pools(
         connections_max: bounds.collect(),
         families: families.pool.clone(),
         ledger: common.ledger.clone(),
+        holders,
     };
     let directory = PoolDirectory::new(Box::new(maker), found_max, database.pool.idle_timeout);
     let now = Instant::now();
@@ -87,10 +96,33 @@ fn lookup(
     let credentials = &users.get(&query.user)?.credentials;
     let servers = database.shards.first()?.servers.iter().enumerate();
     let spec = |(index, address)| {
-        spec(&config.limits, database, ServerPlace { shard: 0, index, address }, &query.user, credentials)
+        let place = ServerPlace { shard: 0, index, address };
+        spec(&config.limits, database, place, &query.user, credentials, &Holders::default())
     };
     let servers = servers.map(spec).collect();
     Some(UserLookup::new(query, servers, derivation.clone()))
+}
+
+fn hub(config: &Config, database: &config::Database, families: &Families) -> Arc<Hub> {
+    let limits = NotifyLimits {
+        channels_max: config.limits.channels_max,
+        bytes_max: config.limits.notification_bytes_max,
+        wait_timeout: database.pool.wait_timeout,
+    };
+    Hub::new(limits, families.notify.of_database(&database.name), families.hits.clone())
+}
+
+/// Who probes listens too: everybody may, and nobody's own rights are needed for it.
+fn listeners(database: &config::Database, probe: &BackendSpec) -> Vec<BackendSpec> {
+    let servers = database.shards.first().map(|it| it.servers.as_slice()).unwrap_or_default();
+    let spec = |(index, address): (usize, &config::Address)| BackendSpec {
+        server: ServerId { shard: ShardId(0), index: index as u16 },
+        host: address.host.as_str().into(),
+        port: address.port,
+        application_name: Some("keyway listener"),
+        ..probe.clone()
+    };
+    servers.iter().enumerate().map(spec).collect()
 }
 
 /// One server of the config and where it stands there.
@@ -107,6 +139,7 @@ fn spec(
     place: ServerPlace<'_>,
     user: &str,
     credentials: &Arc<Credentials>,
+    holders: &Holders,
 ) -> BackendSpec {
     BackendSpec {
         server: ServerId { shard: ShardId(place.shard as u16), index: place.index as u16 },
@@ -120,6 +153,7 @@ fn spec(
         connect_timeout: database.pool.connect_timeout,
         message_bytes_max: limits.message_bytes_max,
         statements_max: limits.server_statements_max,
+        holders: holders.clone(),
     }
 }
 
@@ -131,6 +165,7 @@ struct Maker {
     connections_max: HashMap<String, usize>,
     families: PoolMetricFamilies,
     ledger: Arc<Ledger>,
+    holders: Holders,
 }
 
 impl Maker {
@@ -157,7 +192,7 @@ impl Maker {
         let bound_of_database = (self.database.name.as_str(), self.database.server_connections_max);
         let bound_of_user = (user, self.connections_max.get(user).copied());
         let terms = self.ledger.terms(&server, bound_of_database, bound_of_user);
-        let spec = spec(&self.limits, &self.database, place, user, credentials);
+        let spec = spec(&self.limits, &self.database, place, user, credentials, &self.holders);
         Pool::new(spec, limits, &self.ledger, terms, metrics)
     }
 }

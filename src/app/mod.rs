@@ -18,7 +18,9 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::auth::{Credentials, Derivation};
 use crate::cancel;
-use crate::client::{self, ClientMetricFamilies, Limits, Quota, Shared, Timeouts, UserPools};
+use crate::client::{
+    self, ClientMetricFamilies, Limits, NotifyMetricFamilies, Quota, Shared, Timeouts, UserPools,
+};
 use crate::config::{self, Config};
 use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::{self, BufferStock};
@@ -52,6 +54,7 @@ struct Families {
     client: ClientMetricFamilies,
     pool: PoolMetricFamilies,
     topology: TopologyMetricFamilies,
+    notify: NotifyMetricFamilies,
     hits: LimitHits,
 }
 
@@ -64,6 +67,7 @@ impl Proxy {
             client: ClientMetricFamilies::register(&registry)?,
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
+            notify: NotifyMetricFamilies::register(&registry)?,
             hits,
         };
         let (stop, stopping) = watch::channel(false);

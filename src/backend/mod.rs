@@ -1,8 +1,10 @@
 //! One server connection: connect, log in, send, receive. Knows what its server holds (statements,
 //! settings, what is owed), and nothing of who uses it.
 
+mod holder;
 mod question;
 
+pub use holder::{Holder, Holders};
 pub use question::{QuestionError, Row};
 
 use std::sync::Arc;
@@ -35,6 +37,8 @@ pub struct BackendSpec {
     pub connect_timeout: Duration,
     pub message_bytes_max: usize,
     pub statements_max: usize,
+    /// Where its connections are known by their process.
+    pub holders: Holders,
 }
 
 pub struct Backend {
@@ -45,6 +49,8 @@ pub struct Backend {
     /// What clients have set on it.
     pub settings: Settings,
     pub cancel_key: CancelKey,
+    /// The client whose writes it has had last.
+    pub holder: Holder,
     /// Parameters that the server reported at login, in order.
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
@@ -131,6 +137,7 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
         pipeline: Pipeline::new(spec.message_bytes_max),
         statements: ServerStatements::new(spec.statements_max),
         settings: Settings::default(),
+        holder: spec.holders.register(spec.server, cancel_key.pid),
         cancel_key,
         parameters: parameters.into(),
         connected_at: now,

@@ -60,7 +60,7 @@ impl Session {
                 },
             };
             let end = match speaker {
-                Some(Speaker::Client) => None,
+                Some(Speaker::Client | Speaker::Hub) => None,
                 Some(Speaker::Server) => self.hear_server(&mut news).await?,
                 None => match self.overdue.as_mut().map(|it| it.pass()) {
                     Some(Err(error)) => Some(self.copy_lost(error, &std::mem::take(&mut news.flow)).await?),
@@ -198,6 +198,8 @@ async fn passed(at: Option<Instant>) {
 pub(super) enum Speaker {
     Client,
     Server,
+    /// There are notifications.
+    Hub,
 }
 
 /// What the server has said while data still came.

@@ -4,7 +4,7 @@
 use super::encoding;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
-use crate::proto::{Assignment, PROLOGUE_MAX, Settings, set_config};
+use crate::proto::{Assignment, Ended, PROLOGUE_MAX, Settings, set_config};
 use crate::route::{Kind, SetStatement, SettingMade};
 use crate::sql::Lexer;
 use crate::wire::{self, TxStatus};
@@ -38,6 +38,9 @@ impl Session {
     pub fn answer(&mut self, kind: &Kind, text: &str) -> Answer {
         if self.transaction.is_refused() {
             return self.answer_refused(kind);
+        }
+        if let Some(answer) = self.answer_channels(kind, text) {
+            return answer;
         }
         match kind {
             Kind::Set(SetStatement::Assign { name, .. })
@@ -95,6 +98,7 @@ impl Session {
             }
             // A prologue has to be judged by a server before COMMIT may succeed.
             Kind::Commit { chain: false } if self.transaction.prologue().len() == 1 => {
+                self.due.extend(self.transaction.channel_changes().cloned());
                 self.transaction.end();
                 return made("COMMIT");
             }
@@ -125,6 +129,7 @@ impl Session {
             Kind::DiscardAll => {
                 self.names.clear();
                 self.settings = self.startup.clone();
+                self.take_channels(kind);
                 made("DISCARD ALL")
             }
             Kind::DeallocateAll => {
@@ -146,9 +151,12 @@ impl Session {
         if is_prologue(kind) {
             self.transaction.record(text);
         }
+        self.take_channels(kind);
         match kind {
             Kind::Set(it) => self.take_set(it, text),
             Kind::Savepoint => self.transaction.savepoint(&savepoint_name(text)),
+            Kind::Release => self.transaction.release(&savepoint_name(text)),
+            Kind::Commit { chain: true } | Kind::Rollback { chain: true } => self.begin_chained(kind),
             Kind::RollbackTo => {
                 self.transaction.rollback_to(&savepoint_name(text));
                 self.transaction.unrefuse();
@@ -159,6 +167,15 @@ impl Session {
             }
             _ => {}
         }
+    }
+
+    /// AND CHAIN: the server's status does not tell that a transaction ended.
+    fn begin_chained(&mut self, kind: &Kind) {
+        let committed = self.committed && matches!(kind, Kind::Commit { .. });
+        let ended = if committed { Ended::Committed } else { Ended::RolledBack };
+        let Some(held) = &mut self.held else { return };
+        let (session, server) = (&mut self.settings, &mut held.lease.settings);
+        self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
     }
 
     /// Only a pinned client's server is told to drop statements: it has none of them any more, ours
@@ -271,6 +288,13 @@ impl Session {
             TxStatus::Idle => self.held.as_ref().map_or(TxStatus::Idle, |it| it.lease.pipeline.status()),
             status => status,
         };
+        self.put_ready_as(out, status);
+    }
+
+    pub fn put_ready_as(&self, out: &mut Vec<u8>, status: TxStatus) {
+        if status == TxStatus::Idle {
+            self.put_notifications(out);
+        }
         wire::ready_for_query(out, status);
     }
 }

@@ -274,6 +274,10 @@ impl Session {
         if let Some(refusal) = group.bound().find_map(|(_, it)| self.refuse_virtual(it)) {
             return self.refuse_group(refusal, end).await;
         }
+        let lent = match self.prepare_channels_of_group(&group, &decision).await {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse_group(refusal, end).await,
+        };
         for (_, statement) in group.bound() {
             self.suspect(&statement.planned.plan, statement.text());
         }
@@ -284,6 +288,7 @@ impl Session {
         let ends_blocks = group.statements().any(|it| it.planned.plan.kind.is_transaction_control());
         let request = Request { payload: Payload::Group(&group), decision, access, started, ends_blocks };
         let ran = self.perform(&request).await?;
+        self.take_back_channels(lent).await;
         self.committing = false;
         self.bind_to_group(&group, &request.decision);
         if !ran.has_failed() && group.executes() {
@@ -321,6 +326,7 @@ impl Session {
             }
         } else if !self.unsynced {
             self.settle(access == Access::Write).await;
+            self.finish().await?;
         }
         Ok(Outcome::Done)
     }
@@ -494,7 +500,12 @@ impl Session {
                 put_made(group, &[], "ROLLBACK", &mut out);
                 self.roll_back_silently().await?;
             }
-            Answer::Made { notices, tag } => put_made(group, &notices, tag, &mut out),
+            Answer::Made { notices, tag } => {
+                if let Err(refusal) = self.put_in_force().await {
+                    return self.refuse_group(refusal, group.end).await.map(Some);
+                }
+                put_made(group, &notices, tag, &mut out);
+            }
         }
         self.name_statements(group, usize::MAX);
         self.put_ready(&mut out);

@@ -22,7 +22,12 @@ impl Session {
         let mut team = Team::with_capacity(shards.len());
         for &shard in shards {
             match self.attach_set_up(shard, role).await {
-                Ok(held) => team.push(held),
+                Ok(held) => {
+                    if role == Role::Primary {
+                        held.lease.holder.set(self.cancel.key().pid);
+                    }
+                    team.push(held);
+                }
                 Err(refusal) => {
                     self.dismiss(team).await;
                     return Err(refusal);

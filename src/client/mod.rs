@@ -9,10 +9,12 @@ mod effects;
 mod encoding;
 mod extended;
 mod function_call;
+mod listening;
 mod login;
 mod lookup;
 mod many;
 mod metrics;
+mod notify;
 mod pins;
 mod query;
 mod quota;
@@ -26,6 +28,7 @@ mod users;
 pub use login::serve;
 pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
+pub use notify::{Hub, NotifyLimits, NotifyMetricFamilies, start as start_listener};
 pub use quota::Quota;
 pub use statements::Registry as StatementRegistry;
 pub use timeouts::Timeouts;
@@ -85,6 +88,8 @@ pub struct Database {
     pub lookup: Option<UserLookup>,
     pub clients: Arc<Quota>,
     pub statements: StatementRegistry,
+    /// Who listens to what.
+    pub hub: Arc<Hub>,
     pub metrics: DatabaseMetrics,
     pub max_lag: Duration,
     /// How long a request waits for a primary to appear.

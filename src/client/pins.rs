@@ -28,6 +28,9 @@ pub(super) struct Suspicion {
     pub custom: Vec<String>,
 }
 
+/// The server itself listens: the statement was not sent by itself, or code did it.
+pub(super) const LISTEN: &str = "LISTEN";
+
 /// How the state that a statement leaves can be found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trace {
@@ -74,8 +77,10 @@ impl Session {
     pub fn suspect(&mut self, plan: &Plan, text: &str) {
         let reason = match &plan.kind {
             Kind::SessionState(reason) => Some(*reason),
+            Kind::Listen(_) => Some(LISTEN),
             Kind::Several { parts, .. } => parts.iter().find_map(|it| match it {
                 Kind::SessionState(reason) => Some(*reason),
+                Kind::Listen(_) => Some(LISTEN),
                 Kind::Set(it) if !is_local(it) => Some("set_among_statements"),
                 _ => None,
             }),
@@ -155,6 +160,9 @@ impl Session {
         }
         if let Some(reason) = found {
             self.pin(reason);
+        }
+        if found == Some(LISTEN) {
+            self.listen_once().await;
         }
     }
 

@@ -138,6 +138,10 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
+        let lent = match self.prepare_channels(&plan.kind, plan.lists_channels, &decision).await {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse(refusal).await,
+        };
         self.suspect_renamed(plan, text, renamed.as_ref());
         self.committing = matches!(plan.kind, Kind::Commit { .. });
         // The ReadyForQuery of a Query ends what had no Sync.
@@ -149,6 +153,7 @@ impl Session {
         };
         let request = Request { payload, decision, access: plan.access, started, ends_blocks };
         let ran = self.perform(&request).await?;
+        self.take_back_channels(lent).await;
         self.committing = false;
         self.bind_to(plan, &request.decision);
         if !ran.has_failed() {
@@ -163,6 +168,9 @@ impl Session {
     async fn say(&mut self, answer: Answer) -> Result<Outcome, End> {
         match answer {
             Answer::Made { mut notices, tag } => {
+                if let Err(refusal) = self.put_in_force().await {
+                    return self.refuse(refusal).await;
+                }
                 wire::command_complete(&mut notices, tag);
                 self.put_ready(&mut notices);
                 self.stream.write_all(&notices).await.map(|()| Outcome::Done).map_err(|_| End::Left)
@@ -200,6 +208,7 @@ impl Session {
                     self.take_effect(kind, text);
                 }
                 self.settle(access == Access::Write).await;
+                self.finish().await?;
             }
             Ran::CopyIn => return Ok(Outcome::CopyIn),
             Ran::Refused(refusal) => return self.refuse(refusal).await,
@@ -216,7 +225,8 @@ impl Session {
     pub async fn say_ready(&mut self) -> Result<(), End> {
         let mut out = Vec::new();
         self.put_ready(&mut out);
-        self.stream.write_all(&out).await.map_err(|_| End::Left)
+        self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+        self.check_speed()
     }
 
     pub async fn refuse(&mut self, refusal: Refusal) -> Result<Outcome, End> {
@@ -360,11 +370,19 @@ impl Session {
         flow: &mut Flow,
     ) -> Result<Stop, super::relay::RelayError> {
         self.overdue = self.overdue();
+        if request.access == Access::Write {
+            self.hold_as_own().await;
+        }
+        let mut part = request.payload.part();
+        if self.ends_answers() && request.payload.is_complete() {
+            part.ready = false;
+            self.ends_answer = true;
+        }
         let Some(held) = &mut self.held else { return Err(super::relay::RelayError::ServerClosed) };
         let target = self.database.metrics.target(held.shard, held.role, request.access);
         let _live = target.map(|it| Live::new(&it.in_flight));
         let server = &mut *held.lease;
-        server.pipeline.set_part(request.payload.part());
+        server.pipeline.set_part(part);
         let mut out = Vec::new();
         if std::mem::take(&mut held.needs_set_up) {
             if let Some(text) = set_up_text(server, &self.settings) {

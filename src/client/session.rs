@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::abandon::abandon;
 use super::copy::{CopyEnd, Speaker};
 use super::encoding;
+use super::listening::Listening;
 use super::login::{LoggedIn, say_goodbye};
 use super::pins::Suspicion;
 use super::query::Copying;
@@ -22,7 +23,7 @@ use crate::cancel;
 use crate::metrics::Limit;
 use crate::net::{Buffer, Stream};
 use crate::pool::Lease;
-use crate::proto::{Ended, Intake, Replies, Settings, Transaction, Unexpected, Unit, UnitEnd};
+use crate::proto::{ChannelChange, Ended, Intake, Replies, Settings, Transaction, Unexpected, Unit, UnitEnd};
 use crate::route::SessionView;
 use crate::wire::{self, Severity, TxStatus};
 
@@ -65,6 +66,12 @@ pub(super) struct Session {
     pub pinned: Option<&'static str>,
     /// What ran on the held server may have left state there.
     pub suspected: Option<Suspicion>,
+    /// `None` for a client that listens to nothing.
+    pub listening: Option<Box<Listening>>,
+    /// What LISTEN and UNLISTEN have committed and is not in force yet.
+    pub due: Vec<ChannelChange>,
+    /// The end of the answer under way is the session's to send, for notifications to come before it.
+    pub ends_answer: bool,
     /// An error of ours before a Sync: everything up to Sync is ignored.
     pub skipping: bool,
     /// When this session's last write on each shard was answered.
@@ -116,6 +123,9 @@ impl Session {
             held: None,
             pinned: None,
             suspected: None,
+            listening: None,
+            due: Vec::new(),
+            ends_answer: false,
             skipping: false,
             floors: vec![None; login.database.topology.shard_count()],
             utc: false,
@@ -234,7 +244,10 @@ impl Session {
         if let Outcome::CopyIn = outcome {
             match self.copy_in(buffer).await? {
                 CopyEnd::Open => return Ok(()),
-                CopyEnd::Drained => self.settle(true).await,
+                CopyEnd::Drained => {
+                    self.settle(true).await;
+                    self.finish().await?;
+                }
             }
         }
         Ok(())
@@ -258,8 +271,12 @@ impl Session {
                 }
             }
             if buffer.is_empty() {
-                while self.wait_for_client(&mut patience).await? == Speaker::Server {
-                    self.hear_pinned().await?;
+                loop {
+                    match self.wait_for_client(&mut patience).await? {
+                        Speaker::Client => break,
+                        Speaker::Server => self.hear_pinned().await?,
+                        Speaker::Hub => self.deliver().await?,
+                    }
                 }
                 *buffer = self.shared.stock.take();
             }
@@ -305,6 +322,8 @@ impl Session {
             return Ok(Speaker::Client);
         }
         let in_transaction = !self.transaction.is_idle();
+        // As a server does: between commands and outside of a transaction.
+        let may_hear = !in_transaction && !self.unsynced && !self.skipping;
         let may_stop = self.held.is_none() && !in_transaction && !self.skipping;
         let patience = *patience.get_or_insert_with(|| self.patience());
         let mut too_long = patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it));
@@ -318,6 +337,9 @@ impl Session {
                 if server.has_news(cx) || server.has_news(cx) {
                     return Poll::Ready(Ok(Speaker::Server));
                 }
+            }
+            if may_hear && self.poll_notifications(cx) {
+                return Poll::Ready(Ok(Speaker::Hub));
             }
             if may_stop && self.stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(End::Fatal(Refusal::new(
@@ -360,15 +382,29 @@ impl Session {
         let written = wrote && status == TxStatus::Idle && held.role == Role::Primary;
         if was_open && status == TxStatus::Idle {
             let ended = if self.committed { Ended::Committed } else { Ended::RolledBack };
-            self.transaction.settle(ended, &mut self.settings, &mut held.lease.settings, &self.startup);
+            let (session, server) = (&mut self.settings, &mut held.lease.settings);
+            self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
         }
         if written {
             self.mark_floor(shard, now);
+            self.hear_own().await;
         }
         if self.suspected.is_some() && status == TxStatus::Idle && !self.unsynced {
             self.look_for_state().await;
         }
         self.let_go_if_free(now).await;
+    }
+
+    /// Behind `settle`: what LISTEN and UNLISTEN have committed is in force before the answer ends.
+    pub async fn finish(&mut self) -> Result<(), End> {
+        if !self.due.is_empty() || self.listening.is_some() {
+            // The transaction is committed: an error could not take that back.
+            self.put_in_force().await.map_err(End::Fatal)?;
+        }
+        if std::mem::take(&mut self.ends_answer) {
+            self.say_ready().await?;
+        }
+        Ok(())
     }
 
     /// The held server may not go to another client, even when no transaction is open.
@@ -416,7 +452,7 @@ impl Session {
     pub async fn refuse_simple(&mut self, refusal: Refusal) -> Result<(), End> {
         let mut out = Vec::new();
         self.put_refusal(&mut out, &refusal);
-        wire::ready_for_query(&mut out, self.transaction.status());
+        self.put_ready_as(&mut out, self.transaction.status());
         self.stream.write_all(&out).await.map_err(|_| End::Left)
     }
 
@@ -424,6 +460,7 @@ impl Session {
     pub fn put_refusal(&mut self, out: &mut Vec<u8>, refusal: &Refusal) {
         self.database.metrics.refused(refusal.reason());
         self.transaction.refuse();
+        self.ends_answer = false;
         wire::error(out, Severity::Error, refusal);
     }
 

@@ -81,6 +81,8 @@ fn limits(top: &Section<'_>) -> Limits {
         query_timeout: it.duration(&settings::QUERY_TIMEOUT),
         cancel_timeout: it.duration(&settings::CANCEL_TIMEOUT).unwrap_or_default(),
         transaction_timeout: it.duration(&settings::TRANSACTION_TIMEOUT),
+        channels_max: it.count(&settings::CHANNELS_MAX),
+        notification_bytes_max: it.count(&settings::NOTIFICATION_BYTES_MAX),
         shutdown_timeout: it.duration(&settings::SHUTDOWN_TIMEOUT).unwrap_or_default(),
         buffers_max: it.count(&settings::BUFFERS_MAX),
     }

@@ -58,6 +58,10 @@ pub struct Limits {
     pub query_timeout: Option<Duration>,
     pub cancel_timeout: Duration,
     pub transaction_timeout: Option<Duration>,
+    /// Of one client.
+    pub channels_max: usize,
+    /// That wait for one client.
+    pub notification_bytes_max: usize,
     pub shutdown_timeout: Duration,
     pub buffers_max: usize,
 }

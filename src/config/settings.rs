@@ -141,7 +141,7 @@ pub const SERVER_CONNECTIONS_MAX: Setting = optional_count(
     "server_connections_max",
     1,
     1_000_000,
-    "connections to one server (host and port) of all databases and users together; set it below the server's max_connections, less one for each database's probe. At the bound a pool without waiters gives up an idle connection for the one that waits longest, and a pool with more than its share gives up the next that is released",
+    "connections to one server (host and port) of all databases and users together; set it below the server's max_connections, less two for each database: one probes, and one listens while clients LISTEN. At the bound a pool without waiters gives up an idle connection for the one that waits longest, and a pool with more than its share gives up the next that is released",
 );
 pub const SERVER_LOGINS_MAX: Setting = count(
     "server_logins_max",
@@ -199,6 +199,20 @@ pub const TRANSACTION_TIMEOUT: Setting = optional_duration(
     "365d",
     "a client whose transaction, or statement outside of one, takes longer is disconnected with 25P04; off as in PostgreSQL 17",
 );
+pub const CHANNELS_MAX: Setting = count(
+    "channels_max",
+    1_000,
+    1,
+    1_000_000,
+    "channels that one client may LISTEN to; the next one gets 54000",
+);
+pub const NOTIFICATION_BYTES_MAX: Setting = count(
+    "notification_bytes_max",
+    1_048_576,
+    16_384,
+    1_073_741_824,
+    "notifications that wait for one client that does not read them or is in a transaction; with more it is disconnected with 53400",
+);
 pub const SHUTDOWN_TIMEOUT: Setting =
     duration("shutdown_timeout", "30s", "0s", "1h", "on SIGTERM open transactions may end for this long");
 pub const BUFFERS_MAX: Setting =
@@ -221,6 +235,8 @@ pub const LIMITS: &[&Setting] = &[
     &QUERY_TIMEOUT,
     &CANCEL_TIMEOUT,
     &TRANSACTION_TIMEOUT,
+    &CHANNELS_MAX,
+    &NOTIFICATION_BYTES_MAX,
     &SHUTDOWN_TIMEOUT,
     &BUFFERS_MAX,
 ];

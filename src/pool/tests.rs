@@ -37,6 +37,7 @@ impl World {
             application_name: None,
             connect_timeout: Duration::from_secs(5),
             message_bytes_max: 65_536,
+            holders: Default::default(),
             statements_max: 8,
         };
         let limits = PoolLimits {

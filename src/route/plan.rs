@@ -34,6 +34,9 @@ pub enum Kind {
     DiscardAll,
     DeallocateAll,
     Deallocate(String),
+    Listen(String),
+    /// Of one channel, or of all.
+    Unlisten(Option<String>),
     /// Several statements in one text, routed as one; what each is, in their order.
     Several {
         parts: Box<[Kind]>,
@@ -71,6 +74,8 @@ pub struct Plan {
     pub understood: bool,
     /// It may give back what pins a server: CLOSE, DROP, an advisory unlock.
     pub may_release: bool,
+    /// It calls pg_listening_channels.
+    pub lists_channels: bool,
     /// Of the router that made it; a plan of another version is not to be used.
     pub version: u64,
     pub(super) target: Target,
@@ -99,6 +104,8 @@ impl Plan {
 pub(super) enum Target {
     /// Any one: no table, a reference table, a catalog.
     Anywhere,
+    /// The first one: NOTIFY, because that is where Keyway listens.
+    First,
     Keyed(Keyed),
     /// A write of reference tables: every shard holds a copy.
     Everywhere,

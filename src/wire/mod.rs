@@ -17,8 +17,8 @@ pub use frontend::{BodyError, Execute, Parse, Target, execute, parse, query_text
 pub use reply::{
     BIND_COMPLETE, CLOSE_COMPLETE, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE, Severity, TextRows,
     authentication_ok, backend_key_data, cleartext_wanted, command_complete, error, md5_wanted,
-    negotiate_version, notice, parameter_description, parameter_status, ready_for_query, sasl_continue,
-    sasl_final, sasl_methods,
+    negotiate_version, notice, notification_of, parameter_description, parameter_status, ready_for_query,
+    sasl_continue, sasl_final, sasl_methods,
 };
 pub use request::{
     FLUSH, SYNC, ask, bind_renamed, cancel_request, close_statement, describe_statement, parse_named,
@@ -26,7 +26,7 @@ pub use request::{
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, backend_key, column_shapes, copied_tag,
-    error_fields, parameter, row_texts, rows_of, tx_status,
+    error_fields, notification, parameter, row_texts, rows_of, tx_status,
 };
 pub use startup::{
     CancelKey, GSS_ENC_REQUEST, PROTOCOL_3_0, SSL_REQUEST, Startup, StartupError, StartupParameters, startup,

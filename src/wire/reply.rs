@@ -57,6 +57,15 @@ pub fn notice(out: &mut Vec<u8>, state: &str, message: &str) {
     put(out, &NoticeResponse::new(fields));
 }
 
+/// A whole NotificationResponse with the notifying process replaced; the rest as it came.
+pub fn notification_of(message: &[u8], pid: u32) -> Vec<u8> {
+    let mut out = message.to_vec();
+    if let Some(place) = out.get_mut(super::HEADER_BYTES..super::HEADER_BYTES + 4) {
+        place.copy_from_slice(&pid.to_be_bytes());
+    }
+    out
+}
+
 pub fn ready_for_query(out: &mut Vec<u8>, status: TxStatus) {
     out.extend_from_slice(&[BackendTag::READY_FOR_QUERY.0, 0, 0, 0, 5, status.byte()]);
 }

@@ -50,6 +50,16 @@ pub fn backend_key(message: &[u8]) -> Result<CancelKey, BodyError> {
     Ok(CancelKey { pid, secret })
 }
 
+/// A NotificationResponse: the process that notified, and the channel.
+pub fn notification(message: &[u8]) -> Result<(u32, &str), BodyError> {
+    let mut body = Body::of(message)?;
+    let pid = body.i32()? as u32;
+    let channel = std::str::from_utf8(body.cstr()?).map_err(|_| BodyError)?;
+    body.cstr()?;
+    body.end()?;
+    Ok((pid, channel))
+}
+
 /// The tag of a CommandComplete message, without its zero byte; empty when malformed.
 pub fn copied_tag(message: &[u8]) -> &[u8] {
     Body::of(message).and_then(|mut it| it.cstr()).unwrap_or_default()
@@ -158,6 +168,16 @@ pub fn row_texts(message: &[u8]) -> Result<Vec<Option<&str>>, BodyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notifications_name_process_and_channel() {
+        let message = b"A\0\0\0\x0f\0\0\x01\x02ch\0told\0";
+        assert_eq!(notification(&message[..]), Ok((258, "ch")));
+        assert!(notification(&message[..message.len() - 1]).is_err());
+        let told = super::super::reply::notification_of(message, 7);
+        assert_eq!(notification(&told), Ok((7, "ch")));
+        assert_eq!(told[9..], message[9..]);
+    }
 
     #[test]
     fn rows_have_texts_and_nulls() {

@@ -183,6 +183,7 @@ pub struct Pipeline {
     /// Bytes of a message that is longer than the buffer, still to come, and whether they are forwarded.
     rest: usize,
     rest_forwarded: bool,
+    muted: bool,
     message_bytes_max: usize,
 }
 
@@ -200,6 +201,7 @@ impl Pipeline {
             part: Part::WHOLE,
             rest: 0,
             rest_forwarded: false,
+            muted: false,
             message_bytes_max,
         }
     }
@@ -231,6 +233,11 @@ impl Pipeline {
     /// Sets which replies the client sees of what is pushed next.
     pub fn set_part(&mut self, part: Part) {
         self.part = part;
+    }
+
+    /// Whether the client is not to see notifications of this server, because it is told of them otherwise.
+    pub fn mute_notifications(&mut self, muted: bool) {
+        self.muted = muted;
     }
 
     pub fn push(&mut self, expect: Expect) {
@@ -339,6 +346,7 @@ impl Pipeline {
                 Ok(if forward { Verdict::Forward } else { Verdict::Swallow })
             }
             // What the client listens for comes at any moment, in the middle of Keyway's own too.
+            BackendTag::NOTIFICATION if self.muted => Ok(Verdict::Swallow),
             BackendTag::NOTIFICATION => Ok(Verdict::Forward),
             BackendTag::NOTICE => Ok(if self.is_clients() { Verdict::Forward } else { Verdict::Swallow }),
             BackendTag(tag) => Err(Unexpected::Message { tag, want: "a reply" }),

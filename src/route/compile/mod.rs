@@ -21,14 +21,14 @@ pub(super) fn compile(router: &Router, parsed: Result<Facts, NotParsed>) -> Plan
     let mut plan = match parts.len() {
         0 => part(Kind::Empty, Access::Read, Target::Anywhere),
         1 => parts.remove(0),
-        _ => several(parts),
+        _ => several(router, parts),
     };
     plan.version = router.version();
     plan.params_read = match &plan.target {
         Target::Keyed(keyed) => keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0),
         // All of them: copies must not differ.
         Target::Everywhere => 1,
-        Target::Anywhere | Target::InTurn => 0,
+        Target::Anywhere | Target::First | Target::InTurn => 0,
     };
     plan
 }
@@ -42,6 +42,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         settings: Box::default(),
         understood: true,
         may_release: false,
+        lists_channels: false,
         version: 0,
         target,
         refusal: None,
@@ -57,20 +58,23 @@ fn unparsed(router: &Router, error: &NotParsed) -> Plan {
 }
 
 /// Several statements of one text go to the same single shard, or are all DDL.
-fn several(parts: Vec<Plan>) -> Plan {
+fn several(router: &Router, parts: Vec<Plan>) -> Plan {
     let all_ddl = parts.iter().all(|it| matches!(it.target, Target::InTurn));
     let mut keyed = Keyed { merge: Some("several statements in one text".into()), ..Keyed::default() };
     let mut kinds = Vec::with_capacity(parts.len());
+    let mut first = false;
     let mut plan = part(Kind::Empty, Access::Read, Target::InTurn);
     for it in parts {
         plan.access = plan.access.and(it.access);
         plan.primary_only |= it.primary_only;
         plan.understood &= it.understood;
         plan.may_release |= it.may_release;
+        plan.lists_channels |= it.lists_channels;
         plan.refusal = plan.refusal.or(it.refusal);
         kinds.push(it.kind);
         match it.target {
             Target::Anywhere => {}
+            Target::First => first = true,
             Target::Keyed(one) => {
                 keyed.writes |= one.writes;
                 keyed.classes.extend(one.classes);
@@ -88,7 +92,23 @@ fn several(parts: Vec<Plan>) -> Plan {
         }
     }
     if !all_ddl {
-        plan.target = if keyed.classes.is_empty() { Target::Anywhere } else { Target::Keyed(keyed) };
+        plan.target = match (first, keyed.classes.is_empty()) {
+            (false, true) => Target::Anywhere,
+            (true, true) => Target::First,
+            (false, false) => Target::Keyed(keyed),
+            (true, false) => {
+                plan.refusal.get_or_insert_with(|| unsupported("NOTIFY beside statements of another shard"));
+                Target::Keyed(keyed)
+            }
+        };
+    }
+    let is_channels = |it: &Kind| matches!(it, Kind::Listen(_) | Kind::Unlisten(_));
+    if router.shard_count() > 1
+        && kinds.iter().any(|it| matches!(it, Kind::Listen(_)))
+        && !kinds.iter().all(is_channels)
+    {
+        // What is not answered by Keyway as a whole goes to one server, which would listen by itself.
+        plan.refusal.get_or_insert_with(|| unsupported("LISTEN beside other statements in one text"));
     }
     let transaction_control = kinds.iter().any(Kind::is_transaction_control);
     plan.kind = Kind::Several { parts: kinds.into(), transaction_control };
@@ -110,8 +130,12 @@ fn statement(router: &Router, it: &Statement) -> Plan {
     plan.understood = it.unknown.is_none();
     let gives_back = |it: &Utility| {
         use Utility as U;
-        matches!(it, U::SessionRelease | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll)
+        matches!(
+            it,
+            U::SessionRelease | U::Unlisten(_) | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll
+        )
     };
+    plan.lists_channels = calls.list_channels();
     plan.may_release = it.utility.as_ref().is_some_and(gives_back) || calls.release();
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {
@@ -140,6 +164,8 @@ fn kind(it: &Statement, calls: &Calls<'_>) -> Kind {
         Some(Utility::Set(set)) => Kind::Set(set.clone()),
         Some(Utility::Show(name)) => Kind::Show(name.clone()),
         Some(Utility::Session(reason)) => Kind::SessionState(reason),
+        Some(Utility::Listen(name)) => Kind::Listen(name.clone()),
+        Some(Utility::Unlisten(name)) => Kind::Unlisten(name.clone()),
         Some(Utility::DiscardAll) => Kind::DiscardAll,
         Some(Utility::DeallocateAll) => Kind::DeallocateAll,
         Some(Utility::Deallocate(name)) => Kind::Deallocate(name.clone()),
@@ -201,6 +227,8 @@ fn on_several_shards(
     match (&it.utility, it.explain) {
         (Some(Utility::Ddl), None) => return Ok(Target::InTurn),
         (Some(Utility::Server), None) => return Ok(Target::InTurn),
+        (Some(Utility::Notify), None) => return Ok(Target::First),
+        (None, None) if calls.only_notify() && reads_no_table(it) => return Ok(Target::First),
         (Some(Utility::CreateAs), None) => return create_as(standings),
         (Some(Utility::CreateAs | Utility::Ddl), Some(true)) => {
             return Err(unsupported("EXPLAIN ANALYZE of DDL"));
@@ -233,7 +261,6 @@ fn refuse_utility(utility: &Utility) -> Result<(), Refusal> {
         }
         Utility::TwoPhase => Err(unsupported("two-phase commit")),
         Utility::SetSnapshot => Err(unsupported("SET TRANSACTION SNAPSHOT")),
-        Utility::Notify => Err(unsupported("NOTIFY")),
         Utility::Lock => Err(unsupported("LOCK TABLE")),
         _ => Ok(()),
     }
@@ -282,6 +309,11 @@ fn same_on_every_shard(it: &Statement, calls: &Calls<'_>) -> Result<(), Refusal>
             "compute the value in the application and pass it as a constant",
         )),
     }
+}
+
+/// One row of constants or parameters, as `SELECT pg_notify($1, $2)`.
+fn reads_no_table(it: &Statement) -> bool {
+    !writes(it) && it.levels.iter().all(|it| it.relations.is_empty())
 }
 
 /// Whether any level of the statement changes rows.
