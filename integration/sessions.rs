@@ -264,7 +264,6 @@ async fn what_one_server_has_pins_it(harness: Arc<Shared>) -> Outcome {
     for (pinning, probe, reason) in [
         ("CREATE TEMP TABLE mine (a int)", "SELECT count(*) FROM mine", "temp"),
         ("SELECT pg_advisory_lock(77)", "SELECT count(*) FROM pg_locks", "advisory"),
-        ("LISTEN sessions_channel", "SELECT count(*) FROM pg_listening_channels()", "LISTEN"),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "FETCH c", "WITH HOLD"),
         ("SELECT setseed(0.5)", "SELECT random()", "setseed"),
     ] {

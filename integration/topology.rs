@@ -63,7 +63,7 @@ impl Watched {
                 connect_timeout: TIMEOUT,
                 message_bytes_max: 65_536,
                 holders: Default::default(),
-                statements_max: 8,
+                statements: keyway::proto::StatementBounds { count_max: 8, bytes_max: 1 << 20 },
             },
             interval: Duration::from_millis(20),
             timeout: Duration::from_millis(500),

@@ -15,6 +15,7 @@ use crate::client::{
 };
 use crate::config::{self, Config};
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies};
+use crate::proto::StatementBounds;
 use crate::route::Router;
 use crate::sql::Parser;
 use crate::topology::{ProbeSpec, Topology};
@@ -152,7 +153,10 @@ fn spec(
         application_name: None,
         connect_timeout: database.pool.connect_timeout,
         message_bytes_max: limits.message_bytes_max,
-        statements_max: limits.server_statements_max,
+        statements: StatementBounds {
+            count_max: limits.server_statements_max,
+            bytes_max: limits.server_statement_bytes_max,
+        },
         holders: holders.clone(),
     }
 }

@@ -159,7 +159,6 @@ fn shared(
             unit: proto::Limits { message_bytes_max: limits.message_bytes_max },
             login_timeout: limits.login_timeout,
             statements_max: limits.statements_max,
-            server_statements_max: limits.server_statements_max,
             statement_bytes_max: limits.statement_bytes_max,
             timeouts: timeouts(limits),
         },

@@ -16,7 +16,7 @@ use crate::auth::{self, Credentials, ServerLogin};
 use crate::base::ServerId;
 use crate::config::ServerAuth;
 use crate::net::{self, Buffer, ReadError, Stream};
-use crate::proto::{Pipeline, ServerStatements, Settings};
+use crate::proto::{Pipeline, ServerStatements, Settings, StatementBounds};
 use crate::wire::{self, BackendTag, CancelKey};
 
 /// A login message longer than this is not PostgreSQL's.
@@ -36,7 +36,7 @@ pub struct BackendSpec {
     pub application_name: Option<&'static str>,
     pub connect_timeout: Duration,
     pub message_bytes_max: usize,
-    pub statements_max: usize,
+    pub statements: StatementBounds,
     /// Where its connections are known by their process.
     pub holders: Holders,
 }
@@ -135,7 +135,7 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
         server: spec.server,
         stream,
         pipeline: Pipeline::new(spec.message_bytes_max),
-        statements: ServerStatements::new(spec.statements_max),
+        statements: ServerStatements::new(spec.statements),
         settings: Settings::default(),
         holder: spec.holders.register(spec.server, cancel_key.pid),
         cancel_key,

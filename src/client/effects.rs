@@ -26,6 +26,13 @@ fn made(tag: &'static str) -> Answer {
     Answer::Made { notices: Vec::new(), tag }
 }
 
+/// Statements that were described before may be described otherwise from now on.
+fn changes_tables(text: &str) -> bool {
+    let first = Lexer::new(text.as_bytes()).token().ok().flatten();
+    let word = first.and_then(|it| text.get(it.start..it.end)).unwrap_or_default();
+    word.eq_ignore_ascii_case("alter") || word.eq_ignore_ascii_case("drop")
+}
+
 /// BEGIN and START TRANSACTION are one statement with two tags.
 fn begin_tag(text: &str) -> &'static str {
     let first = Lexer::new(text.as_bytes()).token().ok().flatten();
@@ -161,6 +168,7 @@ impl Session {
                 self.transaction.rollback_to(&savepoint_name(text));
                 self.transaction.unrefuse();
             }
+            Kind::Ddl if changes_tables(text) => self.database.statements.retire_all(),
             Kind::DiscardAll | Kind::DeallocateAll => self.forget_server_statements(kind),
             Kind::Several { parts, .. } if parts.contains(&Kind::Set(SetStatement::ResetAll)) => {
                 self.take_set(&SetStatement::ResetAll, text);
@@ -183,8 +191,7 @@ impl Session {
     fn forget_server_statements(&mut self, kind: &Kind) {
         self.names.clear();
         if let Some(held) = &mut self.held {
-            held.lease.statements =
-                crate::proto::ServerStatements::new(self.shared.limits.server_statements_max);
+            held.lease.statements.clear();
             if *kind == Kind::DiscardAll {
                 held.lease.settings = Settings::default();
                 self.settings = self.startup.clone();

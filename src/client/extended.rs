@@ -54,6 +54,30 @@ impl<'a> Group<'a> {
         self.ops.iter().any(|it| matches!(it, Op::Execute { .. }))
     }
 
+    /// Those that servers know by name, whether they run or not.
+    pub fn named(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.ops.iter().filter_map(|it| match it {
+            Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
+                Some(statement).filter(|it| !it.id.is_unnamed())
+            }
+            _ => None,
+        })
+    }
+
+    /// The client is told anew what the rows of each statement are that it runs.
+    pub fn describes_all(&self) -> bool {
+        let mut told = true;
+        for op in &self.ops {
+            match op {
+                Op::Bind { .. } => told = false,
+                Op::DescribePortal { .. } => told = true,
+                Op::Execute { .. } if !told => return false,
+                _ => {}
+            }
+        }
+        true
+    }
+
     /// The statements that run.
     pub fn statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
         self.bound().map(|(_, statement)| statement)
@@ -241,6 +265,7 @@ fn parse_on(
         statement.id.server_name()
     };
     wire::parse_named(out, name.as_bytes(), &statement.text, &statement.oids);
+    server.statements.send(statement.id, statement.text.len(), &statement.presence);
     server.pipeline.push(Expect::Parse(origin, statement.id));
     sent.push(statement.id);
 }
@@ -282,11 +307,14 @@ impl Session {
             self.suspect(&statement.planned.plan, statement.text());
         }
         self.committing = group.bound().any(|(_, it)| matches!(it.planned.plan.kind, Kind::Commit { .. }));
+        let renewable =
+            group.is_synced() && group.describes_all() && self.transaction.is_idle() && !self.unsynced;
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
         let ends_blocks = group.statements().any(|it| it.planned.plan.kind.is_transaction_control());
-        let request = Request { payload: Payload::Group(&group), decision, access, started, ends_blocks };
+        let payload = Payload::Group(&group);
+        let request = Request { payload, decision, access, started, renewable, ends_blocks };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;

@@ -53,8 +53,9 @@ impl Listening {
         }
     }
 
-    pub fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.mailbox.poll_news(cx)
+    /// In a transaction, `may_hear` being false, only that too much has come is of interest.
+    fn poll_news(&self, cx: &mut Context<'_>, may_hear: bool) -> Poll<()> {
+        self.mailbox.poll_news(cx, may_hear)
     }
 
     /// On an error some may be subscribed, until the next `trim`.
@@ -361,8 +362,8 @@ impl Session {
         }
     }
 
-    pub fn poll_notifications(&self, cx: &mut Context<'_>) -> bool {
-        self.listening.as_ref().is_some_and(|it| it.poll_news(cx).is_ready())
+    pub fn poll_notifications(&self, cx: &mut Context<'_>, may_hear: bool) -> bool {
+        self.listening.as_ref().is_some_and(|it| it.poll_news(cx, may_hear).is_ready())
     }
 
     /// One that asks all the time is given up behind an answer.

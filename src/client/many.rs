@@ -196,7 +196,7 @@ impl Session {
             self.named = replies.named;
         }
         match stop {
-            Stop::Drained | Stop::Retry => Ok(()),
+            Stop::Drained | Stop::Retry | Stop::Renew => Ok(()),
             // COPY FROM STDIN is planned for one server only.
             Stop::CopyIn => Err(RelayError::ServerClosed),
         }

@@ -17,6 +17,8 @@ pub struct ClientMetricFamilies {
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
     retries: IntCounterVec,
+    evictions: IntCounterVec,
+    renewals: IntCounterVec,
     pins: IntCounterVec,
     logins: IntCounterVec,
     pub clients: IntGauge,
@@ -48,6 +50,16 @@ impl ClientMetricFamilies {
             retries: registry.counters(
                 "keyway_read_retries_total",
                 "Reads sent again to another server after one failed before a byte of its answer.",
+                &["database"],
+            )?,
+            evictions: registry.counters(
+                "keyway_statement_evictions_total",
+                "Prepared statements closed on a server connection to make room for others.",
+                &["database"],
+            )?,
+            renewals: registry.counters(
+                "keyway_statement_renewals_total",
+                "Statements prepared and run again because a table had changed since.",
                 &["database"],
             )?,
             pins: registry.counters(
@@ -93,6 +105,8 @@ impl ClientMetricFamilies {
             targets: shards.collect(),
             refusals: Reason::ALL.map(refusal).to_vec(),
             retries: self.retries.with_label_values(&[database]),
+            evictions: self.evictions.with_label_values(&[database]),
+            renewals: self.renewals.with_label_values(&[database]),
             pins: self.pins.clone(),
             database: database.to_owned(),
         }
@@ -104,6 +118,8 @@ pub struct DatabaseMetrics {
     targets: Vec<[TargetMetrics; 3]>,
     refusals: Vec<IntCounter>,
     pub retries: IntCounter,
+    pub evictions: IntCounter,
+    pub renewals: IntCounter,
     pins: IntCounterVec,
     database: String,
 }

@@ -30,7 +30,7 @@ pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
 pub use notify::{Hub, NotifyLimits, NotifyMetricFamilies, start as start_listener};
 pub use quota::Quota;
-pub use statements::Registry as StatementRegistry;
+pub use statements::{PreparedStatus, Registry as StatementRegistry};
 pub use timeouts::Timeouts;
 pub use users::{PoolDirectory, PoolMaker, User};
 
@@ -73,7 +73,6 @@ pub struct Limits {
     pub unit: proto::Limits,
     pub login_timeout: Duration,
     pub statements_max: usize,
-    pub server_statements_max: usize,
     pub statement_bytes_max: usize,
     pub timeouts: Timeouts,
 }

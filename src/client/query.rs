@@ -1,5 +1,6 @@
 //! The simple protocol, and one request to one server, which both protocols share.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::IntGauge;
@@ -11,6 +12,7 @@ use super::extended::Group;
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::Renamed;
+use super::statements::Statement;
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
@@ -39,10 +41,15 @@ impl<'a> Payload<'a> {
                 Some(message)
             }
             Payload::Renamed(renamed) => {
+                for id in server.statements.evict() {
+                    wire::query(out, &format!("DEALLOCATE {}", id.server_name()));
+                    server.pipeline.push(Expect::Query(Origin::Keyway));
+                }
                 for it in renamed.needs.iter().filter(|it| !server.statements.has(it.id)).collect::<Vec<_>>()
                 {
                     wire::query(out, &it.prepare_text());
                     server.pipeline.push(Expect::Prepare(it.id));
+                    server.statements.send(it.id, it.text.len(), &it.presence);
                 }
                 server.pipeline.push(Expect::Query(Origin::Client));
                 server.statements.set_unnamed(None);
@@ -74,6 +81,9 @@ pub(super) struct Request<'a> {
     pub decision: Decision,
     pub access: Access,
     pub started: Instant,
+    /// It is a transaction of its own, whose client is told anew what its rows are: should its statement be
+    /// outdated on a server, it can be made again there.
+    pub renewable: bool,
     /// The text may end a transaction block by itself, so that the one which guards the settings in front of
     /// it would not hold: they are made before it is sent.
     pub ends_blocks: bool,
@@ -143,6 +153,8 @@ impl Session {
             Err(refusal) => return self.refuse(refusal).await,
         };
         self.suspect_renamed(plan, text, renamed.as_ref());
+        // Rows of a Query are always described.
+        let renewable = renamed.is_some() && self.transaction.is_idle() && !self.unsynced;
         self.committing = matches!(plan.kind, Kind::Commit { .. });
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
@@ -151,7 +163,8 @@ impl Session {
             Some(it) => Payload::Renamed(it),
             None => Payload::Query(message),
         };
-        let request = Request { payload, decision, access: plan.access, started, ends_blocks };
+        let access = plan.access;
+        let request = Request { payload, decision, access, started, renewable, ends_blocks };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
@@ -241,7 +254,8 @@ impl Session {
         let decision = self.decision_of_held();
         let payload = Payload::Query(&message);
         let started = Instant::now();
-        let request = Request { payload, decision, access: Access::Write, started, ends_blocks: true };
+        let (access, renewable, ends_blocks) = (Access::Write, false, true);
+        let request = Request { payload, decision, access, started, renewable, ends_blocks };
         let ran = self.perform(&request).await?;
         self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
     }
@@ -276,6 +290,7 @@ impl Session {
             && self.held.is_none()
             && self.transaction.is_idle()
             && self.pinned.is_none();
+        let mut may_renew = request.renewable;
         let mut tries_left = if repeatable { servers + 1 } else { 0 };
         loop {
             if self.held.is_none() {
@@ -292,12 +307,16 @@ impl Session {
             {
                 return Ok(Ran::Refused(refusal));
             }
-            let mut flow = Flow { may_retry: tries_left > 0 && server.1 == Role::Replica, ..Flow::default() };
+            let may_retry = tries_left > 0 && server.1 == Role::Replica;
+            let mut flow = Flow { may_retry, may_renew, ..Flow::default() };
             let mut replies = Replies::default();
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_parameters(&mut flow)?;
             self.named = replies.named;
             self.committed = replies.tag.as_slice() == b"COMMIT";
+            if flow.outdated {
+                self.outdate(request.payload);
+            }
             if let Some(message) = &replies.set_up_error {
                 let refusal = setting_refused(message);
                 self.close_held().await;
@@ -312,6 +331,12 @@ impl Session {
                     let live = self.live(shard, server.1, request.access);
                     self.copying = Some(Copying { started: request.started, flow, _live: live });
                     return Ok(Ran::CopyIn);
+                }
+                // Invariant 5 holds for writes too: the server refused the statement instead of running it, and it
+                // was the first of a transaction of its own, so that nothing else had run either.
+                Ok(Stop::Renew) => {
+                    may_renew = false;
+                    self.database.metrics.renewals.inc();
                 }
                 Ok(Stop::Retry) => {
                     excluded.add(server.0);
@@ -331,6 +356,21 @@ impl Session {
                     return self.lose_server(error, &flow).map(Ran::Refused);
                 }
             }
+        }
+    }
+
+    /// What the held server has under these names is closed with the next request, and whoever prepares the
+    /// texts from now on gets statements that no server has as they were.
+    fn outdate(&mut self, payload: Payload<'_>) {
+        let Some(held) = &mut self.held else { return };
+        let mut outdate = |it: &Arc<Statement>| {
+            held.lease.statements.outdate(it.id);
+            self.database.statements.retire(it);
+        };
+        match payload {
+            Payload::Query(_) => {}
+            Payload::Renamed(renamed) => renamed.needs.iter().for_each(&mut outdate),
+            Payload::Group(group) => group.named().for_each(&mut outdate),
         }
     }
 
@@ -399,6 +439,10 @@ impl Session {
             server.statements.set_unnamed(None);
         }
         let raw = request.payload.compose(server, &mut out);
+        let evicted = server.statements.take_evicted();
+        if evicted > 0 {
+            self.database.metrics.evictions.inc_by(evicted);
+        }
         let sent = match raw {
             Some(bytes) if out.is_empty() => server.stream.write_all(bytes).await,
             Some(bytes) => {

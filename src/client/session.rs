@@ -338,7 +338,7 @@ impl Session {
                     return Poll::Ready(Ok(Speaker::Server));
                 }
             }
-            if may_hear && self.poll_notifications(cx) {
+            if self.poll_notifications(cx, may_hear) {
                 return Poll::Ready(Ok(Speaker::Hub));
             }
             if may_stop && self.stopped.as_mut().poll(cx).is_ready() {

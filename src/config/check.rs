@@ -73,6 +73,7 @@ fn limits(top: &Section<'_>) -> Limits {
         statements_max: it.count(&settings::STATEMENTS_MAX),
         statement_bytes_max: it.count(&settings::STATEMENT_BYTES_MAX),
         server_statements_max: it.count(&settings::SERVER_STATEMENTS_MAX),
+        server_statement_bytes_max: it.count(&settings::SERVER_STATEMENT_BYTES_MAX),
         plans_max: it.count(&settings::PLANS_MAX),
         client_idle_timeout: it.duration(&settings::CLIENT_IDLE_TIMEOUT),
         idle_in_transaction_timeout: it.duration(&settings::IDLE_IN_TRANSACTION_TIMEOUT),

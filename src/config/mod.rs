@@ -50,6 +50,8 @@ pub struct Limits {
     pub statement_bytes_max: usize,
     /// Prepared statements on one server connection.
     pub server_statements_max: usize,
+    /// Their texts.
+    pub server_statement_bytes_max: usize,
     pub plans_max: usize,
     pub client_idle_timeout: Option<Duration>,
     pub idle_in_transaction_timeout: Option<Duration>,

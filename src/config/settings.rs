@@ -121,6 +121,13 @@ pub const SERVER_STATEMENTS_MAX: Setting = count(
     100_000,
     "prepared statements on one server connection; the least recently used is closed for the next",
 );
+pub const SERVER_STATEMENT_BYTES_MAX: Setting = count(
+    "server_statement_bytes_max",
+    16_777_216,
+    65_536,
+    1_073_741_824,
+    "their texts; a server needs several times as much memory for the statements themselves",
+);
 pub const PLANS_MAX: Setting =
     count("plans_max", 10_000, 16, 10_000_000, "routing plans kept for each database, about 1 kB each");
 pub const STATEMENT_BYTES_MAX: Setting = count(
@@ -227,6 +234,7 @@ pub const LIMITS: &[&Setting] = &[
     &STATEMENTS_MAX,
     &STATEMENT_BYTES_MAX,
     &SERVER_STATEMENTS_MAX,
+    &SERVER_STATEMENT_BYTES_MAX,
     &PLANS_MAX,
     &CLIENT_IDLE_TIMEOUT,
     &IDLE_IN_TRANSACTION_TIMEOUT,

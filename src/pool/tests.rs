@@ -38,7 +38,7 @@ impl World {
             connect_timeout: Duration::from_secs(5),
             message_bytes_max: 65_536,
             holders: Default::default(),
-            statements_max: 8,
+            statements: crate::proto::StatementBounds { count_max: 8, bytes_max: 1 << 20 },
         };
         let limits = PoolLimits {
             size: 4,

@@ -12,5 +12,5 @@ pub use channels::{ChannelChange, ChannelSet, Switchboard, Ticket};
 pub use intake::{Intake, Limits, Unit, UnitEnd, Violation};
 pub use pipeline::{Complete, Expect, Origin, Part, Piece, Pipeline, Replies, Unexpected};
 pub use settings::{Assignment, Settings, quote_literal, quote_name, set_config};
-pub use statements::{ServerStatements, StatementId};
+pub use statements::{Presence, ServerStatements, StatementBounds, StatementId};
 pub use transaction::{Bond, Ended, PROLOGUE_MAX, Transaction};

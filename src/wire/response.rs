@@ -82,6 +82,10 @@ pub struct ErrorFields<'a> {
     pub severity: &'a [u8],
     pub state: &'a [u8],
     pub message: &'a [u8],
+    /// The context that it came up in, such as a function (field `W`).
+    pub context: &'a [u8],
+    /// The server's own function that told it.
+    pub routine: &'a [u8],
 }
 
 pub fn error_fields(message: &[u8]) -> Result<ErrorFields<'_>, BodyError> {
@@ -96,6 +100,8 @@ pub fn error_fields(message: &[u8]) -> Result<ErrorFields<'_>, BodyError> {
             b'V' => fields.severity = value,
             b'C' => fields.state = value,
             b'M' => fields.message = value,
+            b'W' => fields.context = value,
+            b'R' => fields.routine = value,
             _ => {}
         }
     }

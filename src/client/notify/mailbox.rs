@@ -102,9 +102,9 @@ impl Mailbox {
         self.state.lock().overflowed
     }
 
-    /// Something waits, or too much came.
-    pub fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll(cx, |it| it.overflowed || !it.letters.is_empty())
+    /// Something waits that may be told, or too much came.
+    pub fn poll_news(&self, cx: &mut Context<'_>, may_tell: bool) -> Poll<()> {
+        self.poll(cx, |it| it.overflowed || may_tell && !it.letters.is_empty())
     }
 
     /// Until too much has come. Cancel safe.

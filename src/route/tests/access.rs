@@ -179,7 +179,7 @@ fn session_statements_are_told_apart() {
             parts: Box::new([
                 Kind::Statement,
                 Kind::Statement,
-                Kind::Statement,
+                Kind::Unlisten(None),
                 Kind::Set(SetStatement::ResetAll)
             ]),
             transaction_control: false,
