@@ -20,6 +20,7 @@ mod pins;
 mod postgres;
 mod protocol;
 mod replicas;
+mod round_trips;
 mod routing;
 mod sessions;
 mod shop;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         postgres::tests,
         protocol::tests,
         replicas::tests,
+        round_trips::tests,
         routing::tests,
         sessions::tests,
         shop::tests,
