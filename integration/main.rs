@@ -22,6 +22,7 @@ mod protocol;
 mod replicas;
 mod round_trips;
 mod routing;
+mod session_mode;
 mod sessions;
 mod shop;
 mod single;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         replicas::tests,
         round_trips::tests,
         routing::tests,
+        session_mode::tests,
         sessions::tests,
         shop::tests,
         single::tests,

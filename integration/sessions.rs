@@ -23,7 +23,8 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("sessions::set_config_is_kept_like_set", set_config_is_kept_like_set),
         harness.test("sessions::statements_of_one_name_are_apart", statements_of_one_name_are_apart),
         harness.test("sessions::more_statements_than_a_server_keeps", more_statements_than_a_server_keeps),
-        harness.test("sessions::longer_statements_than_a_server_keeps", longer_statements_than_a_server_keeps),
+        harness
+            .test("sessions::longer_statements_than_a_server_keeps", longer_statements_than_a_server_keeps),
         harness.test("sessions::a_changed_table_under_a_statement", a_changed_table_under_a_statement),
         harness.test("sessions::a_statement_is_renewed_when_its_table_has_changed", a_statement_is_renewed),
         harness.test("sessions::what_one_server_has_pins_it", what_one_server_has_pins_it),
@@ -252,7 +253,10 @@ async fn longer_statements_than_a_server_keeps(harness: Arc<Shared>) -> Outcome 
         for (n, statement) in statements.iter().enumerate() {
             let got: i32 = one.query_one(statement, &[&turn]).await?.get(0);
             assert_eq!(got, n as i32 + turn);
-            assert_eq!(rows(&other, &format!("EXECUTE p{n}({turn})")).await?, [(n as i32 + turn).to_string()]);
+            assert_eq!(
+                rows(&other, &format!("EXECUTE p{n}({turn})")).await?,
+                [(n as i32 + turn).to_string()]
+            );
         }
         let kept = rows(&other, "SELECT count(*) FROM pg_prepared_statements").await?.concat();
         assert!(kept.parse::<u32>()? <= 8, "{kept} statements on the server");

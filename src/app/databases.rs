@@ -59,6 +59,7 @@ pub fn build(
         statements: StatementRegistry::default(),
         hub,
         metrics: families.client.of_database(&database.name, &shards),
+        pool_mode: database.pool_mode,
         max_lag: database.max_lag,
         wait_timeout: database.pool.wait_timeout,
     }

@@ -198,7 +198,10 @@ fn users(config: &Config, derivation: &Derivation) -> Result<HashMap<String, cli
         let made = credentials.clone();
         tokio::spawn(async move { made.verifier().await });
         let clients = Quota::new(user.clients_max);
-        users.insert(user.name.clone(), client::User { method: user.auth, credentials, clients });
+        users.insert(
+            user.name.clone(),
+            client::User { method: user.auth, credentials, clients, pool_mode: user.pool_mode },
+        );
     }
     Ok(users)
 }

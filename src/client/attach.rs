@@ -45,7 +45,7 @@ impl Session {
                 continue;
             };
             let Some(pool) = self.pools.get(server).cloned() else { return Err(self.no_primary(shard)) };
-            let lease = match pool.try_checkout() {
+            let mut lease = match pool.try_checkout() {
                 Some(it) => it,
                 None => match pool.checkout().await {
                     Ok(it) => it,
@@ -66,6 +66,8 @@ impl Session {
                 },
             };
             self.cancel.slot().attach(target_of(&lease, &pool));
+            let pid = lease.cancel_key.pid;
+            lease.pipeline.know_as(pid, self.cancel.key().pid);
             let needs_set_up = !lease.settings.same(&self.settings);
             return Ok(Held { lease, shard, role, needs_set_up });
         }

@@ -58,7 +58,7 @@ impl Session {
             Kind::Deallocate(name) if self.names.get(name.as_bytes()).is_some() => {
                 self.answer_statements(kind)
             }
-            Kind::SessionState("LOAD") => Answer::Refused(Refusal::unsupported(
+            Kind::SessionState("LOAD") if !self.is_session() => Answer::Refused(Refusal::unsupported(
                 Reason::SessionState,
                 "LOAD would stay with a server connection that other clients use",
                 "set session_preload_libraries of the role or database",

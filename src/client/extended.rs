@@ -127,7 +127,10 @@ impl<'a> Group<'a> {
 
     /// Says what will be owed, and gives the bytes: as they came where no name has to be replaced.
     pub fn compose(&self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
-        for id in server.statements.evict() {
+        // A server that ignores everything up to Sync would keep them.
+        let may_close = !server.pipeline.is_skipping();
+        let closed = if may_close { server.statements.evict() } else { Vec::new() };
+        for id in closed {
             wire::close_statement(out, id.server_name().as_bytes());
             server.pipeline.push(Expect::Close(Origin::Keyway));
         }

@@ -93,6 +93,8 @@ impl Session {
     /// listen by itself.
     fn listens_here(&self, kind: &Kind) -> bool {
         let tied = match kind {
+            // The server is the client's own.
+            _ if self.is_session() => true,
             Kind::Listen(_) => self.pinned == Some(pins::LISTEN),
             _ => self.is_tied(),
         };

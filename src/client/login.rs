@@ -12,7 +12,7 @@ use super::session::Session;
 use super::{Database, Shared, UserPools};
 use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
-use crate::config::Auth;
+use crate::config::{Auth, PoolMode};
 use crate::metrics::{Limit, Live};
 use crate::net::{Buffer, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
@@ -73,6 +73,7 @@ pub(super) struct LoggedIn {
     pub places: [Option<Place>; 2],
     pub greeting: Vec<u8>,
     pub application_name: Option<String>,
+    pub pool_mode: PoolMode,
     /// Settings that a server has to judge before the client is greeted.
     pub unchecked: bool,
 }
@@ -257,10 +258,12 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
             unchecked = true;
         }
     }
+    let of_user = shared.users.get(&parameters.user).and_then(|it| it.pool_mode);
     let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
     let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
     let cancel = shared.cancels.register(CancelKey { pid, secret });
     Ok(LoggedIn {
+        pool_mode: of_user.unwrap_or(database.pool_mode),
         database: database.clone(),
         pools,
         places,

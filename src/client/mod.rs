@@ -44,6 +44,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
+use crate::config::PoolMode;
 use crate::metrics::LimitHits;
 use crate::net::BufferStock;
 use crate::pool::Pool;
@@ -90,6 +91,7 @@ pub struct Database {
     /// Who listens to what.
     pub hub: Arc<Hub>,
     pub metrics: DatabaseMetrics,
+    pub pool_mode: PoolMode,
     pub max_lag: Duration,
     /// How long a request waits for a primary to appear.
     pub wait_timeout: Duration,

@@ -75,6 +75,10 @@ const REASONS: [&str; 5] =
 impl Session {
     /// Takes note of what `plan` may leave behind, before it runs.
     pub fn suspect(&mut self, plan: &Plan, text: &str) {
+        if self.is_session() {
+            // Its server is nobody else's, whatever is left there.
+            return;
+        }
         let reason = match &plan.kind {
             Kind::SessionState(reason) => Some(*reason),
             Kind::Listen(_) => Some(LISTEN),
@@ -113,6 +117,9 @@ impl Session {
 
     /// A function of which only the oid is known has been called.
     pub fn suspect_function(&mut self) {
+        if self.is_session() {
+            return;
+        }
         self.raise("function", true, Vec::new());
     }
 

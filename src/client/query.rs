@@ -12,13 +12,13 @@ use super::extended::Group;
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::Renamed;
-use super::statements::Statement;
+use super::statements::{Registry, Statement};
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
-use crate::wire;
+use crate::wire::{self, TxStatus};
 
 /// What is sent to a server for one request of the client.
 #[derive(Clone, Copy)]
@@ -41,7 +41,10 @@ impl<'a> Payload<'a> {
                 Some(message)
             }
             Payload::Renamed(renamed) => {
-                for id in server.statements.evict() {
+                // In a transaction that has failed DEALLOCATE fails too, and the server would keep them.
+                let may_close = server.pipeline.status() != TxStatus::Failed;
+                let closed = if may_close { server.statements.evict() } else { Vec::new() };
+                for id in closed {
                     wire::query(out, &format!("DEALLOCATE {}", id.server_name()));
                     server.pipeline.push(Expect::Query(Origin::Keyway));
                 }
@@ -283,15 +286,8 @@ impl Session {
         if let Err(refusal) = self.move_to(shard).await {
             return Ok(Ran::Refused(refusal));
         }
-        let (mut role, mut excluded) = (request.decision.role, Excluded::default());
-        let servers = self.pools.shards.get(usize::from(shard.0)).map_or(0, Vec::len);
-        let repeatable = request.access == Access::Read
-            && request.payload.is_complete()
-            && self.held.is_none()
-            && self.transaction.is_idle()
-            && self.pinned.is_none();
-        let mut may_renew = request.renewable;
-        let mut tries_left = if repeatable { servers + 1 } else { 0 };
+        let (mut role, mut excluded) = (self.role_of(request), Excluded::default());
+        let (mut tries_left, mut may_renew) = (self.tries_of(request, shard), request.renewable);
         loop {
             if self.held.is_none() {
                 match self.attach(shard, role, &mut excluded, request.started).await {
@@ -302,9 +298,7 @@ impl Session {
             let Some(server) = self.held.as_ref().map(|it| (it.lease.server, it.role)) else {
                 return Err(End::Left);
             };
-            if request.ends_blocks
-                && let Err(refusal) = self.set_up_held().await
-            {
+            if let Err(refusal) = self.set_up_held(request.ends_blocks).await {
                 return Ok(Ran::Refused(refusal));
             }
             let may_retry = tries_left > 0 && server.1 == Role::Replica;
@@ -314,9 +308,6 @@ impl Session {
             self.note_parameters(&mut flow)?;
             self.named = replies.named;
             self.committed = replies.tag.as_slice() == b"COMMIT";
-            if flow.outdated {
-                self.outdate(request.payload);
-            }
             if let Some(message) = &replies.set_up_error {
                 let refusal = setting_refused(message);
                 self.close_held().await;
@@ -359,22 +350,27 @@ impl Session {
         }
     }
 
-    /// What the held server has under these names is closed with the next request, and whoever prepares the
-    /// texts from now on gets statements that no server has as they were.
-    fn outdate(&mut self, payload: Payload<'_>) {
-        let Some(held) = &mut self.held else { return };
-        let mut outdate = |it: &Arc<Statement>| {
-            held.lease.statements.outdate(it.id);
-            self.database.statements.retire(it);
-        };
-        match payload {
-            Payload::Query(_) => {}
-            Payload::Renamed(renamed) => renamed.needs.iter().for_each(&mut outdate),
-            Payload::Group(group) => group.named().for_each(&mut outdate),
-        }
+    fn role_of(&self, request: &Request<'_>) -> Role {
+        // What a session in session mode leaves on its server may need the primary later.
+        if self.is_session() { Role::Primary } else { request.decision.role }
     }
 
-    async fn set_up_held(&mut self) -> Result<(), Refusal> {
+    /// How often the request may be made again after a server failed.
+    fn tries_of(&self, request: &Request<'_>, shard: ShardId) -> usize {
+        let repeatable = request.access == Access::Read
+            && request.payload.is_complete()
+            && self.held.is_none()
+            && self.transaction.is_idle()
+            && self.pinned.is_none();
+        let servers = self.pools.shards.get(usize::from(shard.0)).map_or(0, Vec::len);
+        if repeatable { servers + 1 } else { 0 }
+    }
+
+    /// Before a text that would end the block which guards the settings.
+    async fn set_up_held(&mut self, ends_blocks: bool) -> Result<(), Refusal> {
+        if !ends_blocks {
+            return Ok(());
+        }
         let Some(mut held) = self.held.take() else { return Ok(()) };
         match self.set_up_now(&mut held).await {
             Ok(()) => {
@@ -454,6 +450,9 @@ impl Session {
         // A server that has gone may have said why: what can be read comes before the error of writing.
         let stopped =
             relay(&mut self.stream, server, &self.shared.stock, replies, flow, &mut self.overdue).await;
+        if flow.outdated {
+            outdate(server, &self.database.statements, request.payload);
+        }
         match (sent, stopped) {
             (Err(error), Err(super::relay::RelayError::ServerClosed)) => {
                 Err(super::relay::RelayError::Server(error))
@@ -485,6 +484,20 @@ impl Session {
                 (copying.flow.errors + flow.errors, copying.flow.sent_bytes + flow.sent_bytes);
             it.done(copying.started.elapsed(), errors, bytes);
         }
+    }
+}
+
+/// What the server has under these names is closed with the next request, and whoever prepares the texts from
+/// now on gets statements that no server has as they were.
+fn outdate(server: &mut Backend, registry: &Registry, payload: Payload<'_>) {
+    let mut outdate = |it: &Arc<Statement>| {
+        server.statements.outdate(it.id);
+        registry.retire(it);
+    };
+    match payload {
+        Payload::Query(_) => {}
+        Payload::Renamed(renamed) => renamed.needs.iter().for_each(&mut outdate),
+        Payload::Group(group) => group.named().for_each(&mut outdate),
     }
 }
 

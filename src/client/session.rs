@@ -20,6 +20,7 @@ use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::{Database, Shared, UserPools};
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::cancel;
+use crate::config::PoolMode;
 use crate::metrics::Limit;
 use crate::net::{Buffer, Stream};
 use crate::pool::Lease;
@@ -63,6 +64,8 @@ pub(super) struct Session {
     pub names: Names,
     /// The server of an open transaction, of an unfinished pipeline, or of a pin.
     pub held: Option<Held>,
+    /// In session mode the first server stays until the client leaves.
+    pub pool_mode: PoolMode,
     pub pinned: Option<&'static str>,
     /// What ran on the held server may have left state there.
     pub suspected: Option<Suspicion>,
@@ -121,6 +124,7 @@ impl Session {
             transaction: Transaction::default(),
             names: Names::default(),
             held: None,
+            pool_mode: login.pool_mode,
             pinned: None,
             suspected: None,
             listening: None,
@@ -324,7 +328,9 @@ impl Session {
         let in_transaction = !self.transaction.is_idle();
         // As a server does: between commands and outside of a transaction.
         let may_hear = !in_transaction && !self.unsynced && !self.skipping;
-        let may_stop = self.held.is_none() && !in_transaction && !self.skipping;
+        // In session mode it holds one for as long as it lives.
+        let idle = self.held.is_none() || self.is_session() && !self.unsynced;
+        let may_stop = idle && !in_transaction && !self.skipping;
         let patience = *patience.get_or_insert_with(|| self.patience());
         let mut too_long = patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it));
         poll_fn(|cx| {
@@ -409,7 +415,11 @@ impl Session {
 
     /// The held server may not go to another client, even when no transaction is open.
     pub fn is_tied(&self) -> bool {
-        self.pinned.is_some() || self.suspected.is_some()
+        self.is_session() || self.pinned.is_some() || self.suspected.is_some()
+    }
+
+    pub fn is_session(&self) -> bool {
+        self.pool_mode == PoolMode::Session
     }
 
     /// From here on the session reads nothing older than `now` on `shard`.
@@ -489,7 +499,7 @@ impl Session {
             return Err(End::Left);
         }
         self.suspected = None;
-        if self.pinned.take().is_some() {
+        if self.pinned.take().is_some() || self.is_session() {
             // Its temporary tables, locks or cursors are gone: going on would be a lie.
             return Err(End::Fatal(server_refusal(&error)));
         }

@@ -101,7 +101,9 @@ impl Session {
     /// PREPARE has been done: the name is the client's from now on, and no ROLLBACK takes it away.
     pub fn name_prepared(&mut self, name: &str, statement: Arc<Statement>) {
         if let Some(held) = &mut self.held {
-            held.lease.statements.insert(statement.id);
+            let statements = &mut held.lease.statements;
+            statements.send(statement.id, statement.text.len(), &statement.presence);
+            statements.insert(statement.id);
         }
         if let Some(taken) = &statement.by_sql {
             taken.store(true, Ordering::Relaxed);

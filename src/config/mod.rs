@@ -75,6 +75,18 @@ pub struct User {
     pub password: Option<Secret>,
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
+    /// `None` is as the database says.
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// When a server connection may go to another client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// When no transaction is open, and no state is left that only one session can hold.
+    #[default]
+    Transaction,
+    /// When its client has left. Databases of one shard only.
+    Session,
 }
 
 /// How a client shows that it is who it says.
@@ -130,6 +142,7 @@ pub struct Database {
     pub auth_query: Option<AuthQuery>,
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
+    pub pool_mode: PoolMode,
     pub maps: Vec<Arc<Map>>,
     pub tables: BTreeMap<TableName, TableRule>,
 }

@@ -273,7 +273,13 @@ pub const USER_CONNECTIONS_MAX: Setting = optional_count(
     1_000_000,
     "connections of this user to all servers of all databases together",
 );
-pub const USER: &[&Setting] = &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX];
+pub const USER_POOL_MODE: Setting = other(
+    "pool_mode",
+    "\"transaction\"",
+    "that of the database",
+    "of this user's clients, whatever their database says",
+);
+pub const USER: &[&Setting] = &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX, &USER_POOL_MODE];
 
 pub const SERVERS: Setting = other(
     "servers",
@@ -367,6 +373,12 @@ pub const DATABASE_CONNECTIONS_MAX: Setting = optional_count(
     1_000_000,
     "connections of all users to all servers of this database together",
 );
+pub const POOL_MODE: Setting = other(
+    "pool_mode",
+    "\"transaction\"",
+    "transaction",
+    "when a server connection may go to another client: \"transaction\" (after each transaction; what only a session can hold keeps it longer) or \"session\" (when its client leaves: then it is closed, which no state outlives). A client in session mode is always on the primary, and keeps a place of `pool.size`; only on databases of one shard",
+);
 pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
 pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
 pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
@@ -388,6 +400,7 @@ pub const DATABASE: &[&Setting] = &[
     &AUTH_QUERY_USERS_MAX,
     &DATABASE_CLIENTS_MAX,
     &DATABASE_CONNECTIONS_MAX,
+    &POOL_MODE,
     &POOL_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
@@ -501,7 +514,7 @@ pub fn reference() -> String {
     out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT, &SERVER_AUTH]);
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
     out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
-    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX]);
+    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX, &POOL_MODE]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");

@@ -184,6 +184,8 @@ pub struct Pipeline {
     rest: usize,
     rest_forwarded: bool,
     muted: bool,
+    /// The server's process, and the id that its client knows itself by.
+    known_as: (u32, u32),
     message_bytes_max: usize,
 }
 
@@ -202,6 +204,7 @@ impl Pipeline {
             rest: 0,
             rest_forwarded: false,
             muted: false,
+            known_as: (0, 0),
             message_bytes_max,
         }
     }
@@ -238,6 +241,11 @@ impl Pipeline {
     /// Whether the client is not to see notifications of this server, because it is told of them otherwise.
     pub fn mute_notifications(&mut self, muted: bool) {
         self.muted = muted;
+    }
+
+    /// A notification from the server's own process `server` is one of `client`, by the id that it was given.
+    pub fn know_as(&mut self, server: u32, client: u32) {
+        self.known_as = (server, client);
     }
 
     pub fn push(&mut self, expect: Expect) {
@@ -346,10 +354,21 @@ impl Pipeline {
                 Ok(if forward { Verdict::Forward } else { Verdict::Swallow })
             }
             // What the client listens for comes at any moment, in the middle of Keyway's own too.
-            BackendTag::NOTIFICATION if self.muted => Ok(Verdict::Swallow),
-            BackendTag::NOTIFICATION => Ok(Verdict::Forward),
+            BackendTag::NOTIFICATION => Ok(self.notification(&input[range], replies)),
             BackendTag::NOTICE => Ok(if self.is_clients() { Verdict::Forward } else { Verdict::Swallow }),
             BackendTag(tag) => Err(Unexpected::Message { tag, want: "a reply" }),
+        }
+    }
+
+    fn notification(&self, message: &[u8], replies: &mut Replies) -> Verdict {
+        let (server, client) = self.known_as;
+        if self.muted {
+            Verdict::Swallow
+        } else if wire::notification(message).is_ok_and(|it| it.0 == server) {
+            replies.pieces.push(Piece::Owned(wire::notification_of(message, client)));
+            Verdict::Swallow
+        } else {
+            Verdict::Forward
         }
     }
 
