@@ -21,6 +21,7 @@ mod protocol;
 mod replicas;
 mod routing;
 mod sessions;
+mod shard_keys;
 mod shop;
 mod single;
 mod topology;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         replicas::tests,
         routing::tests,
         sessions::tests,
+        shard_keys::tests,
         shop::tests,
         single::tests,
         topology::tests,

@@ -62,6 +62,8 @@ enum Pending {
     Set(Assignment),
     Reset(String),
     ResetAll,
+    /// Only until the end of the transaction.
+    Local(String),
     Savepoint(String),
 }
 
@@ -219,6 +221,23 @@ impl Transaction {
         self.pending.push(Pending::ResetAll);
     }
 
+    /// SET LOCAL, which outside of a transaction does nothing.
+    pub fn set_local(&mut self, name: &str) {
+        if !self.is_idle() {
+            self.pending.push(Pending::Local(name.to_owned()));
+        }
+    }
+
+    /// The transaction has set it to something that the session's settings do not tell.
+    pub fn may_have_set(&self, name: &str) -> bool {
+        self.pending.iter().any(|it| match it {
+            Pending::Set(it) => it.name == name,
+            Pending::Reset(of) | Pending::Local(of) => of == name,
+            Pending::ResetAll => true,
+            Pending::Savepoint(_) => false,
+        })
+    }
+
     pub fn savepoint(&mut self, name: &str) {
         self.pending.push(Pending::Savepoint(name.to_owned()));
     }
@@ -255,7 +274,7 @@ impl Transaction {
                     session.reset_all(startup);
                     server.reset_all(&Settings::default());
                 }
-                Pending::Savepoint(_) => {}
+                Pending::Local(_) | Pending::Savepoint(_) => {}
             }
         }
     }
