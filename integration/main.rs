@@ -14,6 +14,7 @@ mod drivers;
 mod harness;
 mod leaks;
 mod limits;
+mod merge_values;
 mod metrics;
 mod pins;
 mod postgres;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         drivers::tests,
         leaks::tests,
         limits::tests,
+        merge_values::tests,
         metrics::tests,
         pins::tests,
         postgres::tests,
