@@ -15,6 +15,7 @@ mod harness;
 mod leaks;
 mod limits;
 mod listen;
+mod merge_values;
 mod metrics;
 mod pins;
 mod postgres;
@@ -24,6 +25,7 @@ mod round_trips;
 mod routing;
 mod session_mode;
 mod sessions;
+mod shard_keys;
 mod shop;
 mod single;
 mod topology;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         leaks::tests,
         limits::tests,
         listen::tests,
+        merge_values::tests,
         metrics::tests,
         pins::tests,
         postgres::tests,
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         routing::tests,
         session_mode::tests,
         sessions::tests,
+        shard_keys::tests,
         shop::tests,
         single::tests,
         topology::tests,

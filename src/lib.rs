@@ -15,6 +15,7 @@ pub mod sql;
 pub mod wire;
 
 pub mod config;
+pub mod merge;
 pub mod proto;
 
 pub mod net;

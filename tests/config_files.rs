@@ -47,9 +47,9 @@ fn the_sharded_config_has_the_shop() {
     let shop = load("sharded.toml").databases.remove(0);
     assert!(shop.shards.iter().all(|it| it.servers.len() == 2));
     let rule = |name: &str| shop.tables[&TableName { schema: None, name: name.into() }].clone();
-    assert_eq!(rule("users"), TableRule::Sharded { map: 0, key: "user_id".into() });
+    assert_eq!(rule("users"), TableRule::Sharded { map: 0, key: vec!["user_id".into()] });
     assert_eq!(rule("orders"), rule("users"));
-    assert_eq!(rule("events"), TableRule::Sharded { map: 1, key: "happened_at".into() });
+    assert_eq!(rule("events"), TableRule::Sharded { map: 1, key: vec!["happened_at".into()] });
     assert_eq!(rule("countries"), TableRule::Reference);
 }
 

@@ -117,7 +117,7 @@ async fn refused_when_prepared_too(harness: Arc<Shared>) -> Outcome {
     assert_error(&error, "0A000", "several shards");
     let update = client.prepare("UPDATE users SET name = 'two' WHERE user_id = ANY ($1)").await?;
     let error = as_db_error(client.execute(&update, &[&vec![a, b]]).await.expect_err("a list of keys"))?;
-    assert_error(&error, "0A000", "user_id");
+    assert_error(&error, "0A000", "several shards");
     let error = as_db_error(client.prepare("UPDATE users SET user_id = $1").await.expect_err("the key"))?;
     assert_error(&error, "0A000", "user_id");
     let names = "SELECT user_id FROM users WHERE name = 'two'";
@@ -125,6 +125,7 @@ async fn refused_when_prepared_too(harness: Arc<Shared>) -> Outcome {
     // The same statement is fine with keys of one shard.
     let a2 = shards.user_on(0, a + 1);
     assert_eq!(client.execute(&two, &[&a, &a2]).await?, 2);
+    assert_eq!(client.execute(&update, &[&vec![a, a2]]).await?, 2);
     assert_eq!(shards.everywhere(names).await?.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0]);
     Ok(())
 }

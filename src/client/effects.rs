@@ -232,6 +232,7 @@ impl Session {
                 self.transaction.record(&set_config(&it.name, it.value.as_deref(), it.local));
             }
             if it.local {
+                self.transaction.set_local(&it.name);
                 continue;
             }
             let name = it.name.clone();
@@ -255,7 +256,8 @@ impl Session {
         let assignment = |name: &str| Assignment { name: name.to_owned(), statement: text.to_owned() };
         let in_transaction = !self.transaction.is_idle();
         match statement {
-            SetStatement::Assign { local: true, .. } | SetStatement::Transaction { .. } => {}
+            SetStatement::Assign { local: true, name, .. } => self.transaction.set_local(name),
+            SetStatement::Transaction { .. } => {}
             SetStatement::Assign { name, .. } if in_transaction => self.transaction.set(assignment(name)),
             SetStatement::Assign { name, .. } => self.set_now(assignment(name)),
             SetStatement::Characteristics { names } => {

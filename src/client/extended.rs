@@ -629,7 +629,13 @@ impl Session {
         let mut decision = self.decision_of_held();
         if self.held.is_none() {
             let any = (self.entropy % self.floors.len().max(1) as u64) as u16;
-            decision.shards = [crate::base::ShardId(any)].into_iter().collect();
+            let home = group.ops.iter().find_map(|op| match op {
+                Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => {
+                    statement.planned.plan.home()
+                }
+                _ => None,
+            });
+            decision.shards = [home.unwrap_or(crate::base::ShardId(any))].into_iter().collect();
             if self.transaction.is_read_only() {
                 decision.role = Role::Replica;
             }

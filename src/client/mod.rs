@@ -19,6 +19,7 @@ mod pins;
 mod query;
 mod quota;
 mod relay;
+mod search_path;
 mod session;
 mod sql_prepare;
 mod statements;

@@ -373,6 +373,7 @@ impl Session {
             utc: self.utc,
             // What may run anywhere runs where the transaction is.
             entropy: held.map_or(self.entropy, |it| u64::from(it.0)),
+            path: self.path(),
         }
     }
 

@@ -5,9 +5,11 @@ mod check;
 mod database;
 mod document;
 mod login;
+mod map;
 mod secret;
 mod settings;
 mod sqlname;
+mod table;
 mod user;
 
 pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
@@ -20,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::ShardId;
 use crate::shard::Map;
 
 #[derive(Clone, Debug)]
@@ -145,6 +148,10 @@ pub struct Database {
     pub pool_mode: PoolMode,
     pub maps: Vec<Arc<Map>>,
     pub tables: BTreeMap<TableName, TableRule>,
+    /// Schemas whose tables all live on one shard.
+    pub schemas: BTreeMap<String, ShardId>,
+    /// Where tables live that are not listed.
+    pub default_shard: Option<ShardId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,10 +205,12 @@ pub struct TableName {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableRule {
-    /// Rows live where `maps[map]` puts the value of column `key`.
-    Sharded { map: usize, key: String },
+    /// Rows live where `maps[map]` puts the values of the columns `key`, as many as the map's key has.
+    Sharded { map: usize, key: Vec<String> },
     /// The same rows on every shard.
     Reference,
+    /// All rows on one shard.
+    Shard(ShardId),
 }
 
 /// One thing wrong in a file.

@@ -382,8 +382,24 @@ pub const POOL_MODE: Setting = other(
 pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
 pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
 pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
-pub const TABLES_SECTION: Setting =
-    other("tables", "", "none", "the tables of a database with several shards; others are refused");
+pub const TABLES_SECTION: Setting = other(
+    "tables",
+    "",
+    "none",
+    "the tables of a database with several shards; others are refused, but for those of `schemas` and `default_shard`",
+);
+pub const SCHEMAS_SECTION: Setting = other(
+    "schemas",
+    "",
+    "none",
+    "schemas whose tables, unless they are listed, all live on one shard: a schema for each tenant. The session's search_path decides what a name without schema means; it has to be set by the session, and begin with such a schema or have none",
+);
+pub const DEFAULT_SHARD: Setting = other(
+    "default_shard",
+    "\"s1\"",
+    "none: other tables are refused",
+    "the shard of every table, and view, that is not listed; a view of sharded tables must not be among them, for it would show that shard's rows alone",
+);
 pub const DATABASE: &[&Setting] = &[
     &SERVERS,
     &DBNAME,
@@ -405,6 +421,8 @@ pub const DATABASE: &[&Setting] = &[
     &SHARDS_SECTION,
     &MAPS_SECTION,
     &TABLES_SECTION,
+    &SCHEMAS_SECTION,
+    &DEFAULT_SHARD,
 ];
 pub const SHARD: &[&Setting] = &[&SERVERS];
 
@@ -434,25 +452,26 @@ pub const RAMP: Setting =
 pub const POOL: &[&Setting] =
     &[&SIZE, &WAITERS_MAX, &WAIT_TIMEOUT, &CONNECT_TIMEOUT, &IDLE_TIMEOUT, &LIFETIME, &RAMP];
 
-pub const MAP_KIND: Setting = other("kind", "\"hash\"", "required", "\"hash\" (slots) or \"range\"");
+pub const MAP_KIND: Setting =
+    other("kind", "\"hash\"", "required", "\"hash\" (slots), \"range\" or \"list\"; see docs/sharding.md");
 pub const MAP_TYPE: Setting = other(
     "type",
     "\"bigint\"",
     "required",
-    "the column's type: smallint, integer, bigint, text, uuid, date, timestamp, timestamptz",
+    "the column's type as it is declared: smallint, integer, bigint, numeric (whole numbers of up to 38 digits), boolean, text, varchar(N), char(N), enum, uuid, bytea, date, timestamp, timestamptz, with its length or precision; a list of two to four for a key of several columns",
 );
 pub const MAP_HASH: Setting = other(
     "hash",
     "\"xxh3\"",
     "xxh3",
-    "the hash of a hash map; rows lie where it put them, so that it cannot change later",
+    "the hash of a hash map: \"xxh3\", or \"postgres\" for data that lies as PARTITION BY HASH puts it: then a slot is a remainder and `slots` the modulus, so that slot 1 of 4 is FOR VALUES WITH (MODULUS 4, REMAINDER 1). Rows lie where it put them, so that it cannot change later",
 );
 pub const MAP_SLOTS: Setting = count(
     "slots",
     4_096,
     1,
     65_536,
-    "slots of a hash map, a power of two; dealt to the shards evenly in runs unless `assign` is given",
+    "slots of a hash map, a power of two, or any number with hash = \"postgres\"; dealt to the shards evenly in runs unless `assign` is given",
 );
 pub const MAP_ASSIGN: Setting = other(
     "assign",
@@ -464,22 +483,67 @@ pub const MAP_RANGES: Setting = other(
     "ranges",
     "[{ to = \"2026-01-01T00:00:00Z\", shard = \"s1\" }, { from = \"2026-01-01T00:00:00Z\", shard = \"s2\" }]",
     "required for a range map",
-    "half open: `from` is in the range, `to` is not; without one of them it has no end there",
+    "half open: `from` is in the range, `to` is not; without one of them it has no end there. The bounds of a key of several columns are lists, ordered by the first column, then the next",
 );
-pub const MAP: &[&Setting] = &[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN, &MAP_RANGES];
+pub const MAP_COLLATION: Setting = other(
+    "collation",
+    "\"C\"",
+    "required for ranges of text",
+    "the collation that the column is declared with; others than \"C\" order text in ways that the servers alone know",
+);
+pub const MAP_LISTS: Setting = other(
+    "lists",
+    "[{ values = [\"de\", \"at\"], shard = \"s1\" }]",
+    "required for a list map",
+    "the keys of each shard; a shard may have several lists",
+);
+pub const MAP_DEFAULT: Setting = other(
+    "default",
+    "\"s2\"",
+    "none: writes of other keys are refused",
+    "the shard of keys that stand in no list",
+);
+pub const MAP_PINNED: Setting = other(
+    "pinned",
+    "[{ key = 42, shard = \"s2\" }]",
+    "none",
+    "keys that live on another shard than their slot, range or list says, such as one large tenant; also written as [[databases.shop.maps.by_user.pinned]]",
+);
+pub const MAP: &[&Setting] = &[
+    &MAP_KIND,
+    &MAP_TYPE,
+    &MAP_HASH,
+    &MAP_SLOTS,
+    &MAP_ASSIGN,
+    &MAP_RANGES,
+    &MAP_COLLATION,
+    &MAP_LISTS,
+    &MAP_DEFAULT,
+    &MAP_PINNED,
+];
 
 pub const TABLE_MAP: Setting =
-    other("map", "\"by_user\"", "required, or `reference`", "the map that places the rows");
-pub const TABLE_KEY: Setting =
-    other("key", "\"user_id\"", "required with `map`", "the column whose value is the key");
+    other("map", "\"by_user\"", "required, or `reference` or `shard`", "the map that places the rows");
+pub const TABLE_KEY: Setting = other(
+    "key",
+    "\"user_id\"",
+    "required with `map`",
+    "the column whose value is the key; a list of columns where the map's type is a list",
+);
 pub const TABLE_REFERENCE: Setting =
     other("reference", "true", "false", "the same rows on every shard: read on any, written on all");
-pub const TABLE: &[&Setting] = &[&TABLE_MAP, &TABLE_KEY, &TABLE_REFERENCE];
+pub const TABLE_SHARD: Setting =
+    other("shard", "\"s1\"", "none", "the one shard that has all rows of a table that is not sharded");
+pub const TABLE: &[&Setting] = &[&TABLE_MAP, &TABLE_KEY, &TABLE_REFERENCE, &TABLE_SHARD];
+
+pub const SCHEMA_SHARD: Setting =
+    other("shard", "\"s1\"", "required", "the shard of all tables of the schema that are not listed");
+pub const SCHEMA: &[&Setting] = &[&SCHEMA_SHARD];
 
 /// Every key with the section it stands in, `*` for a name that the file chooses: what
 /// `config/reference.toml` must show.
 pub fn keys() -> Vec<(&'static str, &'static str)> {
-    let sections: [(&str, &[&Setting]); 8] = [
+    let sections: [(&str, &[&Setting]); 9] = [
         ("", TOP),
         ("limits", LIMITS),
         ("users.*", USER),
@@ -488,6 +552,7 @@ pub fn keys() -> Vec<(&'static str, &'static str)> {
         ("databases.*.shards.*", SHARD),
         ("databases.*.maps.*", MAP),
         ("databases.*.tables.*", TABLE),
+        ("databases.*.schemas.*", SCHEMA),
     ];
     sections.iter().flat_map(|(path, all)| all.iter().map(|it| (*path, it.key))).collect()
 }
@@ -514,18 +579,23 @@ pub fn reference() -> String {
     out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT, &SERVER_AUTH]);
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
     out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
-    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX, &POOL_MODE]);
+    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX, &POOL_MODE, &DEFAULT_SHARD]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");
     out.header("databases.shop.shards.s2").value(&SERVERS, "[\"10.0.2.1:5432\", \"10.0.2.2:5432\"]");
     out.about(&MAPS_SECTION).header("databases.shop.maps.by_user");
-    out.settings(&[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN]);
+    out.settings(&[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN, &MAP_PINNED]);
     out.header("databases.shop.maps.by_time");
-    out.value(&MAP_KIND, "\"range\"").value(&MAP_TYPE, "\"timestamptz\"").settings(&[&MAP_RANGES]);
+    out.value(&MAP_KIND, "\"range\"").value(&MAP_TYPE, "\"timestamptz\"");
+    out.settings(&[&MAP_RANGES, &MAP_COLLATION]);
+    out.header("databases.shop.maps.by_country");
+    out.value(&MAP_KIND, "\"list\"").value(&MAP_TYPE, "\"text\"").settings(&[&MAP_LISTS, &MAP_DEFAULT]);
     out.about(&TABLES_SECTION).header("databases.shop.tables.users").settings(&[&TABLE_MAP, &TABLE_KEY]);
     out.comment("With its schema, in quotes.").header("databases.shop.tables.\"app.countries\"");
     out.settings(&[&TABLE_REFERENCE]);
+    out.header("databases.shop.tables.audit_log").settings(&[&TABLE_SHARD]);
+    out.about(&SCHEMAS_SECTION).header("databases.shop.schemas.tenant_a").settings(SCHEMA);
     out.text
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::shard::{KeyValue, partition_hash};
 
 const VALID: &str = r#"
 [users.app]
@@ -41,7 +42,7 @@ fn a_sharded_config_loads_with_its_defaults() {
     assert_eq!((shop.probe.user.as_str(), shop.dbname.as_str()), ("app", "shop"));
     assert_eq!((shop.maps[0].parts(), shop.maps[1].parts()), (4096, 2));
     let users = TableName { schema: None, name: "users".into() };
-    assert_eq!(shop.tables[&users], TableRule::Sharded { map: 0, key: "user_id".into() });
+    assert_eq!(shop.tables[&users], TableRule::Sharded { map: 0, key: vec!["user_id".into()] });
     assert!(config.limits.client_idle_timeout.is_none());
 }
 
@@ -186,14 +187,86 @@ const MISTAKES: &[(&str, &str, usize, &str)] = &[
     ("servers = [\"db2\"]", "servers = [5]", 7, "5 is no server"),
     ("servers = [\"db2\"]", "servers = [\"10.0.0.1\"]", 7, "stands twice"),
     ("servers = [\"db2\"]", "", 6, "no `servers` in [databases.shop.shards.s2]"),
-    ("kind = \"hash\"", "kind = \"list\"", 9, "`kind` is \"list\""),
+    ("kind = \"hash\"", "kind = \"tree\"", 9, "`kind` is \"tree\""),
+    ("kind = \"hash\"", "kind = \"list\"", 8, "the map has no `lists`"),
+    ("kind = \"hash\"", "kind = \"list\"\nlists = [{ values = [], shard = \"s1\" }]", 10, "no `values`"),
+    (
+        "kind = \"hash\"",
+        "kind = \"list\"\nlists = [{ values = [1, 2], shard = \"s1\" },\n{ values = [\"0002\"], shard = \"s2\" }]",
+        11,
+        "value 2 stands twice, first in line 10",
+    ),
+    (
+        "kind = \"hash\"",
+        "kind = \"list\"\nlists = [{ values = [\"x\"], shard = \"s1\" }]",
+        10,
+        "invalid input syntax for type bigint",
+    ),
+    (
+        "kind = \"hash\"",
+        "kind = \"list\"\ndefault = \"s9\"\nlists = [{ values = [1], shard = \"s1\" }]",
+        10,
+        "\"s9\" is no shard",
+    ),
+    (
+        "type = \"bigint\"",
+        "type = \"bigint\"\npinned = [{ key = 1.5, shard = \"s1\" }]",
+        11,
+        "`key`: invalid",
+    ),
+    (
+        "type = \"bigint\"",
+        "type = \"bigint\"\npinned = [{ key = 1, shard = \"s9\" }]",
+        11,
+        "\"s9\" is no shard",
+    ),
+    ("type = \"bigint\"", "type = \"bigint\"\npinned = [{ shard = \"s1\" }]", 11, "no `key`"),
+    (
+        "type = \"bigint\"",
+        "type = \"bigint\"\npinned = [{ key = 0x10, shard = \"s1\" },\n{ key = 16, shard = \"s2\" }]",
+        12,
+        "key 16 stands twice, first in line 11",
+    ),
+    ("type = \"bigint\"", "type = \"enum\"\nhash = \"postgres\"", 8, "by the oid of its label"),
+    ("type = \"bigint\"", "type = [\"bigint\", \"money\"]", 10, "\"money\", which cannot be"),
+    ("type = \"bigint\"", "type = []", 10, "a key has 1 to 4 columns, not 0"),
+    (
+        "type = \"bigint\"",
+        "type = [\"bigint\", \"text\"]",
+        17,
+        "`key` has 1 columns, the keys of map `by_user` have 2",
+    ),
+    ("type = \"bigint\"", "type = \"varchar(0)\"", 10, "length or precision"),
+    ("type = \"timestamptz\"", "type = \"text\"", 11, "not known"),
+    ("type = \"timestamptz\"", "type = \"text\"\ncollation = \"en_US\"", 14, "collation \"en_US\""),
+    ("type = \"timestamptz\"", "type = \"enum\"", 11, "the order of an enum's labels"),
+    ("reference = true", "shard = \"s9\"", 19, "\"s9\" is no shard"),
+    ("reference = true", "reference = true\nshard = \"s1\"", 18, "a reference table or one of one shard"),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\ndefault_shard = \"s9\"\n[databases.shop.shards.s1]",
+        5,
+        "no shard",
+    ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop.schemas.a]\nshard = \"s9\"\n[databases.shop.shards.s1]",
+        5,
+        "no shard",
+    ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop.schemas.pg_toast]\nshard = \"s1\"\n[databases.shop.shards.s1]",
+        4,
+        "no schema of tables",
+    ),
     ("kind = \"hash\"", "", 8, "map `by_user` has no `kind`"),
     ("type = \"bigint\"", "type = \"money\"", 10, "which cannot be a shard key"),
     ("type = \"bigint\"", "", 8, "the map has no `type`"),
     ("type = \"bigint\"", "type = \"bigint\"\nslots = 100", 11, "`slots` is 100"),
     ("type = \"bigint\"", "type = \"bigint\"\nslots = 0", 11, "`slots` is 0"),
     ("type = \"bigint\"", "type = \"bigint\"\nslots = 1", 8, "1 slots for 2 shards"),
-    ("type = \"bigint\"", "type = \"bigint\"\nhash = \"postgres\"", 11, "not built yet"),
+    ("type = \"bigint\"", "type = \"bigint\"\nhash = \"md5\"", 11, "`hash` is \"md5\""),
     ("type = \"bigint\"", "type = \"bigint\"\nranges = []", 11, "a hash map has no `ranges`"),
     (
         "type = \"bigint\"",
@@ -252,7 +325,7 @@ const MISTAKES: &[(&str, &str, usize, &str)] = &[
     ("{ to = 2026-01-01T00:00:00Z, shard = \"s1\" }", "{ to = 2026-01-01T00:00:00Z }", 14, "no `shard`"),
     ("ranges = [", "slots = 16\nranges = [", 14, "a range map has no `slots`"),
     ("map = \"by_user\"", "map = \"by_usr\"", 16, "there is no map `by_usr`"),
-    ("map = \"by_user\"", "map = \"by_user\"\nreference = true", 15, "is a reference table and has a map"),
+    ("map = \"by_user\"", "map = \"by_user\"\nreference = true", 15, "and has a map or key"),
     ("key = \"user_id\"", "", 15, "table `users` has no map and key"),
     ("reference = true", "reference = \"yes\"", 19, "`reference` is of type string"),
     ("\"app.countries\"", "\"a.b.c\"", 18, "\"a.b.c\" is no table name"),
@@ -281,6 +354,61 @@ const MISTAKES: &[(&str, &str, usize, &str)] = &[
     ),
     ("[users.app]", "listen = \n[users.app]", 2, "string values must be quoted"),
 ];
+
+#[test]
+fn maps_of_every_kind_and_homes_of_tables_load() {
+    let text = VALID.replace(
+        "[databases.shop.tables.users]",
+        r#"[databases.shop.maps.by_tenant]
+kind = "hash"
+hash = "postgres"
+type = ["bigint", "varchar(20)"]
+slots = 6
+assign = [{ slots = "0-4", shard = "s1" }, { slots = "5", shard = "s2" }]
+[[databases.shop.maps.by_tenant.pinned]]
+key = [42, "big"]
+shard = "s2"
+[databases.shop.maps.by_country]
+kind = "list"
+type = "text"
+lists = [{ values = ["de", "at"], shard = "s1" }]
+default = "s2"
+[databases.shop.maps.by_name]
+kind = "range"
+type = "text"
+collation = "C"
+ranges = [{ to = "m", shard = "s1" }, { from = "m", shard = "s2" }]
+[databases.shop.tables.notes]
+map = "by_tenant"
+key = ["tenant", "Name"]
+[databases.shop.tables.audit]
+shard = "s2"
+[databases.shop.schemas.Tenant_A]
+shard = "s1"
+[databases.shop.tables.users]"#,
+    );
+    let text = text.replace(
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\ndefault_shard = \"s2\"\n[databases.shop.shards.s1]",
+    );
+    let config = parse(&text).unwrap();
+    let shop = config.database("shop").unwrap();
+    let map = |name: &str| shop.maps.iter().find(|it| it.name == name).unwrap();
+    let row =
+        |number, word: &str| KeyValue::Row(Box::new([KeyValue::Int(number), KeyValue::Text(word.into())]));
+    let pinned = map("by_tenant").locate(&row(42, "big")).unwrap();
+    assert_eq!((pinned.shard, pinned.part, map("by_tenant").parts()), (ShardId(1), 6, 7));
+    let other = map("by_tenant").locate(&row(42, "small")).unwrap();
+    assert_eq!(u64::from(other.part), partition_hash(&row(42, "small")) % 6);
+    assert_eq!(map("by_country").locate(&KeyValue::Text("fr".into())).unwrap().shard, ShardId(1));
+    assert_eq!(map("by_name").locate(&KeyValue::Text("a".into())).unwrap().shard, ShardId(0));
+    let rule = |name: &str| shop.tables[&TableName { schema: None, name: name.into() }].clone();
+    let key = vec!["tenant".to_owned(), "name".to_owned()];
+    assert_eq!(rule("notes"), TableRule::Sharded { map: 2, key });
+    assert_eq!(rule("audit"), TableRule::Shard(ShardId(1)));
+    assert_eq!(shop.schemas, BTreeMap::from([("tenant_a".to_owned(), ShardId(0))]));
+    assert_eq!(shop.default_shard, Some(ShardId(1)));
+}
 
 #[test]
 fn each_mistake_has_its_line_and_words() {

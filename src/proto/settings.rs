@@ -70,6 +70,11 @@ impl Settings {
         *self = next;
     }
 
+    /// The statement that makes a setting so, where the session has set it.
+    pub fn statement(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|it| &it.statement[..])
+    }
+
     pub fn set(&mut self, assignment: Assignment) {
         let Assignment { name, statement } = assignment;
         let map = Arc::make_mut(&mut self.0);

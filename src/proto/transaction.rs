@@ -64,6 +64,8 @@ enum Pending {
     Reset(String),
     ResetAll,
     Channel(ChannelChange),
+    /// Only until the end of the transaction.
+    Local(String),
     Savepoint(String),
 }
 
@@ -221,6 +223,23 @@ impl Transaction {
         self.pending.push(Pending::ResetAll);
     }
 
+    /// SET LOCAL, which outside of a transaction does nothing.
+    pub fn set_local(&mut self, name: &str) {
+        if !self.is_idle() {
+            self.pending.push(Pending::Local(name.to_owned()));
+        }
+    }
+
+    /// The transaction has set it to something that the session's settings do not tell.
+    pub fn may_have_set(&self, name: &str) -> bool {
+        self.pending.iter().any(|it| match it {
+            Pending::Set(it) => it.name == name,
+            Pending::Reset(of) | Pending::Local(of) => of == name,
+            Pending::ResetAll => true,
+            Pending::Channel(_) | Pending::Savepoint(_) => false,
+        })
+    }
+
     pub fn savepoint(&mut self, name: &str) {
         self.pending.push(Pending::Savepoint(name.to_owned()));
     }
@@ -289,7 +308,7 @@ impl Transaction {
                     server.reset_all(&Settings::default());
                 }
                 Pending::Channel(change) => channels.push(change),
-                Pending::Savepoint(_) => {}
+                Pending::Local(_) | Pending::Savepoint(_) => {}
             }
         }
         channels

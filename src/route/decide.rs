@@ -4,10 +4,11 @@ use std::fmt;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
-use crate::shard::{Map, Place};
+use crate::base::{Access, Reason, Refusal, Role, ShardId};
+use crate::shard::Place;
 
-use super::keys::{Key, KeySource, Purpose};
+use super::evaluate::{Met, Need};
+use super::keys::KeySource;
 use super::plan::{Class, Keyed, Keys, Plan, Target};
 use super::router::Router;
 
@@ -25,6 +26,20 @@ pub struct SessionView {
     pub utc: bool,
     /// Chooses where any shard will do.
     pub entropy: u64,
+    /// Read only where the database has schemas that live on one shard.
+    pub path: Path,
+}
+
+/// What the session's search_path says of a name without schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Path {
+    /// The session has not set it, and the server's own value is not known.
+    #[default]
+    Unknown,
+    /// It does not begin with a schema that lives on one shard.
+    Elsewhere,
+    /// It begins with a schema of this shard.
+    Shard(ShardId),
 }
 
 /// How the shards of a decision are to be used.
@@ -64,6 +79,8 @@ pub enum Why {
     OnlyShard,
     /// Keys of the statement name them.
     Keys,
+    /// Its tables live on one shard, whatever their rows.
+    Table,
     /// No key restricts the read.
     NoKey,
     /// The keys contradict each other or are NULL: no row anywhere, so any shard says so.
@@ -83,6 +100,7 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Why::OnlyShard => "the database has one shard",
             Why::Keys => "its shard keys name them",
+            Why::Table => "its tables live there",
             Why::NoKey => "no shard key restricts it",
             Why::NoRow => "no row can satisfy its shard keys, so any shard answers",
             Why::Anywhere => "it reads nothing that belongs to a shard, so any shard answers",
@@ -102,19 +120,6 @@ pub struct Decision {
     /// Where exactly one key is named.
     pub key: Option<KeyRef>,
     pub why: Why,
-}
-
-/// The shards that a class of tables needs.
-enum Need {
-    All,
-    Some(ShardSet),
-}
-
-/// The keys that an evaluation met.
-#[derive(Default)]
-struct Met {
-    first: Option<KeyRef>,
-    more: bool,
 }
 
 impl Router {
@@ -175,7 +180,7 @@ impl Router {
         for class in &keyed.classes {
             self.need(class, keys, session, &mut met).ok()?;
         }
-        met.first.filter(|_| !met.more)
+        met.key()
     }
 
     fn any_shard(&self, session: &SessionView) -> ShardSet {
@@ -195,9 +200,13 @@ impl Router {
     ) -> Result<(ShardSet, Option<KeyRef>, Why), Refusal> {
         let mut met = Met::default();
         let mut needed: Option<(&Class, ShardSet)> = None;
-        let mut unrestricted = None;
+        let (mut unrestricted, mut by_path) = (None, None);
         for class in &keyed.classes {
-            match self.need(class, keys, session, &mut met)? {
+            let need = self.need(class, keys, session, &mut met)?;
+            if let (Keys::Path, Path::Shard(_)) = (&class.keys, session.path) {
+                by_path = Some(class);
+            }
+            match need {
                 Need::All => {
                     unrestricted.get_or_insert(class);
                 }
@@ -211,12 +220,18 @@ impl Router {
                 }
             }
         }
-        let key = met.first.filter(|_| !met.more);
+        let key = met.key();
+        let fixed = keyed.classes.iter().all(|it| it.map.is_none());
         let (class, shards, why) = match (unrestricted, needed) {
             (Some(class), _) => (class, self.all_shards(), Why::NoKey),
-            (None, Some((class, shards))) => (class, shards, Why::Keys),
+            (None, Some((class, shards))) => (class, shards, if fixed { Why::Table } else { Why::Keys }),
+            // A name that might have been of a schema on one shard, and is not.
+            (None, None) if fixed => return Ok((self.any_shard(session), None, Why::Anywhere)),
             (None, None) => return Ok((self.any_shard(session), key, Why::NoRow)),
         };
+        if let (Some(class), 2..) = (by_path, shards.len()) {
+            return Err(unclear_schema(class));
+        }
         match &shards[..] {
             [only] => match session.enlisted {
                 Some(enlisted) if enlisted != *only => Err(two_shards(self, enlisted, *only)),
@@ -229,134 +244,55 @@ impl Router {
     /// Whether a statement may run on several shards.
     fn several(&self, keyed: &Keyed, class: &Class, session: &SessionView, why: Why) -> Result<(), Refusal> {
         let Class { table, column, .. } = class;
+        // Of tables that live on one shard each, none has a key to restrict.
+        let restrict = match &class.map {
+            Some(_) => format!("restrict table \"{table}\" to one shard with \"{column}\" = ..."),
+            None => format!("leave out table \"{table}\", or what does not live on its shard"),
+        };
         if keyed.writes {
             let message = match why {
                 Why::NoKey => format!("a write of table \"{table}\" must name its shard key \"{column}\""),
                 _ => format!("a write of table \"{table}\" would touch several shards"),
             };
-            let hint =
-                format!("restrict it to one shard with \"{column}\" = ..., or write each key by itself");
+            let hint = match &class.map {
+                Some(_) => {
+                    format!("restrict it to one shard with \"{column}\" = ..., or write each key by itself")
+                }
+                None => restrict,
+            };
             return Err(Refusal::unsupported(Reason::MultiShardWrite, message, hint));
         }
         if let Some(what) = &keyed.merge {
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
                 format!("{what} over several shards is not supported"),
-                format!("restrict table \"{table}\" to one shard with \"{column}\" = ..., or leave it out"),
+                match &class.map {
+                    Some(_) => format!("{restrict}, or leave it out"),
+                    None => restrict,
+                },
             ));
         }
         if session.enlisted.is_some() || session.in_transaction && !session.read_only_transaction {
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
                 "a transaction cannot read from several shards",
-                format!(
-                    "restrict table \"{table}\" to one shard with \"{column}\" = ..., or read outside of it"
-                ),
+                format!("{restrict}, or read outside of it"),
             ));
         }
         Ok(())
     }
-
-    fn need(
-        &self,
-        class: &Class,
-        keys: &KeySource<'_>,
-        session: &SessionView,
-        met: &mut Met,
-    ) -> Result<Need, Refusal> {
-        let Some(map) = self.map(class.map) else { return Ok(Need::All) };
-        let evaluation = Evaluation { class, map, keys, utc: session.utc };
-        evaluation.need(&class.keys, met)
-    }
 }
 
-struct Evaluation<'a> {
-    class: &'a Class,
-    map: &'a Map,
-    keys: &'a KeySource<'a>,
-    utc: bool,
-}
-
-impl Evaluation<'_> {
-    fn need(&self, keys: &Keys, met: &mut Met) -> Result<Need, Refusal> {
-        match keys {
-            Keys::All => Ok(Need::All),
-            Keys::Never => Ok(Need::Some(ShardSet::new())),
-            Keys::Equal(places) => self.places(places, Purpose::Compare, met),
-            Keys::Rows(places) => self.places(places, Purpose::Store, met),
-            Keys::And(parts) => {
-                let mut left = Need::All;
-                for part in parts {
-                    left = match (left, self.need(part, met)?) {
-                        (Need::All, it) | (it, Need::All) => it,
-                        (Need::Some(mut a), Need::Some(b)) => {
-                            a.retain(|it| b.contains(it));
-                            Need::Some(a)
-                        }
-                    };
-                }
-                Ok(left)
-            }
-            Keys::Or(parts) => {
-                let mut all = ShardSet::new();
-                for part in parts {
-                    match self.need(part, met)? {
-                        Need::All => return Ok(Need::All),
-                        Need::Some(shards) => all.extend(shards),
-                    }
-                }
-                all.sort_unstable();
-                all.dedup();
-                Ok(Need::Some(all))
-            }
-        }
-    }
-
-    fn places(
-        &self,
-        places: &[super::plan::KeyPlace],
-        purpose: Purpose,
-        met: &mut Met,
-    ) -> Result<Need, Refusal> {
-        let mut shards = ShardSet::new();
-        for place in places {
-            let value = match self.keys.key(*place, self.map.key_type, purpose, self.utc)? {
-                Key::Value(value) => value,
-                Key::Null if purpose == Purpose::Store || self.class.writes => return Err(self.null_key()),
-                Key::Null | Key::Nothing => continue,
-            };
-            let Some(place) = self.map.locate(&value) else {
-                if purpose == Purpose::Store || self.class.writes {
-                    return Err(self.unmapped(&value.to_string()));
-                }
-                continue;
-            };
-            let key = KeyRef { map: self.class.map as u16, place };
-            met.more |= met.first.is_some_and(|it| it != key);
-            met.first.get_or_insert(key);
-            shards.push(place.shard);
-        }
-        if shards.len() > 1 {
-            shards.sort_unstable();
-            shards.dedup();
-        }
-        Ok(Need::Some(shards))
-    }
-
-    fn null_key(&self) -> Refusal {
-        let Class { table, column, .. } = self.class;
-        let message = format!("null value in shard key \"{column}\" of table \"{table}\"");
-        Refusal::new(Reason::UnmappedKey, SqlState::NOT_NULL_VIOLATION, message)
-            .hint("a row needs a shard key to have a place")
-    }
-
-    fn unmapped(&self, value: &str) -> Refusal {
-        let Class { table, column, .. } = self.class;
-        let message = format!("no shard for \"{column}\" of table \"{table}\" of this value");
-        Refusal::new(Reason::UnmappedKey, SqlState::CHECK_VIOLATION, message)
-            .detail(format!("map \"{}\" has no range that holds {value}", self.map.name))
-            .hint("add a range to the map")
-    }
+/// On the shard of the schema the name means that schema's table, on others another one.
+fn unclear_schema(class: &Class) -> Refusal {
+    Refusal::unsupported(
+        Reason::MultiShardRead,
+        format!(
+            "table \"{}\" may be another one on each shard: search_path begins with a schema of one shard",
+            class.table
+        ),
+        "name the schema of each table",
+    )
 }
 
 fn notify_elsewhere(router: &Router, enlisted: ShardId) -> Refusal {

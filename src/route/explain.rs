@@ -5,8 +5,9 @@ use std::fmt::Write;
 use crate::base::Refusal;
 
 use super::decide::{Decision, SessionView};
-use super::keys::{Key, KeySource, Params, Purpose};
-use super::plan::{KeyPlace, Keys, Plan, Target};
+use super::evaluate::Met;
+use super::keys::{KeySource, Params};
+use super::plan::{Fixed, Keys, Plan, Target};
 use super::router::Router;
 
 impl Router {
@@ -22,12 +23,18 @@ impl Router {
         // A session that has not said otherwise: PostgreSQL's TimeZone may be anything.
         let session = SessionView::default();
         match self.decide(&planned.plan, &keys, &session) {
-            Ok(decision) => Ok(self.describe(&planned.plan, &keys, &decision)),
+            Ok(decision) => Ok(self.describe(&planned.plan, &keys, &session, &decision)),
             Err(refusal) => Err(refused(&refusal)),
         }
     }
 
-    fn describe(&self, plan: &Plan, keys: &KeySource<'_>, decision: &Decision) -> String {
+    fn describe(
+        &self,
+        plan: &Plan,
+        keys: &KeySource<'_>,
+        session: &SessionView,
+        decision: &Decision,
+    ) -> String {
         let names: Vec<&str> = decision.shards.iter().map(|it| self.shard_name(*it)).collect();
         let mut lines = String::new();
         line(&mut lines, "shards", &names.join(", "));
@@ -36,39 +43,30 @@ impl Router {
         line(&mut lines, "access", plan.access.label());
         if let Target::Keyed(keyed) = &plan.target {
             for class in &keyed.classes {
-                let Some(map) = self.map(class.map) else { continue };
-                let mut places = Vec::new();
-                collect(&class.keys, Purpose::Compare, &mut places);
-                for (place, purpose) in places {
-                    let Ok(key) = keys.key(place, map.key_type, purpose, false) else { continue };
-                    let said = match key {
-                        Key::Value(value) => match map.locate(&value) {
-                            Some(at) => {
-                                let shard = self.shard_name(at.shard);
-                                let part = map.describe_part(at.part);
-                                format!("{value} (map {}, {part}, shard {shard})", map.name)
-                            }
-                            None => format!("{value} (map {}, in no range)", map.name),
-                        },
-                        Key::Null => "NULL".into(),
-                        Key::Nothing => format!("a constant that is no {}", map.key_type),
+                let mut met = Met::telling();
+                // What cannot be told has been refused by the decision.
+                if self.need(class, keys, session, &mut met).is_err() {
+                    continue;
+                }
+                if let Keys::On(shard, fixed) = &class.keys {
+                    let why = match fixed {
+                        Fixed::Table => "its shard",
+                        Fixed::Schema => "its schema's shard",
+                        Fixed::Default => "default_shard",
                     };
-                    line(&mut lines, "key", &format!("{}.{} = {said}", class.table, class.column));
+                    line(
+                        &mut lines,
+                        "table",
+                        &format!("{} ({why}, {})", class.table, self.shard_name(*shard)),
+                    );
+                }
+                for told in met.told() {
+                    line(&mut lines, "key", &format!("{}.{} {told}", class.table, class.column));
                 }
             }
         }
         line(&mut lines, "why", &decision.why.to_string());
         lines
-    }
-}
-
-/// Every key place of a predicate, in the order of the text.
-fn collect(keys: &Keys, purpose: Purpose, found: &mut Vec<(KeyPlace, Purpose)>) {
-    match keys {
-        Keys::All | Keys::Never => {}
-        Keys::Equal(places) => found.extend(places.iter().map(|it| (*it, purpose))),
-        Keys::Rows(places) => found.extend(places.iter().map(|it| (*it, Purpose::Store))),
-        Keys::And(parts) | Keys::Or(parts) => parts.iter().for_each(|it| collect(it, purpose, found)),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use crate::base::{Reason, Refusal, SqlState};
-use crate::shard::{KeyType, KeyValue};
+use crate::shard::{KeyColumn, KeyType, KeyValue, Purpose, Usage};
 use crate::sql::{Literal, LiteralKind};
 
+use super::array;
 use super::plan::KeyPlace;
 
 /// Where the values of a statement's keys are.
@@ -32,26 +33,17 @@ pub struct Params<'a> {
 pub(super) enum Key {
     Value(KeyValue),
     Null,
+    /// NULL where it is a value: rows that may be anywhere.
+    Any,
     /// A constant that no value of the key's type equals, such as 7.5 for an integer.
     Nothing,
 }
 
-/// Whether a constant is compared with a key or stored as one: PostgreSQL converts it differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Compare,
-    Store,
+impl From<Option<KeyValue>> for Key {
+    fn from(value: Option<KeyValue>) -> Key {
+        value.map_or(Key::Nothing, Key::Value)
+    }
 }
-
-const OID_INT8: u32 = 20;
-const OID_INT2: u32 = 21;
-const OID_INT4: u32 = 23;
-const OID_TEXT: u32 = 25;
-const OID_VARCHAR: u32 = 1043;
-const OID_DATE: u32 = 1082;
-const OID_TIMESTAMP: u32 = 1114;
-const OID_TIMESTAMPTZ: u32 = 1184;
-const OID_UUID: u32 = 2950;
 
 /// Rather one text too many than one too few: beside the special word stand a time, a zone and a half
 /// of the day at most (`today 12:00 PM EST`), and no zone's abbreviation is longer than `AKDT`'s.
@@ -63,38 +55,49 @@ fn names_the_clock(text: &str) -> bool {
     text.split_whitespace().any(is_clock) && words().count() <= 2 && words().all(|it| it.len() <= 4)
 }
 
-pub(super) fn is_integer(key_type: KeyType) -> bool {
-    matches!(key_type, KeyType::Smallint | KeyType::Integer | KeyType::Bigint)
-}
-
 /// The oid of a cast's type if a key of `key_type` means the same with it and without it.
 pub(super) fn harmless_cast(key_type: KeyType, cast: &str) -> Option<u32> {
-    match (key_type, cast) {
-        (it, "int2") if is_integer(it) => Some(OID_INT2),
-        (it, "int4") if is_integer(it) => Some(OID_INT4),
-        (it, "int8") if is_integer(it) => Some(OID_INT8),
-        (KeyType::Text, "text") => Some(OID_TEXT),
-        (KeyType::Text, "varchar") => Some(OID_VARCHAR),
-        (KeyType::Uuid, "uuid") => Some(OID_UUID),
-        (KeyType::Date, "date") => Some(OID_DATE),
-        (KeyType::Timestamp, "timestamp") => Some(OID_TIMESTAMP),
-        (KeyType::Timestamptz, "timestamptz") => Some(OID_TIMESTAMPTZ),
-        _ => None,
-    }
+    KeyType::of_catalog_name(cast).filter(|it| key_type.takes(*it)).map(KeyType::oid)
 }
 
 impl KeySource<'_> {
-    pub(super) fn key(
+    /// Hands on each value at a place: one, but for an array.
+    pub(super) fn each(
         &self,
         place: KeyPlace,
-        key_type: KeyType,
-        purpose: Purpose,
-        utc: bool,
-    ) -> Result<Key, Refusal> {
+        column: &KeyColumn,
+        usage: Usage,
+        mut found: impl FnMut(Key) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        match place {
+            KeyPlace::EachParam { number, cast_oid } => {
+                self.array_param(number, cast_oid, column, usage, &mut found)
+            }
+            KeyPlace::EachLiteral { index, cast_oid } => {
+                let literal = self.literals.get(index as usize).ok_or_else(no_value)?;
+                let text = literal.value(self.text).ok_or_else(not_plain)?;
+                elements(&text, cast_oid, column, usage, &mut found)
+            }
+            one => found(self.key(one, column, usage)?),
+        }
+    }
+
+    /// The value at a place that is no array's.
+    pub(super) fn key(&self, place: KeyPlace, column: &KeyColumn, usage: Usage) -> Result<Key, Refusal> {
         match place {
             KeyPlace::Null => Ok(Key::Null),
-            KeyPlace::Literal { index, negative } => self.literal(index, negative, key_type, purpose, utc),
-            KeyPlace::Param { number, cast_oid } => self.param(number, cast_oid, key_type, purpose, utc),
+            KeyPlace::Bool(it) if column.key_type == KeyType::Boolean => Ok(Key::Value(KeyValue::Bool(it))),
+            // There is no such operator, and no such assignment: the server's own error is the answer.
+            KeyPlace::Bool(_) => Ok(Key::Nothing),
+            KeyPlace::Literal { index, negative, cast_oid } => {
+                self.literal(index, negative, cast_oid, column, usage)
+            }
+            KeyPlace::Param { number, cast_oid } => self.param(number, cast_oid, column, usage),
+            KeyPlace::Same { number, cast_oid } => Ok(match self.param(number, cast_oid, column, usage)? {
+                Key::Null => Key::Any,
+                other => other,
+            }),
+            KeyPlace::EachParam { .. } | KeyPlace::EachLiteral { .. } => Err(no_value()),
         }
     }
 
@@ -111,6 +114,7 @@ impl KeySource<'_> {
     pub(super) fn text_of(&self, place: KeyPlace) -> Result<Option<Cow<'_, str>>, Refusal> {
         match place {
             KeyPlace::Null => Ok(None),
+            KeyPlace::Bool(_) | KeyPlace::EachLiteral { .. } => Err(no_value()),
             KeyPlace::Literal { index, .. } => {
                 let literal = self.literals.get(index as usize).ok_or_else(no_value)?;
                 literal.value(self.text).map(Some).ok_or_else(|| {
@@ -121,88 +125,136 @@ impl KeySource<'_> {
                     )
                 })
             }
-            KeyPlace::Param { number, .. } => {
-                let at = usize::from(number).checked_sub(1).ok_or_else(|| no_parameter(number))?;
-                let params = self.params.ok_or_else(|| no_parameter(number))?;
-                match params.values.get(at).ok_or_else(|| no_parameter(number))? {
-                    // Text is the same bytes in both formats.
-                    Some(bytes) => {
-                        let text = std::str::from_utf8(bytes).map_err(|_| not_utf8(number))?;
-                        Ok(Some(Cow::Borrowed(text)))
-                    }
-                    None => Ok(None),
+            KeyPlace::Param { number, .. }
+            | KeyPlace::Same { number, .. }
+            | KeyPlace::EachParam { number, .. } => match self.bound(number)? {
+                // Text is the same bytes in both formats.
+                Some(bound) => {
+                    let text = std::str::from_utf8(bound.bytes).map_err(|_| not_utf8(number))?;
+                    Ok(Some(Cow::Borrowed(text)))
                 }
-            }
+                None => Ok(None),
+            },
         }
     }
 
-    fn literal(
-        &self,
-        index: u32,
-        negative: bool,
-        key_type: KeyType,
-        purpose: Purpose,
-        utc: bool,
-    ) -> Result<Key, Refusal> {
-        let literal = self.literals.get(index as usize).ok_or_else(no_value)?;
-        let Some(value) = literal.value(self.text) else {
-            let message = "a shard key must be a plain string or a number";
-            return Err(Refusal::unsupported(
-                Reason::BadKey,
-                message,
-                "write the key as '...' or as a number",
-            ));
-        };
-        match literal.kind {
-            LiteralKind::Integer | LiteralKind::Float => {
-                let integer = literal.kind == LiteralKind::Integer;
-                number(&value, integer, negative, key_type, purpose, utc)
-            }
-            _ => key_type.parse_text(&value, utc).map(Key::Value),
-        }
-    }
-
-    fn param(
-        &self,
-        number: u16,
-        cast_oid: u32,
-        key_type: KeyType,
-        purpose: Purpose,
-        utc: bool,
-    ) -> Result<Key, Refusal> {
-        let at = usize::from(number).checked_sub(1).ok_or_else(|| no_parameter(number))?;
-        let params = self.params.ok_or_else(|| no_parameter(number))?;
-        let Some(bytes) = params.values.get(at).ok_or_else(|| no_parameter(number))? else {
-            return Ok(Key::Null);
-        };
+    /// A parameter with what Bind and Parse say of it; `None` is NULL.
+    fn bound(&self, number: u16) -> Result<Option<Bound<'_>>, Refusal> {
+        let missing = || no_parameter(number);
+        let at = usize::from(number).checked_sub(1).ok_or_else(missing)?;
+        let params = self.params.ok_or_else(missing)?;
+        let Some(bytes) = params.values.get(at).ok_or_else(missing)? else { return Ok(None) };
         let format = match params.formats {
             [] => 0,
             [all] => *all,
             each => each.get(at).copied().unwrap_or(0),
         };
         let declared = params.oids.get(at).copied().unwrap_or(0);
-        let oid = if declared == 0 { cast_oid } else { declared };
-        let textual = matches!(oid, OID_TEXT | OID_VARCHAR);
-        let parsed = if format == 0 || textual {
-            let text = std::str::from_utf8(bytes).map_err(|_| not_utf8(number))?;
-            // A parameter of type text that the statement casts is read as a literal would be.
-            let oid = if textual && cast_oid != 0 { cast_oid } else { oid };
-            key_type.parse_text_param(oid, text, utc)
-        } else {
-            key_type.parse_binary(oid, bytes, utc)
-        };
-        match parsed {
-            // An int8 compared with an int4 column is a comparison of int8: false, not an error.
-            Err(it)
-                if purpose == Purpose::Compare
-                    && it.state() == SqlState::NUMERIC_VALUE_OUT_OF_RANGE
-                    && oid != 0 =>
-            {
-                Ok(Key::Nothing)
-            }
-            other => other.map(Key::Value),
+        Ok(Some(Bound { bytes, binary: format != 0, declared }))
+    }
+
+    fn literal(
+        &self,
+        index: u32,
+        negative: bool,
+        cast_oid: u32,
+        column: &KeyColumn,
+        usage: Usage,
+    ) -> Result<Key, Refusal> {
+        let literal = self.literals.get(index as usize).ok_or_else(no_value)?;
+        let value = literal.value(self.text).ok_or_else(not_plain)?;
+        match literal.kind {
+            LiteralKind::Integer => number(&value, true, negative, column, usage),
+            LiteralKind::Float => number(&value, false, negative, column, usage),
+            _ => column.of_text(cast_oid, &value, usage).map(Key::from),
         }
     }
+
+    fn param(&self, number: u16, cast_oid: u32, column: &KeyColumn, usage: Usage) -> Result<Key, Refusal> {
+        let Some(Bound { bytes, binary, declared }) = self.bound(number)? else { return Ok(Key::Null) };
+        let undeclared = KeyType::is_undeclared(declared);
+        let textual = is_textual(declared);
+        let oid = match (undeclared || textual, cast_oid) {
+            // A parameter of type text that the statement casts is read as a literal would be.
+            (true, 1..) => cast_oid,
+            _ => declared,
+        };
+        if !undeclared && !textual && cast_oid != 0 && !same_number(declared, cast_oid) {
+            return Err(cast_of(declared, cast_oid, column));
+        }
+        let value = if binary && !textual {
+            column.of_binary(oid, bytes, usage)
+        } else {
+            let text = std::str::from_utf8(bytes).map_err(|_| not_utf8(number))?;
+            column.of_text(oid, text, usage)
+        };
+        value.map(Key::from)
+    }
+
+    fn array_param(
+        &self,
+        number: u16,
+        cast_oid: u32,
+        column: &KeyColumn,
+        usage: Usage,
+        found: &mut impl FnMut(Key) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let Some(Bound { bytes, binary, declared }) = self.bound(number)? else { return found(Key::Null) };
+        let undeclared = KeyType::is_undeclared(declared);
+        let element = match (undeclared, array::element_oid(declared)) {
+            (true, _) => cast_oid,
+            (false, Some(element)) if cast_oid == 0 || same_number(element, cast_oid) => element,
+            _ => return Err(not_an_array(column)),
+        };
+        if !binary {
+            let text = std::str::from_utf8(bytes).map_err(|_| not_utf8(number))?;
+            return elements(text, element, column, usage, found);
+        }
+        let (oid, values) = array::of_binary(bytes).ok_or_else(|| not_an_array(column))?;
+        // An array of an enum names that enum, whose oid nobody but its server knows.
+        let oid = if column.key_type == KeyType::Enum && undeclared { 0 } else { oid };
+        for value in values {
+            found(match value {
+                None => Key::Null,
+                Some(bytes) => column.of_binary(oid, bytes, usage)?.into(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A parameter as Bind sends it.
+struct Bound<'a> {
+    bytes: &'a [u8],
+    binary: bool,
+    declared: u32,
+}
+
+fn elements(
+    text: &str,
+    element_oid: u32,
+    column: &KeyColumn,
+    usage: Usage,
+    found: &mut impl FnMut(Key) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    for element in array::of_text(text).ok_or_else(|| not_an_array(column))? {
+        found(match element {
+            None => Key::Null,
+            Some(it) => column.of_text(element_oid, &it, usage)?.into(),
+        })?;
+    }
+    Ok(())
+}
+
+fn is_textual(oid: u32) -> bool {
+    matches!(KeyType::of_oid(oid), Some(KeyType::Text | KeyType::Varchar))
+}
+
+/// A cast from one to the other changes no value that both have: an integer stays what it is.
+fn same_number(from: u32, to: u32) -> bool {
+    let number = |it: KeyType| it.is_integer() || it == KeyType::Numeric;
+    let from_integer = KeyType::of_oid(from).is_some_and(KeyType::is_integer);
+    from == to || from_integer && KeyType::of_oid(to).is_some_and(number)
 }
 
 /// A number as written, with the signs in front of it.
@@ -210,64 +262,65 @@ fn number(
     digits: &str,
     integer: bool,
     negative: bool,
-    key_type: KeyType,
-    purpose: Purpose,
-    utc: bool,
+    column: &KeyColumn,
+    usage: Usage,
 ) -> Result<Key, Refusal> {
-    let signed = || if negative { Cow::Owned(format!("-{digits}")) } else { Cow::Borrowed(digits) };
-    match (is_integer(key_type), purpose) {
-        (true, Purpose::Compare) => {
-            let whole = if integer { Some(Cow::Borrowed(digits)) } else { whole_part(digits) };
-            // Beyond the type, or between two of its values: a comparison that is false, not an error.
-            let value = whole.and_then(|it| it.parse::<i128>().ok());
-            let value = value.map(|it| if negative { -it } else { it }).and_then(|it| i64::try_from(it).ok());
-            let in_range = |it: &i64| match key_type {
-                KeyType::Smallint => i16::try_from(*it).is_ok(),
-                KeyType::Integer => i32::try_from(*it).is_ok(),
-                _ => true,
-            };
-            Ok(value.filter(in_range).map_or(Key::Nothing, |it| Key::Value(KeyValue::Int(it))))
+    let key_type = column.key_type;
+    if (key_type.is_integer() || key_type == KeyType::Numeric)
+        && integer
+        && let Ok(value) = digits.parse::<i64>()
+    {
+        return column.of_int(if negative { -value } else { value }, usage).map(Key::from);
+    }
+    let signed = if negative { Cow::Owned(format!("-{digits}")) } else { Cow::Borrowed(digits) };
+    match (key_type, usage.purpose) {
+        (it, _) if it.is_integer() || it == KeyType::Numeric => {
+            column.of_text(KeyType::Numeric.oid(), &signed, usage).map(Key::from)
         }
-        (true, Purpose::Store) if integer => key_type.parse_text(&signed(), utc).map(Key::Value),
-        (true, Purpose::Store) => Err(Refusal::unsupported(
-            Reason::BadKey,
-            format!("a shard key of type {key_type} cannot be routed by {}", signed()),
-            "write the key as an integer",
-        )),
         // `text = integer` and the like have no operator: the server's own error is the answer.
-        (false, Purpose::Compare) => Ok(Key::Nothing),
+        (_, Purpose::Compare) => Ok(Key::Nothing),
         // An integer is assigned to a text column as its decimal digits.
-        (false, Purpose::Store) if integer && key_type == KeyType::Text => {
+        (it, Purpose::Store) if integer && it.is_collated() => {
             let plain = digits.trim_start_matches('0');
             let plain = if plain.is_empty() { "0" } else { plain };
             let minus = if negative && plain != "0" { "-" } else { "" };
-            Ok(Key::Value(KeyValue::Text(format!("{minus}{plain}").into())))
+            column.of_text(0, &format!("{minus}{plain}"), usage).map(Key::from)
         }
-        (false, Purpose::Store) => Err(Refusal::unsupported(
+        (_, Purpose::Store) => Err(Refusal::unsupported(
             Reason::BadKey,
-            format!("a shard key of type {key_type} cannot be routed by {}", signed()),
-            format!("write the key as a string: '{}'", signed()),
+            format!("a shard key of type {key_type} cannot be routed by {signed}"),
+            format!("write the key as a string: '{signed}'"),
         )),
     }
 }
 
-/// The digits of a decimal number without fraction: `7.0`, `70e-1`, `0.7e1`. At most 38, more than any
-/// key type holds.
-fn whole_part(written: &str) -> Option<Cow<'_, str>> {
-    let (mantissa, exponent) = written.split_once(['e', 'E']).unwrap_or((written, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let exponent: i64 = exponent.parse().ok()?;
-    let digits = format!("{whole}{fraction}");
-    let point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?;
-    let significant = digits.trim_end_matches('0');
-    if significant.bytes().all(|it| it == b'0') {
-        return Some(Cow::Borrowed("0"));
-    }
-    let point = usize::try_from(point).ok().filter(|it| *it <= 38 + whole.len())?;
-    if significant.len() > point {
-        return None;
-    }
-    Some(Cow::Owned(format!("{significant:0<point$}")))
+fn cast_of(declared: u32, cast_oid: u32, column: &KeyColumn) -> Refusal {
+    let name = |oid: u32| KeyType::of_oid(oid).map_or_else(|| format!("oid {oid}"), |it| it.to_string());
+    Refusal::unsupported(
+        Reason::BadKey,
+        format!(
+            "a parameter of type {} that is cast to {} cannot be a shard key",
+            name(declared),
+            name(cast_oid)
+        ),
+        format!("pass it as {}, without a cast", column.key_type),
+    )
+}
+
+fn not_an_array(column: &KeyColumn) -> Refusal {
+    Refusal::unsupported(
+        Reason::BadKey,
+        "cannot tell which shard keys an array holds",
+        format!("pass an array of {} with one dimension: '{{...}}'", column.key_type),
+    )
+}
+
+fn not_plain() -> Refusal {
+    Refusal::unsupported(
+        Reason::BadKey,
+        "a shard key must be a plain string or a number",
+        "write the key as '...' or as a number",
+    )
 }
 
 fn no_parameter(number: u16) -> Refusal {
@@ -283,22 +336,4 @@ fn no_value() -> Refusal {
 fn not_utf8(number: u16) -> Refusal {
     let state = SqlState("22021");
     Refusal::new(Reason::BadKey, state, format!("parameter ${number} is not valid UTF-8"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_numbers_are_found_in_any_notation() {
-        let whole = |it: &str| whole_part(it).map(Cow::into_owned);
-        assert_eq!(whole("7.0"), Some("7".into()));
-        assert_eq!(whole("70e-1"), Some("7".into()));
-        assert_eq!(whole("0.7e1"), Some("07".into()));
-        assert_eq!(whole("1e3"), Some("1000".into()));
-        assert_eq!(whole("0.000"), Some("0".into()));
-        assert_eq!(whole("7.5"), None);
-        assert_eq!(whole(".7"), None);
-        assert_eq!(whole("1e999999999999"), None);
-    }
 }

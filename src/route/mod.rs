@@ -1,10 +1,12 @@
 //! Where a statement goes: `compile` turns facts into a plan, `decide` turns a plan and its keys
 //! into shards and a role, or into a refusal.
 
+mod array;
 mod assign;
 mod cluster;
 mod compile;
 mod decide;
+mod evaluate;
 mod explain;
 mod keys;
 mod plan;
@@ -12,7 +14,7 @@ mod router;
 
 pub use assign::SettingMade;
 pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
-pub use decide::{Decision, KeyRef, Mode, SessionView, ShardSet, Why};
+pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
 pub use keys::{KeySource, Params};
 pub use plan::{Kind, Plan};
 pub use router::{PlanCacheCounts, Planned, Router};

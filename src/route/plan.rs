@@ -1,7 +1,7 @@
 //! A plan: all that can be said of a statement before its keys are known. It holds for every text of one
 //! fingerprint, so a hit in the cache costs a lookup and a few key decodings (DESIGN D2).
 
-use crate::base::{Access, Refusal};
+use crate::base::{Access, Refusal, ShardId};
 use crate::sql::SetStatement;
 
 /// What a text is, for the client task that handles it.
@@ -93,6 +93,16 @@ impl Plan {
         self.refusal.as_ref()
     }
 
+    /// The shard of a table that lives on one alone: what has to be parsed before its keys are known is parsed
+    /// there, for others may lack the table.
+    pub fn home(&self) -> Option<ShardId> {
+        let Target::Keyed(keyed) = &self.target else { return None };
+        keyed.classes.iter().find_map(|it| match it.keys {
+            Keys::On(shard, _) => Some(shard),
+            _ => None,
+        })
+    }
+
     /// Whether deciding needs the values of parameters, so that it has to wait for Bind.
     pub fn needs_params(&self) -> bool {
         self.params_read > 0
@@ -122,32 +132,77 @@ pub(super) struct Keyed {
     pub writes: bool,
 }
 
-/// Sharded tables whose rows meet on one shard, because their keys are equated.
+/// Sharded tables whose rows meet on one shard, because their keys are equated or all live on it.
 #[derive(Clone, Debug)]
 pub(super) struct Class {
-    pub map: usize,
+    /// `None` for tables that live on one shard, whatever their rows.
+    pub map: Option<usize>,
     pub table: String,
+    /// The key's columns, with commas between them.
     pub column: String,
     pub keys: Keys,
     pub writes: bool,
 }
 
-/// Algebra over key predicates (DESIGN D3).
-#[derive(Clone, Debug)]
+/// Algebra over key predicates (DESIGN D3). A place stands for a column of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
     All,
     Never,
-    /// One of these values.
+    /// The shard itself, and why.
+    On(ShardId, Fixed),
+    /// The shard of the schema that comes first in the session's search_path.
+    Path,
+    /// A key of one column has one of these values.
     Equal(Box<[KeyPlace]>),
+    /// Each column of a key of several has one of its values.
+    Product(Box<[Box<[KeyPlace]>]>),
+    /// The first column of the key is between these.
+    Between(Interval),
     And(Box<[Keys]>),
     Or(Box<[Keys]>),
-    /// The keys of inserted rows, each of which must have a place.
+    /// The keys of inserted rows, each of which must have a place; a key takes as many places as it has
+    /// columns.
     Rows(Box<[KeyPlace]>),
+}
+
+/// Why a table lives on one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fixed {
+    /// Its `shard` says so.
+    Table,
+    /// The shard of its schema.
+    Schema,
+    /// `default_shard`.
+    Default,
+}
+
+/// An interval by the places of its ends; `None` has no end there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Interval {
+    pub from: Option<End>,
+    pub to: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub place: KeyPlace,
+    pub inclusive: bool,
 }
 
 impl Keys {
     pub fn and(parts: impl IntoIterator<Item = Keys>) -> Keys {
-        let mut known: Vec<Keys> = parts.into_iter().filter(|it| !matches!(it, Keys::All)).collect();
+        let mut known: Vec<Keys> = Vec::new();
+        for part in parts {
+            match (part, known.last_mut()) {
+                (Keys::All, _) => {}
+                // `k >= 1 AND k < 5` is one interval; as two, each would ask the shards of its half.
+                (Keys::Between(next), Some(Keys::Between(last))) if last.is_half_of(&next) => {
+                    *last = Interval { from: last.from.or(next.from), to: last.to.or(next.to) };
+                }
+                (part, _) => known.push(part),
+            }
+        }
         match known.len() {
             0 => Keys::All,
             1 => known.remove(0),
@@ -157,6 +212,13 @@ impl Keys {
 
     pub fn or(parts: impl IntoIterator<Item = Keys>) -> Keys {
         let mut parts: Vec<Keys> = parts.into_iter().collect();
+        if parts.len() > 1 && parts.iter().all(|it| matches!(it, Keys::Equal(_))) {
+            let places = parts.iter().flat_map(|it| match it {
+                Keys::Equal(places) => &places[..],
+                _ => &[],
+            });
+            return Keys::Equal(places.copied().collect());
+        }
         match parts.len() {
             0 => Keys::Never,
             _ if parts.iter().any(|it| matches!(it, Keys::All)) => Keys::All,
@@ -165,19 +227,26 @@ impl Keys {
         }
     }
 
+    /// The highest number among the parameters that it reads.
     pub fn params_read(&self) -> u16 {
-        let of_places = |places: &[KeyPlace]| {
-            let number = |it: &KeyPlace| match it {
-                KeyPlace::Param { number, .. } => *number,
-                _ => 0,
-            };
-            places.iter().map(number).max().unwrap_or(0)
-        };
+        let of_places = |places: &[KeyPlace]| places.iter().map(KeyPlace::param).max().unwrap_or(0);
         match self {
-            Keys::All | Keys::Never => 0,
+            Keys::All | Keys::Never | Keys::On(..) | Keys::Path => 0,
             Keys::Equal(places) | Keys::Rows(places) => of_places(places),
+            Keys::Product(columns) => columns.iter().map(|it| of_places(it)).max().unwrap_or(0),
+            Keys::Between(it) => {
+                let ends = [it.from, it.to].into_iter().flatten();
+                ends.map(|it| it.place.param()).max().unwrap_or(0)
+            }
             Keys::And(parts) | Keys::Or(parts) => parts.iter().map(Keys::params_read).max().unwrap_or(0),
         }
+    }
+}
+
+impl Interval {
+    fn is_half_of(&self, other: &Interval) -> bool {
+        let ends = |it: &Interval| (it.from.is_some(), it.to.is_some());
+        matches!((ends(self), ends(other)), ((true, false), (false, true)) | ((false, true), (true, false)))
     }
 }
 
@@ -189,17 +258,45 @@ pub(super) struct SettingPlaces {
     pub local: bool,
 }
 
-/// Where a key's value is found.
+/// Where a key's value is found. `cast_oid` is the type that the text casts it to, 0 for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyPlace {
     Literal {
         index: u32,
         negative: bool,
+        cast_oid: u32,
     },
-    /// From 1. `cast_oid` is the type that the text casts it to, 0 for none.
+    /// From 1.
     Param {
         number: u16,
         cast_oid: u32,
     },
+    /// A parameter of IS NOT DISTINCT FROM, so that NULL is a value.
+    Same {
+        number: u16,
+        cast_oid: u32,
+    },
+    /// Each element of an array; the cast is the elements'.
+    EachParam {
+        number: u16,
+        cast_oid: u32,
+    },
+    EachLiteral {
+        index: u32,
+        cast_oid: u32,
+    },
+    Bool(bool),
     Null,
+}
+
+impl KeyPlace {
+    /// 0 if it reads none.
+    fn param(&self) -> u16 {
+        match self {
+            KeyPlace::Param { number, .. }
+            | KeyPlace::Same { number, .. }
+            | KeyPlace::EachParam { number, .. } => *number,
+            _ => 0,
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::shard::Map;
 use crate::sql::{self, Literals, Parser, Table};
 
 use super::compile;
+use super::decide::Path;
 use super::plan::Plan;
 
 /// Immutable but for its cache; a reload builds a new one.
@@ -22,6 +23,9 @@ pub struct Router {
     shards: Vec<String>,
     maps: Vec<Arc<Map>>,
     tables: BTreeMap<TableName, TableRule>,
+    /// Schemas whose tables all live on one shard.
+    schemas: BTreeMap<String, ShardId>,
+    default_shard: Option<ShardId>,
     version: u64,
     parser: Arc<Parser>,
     plans: PlanCache,
@@ -70,7 +74,20 @@ impl Router {
     /// `plans_max` bounds the cache; `parser` is the process's only one.
     pub fn new(database: &Database, plans_max: usize, parser: Arc<Parser>) -> Router {
         let shards = database.shards.iter().map(|it| it.name.clone()).collect();
-        Router::of_parts(shards, database.maps.clone(), database.tables.clone(), plans_max, parser)
+        let (maps, tables) = (database.maps.clone(), database.tables.clone());
+        Router::of_parts(shards, maps, tables, plans_max, parser)
+            .with_homes(database.schemas.clone(), database.default_shard)
+    }
+
+    /// The router of a database where whole schemas, or all tables that are not listed, live on one shard.
+    pub(super) fn with_homes(
+        self,
+        schemas: BTreeMap<String, ShardId>,
+        default_shard: Option<ShardId>,
+    ) -> Router {
+        let form = format!("{} {schemas:?} {default_shard:?}", self.version);
+        let version = xxhash_rust::xxh3::xxh3_64(form.as_bytes());
+        Router { schemas, default_shard, version, ..self }
     }
 
     pub(super) fn of_parts(
@@ -85,10 +102,40 @@ impl Router {
         let plans = PlanCache::with(plans_max, plans_max as u64, UnitWeighter, hasher, lifecycle);
         let version = version(&shards, &maps, &tables);
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
-        Router { shards, maps, tables, version, parser, plans, hits, misses }
+        let (schemas, default_shard) = (BTreeMap::new(), None);
+        Router { shards, maps, tables, schemas, default_shard, version, parser, plans, hits, misses }
     }
 
-    /// Changes when a map, a table's rule or the list of shards does.
+    /// Whether names without schema need the session's search_path: `SessionView::path`.
+    pub fn reads_path(&self) -> bool {
+        !self.schemas.is_empty()
+    }
+
+    /// What a search_path says of names without schema: its schemas in their order, `$user` replaced. Schemas
+    /// behind the first are looked in only for what that one lacks.
+    pub fn path(&self, schemas: &[&str]) -> Path {
+        let own = |it: &&&str| !matches!(**it, "pg_catalog" | "pg_temp");
+        match schemas.iter().find(own).and_then(|it| self.schemas.get(*it)) {
+            Some(shard) => Path::Shard(*shard),
+            // A later schema may have the table that the first one lacks.
+            None if schemas.iter().any(|it| self.schemas.contains_key(*it)) => Path::Unknown,
+            None => Path::Elsewhere,
+        }
+    }
+
+    pub(super) fn schema_shard(&self, schema: &str) -> Option<ShardId> {
+        self.schemas.get(schema).copied()
+    }
+
+    pub(super) fn default_shard(&self) -> Option<ShardId> {
+        self.default_shard
+    }
+
+    pub(super) fn is_listed(&self, name: &str) -> bool {
+        self.rule(&Table { schema: None, name: name.to_owned() }).is_some()
+    }
+
+    /// Changes when a map, a table's rule, a home or the list of shards does.
     pub fn version(&self) -> u64 {
         self.version
     }

@@ -1,20 +1,29 @@
-//! Shard key values. Every spelling of a value, as text, as a parameter of whatever width, gives one
-//! `KeyValue`, and so one shard.
+//! Shard key values and their types. Every spelling of a value gives one `KeyValue`, and so one shard.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::time;
-use crate::base::{Reason, Refusal, SqlState};
+use smallvec::SmallVec;
 
-/// The type of a map's key.
+use super::time;
+
+/// The type of a column of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyType {
     Smallint,
     Integer,
     Bigint,
+    /// Whole numbers of up to 38 digits.
+    Numeric,
+    Boolean,
     Text,
+    Varchar,
+    /// character(n): blanks at the end do not count.
+    Bpchar,
+    /// Any enum, by the text of its labels.
+    Enum,
     Uuid,
+    Bytea,
     Date,
     Timestamp,
     Timestamptz,
@@ -23,69 +32,170 @@ pub enum KeyType {
 /// A key in canonical form. Ordered as PostgreSQL orders its type; text as collation C does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyValue {
+    Bool(bool),
     Int(i64),
+    Numeric(i128),
+    /// Without the blanks at the end where the type is character(n).
     Text(Box<str>),
+    Bytes(Box<[u8]>),
     Uuid([u8; 16]),
-    /// Days since 2000-01-01.
+    /// Days since 2000-01-01; the ends of the type are the infinities.
     Days(i32),
-    /// Microseconds since 2000-01-01 00:00, of a timestamptz in UTC.
+    /// Microseconds since 2000-01-01 00:00, of a timestamptz in UTC; the ends of the type are the infinities.
     Micros(i64),
+    /// A key of several columns.
+    Row(Box<[KeyValue]>),
 }
 
-/// Type oids of PostgreSQL's catalog (pg_type.dat), as Parse names them.
-mod oid {
-    pub const INT8: u32 = 20;
-    pub const INT2: u32 = 21;
-    pub const INT4: u32 = 23;
-    pub const TEXT: u32 = 25;
-    pub const UNKNOWN: u32 = 705;
-    pub const BPCHAR: u32 = 1042;
-    pub const VARCHAR: u32 = 1043;
-    pub const DATE: u32 = 1082;
-    pub const TIMESTAMP: u32 = 1114;
-    pub const TIMESTAMPTZ: u32 = 1184;
-    pub const UUID: u32 = 2950;
+/// A column of a key as it is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyColumn {
+    pub key_type: KeyType,
+    /// The length of varchar and character, the precision of timestamps, if it is declared.
+    pub modifier: Option<u32>,
 }
 
-impl FromStr for KeyType {
-    type Err = ();
+/// Every type with its name in PostgreSQL's messages, its names in SQL, and its oid in pg_type.dat; those of
+/// enums differ.
+const TYPES: [(KeyType, &str, &[&str], u32); 14] = [
+    (KeyType::Smallint, "smallint", &["int2"], 21),
+    (KeyType::Integer, "integer", &["int", "int4"], 23),
+    (KeyType::Bigint, "bigint", &["int8"], 20),
+    (KeyType::Numeric, "numeric", &["decimal"], 1700),
+    (KeyType::Boolean, "boolean", &["bool"], 16),
+    (KeyType::Text, "text", &[], 25),
+    (KeyType::Varchar, "character varying", &["varchar"], 1043),
+    (KeyType::Bpchar, "character", &["char", "bpchar"], 1042),
+    (KeyType::Enum, "enum", &[], 0),
+    (KeyType::Uuid, "uuid", &[], 2950),
+    (KeyType::Bytea, "bytea", &[], 17),
+    (KeyType::Date, "date", &[], 1082),
+    (KeyType::Timestamp, "timestamp without time zone", &["timestamp"], 1114),
+    (KeyType::Timestamptz, "timestamp with time zone", &["timestamptz"], 1184),
+];
 
-    fn from_str(name: &str) -> Result<KeyType, ()> {
-        Ok(match name.to_ascii_lowercase().as_str() {
-            "smallint" | "int2" => KeyType::Smallint,
-            "integer" | "int" | "int4" => KeyType::Integer,
-            "bigint" | "int8" => KeyType::Bigint,
-            "text" | "varchar" | "character varying" => KeyType::Text,
-            "uuid" => KeyType::Uuid,
-            "date" => KeyType::Date,
-            "timestamp" | "timestamp without time zone" => KeyType::Timestamp,
-            "timestamptz" | "timestamp with time zone" => KeyType::Timestamptz,
-            _ => return Err(()),
-        })
+/// `unknown`, the type of a string before anything else is known of it.
+const OID_UNKNOWN: u32 = 705;
+
+impl KeyType {
+    /// The type that Parse declares by this oid; `None` for others, for enums and for 0.
+    pub fn of_oid(oid: u32) -> Option<KeyType> {
+        TYPES.iter().find(|it| it.3 == oid && oid != 0).map(|it| it.0)
+    }
+
+    /// By its name in `pg_catalog`: `int8`, `bpchar`.
+    pub fn of_catalog_name(name: &str) -> Option<KeyType> {
+        let by_name = |it: &&(KeyType, &str, &[&str], u32)| it.1 == name || it.2.contains(&name);
+        TYPES.iter().find(by_name).map(|it| it.0).filter(|it| *it != KeyType::Enum)
+    }
+
+    /// 0 for an enum.
+    pub fn oid(self) -> u32 {
+        TYPES.iter().find(|it| it.0 == self).map_or(0, |it| it.3)
+    }
+
+    /// Nothing is declared of a parameter's type, so that it takes the column's.
+    pub fn is_undeclared(oid: u32) -> bool {
+        matches!(oid, 0 | OID_UNKNOWN)
+    }
+
+    pub fn is_integer(self) -> bool {
+        matches!(self, KeyType::Smallint | KeyType::Integer | KeyType::Bigint)
+    }
+
+    /// Ordered by a collation, which a column declares.
+    pub fn is_collated(self) -> bool {
+        matches!(self, KeyType::Text | KeyType::Varchar | KeyType::Bpchar)
+    }
+
+    pub(super) fn holds(self, value: i64) -> bool {
+        match self {
+            KeyType::Smallint => i16::try_from(value).is_ok(),
+            KeyType::Integer => i32::try_from(value).is_ok(),
+            _ => true,
+        }
     }
 }
 
 impl fmt::Display for KeyType {
     /// The name in PostgreSQL's messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            KeyType::Smallint => "smallint",
-            KeyType::Integer => "integer",
-            KeyType::Bigint => "bigint",
-            KeyType::Text => "text",
-            KeyType::Uuid => "uuid",
-            KeyType::Date => "date",
-            KeyType::Timestamp => "timestamp without time zone",
-            KeyType::Timestamptz => "timestamp with time zone",
-        })
+        f.write_str(TYPES.iter().find(|it| it.0 == *self).map_or("", |it| it.1))
+    }
+}
+
+impl From<KeyType> for KeyColumn {
+    fn from(key_type: KeyType) -> KeyColumn {
+        KeyColumn { key_type, modifier: None }
+    }
+}
+
+/// Why a text names no type of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadType {
+    /// No type that can be a key.
+    Unknown,
+    /// A length or precision that the type does not have.
+    Modifier,
+}
+
+impl FromStr for KeyColumn {
+    type Err = BadType;
+
+    /// As CREATE TABLE has it: `bigint`, `varchar(20)`, `timestamp(3) with time zone`.
+    fn from_str(text: &str) -> Result<KeyColumn, BadType> {
+        let lower = text.to_ascii_lowercase();
+        let (name, modifiers) = match lower.split_once('(') {
+            None => (lower, None),
+            Some((before, rest)) => {
+                let (inside, behind) = rest.split_once(')').ok_or(BadType::Modifier)?;
+                let numbers: Result<Vec<u32>, _> = inside.split(',').map(|it| it.trim().parse()).collect();
+                (format!("{before} {behind}"), Some(numbers.map_err(|_| BadType::Modifier)?))
+            }
+        };
+        let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+        let found = TYPES.iter().find(|it| it.1 == name || it.2.contains(&&name[..]));
+        let key_type = found.ok_or(BadType::Unknown)?.0;
+        let modifier = match (key_type, modifiers.as_deref()) {
+            // `character` alone is character(1); `bpchar` alone has no length.
+            (KeyType::Bpchar, None) if name != "bpchar" => Some(1),
+            (_, None) => None,
+            (KeyType::Varchar | KeyType::Bpchar, Some(&[length])) if length > 0 => Some(length),
+            (KeyType::Timestamp | KeyType::Timestamptz, Some(&[precision])) if precision <= 6 => {
+                Some(precision)
+            }
+            // Whole numbers are the same whatever is declared.
+            (KeyType::Numeric, Some(&[precision, ref scale @ ..])) if precision > 0 && scale.len() <= 1 => {
+                None
+            }
+            _ => return Err(BadType::Modifier),
+        };
+        Ok(KeyColumn { key_type, modifier })
+    }
+}
+
+impl fmt::Display for KeyColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.modifier, self.key_type) {
+            (None, it) => write!(f, "{it}"),
+            (Some(precision), KeyType::Timestamp) => write!(f, "timestamp({precision}) without time zone"),
+            (Some(precision), KeyType::Timestamptz) => write!(f, "timestamp({precision}) with time zone"),
+            (Some(length), it) => write!(f, "{it}({length})"),
+        }
     }
 }
 
 impl fmt::Display for KeyValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            KeyValue::Bool(it) => write!(f, "{it}"),
             KeyValue::Int(it) => write!(f, "{it}"),
+            KeyValue::Numeric(it) => write!(f, "{it}"),
             KeyValue::Text(it) => f.write_str(it),
+            KeyValue::Bytes(it) => {
+                f.write_str("\\x")?;
+                it.iter().try_for_each(|it| write!(f, "{it:02x}"))
+            }
             KeyValue::Uuid(it) => {
                 for (index, byte) in it.iter().enumerate() {
                     let dash = if matches!(index, 4 | 6 | 8 | 10) { "-" } else { "" };
@@ -95,295 +205,44 @@ impl fmt::Display for KeyValue {
             }
             KeyValue::Days(it) => f.write_str(&time::print_days(*it)),
             KeyValue::Micros(it) => f.write_str(&time::print_micros(*it)),
+            KeyValue::Row(columns) => {
+                let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+                write!(f, "({})", columns.join(", "))
+            }
         }
     }
 }
 
-fn invalid(key_type: KeyType, text: &str) -> Refusal {
-    Refusal::new(
-        Reason::BadKey,
-        SqlState::INVALID_TEXT_REPRESENTATION,
-        format!("invalid input syntax for type {key_type}: \"{text}\""),
-    )
-}
-
-fn out_of_range(key_type: KeyType, text: &str) -> Refusal {
-    Refusal::new(
-        Reason::BadKey,
-        SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
-        format!("value \"{text}\" is out of range for type {key_type}"),
-    )
-}
-
-fn not_binary(key_type: KeyType, oid: u32, length: usize) -> Refusal {
-    Refusal::new(
-        Reason::BadKey,
-        SqlState::INVALID_BINARY_REPRESENTATION,
-        format!(
-            "a binary parameter of type oid {oid} and {length} bytes cannot be a shard key of type {key_type}"
-        ),
-    )
-    .hint(format!("cast the parameter to {key_type} or send it as text"))
-}
-
-impl KeyType {
-    fn int_bounds(self) -> Option<(i64, i64)> {
-        match self {
-            KeyType::Smallint => Some((i16::MIN.into(), i16::MAX.into())),
-            KeyType::Integer => Some((i32::MIN.into(), i32::MAX.into())),
-            KeyType::Bigint => Some((i64::MIN, i64::MAX)),
-            _ => None,
-        }
-    }
-
-    /// The value that PostgreSQL reads from this text for a column of this type. `utc_session` says
-    /// that the session's TimeZone is UTC: only then is a timestamptz without offset certain.
-    ///
-    /// # Errors
-    /// PostgreSQL's own 22P02, 22003 or 22007; 0A000 for a form whose meaning depends on the session.
-    pub fn parse_text(self, text: &str, utc_session: bool) -> Result<KeyValue, Refusal> {
-        match self {
-            KeyType::Smallint | KeyType::Integer | KeyType::Bigint => self.parse_int(text),
-            KeyType::Text => Ok(KeyValue::Text(text.into())),
-            KeyType::Uuid => parse_uuid(text).map(KeyValue::Uuid).ok_or_else(|| invalid(self, text)),
-            KeyType::Date => time::parse_date(text).map(KeyValue::Days),
-            KeyType::Timestamp => time::parse_timestamp(text).map(KeyValue::Micros),
-            KeyType::Timestamptz => time::parse_timestamptz(text, utc_session).map(KeyValue::Micros),
-        }
-    }
-
-    /// As `int8in` and its smaller sisters: blanks around, one sign, digits; also 0x, 0o, 0b and
-    /// underscores between digits, which PostgreSQL takes from version 16 on. An older server refuses
-    /// those by itself, so that taking them here sends no row astray.
-    fn parse_int(self, text: &str) -> Result<KeyValue, Refusal> {
-        let trimmed = text.trim_matches(|it: char| it.is_ascii_whitespace() || it == '\x0b');
-        let (negative, digits) = match trimmed.as_bytes().first() {
-            Some(b'-') => (true, &trimmed[1..]),
-            Some(b'+') => (false, &trimmed[1..]),
-            _ => (false, trimmed),
-        };
-        let magnitude = magnitude(digits).ok_or_else(|| invalid(self, text))?;
-        let value = if negative { -magnitude } else { magnitude };
-        i64::try_from(value)
-            .map_err(|_| out_of_range(self, text))
-            .and_then(|it| self.checked_int(it).ok_or_else(|| out_of_range(self, text)))
-    }
-
-    fn checked_int(self, value: i64) -> Option<KeyValue> {
-        let (low, high) = self.int_bounds()?;
-        (low..=high).contains(&value).then_some(KeyValue::Int(value))
-    }
-
-    /// The value of a parameter in binary form. `oid` is its declared type; 0 takes the column's.
-    pub fn parse_binary(self, oid: u32, bytes: &[u8], utc_session: bool) -> Result<KeyValue, Refusal> {
-        let wrong = || not_binary(self, oid, bytes.len());
-        match (self, oid, bytes.len()) {
-            (KeyType::Smallint | KeyType::Integer | KeyType::Bigint, _, _) => {
-                let value = self.binary_int(oid, bytes).ok_or_else(wrong)?;
-                self.checked_int(value).ok_or_else(|| out_of_range(self, &value.to_string()))
-            }
-            (KeyType::Text, 0 | oid::TEXT | oid::VARCHAR | oid::UNKNOWN, _) => {
-                std::str::from_utf8(bytes).map(|it| KeyValue::Text(it.into())).map_err(|_| wrong())
-            }
-            (KeyType::Uuid, 0 | oid::UUID, 16) => bytes.try_into().map(KeyValue::Uuid).map_err(|_| wrong()),
-            (KeyType::Date, 0 | oid::DATE, 4) => {
-                let days = i32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-                time::finite_days(days).map(KeyValue::Days)
-            }
-            (KeyType::Timestamp, 0 | oid::TIMESTAMP, 8) | (KeyType::Timestamptz, 0 | oid::TIMESTAMPTZ, 8) => {
-                let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-                time::finite_micros(micros).map(KeyValue::Micros)
-            }
-            // A timestamp without zone compared with a timestamptz column is read in the session's zone.
-            (KeyType::Timestamptz, oid::TIMESTAMP, 8) if utc_session => {
-                let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-                time::finite_micros(micros).map(KeyValue::Micros)
-            }
-            _ => Err(wrong()),
-        }
-    }
-
-    /// With an unknown oid the length tells, as the server would read it by the column's type.
-    fn binary_int(self, oid: u32, bytes: &[u8]) -> Option<i64> {
-        let width = match (oid, self) {
-            (oid::INT2, _) | (0, KeyType::Smallint) => 2,
-            (oid::INT4, _) | (0, KeyType::Integer) => 4,
-            (oid::INT8, _) | (0, KeyType::Bigint) => 8,
-            _ => return None,
-        };
-        if bytes.len() != width {
-            return None;
-        }
-        match *bytes {
-            [a, b] => Some(i16::from_be_bytes([a, b]).into()),
-            [a, b, c, d] => Some(i32::from_be_bytes([a, b, c, d]).into()),
-            [a, b, c, d, e, f, g, h] => Some(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
-            _ => None,
-        }
-    }
-
-    /// The value of a parameter in text form whose declared type is `oid`. A declared type that the
-    /// column's operators would not take as it is, is refused rather than guessed.
-    pub fn parse_text_param(self, oid: u32, text: &str, utc_session: bool) -> Result<KeyValue, Refusal> {
-        let takes = match self {
-            KeyType::Smallint | KeyType::Integer | KeyType::Bigint => {
-                matches!(oid, 0 | oid::INT2 | oid::INT4 | oid::INT8)
-            }
-            KeyType::Text => matches!(oid, 0 | oid::TEXT | oid::VARCHAR | oid::UNKNOWN),
-            KeyType::Uuid => matches!(oid, 0 | oid::UUID),
-            KeyType::Date => matches!(oid, 0 | oid::DATE),
-            KeyType::Timestamp => matches!(oid, 0 | oid::TIMESTAMP),
-            KeyType::Timestamptz => {
-                matches!(oid, 0 | oid::TIMESTAMPTZ) || oid == oid::TIMESTAMP && utc_session
-            }
-        };
-        if !takes {
-            let what = if oid == oid::BPCHAR { "character(n)".to_owned() } else { format!("oid {oid}") };
-            return Err(Refusal::unsupported(
-                Reason::BadKey,
-                format!("a parameter of type {what} cannot be a shard key of type {self}"),
-                format!("cast the parameter to {self}"),
-            ));
-        }
-        if oid == oid::TIMESTAMP && self == KeyType::Timestamptz {
-            return KeyType::Timestamp.parse_text(text, utc_session);
-        }
-        self.parse_text(text, utc_session)
-    }
-}
-
-/// Digits of any base that `pg_strtoint64_safe` knows, one underscore at most in front of each; what is
-/// too large for every type saturates.
-fn magnitude(text: &str) -> Option<i128> {
-    let (radix, digits) = match text.as_bytes() {
-        [b'0', b'x' | b'X', ..] => (16, &text[2..]),
-        [b'0', b'o' | b'O', ..] => (8, &text[2..]),
-        [b'0', b'b' | b'B', ..] => (2, &text[2..]),
-        _ => (10, text),
-    };
-    if digits.is_empty() || radix == 10 && digits.starts_with('_') {
-        return None;
-    }
-    let (mut value, mut after_digit) = (0i128, true);
-    for it in digits.chars() {
-        match it.to_digit(radix) {
-            Some(digit) => {
-                value = value.saturating_mul(radix.into()).saturating_add(digit.into());
-                after_digit = true;
-            }
-            None if it == '_' && after_digit => after_digit = false,
-            None => return None,
-        }
-    }
-    after_digit.then_some(value)
-}
-
-/// As `uuid_in`: 32 hexadecimal digits, a dash after any group of four, braces around.
-fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let bare = match text.strip_prefix('{') {
-        Some(rest) => rest.strip_suffix('}')?,
-        None => text,
-    };
-    let (mut out, mut digits, mut bytes) = ([0; 16], 0, bare.bytes().peekable());
-    while digits < 32 {
-        let digit = (bytes.next()? as char).to_digit(16)? as u8;
-        out[digits / 2] = out[digits / 2] << 4 | digit;
-        digits += 1;
-        if digits % 4 == 0 && digits < 32 && bytes.peek() == Some(&b'-') {
-            bytes.next();
-        }
-    }
-    bytes.next().is_none().then_some(out)
-}
+/// Room for most keys of several columns.
+type Bytes = SmallVec<[u8; 64]>;
 
 impl KeyValue {
     /// Gives `read` the bytes that are hashed: fixed width little-endian numbers, so that every
-    /// integer type agrees, and text as it is. No allocation.
+    /// integer type agrees, and text as it is. Different values of one type have different bytes. No
+    /// allocation for a key of one column.
     pub fn with_canonical_bytes<T>(&self, read: impl FnOnce(&[u8]) -> T) -> T {
         match self {
             KeyValue::Int(it) | KeyValue::Micros(it) => read(&it.to_le_bytes()),
+            KeyValue::Numeric(it) => read(&it.to_le_bytes()),
             KeyValue::Days(it) => read(&it.to_le_bytes()),
+            KeyValue::Bool(it) => read(&[u8::from(*it)]),
             KeyValue::Text(it) => read(it.as_bytes()),
+            KeyValue::Bytes(it) => read(it),
             KeyValue::Uuid(it) => read(it),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn state(result: Result<KeyValue, Refusal>) -> &'static str {
-        result.map_or_else(|it| it.state().0, |_| "ok")
-    }
-
-    #[test]
-    fn integers_are_read_as_postgres_reads_them() {
-        let read = |text| KeyType::Bigint.parse_text(text, false);
-        for text in ["7", "0007", " 7 ", "+7", "\t7\n"] {
-            assert_eq!(read(text).unwrap(), KeyValue::Int(7), "{text:?}");
-        }
-        assert_eq!(read("-9223372036854775808").unwrap(), KeyValue::Int(i64::MIN));
-        assert_eq!(state(read("9223372036854775808")), "22003");
-        assert_eq!(state(KeyType::Smallint.parse_text("40000", false)), "22003");
-        for text in ["0x7", "0o7", "0b111", "0X_7", "+0b_1_1_1", "0_7"] {
-            assert_eq!(read(text).unwrap(), KeyValue::Int(7), "{text:?}");
-        }
-        assert_eq!(state(read("0xffffffffffffffffffffffffffffffffffffffff")), "22003");
-        for text in ["0x", "_7", "7_", "7__7", "0b2", "0o8", "0x_"] {
-            assert_eq!(state(read(text)), "22P02", "{text:?}");
-        }
-        for text in ["", "-", "7.0", "7a", "1e3", "--7", "7 7"] {
-            assert_eq!(state(read(text)), "22P02", "{text:?}");
-        }
-    }
-
-    #[test]
-    fn uuids_take_dashes_after_any_four_digits_and_braces() {
-        let read = |text| KeyType::Uuid.parse_text(text, false).map(|it| it.to_string());
-        let plain = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
-        for text in [plain, "{A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11}", "a0eebc999c0b4ef8bb6d6bb9bd380a11"] {
-            assert_eq!(read(text).unwrap(), plain);
-        }
-        assert!(read("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1").is_err());
-        assert!(read("a0e-ebc999c0b4ef8bb6d6bb9bd380a11").is_err());
-        assert!(read("{a0eebc999c0b4ef8bb6d6bb9bd380a11").is_err());
-    }
-
-    #[test]
-    fn binary_of_another_type_is_refused_not_guessed() {
-        assert_eq!(state(KeyType::Bigint.parse_binary(oid::TEXT, b"7", false)), "22P03");
-        assert_eq!(state(KeyType::Bigint.parse_binary(0, &[0, 0, 0, 7], false)), "22P03");
-        assert_eq!(
-            state(KeyType::Smallint.parse_binary(oid::INT4, &70_000i32.to_be_bytes(), false)),
-            "22003"
-        );
-        assert_eq!(state(KeyType::Uuid.parse_binary(0, &[1; 15], false)), "22P03");
-        assert_eq!(state(KeyType::Text.parse_binary(0, &[0xff], false)), "22P03");
-        assert_eq!(state(KeyType::Bigint.parse_text_param(oid::TEXT, "7", false)), "0A000");
-    }
-
-    proptest! {
-        #[test]
-        fn every_spelling_of_an_integer_is_one_value(value: i32, zeros in 0usize..4) {
-            let want = KeyValue::Int(value.into());
-            let sign = if value < 0 { "-" } else { "" };
-            let padded = format!(" {sign}{}{} ", "0".repeat(zeros), value.unsigned_abs());
-            prop_assert_eq!(KeyType::Bigint.parse_text(&padded, false).unwrap(), want.clone());
-            let (narrow, wide) = (value.to_be_bytes(), i64::from(value).to_be_bytes());
-            prop_assert_eq!(KeyType::Bigint.parse_binary(oid::INT4, &narrow, false).unwrap(), want.clone());
-            prop_assert_eq!(KeyType::Integer.parse_binary(oid::INT8, &wide, false).unwrap(), want.clone());
-            prop_assert_eq!(KeyType::Bigint.parse_binary(0, &wide, false).unwrap(), want);
-        }
-
-        #[test]
-        fn parsing_never_panics(text in "\\PC{0,40}", bytes in prop::collection::vec(any::<u8>(), 0..20), oid: u32) {
-            for it in [KeyType::Bigint, KeyType::Uuid, KeyType::Date, KeyType::Timestamp, KeyType::Timestamptz] {
-                let _ = it.parse_text(&text, true);
-                let _ = it.parse_binary(oid, &bytes, true);
-                let _ = it.parse_binary(0, &bytes, true);
+            KeyValue::Row(columns) => {
+                let mut bytes = Bytes::new();
+                columns.iter().for_each(|it| it.append_canonical_bytes(&mut bytes));
+                read(&bytes)
             }
         }
+    }
+
+    /// Text and bytes stand behind their length, four bytes, so that no two rows run into the same bytes.
+    fn append_canonical_bytes(&self, bytes: &mut Bytes) {
+        if let KeyValue::Text(_) | KeyValue::Bytes(_) = self {
+            let length = self.with_canonical_bytes(<[u8]>::len) as u32;
+            bytes.extend_from_slice(&length.to_le_bytes());
+        }
+        self.with_canonical_bytes(|it| bytes.extend_from_slice(it));
     }
 }

@@ -8,7 +8,7 @@ use pg_query::protobuf::{
 };
 use pg_query::{NodeEnum, NodeRef};
 
-use super::facts::{Call, Clause, Column, Condition, Equality, Field, LevelRole, Predicate, Value};
+use super::facts::{Call, Clause, Column, Condition, EndValue, Equality, Field, LevelRole, Predicate, Value};
 use super::functions::built_in;
 use super::lexer::Lexer;
 use super::query::Reader;
@@ -186,35 +186,96 @@ impl Reader<'_> {
     }
 
     fn comparison(&self, it: &AExpr) -> Option<Predicate> {
-        if !is_equals(it) {
-            return None;
-        }
         let (left, right) = (it.lexpr.as_deref()?, it.rexpr.as_deref()?);
         match it.kind() {
-            AExprKind::AexprOp => match (row(left), row(right)) {
-                (Some(columns), Some(values)) if columns.len() == values.len() => {
-                    let pairs = columns.iter().zip(values);
-                    let parts = pairs.map(|(a, b)| self.equal(a, b).unwrap_or(Predicate::Unknown));
-                    Some(Predicate::And(parts.collect()))
-                }
-                _ => self.equal(left, right),
+            AExprKind::AexprOp => match operator(it)? {
+                "=" => self.equals(left, right),
+                other => self.interval(left, other, right),
             },
-            AExprKind::AexprIn => self.in_list(left, items(right)?),
-            AExprKind::AexprOpAny => match &right.node {
-                Some(NodeEnum::AArrayExpr(array)) => self.in_list(left, &array.elements),
-                _ => None,
-            },
+            AExprKind::AexprIn if operator(it)? == "=" => self.in_list(left, items(right)?),
+            AExprKind::AexprOpAny if operator(it)? == "=" => self.any_of(left, right),
+            AExprKind::AexprNotDistinct => {
+                let (name, constant) = self.sides(left, right)?;
+                Some(Predicate::Same(name, self.value(constant)?))
+            }
+            AExprKind::AexprBetween => {
+                let [from, to] = items(right)? else { return None };
+                let end = |it| Some(EndValue { value: self.value(it)?, inclusive: true });
+                let (from, to) = (end(from), end(to));
+                let some = from.is_some() || to.is_some();
+                some.then_some(Predicate::Between { column: column(left)?, from, to })
+            }
             _ => None,
         }
     }
 
+    fn equals(&self, left: &Node, right: &Node) -> Option<Predicate> {
+        match (row(left), row(right)) {
+            (Some(columns), Some(values)) if columns.len() == values.len() => {
+                let pairs = columns.iter().zip(values);
+                let parts = pairs.map(|(a, b)| self.equal(a, b).unwrap_or(Predicate::Unknown));
+                Some(Predicate::And(parts.collect()))
+            }
+            _ => self.equal(left, right),
+        }
+    }
+
+    /// `column < value`, or the other way round.
+    fn interval(&self, left: &Node, operator: &str, right: &Node) -> Option<Predicate> {
+        let (column, constant) = self.sides(left, right)?;
+        let flipped = std::ptr::eq(constant, left);
+        let inclusive = operator.ends_with('=');
+        let end = Some(EndValue { value: self.value(constant)?, inclusive });
+        match (operator, flipped) {
+            ("<" | "<=", false) | (">" | ">=", true) => {
+                Some(Predicate::Between { column, from: None, to: end })
+            }
+            (">" | ">=", false) | ("<" | "<=", true) => {
+                Some(Predicate::Between { column, from: end, to: None })
+            }
+            _ => None,
+        }
+    }
+
+    fn any_of(&self, left: &Node, right: &Node) -> Option<Predicate> {
+        match right.node.as_ref()? {
+            NodeEnum::AArrayExpr(array) => self.in_list(left, &array.elements),
+            NodeEnum::TypeCast(it) => match (&it.arg.as_ref()?.node, array_type(it.type_name.as_ref()?)) {
+                (Some(NodeEnum::AArrayExpr(array)), Some(element)) => {
+                    let values = array.elements.iter().map(|it| self.element(it, &element));
+                    Some(Predicate::Equal(column(left)?, values.collect::<Option<_>>()?))
+                }
+                _ => self.array(left, right),
+            },
+            _ => self.array(left, right),
+        }
+    }
+
+    fn array(&self, left: &Node, right: &Node) -> Option<Predicate> {
+        match self.value(right)? {
+            Value::Literal { index, .. } if self.is_number(index) => None,
+            Value::Bool(_) | Value::Null => None,
+            array => Some(Predicate::EqualAny(column(left)?, array)),
+        }
+    }
+
+    /// An element of `ARRAY[...]::type[]`, which is cast to the type.
+    fn element(&self, node: &Node, to: &str) -> Option<Value> {
+        self.cast(self.value(node)?, to.into())
+    }
+
     fn equal(&self, left: &Node, right: &Node) -> Option<Predicate> {
-        let (name, constant) = match (column(left), column(right)) {
-            (Some(name), None) => (name, right),
-            (None, Some(name)) => (name, left),
-            _ => return None,
-        };
+        let (name, constant) = self.sides(left, right)?;
         Some(Predicate::Equal(name, vec![self.value(constant)?]))
+    }
+
+    /// The side that is a column, and the one that is not.
+    fn sides<'n>(&self, left: &'n Node, right: &'n Node) -> Option<(Column, &'n Node)> {
+        match (column(left), column(right)) {
+            (Some(name), None) => Some((name, right)),
+            (None, Some(name)) => Some((name, left)),
+            _ => None,
+        }
     }
 
     fn in_list(&self, left: &Node, list: &[Node]) -> Option<Predicate> {
@@ -222,17 +283,15 @@ impl Reader<'_> {
             let values: Option<Vec<Value>> = list.iter().map(|it| self.value(it)).collect();
             return Some(Predicate::Equal(name, values?));
         }
-        // `(a, b) IN ((1, 2), (3, 4))` asks of each column that it is in its list.
+        // `(a, b) IN ((1, 2), (3, 4))`
         let columns = row(left)?;
-        let rows: Option<Vec<&[Node]>> = list.iter().map(row).collect();
-        let rows = rows?;
-        let of_column = |at: usize| -> Option<Predicate> {
-            let name = column(columns.get(at)?)?;
-            let values: Option<Vec<Value>> = rows.iter().map(|it| self.value(it.get(at)?)).collect();
-            Some(Predicate::Equal(name, values?))
+        let of_row = |values: &Node| -> Option<Predicate> {
+            let values = row(values).filter(|it| it.len() == columns.len())?;
+            let pairs = columns.iter().zip(values);
+            let parts = pairs.map(|(a, b)| self.equal(a, b).unwrap_or(Predicate::Unknown));
+            Some(Predicate::And(parts.collect()))
         };
-        let parts = (0..columns.len()).map(|at| of_column(at).unwrap_or(Predicate::Unknown));
-        Some(Predicate::And(parts.collect()))
+        list.iter().map(of_row).collect::<Option<_>>().map(Predicate::Or)
     }
 
     /// A constant that is the same for the whole statement and known before it runs.
@@ -263,7 +322,8 @@ impl Reader<'_> {
         }
         match it.val.as_ref()? {
             a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Sval(_) => {}
-            a_const::Val::Boolval(_) | a_const::Val::Bsval(_) => return None,
+            a_const::Val::Boolval(it) => return Some(Value::Bool(it.boolval)),
+            a_const::Val::Bsval(_) => return None,
         }
         let (index, negative) = self.literal_at(it.location)?;
         Some(Value::Literal { index, negative, cast: None })
@@ -296,18 +356,27 @@ impl Reader<'_> {
     }
 
     fn cast_value(&self, it: &TypeCast) -> Option<Value> {
-        let to: Box<str> = plain_type(it.type_name.as_ref()?)?.into();
-        match self.value(it.arg.as_deref()?)? {
+        let name = it.type_name.as_ref()?;
+        let to: Box<str> = match plain_type(name) {
+            Some(to) => to.into(),
+            None => format!("_{}", array_type(name)?).into(),
+        };
+        self.cast(self.value(it.arg.as_deref()?)?, to)
+    }
+
+    fn cast(&self, value: Value, to: Box<str>) -> Option<Value> {
+        match value {
             Value::Literal { index, negative, cast: None } => {
                 // `7::text` is a text of other digits for `007`, and `7.6::int` is 8.
                 let as_written = match self.literals.get(index as usize)?.kind {
-                    LiteralKind::Integer => matches!(&*to, "int2" | "int4" | "int8"),
-                    LiteralKind::Float => false,
+                    LiteralKind::Integer => matches!(&*to, "int2" | "int4" | "int8" | "numeric"),
+                    LiteralKind::Float => &*to == "numeric",
                     _ => true,
                 };
                 as_written.then_some(Value::Literal { index, negative, cast: Some(to) })
             }
             Value::Param { number, cast: None } => Some(Value::Param { number, cast: Some(to) }),
+            Value::Bool(it) if &*to == "bool" => Some(Value::Bool(it)),
             Value::Null => Some(Value::Null),
             _ => None,
         }
@@ -334,12 +403,23 @@ fn aggregates(call: &FuncCall) -> bool {
         || !call.agg_order.is_empty()
 }
 
-fn is_equals(it: &AExpr) -> bool {
-    match &strings(&it.name)[..] {
-        [operator] => operator == "=",
-        [schema, operator] => schema == "pg_catalog" && operator == "=",
-        _ => false,
+/// The name of an operator of PostgreSQL's own.
+fn operator(it: &AExpr) -> Option<&str> {
+    fn name(node: &Node) -> Option<&str> {
+        match &node.node {
+            Some(NodeEnum::String(it)) => Some(&it.sval),
+            _ => None,
+        }
     }
+    match &it.name[..] {
+        [operator] => name(operator),
+        [schema, operator] if name(schema) == Some("pg_catalog") => name(operator),
+        _ => None,
+    }
+}
+
+fn is_equals(it: &AExpr) -> bool {
+    operator(it) == Some("=")
 }
 
 /// `a.x = b.y` among the conjuncts, rows of columns taken apart.
@@ -401,6 +481,12 @@ fn plain_type(name: &TypeName) -> Option<String> {
     let last = names.pop()?;
     let built_in = names.is_empty() || names == ["pg_catalog"];
     (plain && built_in).then_some(last)
+}
+
+/// The name of the elements' type of a one-dimensional array type without modifiers.
+fn array_type(name: &TypeName) -> Option<String> {
+    let [_] = &name.array_bounds[..] else { return None };
+    plain_type(&TypeName { array_bounds: Vec::new(), ..name.clone() })
 }
 
 /// The strings of a list of names; other nodes, such as a star, are left out.

@@ -240,16 +240,33 @@ pub struct Column {
     pub name: String,
 }
 
-/// A predicate with all but key equalities forgotten.
+/// A predicate with all forgotten that says nothing of a key.
 #[derive(Clone, Debug)]
 pub enum Predicate {
     /// `column = value` or `column IN (values)`.
     Equal(Column, Vec<Value>),
+    /// `column IS NOT DISTINCT FROM value`, which NULL satisfies too.
+    Same(Column, Value),
+    /// `column = ANY (array)`. The cast of the value is the array's: `_int8`.
+    EqualAny(Column, Value),
+    /// `column >= value` and the like: one end of an interval, or both of them.
+    Between {
+        column: Column,
+        from: Option<EndValue>,
+        to: Option<EndValue>,
+    },
     And(Vec<Predicate>),
     Or(Vec<Predicate>),
     Never,
     /// May hold for any row.
     Unknown,
+}
+
+/// The end of an interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndValue {
+    pub value: Value,
+    pub inclusive: bool,
 }
 
 /// A constant, named by its place.
@@ -266,6 +283,8 @@ pub enum Value {
         number: u16,
         cast: Option<Box<str>>,
     },
+    /// TRUE or FALSE, which are keywords.
+    Bool(bool),
     Null,
 }
 

@@ -14,9 +14,9 @@ mod scan;
 mod utility;
 
 pub use facts::{
-    Assigned, Call, Clause, Column, Condition, Equality, Facts, Field, InsertSource, Level, LevelRole, Locks,
-    Merged, OuterJoin, Predicate, Relation, SetStatement, SettingCall, Statement, Table, Utility, Value,
-    Write,
+    Assigned, Call, Clause, Column, Condition, EndValue, Equality, Facts, Field, InsertSource, Level,
+    LevelRole, Locks, Merged, OuterJoin, Predicate, Relation, SetStatement, SettingCall, Statement, Table,
+    Utility, Value, Write,
 };
 pub use functions::{BuiltIn, Volatility, built_in};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};

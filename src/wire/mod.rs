@@ -8,6 +8,7 @@ mod frontend;
 mod reply;
 mod request;
 mod response;
+mod row;
 mod startup;
 mod tag;
 
@@ -28,6 +29,7 @@ pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, backend_key, column_shapes, copied_tag,
     error_fields, notification, parameter, row_texts, rows_of, tx_status,
 };
+pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{
     CancelKey, GSS_ENC_REQUEST, PROTOCOL_3_0, SSL_REQUEST, Startup, StartupError, StartupParameters, startup,
 };

@@ -131,7 +131,7 @@ fn text_place(value: &Value) -> Option<KeyPlace> {
     let is_text = |cast: &Option<Box<str>>| cast.as_deref().is_none_or(|it| it == "text");
     match value {
         Value::Literal { index, negative: false, cast } if is_text(cast) => {
-            Some(KeyPlace::Literal { index: *index, negative: false })
+            Some(KeyPlace::Literal { index: *index, negative: false, cast_oid: 0 })
         }
         Value::Param { number, cast } if is_text(cast) => {
             Some(KeyPlace::Param { number: *number, cast_oid: 0 })

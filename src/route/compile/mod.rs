@@ -2,6 +2,7 @@
 //! not shown to be right on the shards that its keys name is refused here or in `decide`.
 
 mod effects;
+mod predicates;
 mod tables;
 
 use crate::base::{Access, Reason, Refusal};
@@ -283,6 +284,13 @@ fn create_as(standings: &[Vec<Standing>]) -> Result<Target, Refusal> {
                     Reason::Ddl,
                     "a table made from a query cannot read a sharded table",
                     "create the table first, then INSERT each key by itself",
+                ));
+            }
+            Standing::Fixed { .. } | Standing::Path => {
+                return Err(Refusal::unsupported(
+                    Reason::Ddl,
+                    "a table made from a query on every shard cannot read a table of one shard",
+                    "create the table first, then INSERT its rows",
                 ));
             }
             Standing::Unlisted(table) => return Err(tables::unlisted(table)),

@@ -3,17 +3,16 @@
 
 use std::ops::Range;
 
-use crate::base::{Reason, Refusal};
+use crate::base::{Reason, Refusal, ShardId};
 use crate::config::TableRule;
-use crate::shard::KeyType;
 use crate::sql::{
-    Clause, Column, Field, InsertSource, Level, LevelRole, Predicate, Relation, Statement, Table, Utility,
-    Value, Write,
+    Clause, Column, Condition, Field, InsertSource, Level, LevelRole, Predicate, Relation, Statement, Table,
+    Utility, Write,
 };
 
-use super::super::keys::harmless_cast;
-use super::super::plan::{Class, KeyPlace, Keyed, Keys, Target};
+use super::super::plan::{Class, Fixed, KeyPlace, Keyed, Keys, Target};
 use super::super::router::Router;
+use super::predicates::{self, place};
 use super::{first_write, unsupported, writes};
 
 /// What the config says of a relation.
@@ -21,8 +20,14 @@ use super::{first_write, unsupported, writes};
 pub(super) enum Standing {
     Sharded {
         map: usize,
-        key: String,
+        key: Vec<String>,
     },
+    Fixed {
+        shard: ShardId,
+        why: Fixed,
+    },
+    /// Of whichever schema the session's search_path names first.
+    Path,
     Reference,
     Catalog,
     /// No table: a subquery, a CTE, a function, VALUES.
@@ -37,11 +42,30 @@ pub(super) fn standings(router: &Router, it: &Statement) -> Vec<Vec<Standing>> {
         Some(table) => match router.rule(table) {
             Some(TableRule::Sharded { map, key }) => Standing::Sharded { map: *map, key: key.clone() },
             Some(TableRule::Reference) => Standing::Reference,
-            None if is_catalog(table) => Standing::Catalog,
-            None => Standing::Unlisted(table.clone()),
+            Some(TableRule::Shard(shard)) => Standing::Fixed { shard: *shard, why: Fixed::Table },
+            None => of_unlisted(router, table),
         },
     };
     it.levels.iter().map(|level| level.relations.iter().map(of).collect()).collect()
+}
+
+fn of_unlisted(router: &Router, table: &Table) -> Standing {
+    if is_catalog(table) {
+        return Standing::Catalog;
+    }
+    match &table.schema {
+        None if router.reads_path() => return Standing::Path,
+        None => {}
+        Some(schema) => {
+            if let Some(shard) = router.schema_shard(schema) {
+                return Standing::Fixed { shard, why: Fixed::Schema };
+            }
+        }
+    }
+    match router.default_shard() {
+        Some(shard) => Standing::Fixed { shard, why: Fixed::Default },
+        None => Standing::Unlisted(table.clone()),
+    }
 }
 
 fn is_catalog(table: &Table) -> bool {
@@ -81,16 +105,43 @@ pub(super) fn target(
     let graph = Graph::new(router, it, standings);
     let sharded = graph.nodes.len();
     refuse_copies(it, standings)?;
+    let path = path_class(router, it, standings);
     if let Some(target) = reference_write(it, standings, sharded)? {
-        return Ok(target);
+        return match path {
+            Some(class) => Err(Refusal::unsupported(
+                Reason::MultiShardWrite,
+                format!(
+                    "table \"{}\" is written on every shard, where search_path may give it other schemas",
+                    class.table
+                ),
+                "name the schema of each table",
+            )),
+            None => Ok(target),
+        };
     }
-    if sharded == 0 {
+    if sharded == 0 && path.is_none() {
         return Ok(Target::Anywhere);
     }
     let classes = graph.classes()?;
     let merge = graph.merge(&classes);
-    let classes = classes.into_iter().map(|it| it.class).collect();
+    let classes = classes.into_iter().map(|it| it.class).chain(path).collect();
     Ok(Target::Keyed(Keyed { classes, merge, writes: writes(it) }))
+}
+
+/// Where schemas are homes, a listed name without schema may be of the schema that search_path names first.
+fn path_class(router: &Router, it: &Statement, standings: &[Vec<Standing>]) -> Option<Class> {
+    if !router.reads_path() {
+        return None;
+    }
+    let relations =
+        it.levels.iter().zip(standings).flat_map(|(it, standings)| it.relations.iter().zip(standings));
+    let mut listed = relations.filter_map(|(relation, standing)| match standing {
+        Standing::Sharded { .. } | Standing::Reference | Standing::Fixed { .. } => relation.table.as_ref(),
+        _ => None,
+    });
+    let table = listed.find(|it| it.schema.is_none())?;
+    let (column, keys) = (String::new(), Keys::Path);
+    Some(Class { map: None, table: table.name.clone(), column, keys, writes: false })
 }
 
 /// A lock on one copy of a reference table excludes nobody on another shard.
@@ -152,14 +203,48 @@ fn reference_write(
     Ok(Some(Target::Everywhere))
 }
 
-/// A sharded table where it stands in the statement.
+/// What decides where the rows of a table are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Home<'a> {
+    Keyed { map: usize, key: &'a [String] },
+    Fixed(ShardId, Fixed),
+    Path,
+}
+
+/// A table whose rows live somewhere, where it stands in the statement.
 struct Node<'a> {
     level: usize,
     relation: usize,
-    map: usize,
-    key: &'a str,
-    /// Union-find: the node that stands for its class.
-    class: usize,
+    home: Home<'a>,
+    /// Of its key's first column in the graph's elements; one that has no key has one element.
+    first: usize,
+}
+
+impl<'a> Node<'a> {
+    fn key(&self) -> &'a [String] {
+        match self.home {
+            Home::Keyed { key, .. } => key,
+            _ => &[],
+        }
+    }
+
+    fn elements(&self) -> Range<usize> {
+        self.first..self.first + self.key().len().max(1)
+    }
+
+    fn map(&self) -> Option<usize> {
+        match self.home {
+            Home::Keyed { map, .. } => Some(map),
+            _ => None,
+        }
+    }
+}
+
+/// A column of a table's key.
+#[derive(Clone, Copy)]
+struct KeyOf {
+    node: usize,
+    column: usize,
 }
 
 /// A class with what is needed to judge the whole statement.
@@ -173,36 +258,73 @@ struct Graph<'a> {
     statement: &'a Statement,
     standings: &'a [Vec<Standing>],
     nodes: Vec<Node<'a>>,
+    /// Union-find over the columns of all keys: the element that stands for what is equated. Tables of one
+    /// map whose columns are all equated form a class.
+    elements: Vec<usize>,
 }
 
 impl<'a> Graph<'a> {
     fn new(router: &'a Router, statement: &'a Statement, standings: &'a [Vec<Standing>]) -> Graph<'a> {
-        let mut nodes = Vec::new();
+        let mut graph = Graph { router, statement, standings, nodes: Vec::new(), elements: Vec::new() };
         for (level, standings) in standings.iter().enumerate() {
             for (relation, standing) in standings.iter().enumerate() {
-                if let Standing::Sharded { map, key } = standing {
-                    nodes.push(Node { level, relation, map: *map, key, class: nodes.len() });
-                }
+                let home = match standing {
+                    Standing::Sharded { map, key } => Home::Keyed { map: *map, key },
+                    Standing::Fixed { shard, why } => Home::Fixed(*shard, *why),
+                    Standing::Path => Home::Path,
+                    _ => continue,
+                };
+                let node = Node { level, relation, home, first: graph.elements.len() };
+                graph.elements.extend(node.elements());
+                graph.nodes.push(node);
             }
         }
-        let mut graph = Graph { router, statement, standings, nodes };
+        graph.link_homes();
         graph.link();
         graph
     }
 
-    fn class_of(&self, node: usize) -> usize {
-        let mut at = node;
-        while self.nodes[at].class != at {
-            at = self.nodes[at].class;
+    /// Tables of one shard meet there, whatever is equated.
+    fn link_homes(&mut self) {
+        for at in 0..self.nodes.len() {
+            let same = |a: Home<'_>, b: Home<'_>| match (a, b) {
+                (Home::Fixed(a, _), Home::Fixed(b, _)) => a == b,
+                (Home::Path, Home::Path) => true,
+                _ => false,
+            };
+            let earlier = self.nodes[..at].iter().find(|it| same(it.home, self.nodes[at].home));
+            if let Some(first) = earlier.map(|it| it.first) {
+                let element = self.nodes[at].first;
+                self.elements[element] = first;
+            }
+        }
+    }
+
+    fn element_of(&self, key: KeyOf) -> usize {
+        let mut at = self.nodes[key.node].first + key.column;
+        while self.elements[at] != at {
+            at = self.elements[at];
         }
         at
     }
 
+    /// The first node whose key is equated with this one's column by column.
+    fn class_of(&self, node: usize) -> usize {
+        let elements = |node: usize| {
+            let columns = 0..self.nodes[node].elements().len();
+            columns.map(move |column| self.element_of(KeyOf { node, column }))
+        };
+        (0..node)
+            .find(|it| self.nodes[*it].map() == self.nodes[node].map() && elements(*it).eq(elements(node)))
+            .unwrap_or(node)
+    }
+
     /// Keys of different maps may be equal and yet live on different shards.
-    fn unite(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.class_of(a), self.class_of(b));
-        if a != b && self.nodes[a].map == self.nodes[b].map {
-            self.nodes[a.max(b)].class = a.min(b);
+    fn unite(&mut self, a: KeyOf, b: KeyOf) {
+        let maps = self.nodes[a.node].map().zip(self.nodes[b.node].map());
+        if maps.is_some_and(|(a, b)| a == b) && a.column == b.column {
+            let (a, b) = (self.element_of(a), self.element_of(b));
+            self.elements[a.max(b)] = a.min(b);
         }
     }
 
@@ -210,14 +332,16 @@ impl<'a> Graph<'a> {
         self.statement.levels.get(node.level)?.relations.get(node.relation)
     }
 
-    /// The nodes of a level whose key has this name, within a range of its FROM list.
-    fn keyed(&self, level: usize, range: &Range<usize>, name: &str) -> Vec<usize> {
-        let fits = |it: &&Node<'_>| {
-            let renamed = self.relation(it).is_none_or(|it| it.renamed);
-            it.level == level && range.contains(&it.relation) && it.key == name && !renamed
-        };
+    /// The nodes of a level that have a key column of this name, within a range of its FROM list.
+    fn keyed(&self, level: usize, range: &Range<usize>, name: &str) -> Vec<KeyOf> {
         let all = self.nodes.iter().enumerate();
-        all.filter(|(_, it)| fits(it)).map(|(index, _)| index).collect()
+        let found = all.filter_map(|(node, it)| {
+            let renamed = self.relation(it).is_none_or(|it| it.renamed);
+            let here = it.level == level && range.contains(&it.relation) && !renamed;
+            let column = it.key().iter().position(|it| it == name).filter(|_| here)?;
+            Some(KeyOf { node, column })
+        });
+        found.collect()
     }
 
     fn link(&mut self) {
@@ -226,7 +350,7 @@ impl<'a> Graph<'a> {
                 let names: Vec<&str> = match &merged.column {
                     Some(name) => vec![name],
                     // NATURAL joins by every name that both sides have, so by a key that both have.
-                    None => self.nodes.iter().map(|it| it.key).collect(),
+                    None => self.nodes.iter().flat_map(|it| it.key()).map(String::as_str).collect(),
                 };
                 for name in names {
                     let mut both = self.keyed(index, &merged.left, name);
@@ -246,8 +370,8 @@ impl<'a> Graph<'a> {
                 let found =
                     self.resolve(index, &equality.scope, a).zip(self.resolve(index, &equality.scope, b));
                 let Some((a, b)) = found else { continue };
-                let outside = |node: usize, range: &Range<usize>| {
-                    let node = &self.nodes[node];
+                let outside = |key: KeyOf, range: &Range<usize>| {
+                    let node = &self.nodes[key.node];
                     node.level == index && !range.contains(&node.relation)
                 };
                 let holds = |range: &Range<usize>| outside(a, range) || outside(b, range);
@@ -260,12 +384,12 @@ impl<'a> Graph<'a> {
 
     /// The sharded table whose key a column is. A name that this level does not have is looked for in the
     /// levels around it only if it is qualified: an unqualified one might be any table's column.
-    fn resolve(&self, level: usize, scope: &Range<usize>, column: &Column) -> Option<usize> {
+    fn resolve(&self, level: usize, scope: &Range<usize>, column: &Column) -> Option<KeyOf> {
         let facts = self.statement.levels.get(level)?;
         let Some((table, schema)) = column.qualifiers.split_last() else {
             let found = self.keyed(level, scope, &column.name);
             let first = *found.first()?;
-            let same = found.iter().all(|it| self.class_of(*it) == self.class_of(first));
+            let same = found.iter().all(|it| self.element_of(*it) == self.element_of(first));
             return same.then_some(first);
         };
         if facts.join_names.contains(table) {
@@ -325,7 +449,7 @@ impl<'a> Graph<'a> {
             let Some(level) = self.statement.levels.get(node.level) else { continue };
             if let (Some(write), 0) = (&level.write, node.relation) {
                 writes = true;
-                refuse_key_change(write, node.key)?;
+                refuse_key_change(write, node.key())?;
                 // The rows of an INSERT have a class of their own.
                 if matches!(write, Write::Insert { .. }) {
                     continue;
@@ -337,40 +461,36 @@ impl<'a> Graph<'a> {
             if branches.iter().any(|(it, _)| *it == indexes) {
                 continue;
             }
-            let keys = Keys::and(valid.map(|(_, it)| self.keys(node.level, &it.scope, root, &it.predicate)));
+            let keys = self.keys(node.level, root, &valid.map(|(_, it)| it).collect::<Vec<_>>());
             branches.push((indexes, keys));
         }
-        let keys = Keys::or(branches.into_iter().map(|(_, keys)| keys));
         let node = &self.nodes[first];
+        let keys = match node.home {
+            Home::Keyed { .. } => Keys::or(branches.into_iter().map(|(_, keys)| keys)),
+            Home::Fixed(shard, why) => Keys::On(shard, why),
+            Home::Path => Keys::Path,
+        };
         let table =
             self.relation(node).and_then(|it| it.table.as_ref()).map_or(String::new(), |it| it.name.clone());
-        let class = Class { map: node.map, table, column: node.key.to_owned(), keys, writes };
+        let class = Class { map: node.map(), table, column: node.key().join(", "), keys, writes };
         Ok(Formed { class, level: level_index })
     }
 
-    fn key_type(&self, map: usize) -> Option<KeyType> {
-        self.router.map(map).map(|it| it.key_type)
-    }
-
-    /// What a predicate says of the key of one class.
-    fn keys(&self, level: usize, scope: &Range<usize>, class: usize, predicate: &Predicate) -> Keys {
-        let parts = |parts: &[Predicate]| -> Vec<Keys> {
-            parts.iter().map(|it| self.keys(level, scope, class, it)).collect()
+    /// What conditions say of the key of one class.
+    fn keys(&self, level: usize, class: usize, conditions: &[&Condition]) -> Keys {
+        let Some(map) = self.nodes[class].map().and_then(|it| self.router.map(it)) else { return Keys::All };
+        let root = &self.nodes[class];
+        let find = |scope: &Range<usize>, column: &Column| {
+            let element = self.element_of(self.resolve(level, scope, column)?);
+            let columns = 0..root.key().len();
+            columns.into_iter().find(|it| self.element_of(KeyOf { node: class, column: *it }) == element)
         };
-        match predicate {
-            Predicate::Unknown => Keys::All,
-            Predicate::Never => Keys::Never,
-            Predicate::And(it) => Keys::and(parts(it)),
-            Predicate::Or(it) => Keys::or(parts(it)),
-            Predicate::Equal(column, values) => {
-                let node = self.resolve(level, scope, column).filter(|it| self.class_of(*it) == class);
-                let Some(key_type) = node.and_then(|it| self.key_type(self.nodes[it].map)) else {
-                    return Keys::All;
-                };
-                let places: Option<Box<[KeyPlace]>> = values.iter().map(|it| place(it, key_type)).collect();
-                places.map_or(Keys::All, Keys::Equal)
-            }
-        }
+        let finds: Vec<_> =
+            conditions.iter().map(|it| move |column: &Column| find(&it.scope, column)).collect();
+        let pairs = conditions.iter().zip(&finds);
+        let predicates: Vec<(&Predicate, predicates::Find<'_>)> =
+            pairs.map(|(it, find)| (&it.predicate, find as predicates::Find<'_>)).collect();
+        predicates::keys(map, &predicates)
     }
 
     /// For each INSERT into a sharded table, the keys of its rows.
@@ -380,50 +500,10 @@ impl<'a> Graph<'a> {
             let (Some(Write::Insert { columns, source, .. }), 0) = (&level.write, node.relation) else {
                 continue;
             };
-            let table = self.relation(node).map_or("", |it| &it.name);
-            let missing = |what: &str| {
-                Refusal::unsupported(
-                    Reason::MissingKey,
-                    format!("INSERT into table \"{table}\" {what}"),
-                    format!("name the columns, and give \"{}\" a constant or a parameter", node.key),
-                )
-            };
-            let Some(columns) = columns else { return Err(missing("does not name its columns")) };
-            let Some(at) = columns.iter().position(|it| it == node.key) else {
-                return Err(missing(&format!("lacks its shard key \"{}\"", node.key)));
-            };
-            let inexact = || missing(&format!("has no constant for its shard key \"{}\"", node.key));
-            let key_type = self.key_type(node.map).ok_or_else(inexact)?;
-            let constant = |field: Option<&Field>| match field {
-                Some(Field::Value(value)) => place(value, key_type),
-                _ => None,
-            };
-            let keys = match source {
-                InsertSource::DefaultValues => return Err(inexact()),
-                InsertSource::Rows(rows) => {
-                    let places: Option<Box<[KeyPlace]>> =
-                        rows.iter().map(|it| constant(it.get(at))).collect();
-                    Keys::Rows(places.ok_or_else(inexact)?)
-                }
-                InsertSource::Query { level: source, fields } => {
-                    let field = fields.as_ref().and_then(|it| it.get(at));
-                    match (constant(field), field) {
-                        (Some(place), _) => Keys::Rows(Box::new([place])),
-                        (None, Some(Field::Column(column))) => {
-                            let whole =
-                                0..self.statement.levels.get(*source).map_or(0, |it| it.relations.len());
-                            let from = self.resolve(*source, &whole, column).ok_or_else(inexact)?;
-                            if self.nodes[from].map != node.map || self.may_be_null(from) {
-                                return Err(inexact());
-                            }
-                            let from = self.class_of(from);
-                            // The row keeps the key of the row that it is made from.
-                            self.formed(formed, from).map_or(Keys::All, |it| it.class.keys.clone())
-                        }
-                        _ => return Err(inexact()),
-                    }
-                }
-            };
+            if node.map().is_none() {
+                continue;
+            }
+            let keys = self.inserted(formed, node, columns.as_deref(), source)?;
             let class = self.class_of(index);
             if let Some(own) = self.formed_mut(formed, class) {
                 own.class.keys = keys;
@@ -431,6 +511,72 @@ impl<'a> Graph<'a> {
             }
         }
         Ok(())
+    }
+
+    fn inserted(
+        &self,
+        formed: &[Formed],
+        node: &Node<'_>,
+        columns: Option<&[String]>,
+        source: &InsertSource,
+    ) -> Result<Keys, Refusal> {
+        let table = self.relation(node).map_or("", |it| &it.name);
+        let names = node.key().join(", ");
+        let missing = |what: &str| {
+            Refusal::unsupported(
+                Reason::MissingKey,
+                format!("INSERT into table \"{table}\" {what}"),
+                format!("name the columns, and give \"{names}\" a constant or a parameter"),
+            )
+        };
+        let Some(columns) = columns else { return Err(missing("does not name its columns")) };
+        let at = node.key().iter().map(|key| columns.iter().position(|it| it == key));
+        let Some(at) = at.collect::<Option<Vec<usize>>>() else {
+            return Err(missing(&format!("lacks its shard key \"{names}\"")));
+        };
+        let inexact = || missing(&format!("has no constant for its shard key \"{names}\""));
+        let map = node.map().and_then(|it| self.router.map(it)).ok_or_else(inexact)?;
+        let constants = |row: &[Field]| -> Option<Vec<KeyPlace>> {
+            let fields = at.iter().zip(map.columns()).map(|(at, column)| match row.get(*at) {
+                Some(Field::Value(value)) => place(value, column),
+                _ => None,
+            });
+            fields.collect()
+        };
+        match source {
+            InsertSource::DefaultValues => Err(inexact()),
+            InsertSource::Rows(rows) => {
+                let rows: Option<Vec<Vec<KeyPlace>>> = rows.iter().map(|it| constants(it)).collect();
+                Ok(Keys::Rows(rows.ok_or_else(inexact)?.concat().into()))
+            }
+            InsertSource::Query { level, fields } => {
+                let fields = fields.as_deref().ok_or_else(inexact)?;
+                if let Some(places) = constants(fields) {
+                    return Ok(Keys::Rows(places.into()));
+                }
+                let from = self.copied_from(*level, fields, &at).ok_or_else(inexact)?;
+                if self.nodes[from].map() != node.map() || self.may_be_null(from) {
+                    return Err(inexact());
+                }
+                // The row keeps the key of the row that it is made from.
+                let from = self.class_of(from);
+                Ok(self.formed(formed, from).map_or(Keys::All, |it| it.class.keys.clone()))
+            }
+        }
+    }
+
+    /// The table whose whole key the inserted key is, column by column.
+    fn copied_from(&self, level: usize, fields: &[Field], at: &[usize]) -> Option<usize> {
+        let whole = 0..self.statement.levels.get(level).map_or(0, |it| it.relations.len());
+        let mut found = None;
+        for (column, at) in at.iter().enumerate() {
+            let Some(Field::Column(name)) = fields.get(*at) else { return None };
+            let from = self.resolve(level, &whole, name).filter(|it| it.column == column)?;
+            if *found.get_or_insert(from.node) != from.node {
+                return None;
+            }
+        }
+        found.filter(|it| self.nodes[*it].key().len() == at.len())
     }
 
     /// An outer join can put NULL in place of the table's key.
@@ -490,37 +636,19 @@ impl<'a> Graph<'a> {
     }
 }
 
-fn refuse_key_change(write: &Write, key: &str) -> Result<(), Refusal> {
+fn refuse_key_change(write: &Write, key: &[String]) -> Result<(), Refusal> {
     let assigns = match write {
         Write::Insert { conflict_assigns, .. } => conflict_assigns,
         Write::Update { assigns } => assigns,
         Write::Delete | Write::Merge => return Ok(()),
     };
-    if !assigns.iter().any(|it| it == key) {
-        return Ok(());
-    }
-    Err(Refusal::unsupported(
-        Reason::KeyUpdate,
-        format!("shard key \"{key}\" cannot be changed"),
-        "delete the row and insert it with its new key",
-    ))
-}
-
-/// A constant's place, unless its cast could change what it means for a key of this type.
-fn place(value: &Value, key_type: KeyType) -> Option<KeyPlace> {
-    match value {
-        Value::Null => Some(KeyPlace::Null),
-        Value::Literal { index, negative, cast } => cast
-            .as_deref()
-            .is_none_or(|it| harmless_cast(key_type, it).is_some())
-            .then_some(KeyPlace::Literal { index: *index, negative: *negative }),
-        Value::Param { number, cast } => {
-            let cast_oid = match cast.as_deref() {
-                None => 0,
-                Some(cast) => harmless_cast(key_type, cast)?,
-            };
-            Some(KeyPlace::Param { number: *number, cast_oid })
-        }
+    match key.iter().find(|it| assigns.contains(it)) {
+        None => Ok(()),
+        Some(column) => Err(Refusal::unsupported(
+            Reason::KeyUpdate,
+            format!("shard key \"{column}\" cannot be changed"),
+            "delete the row and insert it with its new key",
+        )),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Routing as a table: a statement, its parameters, and where it goes.
 
 mod access;
+mod homes;
 mod refusals;
 mod shards;
 mod values;
@@ -30,12 +31,16 @@ fn maps() -> Vec<Arc<Map>> {
     ];
     let slots = [0, 1, 2, 0].map(ShardId).to_vec();
     vec![
-        Arc::new(Map::range("by_user", KeyType::Bigint, users).unwrap()),
-        Arc::new(Map::range("by_time", KeyType::Timestamptz, times).unwrap()),
-        Arc::new(Map::hash("by_name", KeyType::Text, HashFunction::Xxh3, slots).unwrap()),
+        Arc::new(Map::range("by_user", &[KeyType::Bigint.into()], users).unwrap()),
+        Arc::new(Map::range("by_time", &[KeyType::Timestamptz.into()], times).unwrap()),
+        Arc::new(Map::hash("by_name", &[KeyType::Text.into()], HashFunction::Xxh3, slots).unwrap()),
         Arc::new(
-            Map::range("by_small", KeyType::Smallint, vec![range(None, Some(0), 0), range(Some(0), None, 1)])
-                .unwrap(),
+            Map::range(
+                "by_small",
+                &[KeyType::Smallint.into()],
+                vec![range(None, Some(0), 0), range(Some(0), None, 1)],
+            )
+            .unwrap(),
         ),
     ]
 }
@@ -45,7 +50,7 @@ fn tables() -> BTreeMap<TableName, TableRule> {
         schema: schema.map(str::to_owned),
         name: name.to_owned(),
     };
-    let sharded = |map, key: &str| TableRule::Sharded { map, key: key.to_owned() };
+    let sharded = |map, key: &str| TableRule::Sharded { map, key: vec![key.to_owned()] };
     BTreeMap::from([
         (name(None, "users"), sharded(0, "user_id")),
         (name(None, "orders"), sharded(0, "user_id")),
