@@ -7,6 +7,7 @@ mod auth;
 mod bad_input;
 mod cancel;
 mod cli;
+mod console;
 mod copy;
 mod demo;
 mod differential;
@@ -19,6 +20,7 @@ mod metrics;
 mod pins;
 mod postgres;
 mod protocol;
+mod reload;
 mod replicas;
 mod routing;
 mod sessions;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         bad_input::tests,
         cancel::tests,
         cli::tests,
+        console::tests,
         copy::tests,
         demo::tests,
         differential::tests,
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         pins::tests,
         postgres::tests,
         protocol::tests,
+        reload::tests,
         replicas::tests,
         routing::tests,
         sessions::tests,

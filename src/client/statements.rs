@@ -6,8 +6,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::Database;
 use crate::proto::StatementId;
 use crate::route::Planned;
+use crate::sql;
 
 /// A text with its parameter types, and the plan for it.
 #[derive(Debug)]
@@ -50,33 +52,63 @@ const SWEEP_MIN: usize = 1_024;
 
 impl Registry {
     /// The statement that all clients share under one server-side name.
-    pub fn named(&self, text: &[u8], oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        self.shared((text.into(), oids.into()), None, plan)
+    /// `version` is that of the plan.
+    pub fn named(
+        &self,
+        text: &[u8],
+        oids: &[u8],
+        version: u64,
+        plan: impl FnOnce() -> Planned,
+    ) -> Arc<Statement> {
+        self.shared((text.into(), oids.into()), None, version, plan)
     }
 
     /// The same for a statement of PREPARE, whose types are part of its text.
-    pub fn by_sql(&self, body: &str, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+    pub fn by_sql(&self, body: &str, version: u64, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
         // No list of types has one byte.
-        self.shared((body.as_bytes().into(), [0].into()), Some(AtomicBool::new(false)), plan)
+        self.shared((body.as_bytes().into(), [0].into()), Some(false), version, plan)
     }
 
-    fn shared(&self, key: Key, by_sql: Option<AtomicBool>, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        if let Some(found) = self.by_text.lock().get(&key).and_then(Weak::upgrade) {
+    /// `taken` as in `Statement::by_sql`, where nobody has the text yet.
+    fn shared(
+        &self,
+        key: Key,
+        taken: Option<bool>,
+        version: u64,
+        plan: impl FnOnce() -> Planned,
+    ) -> Arc<Statement> {
+        let is_current = |it: &Arc<Statement>| it.planned.plan.version == version;
+        if let Some(found) = self.by_text.lock().get(&key).and_then(Weak::upgrade).filter(is_current) {
             return found;
         }
         // Planned without the lock; two clients may do it at once, the first to come in wins.
         let planned = plan();
         let mut by_text = self.by_text.lock();
-        if let Some(found) = by_text.get(&key).and_then(Weak::upgrade) {
+        let before = by_text.get(&key).and_then(Weak::upgrade);
+        if let Some(found) = before.clone().filter(is_current) {
             return found;
         }
         if by_text.len() >= SWEEP_MIN && by_text.len() == by_text.capacity() {
             by_text.retain(|_, it| it.strong_count() > 0);
         }
-        let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
+        // Under another version of the maps it is the same statement to servers.
+        let next = || StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let id = before.as_ref().map_or_else(next, |it| it.id);
+        let known = before.as_ref().and_then(|it| it.by_sql.as_ref()).map(|it| it.load(Ordering::Relaxed));
+        let by_sql = known.or(taken).map(AtomicBool::new);
         let made = Arc::new(Statement { id, text: key.0.clone(), oids: key.1.clone(), planned, by_sql });
         by_text.insert(key, Arc::downgrade(&made));
         made
+    }
+
+    /// Those that clients share, and how many have each.
+    pub fn all(&self) -> Vec<(Arc<Statement>, usize)> {
+        let by_text = self.by_text.lock();
+        let mut found: Vec<_> = by_text.values().filter_map(Weak::upgrade).collect();
+        drop(by_text);
+        found.sort_by_key(|it| it.id);
+        // One is held here.
+        found.into_iter().map(|it| (Arc::strong_count(&it) - 1, it)).map(|(count, it)| (it, count)).collect()
     }
 
     /// A statement of this client alone.
@@ -118,6 +150,26 @@ impl Names {
         let removed = self.named.remove(name);
         self.bytes -= removed.as_ref().map_or(0, |it| it.text.len());
         removed.is_some()
+    }
+
+    /// Plans carry the version of the maps that they were made with: an older one is never used (DESIGN
+    /// invariant 10).
+    pub fn plan_again(&mut self, database: &Database) {
+        let (router, registry) = (&database.router, &database.statements);
+        for it in self.named.values_mut() {
+            *it = if it.by_sql.is_some() {
+                let text = it.prepare_text();
+                let Some(prepare) = sql::prepare_text(&text) else { continue };
+                registry.by_sql(prepare.body, router.version(), || router.plan(prepare.statement))
+            } else {
+                registry.named(&it.text, &it.oids, router.version(), || router.plan(it.text()))
+            };
+        }
+        if let Some(it) = &mut self.unnamed {
+            let (text, oids) = (it.text.clone(), it.oids.clone());
+            let planned = router.plan(it.text());
+            *it = Arc::new(Statement { id: it.id, text, oids, planned, by_sql: None });
+        }
     }
 
     pub fn clear(&mut self) {
