@@ -6,6 +6,7 @@ mod operator;
 mod process;
 mod signals;
 mod source;
+mod tls;
 
 pub use process::ReloadError;
 pub use signals::{Signals, serve, stop_signal};
@@ -25,7 +26,7 @@ use crate::admin;
 use crate::client::{ClientMetricFamilies, Latest, UserPools};
 use crate::config::Config;
 use crate::metrics::{LimitHits, RegisterError, Registry};
-use crate::net;
+use crate::net::{self, TlsError, TlsMetrics};
 use crate::pool::PoolMetricFamilies;
 use crate::sql::Parser;
 use crate::topology::TopologyMetricFamilies;
@@ -41,6 +42,8 @@ pub enum StartError {
     Metrics(#[from] RegisterError),
     #[error("no randomness to be had: {0}")]
     Randomness(getrandom::Error),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A running proxy.
@@ -77,6 +80,7 @@ pub struct Families {
     pub client: ClientMetricFamilies,
     pub pool: PoolMetricFamilies,
     pub topology: TopologyMetricFamilies,
+    pub tls: TlsMetrics,
     pub plans: PlanMetricFamilies,
     pub hits: LimitHits,
 }
@@ -91,6 +95,7 @@ impl Proxy {
             client: ClientMetricFamilies::register(&registry)?,
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
+            tls: TlsMetrics::register(&registry)?,
             plans: PlanMetricFamilies::register(&registry)?,
             hits,
         };

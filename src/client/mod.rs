@@ -51,7 +51,7 @@ use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
 use crate::metrics::LimitHits;
-use crate::net::BufferStock;
+use crate::net::{Acceptors, BufferStock, Connectors};
 use crate::pool::{Ledger, Pool};
 use crate::proto;
 use crate::route::Router;
@@ -66,6 +66,7 @@ pub struct Shared {
     pub users: HashMap<String, User>,
     /// Makes the salt of users that do not exist.
     pub mock_secret: [u8; 16],
+    pub tls: Arc<Acceptors>,
     pub limits: Limits,
     pub hits: LimitHits,
     /// One for each client that is logging in.
@@ -107,6 +108,8 @@ pub struct Database {
     /// By user; pools stand as servers do in `route::Cluster`.
     pub pools: PoolDirectory,
     pub lookup: Option<Arc<UserLookup>>,
+    /// To its servers.
+    pub tls: Arc<Connectors>,
     pub clients: Arc<Quota>,
     /// Lives as long as the database.
     pub traffic: Arc<Traffic>,
