@@ -7,6 +7,7 @@ mod auth;
 mod bad_input;
 mod cancel;
 mod cli;
+mod console;
 mod copy;
 mod demo;
 mod differential;
@@ -20,6 +21,7 @@ mod metrics;
 mod pins;
 mod postgres;
 mod protocol;
+mod reload;
 mod replicas;
 mod round_trips;
 mod routing;
@@ -28,6 +30,7 @@ mod sessions;
 mod shard_keys;
 mod shop;
 mod single;
+mod tls;
 mod topology;
 
 use std::process::ExitCode;
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         bad_input::tests,
         cancel::tests,
         cli::tests,
+        console::tests,
         copy::tests,
         demo::tests,
         differential::tests,
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         pins::tests,
         postgres::tests,
         protocol::tests,
+        reload::tests,
         replicas::tests,
         round_trips::tests,
         routing::tests,
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
         shard_keys::tests,
         shop::tests,
         single::tests,
+        tls::tests,
         topology::tests,
     ];
     let tests = topics.iter().flat_map(|it| it(&harness)).collect();

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use keyway::auth::{Credentials, Derivation};
 use keyway::backend::BackendSpec;
-use keyway::base::{Role, ServerId, ShardId};
+use keyway::base::Role;
 use keyway::config::{Config, Secret, ServerAuth};
 use keyway::demo::postgres::{Server, Shard};
 use keyway::metrics::Registry;
+use keyway::net::{Connector, Connectors, TlsMetrics};
 use keyway::route::{Cluster, Excluded, Freshness};
 use keyway::topology::{ProbeSpec, Topology, TopologyMetricFamilies};
 use libtest_mimic::Trial;
@@ -46,9 +47,10 @@ impl Watched {
         let config = Config::parse(&text, Path::new("."), &|_| None).map_err(|it| format!("{it:?}"))?;
         let (running, stopping) = watch::channel(false);
         let registry = Registry::default();
+        let tls = &config.databases.first().ok_or("no database")?.server_tls;
+        let connector = Connector::new(tls, TlsMetrics::register(&registry)?)?;
         let spec = ProbeSpec {
             backend: BackendSpec {
-                server: ServerId { shard: ShardId(0), index: 0 },
                 host: "".into(),
                 port: 0,
                 user: USER.into(),
@@ -58,6 +60,7 @@ impl Watched {
                     Derivation::new(1),
                 )),
                 server_auth: ServerAuth::default(),
+                tls: Arc::new(Connectors::new(connector)),
                 database: DATABASE.into(),
                 application_name: None,
                 connect_timeout: TIMEOUT,
@@ -69,7 +72,7 @@ impl Watched {
             timeout: Duration::from_millis(500),
         };
         let families = TopologyMetricFamilies::register(&registry)?;
-        let topology = Topology::start(&config.databases[0], &spec, &families, &stopping);
+        let topology = Topology::start(&config.databases[0], &spec, &families, &stopping, None);
         Ok(Watched { topology, registry, _running: running })
     }
 

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::base::ServerId;
-
-type Cells = HashMap<(ServerId, u32), Arc<AtomicU32>>;
+/// Host and port: connections outlive a reload that moves their server to another place.
+type Server = (Arc<str>, u16);
+type Cells = HashMap<(Server, u32), Arc<AtomicU32>>;
 
 /// All connections of one database. Locked when one is made or ends, and for each notification.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Holders(Arc<Mutex<Cells>>);
 #[derive(Debug)]
 pub struct Holder {
     cell: Arc<AtomicU32>,
-    key: (ServerId, u32),
+    key: (Server, u32),
     all: Holders,
 }
 
@@ -27,14 +27,20 @@ pub struct Holder {
 const NOBODY: u32 = 0;
 
 impl Holders {
-    pub fn register(&self, server: ServerId, pid: u32) -> Holder {
+    pub fn register(&self, server: Server, pid: u32) -> Holder {
         let cell = Arc::new(AtomicU32::new(NOBODY));
-        self.0.lock().insert((server, pid), cell.clone());
-        Holder { cell, key: (server, pid), all: self.clone() }
+        let key = (server, pid);
+        self.0.lock().insert(key.clone(), cell.clone());
+        Holder { cell, key, all: self.clone() }
+    }
+
+    /// Whether who is entered in one is found in the other.
+    pub fn is_same(&self, other: &Holders) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The client that process `pid` works for, by the id that this client was given.
-    pub fn client_of(&self, server: ServerId, pid: u32) -> Option<u32> {
+    pub fn client_of(&self, server: Server, pid: u32) -> Option<u32> {
         let client = self.0.lock().get(&(server, pid))?.load(Ordering::Acquire);
         Some(client).filter(|it| *it != NOBODY)
     }
@@ -63,23 +69,22 @@ impl Drop for Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ShardId;
 
     #[test]
     fn a_process_works_for_who_wrote_last() {
-        let server = ServerId { shard: ShardId(0), index: 0 };
+        let server = || ("db1".into(), 5432);
         let holders = Holders::default();
-        let holder = holders.register(server, 10);
-        assert_eq!(holders.client_of(server, 10), None, "nobody yet");
+        let holder = holders.register(server(), 10);
+        assert_eq!(holders.client_of(server(), 10), None, "nobody yet");
         holder.set(77);
         assert!(holder.is(77) && !holder.is(78));
-        assert_eq!(holders.client_of(server, 10), Some(77));
-        assert_eq!(holders.client_of(ServerId { index: 1, ..server }, 10), None, "another server's process");
-        let newer = holders.register(server, 10);
+        assert_eq!(holders.client_of(server(), 10), Some(77));
+        assert_eq!(holders.client_of(("db2".into(), 5432), 10), None, "another server's process");
+        let newer = holders.register(server(), 10);
         drop(holder);
         newer.set(78);
-        assert_eq!(holders.client_of(server, 10), Some(78));
+        assert_eq!(holders.client_of(server(), 10), Some(78));
         drop(newer);
-        assert_eq!(holders.client_of(server, 10), None);
+        assert_eq!(holders.client_of(server(), 10), None);
     }
 }

@@ -3,34 +3,36 @@
 
 mod holder;
 mod question;
+mod record;
 
 pub use holder::{Holder, Holders};
 pub use question::{QuestionError, Row};
+pub use record::ServerRecord;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::auth::{self, Credentials, ServerLogin};
-use crate::base::ServerId;
+use crate::auth::{self, Credentials, ServerChannel, ServerLogin};
 use crate::config::ServerAuth;
-use crate::net::{self, Buffer, ReadError, Stream};
+use crate::net::{self, Buffer, Connector, Connectors, DialError, Dialled, Encryption, ReadError, Stream};
 use crate::proto::{Pipeline, ServerStatements, Settings, StatementBounds};
 use crate::wire::{self, BackendTag, CancelKey};
 
 /// A login message longer than this is not PostgreSQL's.
 const LOGIN_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Everything that a new connection to one server needs.
+/// Everything that a new connection to one server needs. Where the server stands in the configuration is no
+/// part of it: connections outlive a reload that moves it.
 #[derive(Clone, Debug)]
 pub struct BackendSpec {
-    pub server: ServerId,
     pub host: Arc<str>,
     pub port: u16,
     pub user: Arc<str>,
     pub credentials: Arc<Credentials>,
     pub server_auth: ServerAuth,
+    pub tls: Arc<Connectors>,
     pub database: Arc<str>,
     /// Of connections that Keyway uses itself.
     pub application_name: Option<&'static str>,
@@ -42,8 +44,9 @@ pub struct BackendSpec {
 }
 
 pub struct Backend {
-    pub server: ServerId,
     pub stream: Stream,
+    /// What TLS was made with, where there is any: a cancel request goes the same way.
+    pub tls: Option<Arc<Connector>>,
     pub pipeline: Pipeline,
     pub statements: ServerStatements,
     /// What clients have set on it.
@@ -55,12 +58,49 @@ pub struct Backend {
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
     pub idle_since: Instant,
+    /// How it is seen from outside.
+    pub record: Arc<ServerRecord>,
+}
+
+impl BackendSpec {
+    /// Whether a connection made for one is as good as one made for the other. All fields have to be named, so
+    /// that a new one cannot be left out.
+    pub fn is_same(&self, other: &BackendSpec) -> bool {
+        let BackendSpec {
+            host,
+            port,
+            user,
+            credentials,
+            server_auth,
+            tls,
+            database,
+            application_name,
+            connect_timeout,
+            message_bytes_max,
+            statements,
+            holders,
+        } = self;
+        *host == other.host
+            && *port == other.port
+            && *user == other.user
+            && Arc::ptr_eq(credentials, &other.credentials)
+            && *server_auth == other.server_auth
+            && Arc::ptr_eq(tls, &other.tls)
+            && *database == other.database
+            && *application_name == other.application_name
+            && *connect_timeout == other.connect_timeout
+            && *message_bytes_max == other.message_bytes_max
+            && *statements == other.statements
+            && holders.is_same(&other.holders)
+    }
 }
 
 #[derive(Debug, Error)]
 pub enum ConnectError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Tls(DialError),
     #[error("{0}")]
     Login(#[from] auth::LoginFailure),
     /// The server's own error: SQLSTATE and message.
@@ -82,16 +122,64 @@ impl From<ReadError> for ConnectError {
     }
 }
 
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> ConnectError {
+        match error {
+            DialError::Io(error) => ConnectError::Io(error),
+            other => ConnectError::Tls(other),
+        }
+    }
+}
+
+impl ConnectError {
+    /// Whether the same without TLS, or with it, might do better. A server that has rules for both
+    /// answers 28000 to what no rule allows (`ClientAuthentication` in auth.c).
+    fn is_over_tls(&self) -> bool {
+        match self {
+            ConnectError::Tls(_) => true,
+            // An alert that comes behind the handshake, such as one against our certificate.
+            ConnectError::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+            ConnectError::Refused(state, _) => state == "28000",
+            _ => false,
+        }
+    }
+}
+
 /// Connects and logs in, all within `spec.connect_timeout`.
 pub async fn connect(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
-    match tokio::time::timeout(spec.connect_timeout, log_in(spec, now)).await {
+    match tokio::time::timeout(spec.connect_timeout, try_each(spec, now)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout(spec.connect_timeout)),
     }
 }
 
-async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
-    let mut stream = net::connect(&spec.host, spec.port, spec.connect_timeout).await?;
+/// With and without TLS in the order of the mode, until one way is not turned down over TLS.
+async fn try_each(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
+    let connector = spec.tls.current();
+    let mut failure = None;
+    for encryption in connector.attempts() {
+        match log_in(spec, &connector, *encryption, now).await {
+            // What is told in the end is what became of TLS, which was meant or insisted on.
+            Err(error) if error.is_over_tls() => {
+                if failure.is_none() || *encryption != Encryption::None {
+                    failure = Some(error);
+                }
+            }
+            result => return result,
+        }
+    }
+    Err(failure.unwrap_or(ConnectError::Timeout(spec.connect_timeout)))
+}
+
+async fn log_in(
+    spec: &BackendSpec,
+    connector: &Arc<Connector>,
+    encryption: Encryption,
+    now: Instant,
+) -> Result<Backend, ConnectError> {
+    let address = (&*spec.host, spec.port);
+    let dialled = net::dial(address, connector, encryption, spec.connect_timeout).await?;
+    let Dialled { mut stream, end_point } = dialled;
     let mut out = Vec::new();
     let mut settings = vec![("client_encoding", "UTF8")];
     settings.extend(spec.application_name.map(|it| ("application_name", it)));
@@ -101,7 +189,8 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
     let mut buffer = Buffer::default();
     let mut nonce = [0; auth::NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(std::io::Error::from)?;
-    let mut login = ServerLogin::new(&spec.user, &spec.credentials, spec.server_auth, nonce);
+    let channel = ServerChannel { is_tls: stream.is_tls(), end_point };
+    let mut login = ServerLogin::new(&spec.user, &spec.credentials, spec.server_auth, channel, nonce);
     let (mut parameters, mut cancel_key) = (Vec::new(), CancelKey { pid: 0, secret: 0 });
     loop {
         let (tag, total) = net::read_message(&mut stream, &mut buffer, LOGIN_MESSAGE_BYTES_MAX).await?;
@@ -131,17 +220,19 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
         }
         buffer.consume(total);
     }
+    let record = Arc::new(ServerRecord::new(cancel_key.pid, now, stream.local()));
     Ok(Backend {
-        server: spec.server,
+        tls: stream.is_tls().then(|| connector.clone()),
         stream,
         pipeline: Pipeline::new(spec.message_bytes_max),
         statements: ServerStatements::new(spec.statements),
         settings: Settings::default(),
-        holder: spec.holders.register(spec.server, cancel_key.pid),
+        holder: spec.holders.register((spec.host.clone(), spec.port), cancel_key.pid),
         cancel_key,
         parameters: parameters.into(),
         connected_at: now,
         idle_since: now,
+        record,
     })
 }
 
@@ -156,6 +247,6 @@ impl Backend {
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Backend({:?}, pid {})", self.server, self.cancel_key.pid)
+        write!(f, "Backend(pid {})", self.cancel_key.pid)
     }
 }

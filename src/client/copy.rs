@@ -60,7 +60,7 @@ impl Session {
                 },
             };
             let end = match speaker {
-                Some(Speaker::Client | Speaker::Hub) => None,
+                Some(Speaker::Client) => None,
                 Some(Speaker::Server) => self.hear_server(&mut news).await?,
                 None => match self.overdue.as_mut().map(|it| it.pass()) {
                     Some(Err(error)) => Some(self.copy_lost(error, &std::mem::take(&mut news.flow)).await?),
@@ -102,11 +102,11 @@ impl Session {
     /// spoken: one that has much to say, as a trigger may, reads no more until it is heard.
     async fn pass_on(&mut self, buffer: &mut Buffer, bytes: usize) -> Result<Option<usize>, End> {
         let Some(held) = &mut self.held else { return Err(End::Left) };
-        let passed = tokio::select! {
-            biased;
+        let passed = match held.lease.stream.write_or_hear(&buffer.filled()[..bytes]).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(count)) => count,
             // A server that has gone says so on read, with its reason; data for it is dropped.
-            count = held.lease.stream.write(&buffer.filled()[..bytes]) => count.unwrap_or(bytes),
-            _ = held.lease.stream.has_bytes() => return Ok(None),
+            Err(_) => bytes,
         };
         buffer.consume(passed);
         Ok(Some(passed))
@@ -198,8 +198,6 @@ async fn passed(at: Option<Instant>) {
 pub(super) enum Speaker {
     Client,
     Server,
-    /// There are notifications.
-    Hub,
 }
 
 /// What the server has said while data still came.

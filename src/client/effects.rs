@@ -127,11 +127,23 @@ impl Session {
     /// Statements live under Keyway's names on servers that others use too: clients close names of
     /// their own, never a server's.
     fn answer_statements(&mut self, kind: &Kind) -> Answer {
+        let answer = self.drop_statements(kind);
+        self.record.set_statements(self.names.len());
+        answer
+    }
+
+    fn drop_statements(&mut self, kind: &Kind) -> Answer {
         match kind {
             Kind::DiscardAll if !self.transaction.is_idle() => Answer::Refused(Refusal::new(
                 Reason::Protocol,
                 SqlState::ACTIVE_SQL_TRANSACTION,
                 "DISCARD ALL cannot run inside a transaction block",
+            )),
+            // What came before a Flush has no Sync yet (`PreventInTransactionBlock` in xact.c).
+            Kind::DiscardAll if self.unsynced => Answer::Refused(Refusal::new(
+                Reason::Protocol,
+                SqlState::ACTIVE_SQL_TRANSACTION,
+                "DISCARD ALL cannot be executed within a pipeline",
             )),
             Kind::DiscardAll => {
                 self.names.clear();
@@ -195,7 +207,7 @@ impl Session {
             if *kind == Kind::DiscardAll {
                 held.lease.settings = Settings::default();
                 self.settings = self.startup.clone();
-                self.pinned = None;
+                self.unpin();
                 self.suspected = None;
             }
         }

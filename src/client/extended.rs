@@ -283,10 +283,12 @@ impl Session {
             return Ok(Outcome::Done);
         }
         let started = Instant::now();
+        self.count_request(started);
         let mut group = match self.read_group(unit, end)? {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
+        self.count_messages(&group);
         group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
         if let Some(outcome) = self.answer_group(&group).await? {
             return Ok(outcome);
@@ -328,6 +330,12 @@ impl Session {
         self.end_group(&group, ran, access).await
     }
 
+    fn count_messages(&self, group: &Group<'_>) {
+        let count = |is: fn(&Op<'_>) -> bool| group.ops.iter().filter(|it| is(it)).count() as u64;
+        self.record.counts.parses.add(count(|it| matches!(it, Op::Parse { .. })));
+        self.record.counts.binds.add(count(|it| matches!(it, Op::Bind { .. })));
+    }
+
     async fn end_group(&mut self, group: &Group<'_>, ran: Ran, access: Access) -> Result<Outcome, End> {
         // Where no Sync is answered yet, the one that is will not know of the write.
         self.wrote |= access == Access::Write && (self.unsynced || matches!(ran, Ran::CopyIn));
@@ -365,6 +373,11 @@ impl Session {
     /// Takes note of the first `count` Parses and Closes, which is what was done before an error: drivers
     /// send Parse, Bind and Execute at once and do not send a Parse again that has succeeded.
     fn name_statements(&mut self, group: &Group<'_>, count: usize) {
+        self.name_each(group, count);
+        self.record.set_statements(self.names.len());
+    }
+
+    fn name_each(&mut self, group: &Group<'_>, count: usize) {
         let naming = |it: &&Op<'_>| {
             matches!(it, Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. })
         };
@@ -457,7 +470,7 @@ impl Session {
             registry.unnamed(parse.text, parse.oids, plan())
         } else {
             self.check_name(parse.name, group)?;
-            registry.named(parse.text, parse.oids, plan)
+            registry.named(parse.text, parse.oids, self.database.router.version(), plan)
         };
         Ok(Op::Parse { name: parse.name, statement, raw })
     }
@@ -539,9 +552,19 @@ impl Session {
             }
         }
         self.name_statements(group, usize::MAX);
+        if self.unsynced {
+            return self.end_at_server(&out).await.map(Some);
+        }
         self.put_ready(&mut out);
         self.stream.write_all(&out).await.map_err(|_| End::Left)?;
         Ok(Some(Outcome::Done))
+    }
+
+    /// Ends an answer of ours where a server has an unfinished pipeline, which ends there too: what it has done
+    /// is committed now, or is not.
+    pub async fn end_at_server(&mut self, answer: &[u8]) -> Result<Outcome, End> {
+        self.stream.write_all(answer).await.map_err(|_| End::Left)?;
+        Box::pin(self.extended(wire::SYNC, UnitEnd::Sync)).await
     }
 
     /// The server of an aborted transaction is closed, which rolls it back.

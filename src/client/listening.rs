@@ -46,7 +46,7 @@ impl Listening {
     fn new(hub: &Arc<Hub>) -> Listening {
         Listening {
             hub: hub.clone(),
-            mailbox: Arc::new(Mailbox::new(hub.limits.bytes_max)),
+            mailbox: Arc::new(Mailbox::new(hub.limits().bytes_max)),
             channels: ChannelSet::new(),
             subscribed: ChannelSet::new(),
             _live: Live::new(hub.metrics.clients.clone()),
@@ -165,7 +165,7 @@ impl Session {
             .chain(&self.due)
             .chain([change])
             .for_each(|it| it.apply(&mut after));
-        let most = self.database.hub.limits.channels_max;
+        let most = self.database.hub.limits().channels_max;
         if after.len() <= most {
             return None;
         }
@@ -350,7 +350,7 @@ impl Session {
     }
 
     /// What has begun to be sent is sent to the end of its message: the error could not be read otherwise.
-    async fn give_up(&self, out: &[u8], mut sent: usize) -> End {
+    async fn give_up(&mut self, out: &[u8], mut sent: usize) -> End {
         let end = message_end(out, sent);
         let rest = async {
             while sent < end {

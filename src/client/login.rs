@@ -1,33 +1,46 @@
 //! From the first byte to the first ReadyForQuery, in bounded time, and the cancel requests that come
 //! on connections of their own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::SemaphorePermit;
 
 use super::encoding;
-use super::quota::Place;
+use super::quota;
+use super::registry::{Identity, Registered};
 use super::session::Session;
-use super::{Database, Shared, UserPools};
+use super::visitor::{self, Console, Visitor};
+use super::{Database, Latest, Shared, UserPools};
 use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::config::{Auth, PoolMode};
 use crate::metrics::{Limit, Live};
-use crate::net::{Buffer, ReadError, Stream};
+use crate::net::{Acceptor, Buffer, ClientFacts, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
 use crate::wire::{self, CancelKey, Severity, Startup, StartupError, StartupParameters};
 
 /// Serves one connection to its end.
-pub async fn serve(mut stream: Stream, shared: Arc<Shared>) {
+/// `reserved` is on a place that only clients of the console may keep.
+pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Console>, reserved: bool) {
+    let shared = latest.load();
     let mut buffer = Buffer::default();
-    let login = log_in(&mut stream, &mut buffer, &shared);
+    let login = log_in(&mut stream, &mut buffer, &latest, &shared, reserved);
     let session = match tokio::time::timeout(shared.limits.login_timeout, login).await {
-        Ok(Ok(Some(mut login))) => {
+        Ok(Ok(Some(LogIn::Visitor(place)))) => {
             shared.metrics.login("ok");
-            let _live = Live::new(&shared.metrics.clients);
+            drop(shared);
+            console.serve(Visitor { stream, buffer, place }).await;
+            return;
+        }
+        Ok(Ok(Some(LogIn::Session(mut login)))) => {
+            shared.metrics.login("ok");
+            let _live = Live::new(shared.metrics.clients.clone());
+            let _tls = stream.is_tls().then(|| Live::new(shared.metrics.tls_clients.clone()));
             let _places = std::mem::take(&mut login.places);
-            Session::new(stream, shared.clone(), login).run(buffer).await;
+            drop(shared);
+            Session::new(stream, latest, *login).run(buffer).await;
             return;
         }
         Ok(Ok(None)) => return,
@@ -50,6 +63,9 @@ pub async fn serve(mut stream: Stream, shared: Arc<Shared>) {
 
 /// FATAL, then the end of the stream.
 pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
+    if stream.is_handshaking() {
+        return;
+    }
     let mut out = Vec::new();
     wire::error(&mut out, Severity::Fatal, refusal);
     let farewell = async {
@@ -63,14 +79,21 @@ pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), farewell).await;
 }
 
+enum LogIn {
+    Session(Box<LoggedIn>),
+    Visitor(visitor::Place),
+}
+
 /// A client that has proved who it is.
 pub(super) struct LoggedIn {
+    pub shared: Arc<Shared>,
+    pub record: Registered,
     pub database: Arc<Database>,
     pub pools: Arc<UserPools>,
     pub startup: Settings,
     pub cancel: crate::cancel::Registered,
     /// Of the user and of the database.
-    pub places: [Option<Place>; 2],
+    pub places: [Option<quota::Place>; 2],
     pub greeting: Vec<u8>,
     pub application_name: Option<String>,
     pub pool_mode: PoolMode,
@@ -81,26 +104,48 @@ pub(super) struct LoggedIn {
 async fn log_in(
     stream: &mut Stream,
     buffer: &mut Buffer,
+    latest: &Latest,
     shared: &Arc<Shared>,
-) -> Result<Option<LoggedIn>, LoginError> {
-    let mut parameters = match first_packet(stream, buffer, shared).await? {
+    reserved: bool,
+) -> Result<Option<LogIn>, LoginError> {
+    let Arrival { first, tls } = first_packet(stream, buffer, shared).await?;
+    let mut parameters = match first {
         First::Session(it) => it,
         First::Cancel(key) => {
             shared.cancels.cancel(key).await;
+            if tls.is_some() {
+                // libpq takes an end of TCP without one of TLS for a failure of the cancel.
+                stream.shutdown().await?;
+            }
             return Ok(None);
         }
     };
+    if tls.is_none() && shared.tls.current().is_some_and(|it| it.is_required()) {
+        return Err(LoginError::Refused(without_tls()));
+    }
     if parameters.minor > 0 || !parameters.protocol_options.is_empty() {
         // Before the password is asked for (`ProcessStartupPacket` in backend_startup.c).
         let mut out = Vec::new();
         wire::negotiate_version(&mut out, std::mem::take(&mut parameters.protocol_options));
         stream.write_all(&out).await?;
     }
+    let is_visitor = visitor::is_console(&parameters.database);
+    if reserved && !is_visitor {
+        return Err(LoginError::Refused(too_many(shared)));
+    }
     // Who has not said a word yet takes no turn from those who have.
     let _turn = turn(shared).await;
     let claim = claim(&parameters, shared).await.map_err(LoginError::Refused)?;
-    prove(stream, buffer, shared, &parameters, &claim).await?;
-    greet(parameters, shared, &claim).map(Some).map_err(LoginError::Refused)
+    let prover = Prover { parameters: &parameters, claim: &claim, tls: tls.as_ref() };
+    prove(stream, buffer, shared, prover).await?;
+    // Proving may have taken as long as a reload.
+    let peer = stream.peer();
+    let logged_in = if is_visitor {
+        visitor::let_in(parameters, latest, peer, cancel_key(shared)).map(LogIn::Visitor)
+    } else {
+        greet(parameters, latest, peer, &claim).map(|it| LogIn::Session(Box::new(it)))
+    };
+    logged_in.map(Some).map_err(LoginError::Refused)
 }
 
 async fn turn(shared: &Shared) -> Option<SemaphorePermit<'_>> {
@@ -133,17 +178,24 @@ async fn claim(parameters: &StartupParameters, shared: &Shared) -> Result<Claim,
     Ok(Claim { method: lookup.method(), credentials, found: true })
 }
 
+/// Who has something to prove, and over what.
+struct Prover<'a> {
+    parameters: &'a StartupParameters,
+    claim: &'a Claim,
+    tls: Option<&'a ClientFacts>,
+}
+
 async fn prove(
     stream: &mut Stream,
     buffer: &mut Buffer,
     shared: &Shared,
-    parameters: &StartupParameters,
-    claim: &Claim,
+    Prover { parameters, claim, tls }: Prover<'_>,
 ) -> Result<(), LoginError> {
     let client = auth::Client {
         user: &parameters.user,
         method: claim.method,
         credentials: claim.credentials.as_deref(),
+        tls,
         mock_secret: &shared.mock_secret,
         nonce: random().map_err(LoginError::Refused)?,
     };
@@ -171,14 +223,28 @@ enum First {
     Cancel(CancelKey),
 }
 
+struct Arrival {
+    first: First,
+    /// `None` is no TLS.
+    tls: Option<ClientFacts>,
+}
+
 /// Answers requests for encryption until the startup packet comes.
+///
+/// ```text
+/// Plain ──SSLRequest, or TLS at once──▶ handshake ──▶ Tls ──startup or cancel──▶
+///   └──── GSSENCRequest, refused; SSLRequest, refused; startup or cancel ───────▶
+/// ```
 async fn first_packet(
     stream: &mut Stream,
     buffer: &mut Buffer,
     shared: &Shared,
-) -> Result<First, LoginError> {
-    let mut refused = (false, false);
+) -> Result<Arrival, LoginError> {
+    let (mut asked, mut tls) = ((false, false), None);
     loop {
+        if asked == (false, false) && tls.is_none() && wire::is_direct_tls(buffer.filled()) {
+            tls = Some(direct_tls(stream, buffer, shared).await?);
+        }
         let found = wire::startup(buffer.filled()).map_err(|it| {
             if it == StartupError::Length {
                 shared.hits.hit(Limit::StartupPacket);
@@ -195,20 +261,65 @@ async fn first_packet(
         // Each request may come once, and nothing may follow it before the answer: bytes sent ahead
         // are how a man in the middle injects a query in front of TLS (CVE-2021-23214).
         let again = match packet {
-            Startup::Session(it) => return Ok(First::Session(it)),
-            Startup::Cancel(key) => return Ok(First::Cancel(key)),
-            Startup::Ssl => std::mem::replace(&mut refused.0, true),
-            Startup::GssEnc => std::mem::replace(&mut refused.1, true),
+            Startup::Session(it) => return Ok(Arrival { first: First::Session(it), tls }),
+            Startup::Cancel(key) => return Ok(Arrival { first: First::Cancel(key), tls }),
+            Startup::Ssl => std::mem::replace(&mut asked.0, true),
+            Startup::GssEnc => std::mem::replace(&mut asked.1, true),
         };
-        if again || !buffer.is_empty() {
-            return Err(LoginError::Refused(Refusal::new(
-                Reason::Protocol,
-                SqlState::PROTOCOL_VIOLATION,
-                "received unencrypted data after SSL request",
-            )));
+        if again || tls.is_some() || !buffer.is_empty() {
+            let message = match tls {
+                Some(_) => "request for encryption on a connection that is encrypted",
+                None => "received unencrypted data after SSL request",
+            };
+            return Err(violation(message));
         }
-        stream.write_all(b"N").await?;
+        match shared.tls.current().filter(|_| packet == Startup::Ssl) {
+            None => stream.write_all(wire::TLS_REFUSED).await?,
+            Some(acceptor) => {
+                stream.write_all(wire::TLS_ACCEPTED).await?;
+                tls = Some(accept_tls(stream, &acceptor, shared, Vec::new()).await?);
+            }
+        }
     }
+}
+
+/// TLS from the first byte, to which only PostgreSQL's name in ALPN is an answer: another protocol's
+/// client may have been led here (`ProcessSSLStartup` in backend_startup.c).
+async fn direct_tls(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    shared: &Shared,
+) -> Result<ClientFacts, LoginError> {
+    let acceptor =
+        shared.tls.current().ok_or_else(|| violation("received a TLS handshake, and TLS is off"))?;
+    let facts = accept_tls(stream, &acceptor, shared, buffer.take()).await?;
+    if stream.alpn() != Some(wire::ALPN) {
+        return Err(violation("direct TLS connection without ALPN protocol \"postgresql\""));
+    }
+    Ok(facts)
+}
+
+/// A client whose handshake fails has been told so by TLS.
+async fn accept_tls(
+    stream: &mut Stream,
+    acceptor: &Acceptor,
+    shared: &Shared,
+    ahead: Vec<u8>,
+) -> Result<ClientFacts, LoginError> {
+    let accepted = stream.accept_tls(acceptor, &shared.tls.metrics, ahead).await;
+    Ok(accepted.inspect_err(|error| {
+        tracing::info!(peer = ?stream.peer(), %error, "TLS handshake failed");
+    })?)
+}
+
+fn without_tls() -> Refusal {
+    let message = "connections without TLS are not allowed";
+    let refusal = Refusal::new(Reason::Auth, SqlState::INVALID_AUTHORIZATION, message);
+    refusal.hint("connect with sslmode=require or a stricter one")
+}
+
+fn violation(message: &'static str) -> LoginError {
+    LoginError::Refused(Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message))
 }
 
 fn startup_refusal(error: &StartupError) -> Refusal {
@@ -222,7 +333,13 @@ fn startup_refusal(error: &StartupError) -> Refusal {
 }
 
 /// The database is looked for after the password, so that names are not told to strangers.
-fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> Result<LoggedIn, Refusal> {
+fn greet(
+    parameters: StartupParameters,
+    latest: &Latest,
+    peer: Option<SocketAddr>,
+    claim: &Claim,
+) -> Result<LoggedIn, Refusal> {
+    let shared = latest.load();
     if parameters.replication {
         return Err(Refusal::unsupported(
             Reason::Unsupported,
@@ -237,8 +354,12 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
             format!("database \"{}\" does not exist", parameters.database),
         ));
     };
-    let places = places(&parameters.user, database, shared)?;
-    let pools = pools_of(&parameters.user, database, claim, shared)?;
+    if database.traffic.is_disabled() {
+        let message = format!("database \"{}\" is not currently accepting connections", database.name);
+        return Err(Refusal::new(Reason::Limit, SqlState("55000"), message));
+    }
+    let places = places(&parameters.user, database, &shared)?;
+    let pools = pools_of(&parameters.user, database, claim, &shared)?;
     let mut greeting = Vec::new();
     wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
@@ -259,12 +380,23 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
         }
     }
     let of_user = shared.users.get(&parameters.user).and_then(|it| it.pool_mode);
-    let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
-    let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
-    let cancel = shared.cancels.register(CancelKey { pid, secret });
+    let cancel = cancel_key(&shared);
+    let record = shared.sessions.register(Identity {
+        database: database.name.as_str().into(),
+        user: parameters.user.into(),
+        peer,
+        pid: cancel.key().pid,
+        application_name: application_name.as_deref().map(Into::into),
+    });
+    // Who came too late for the call of a reload or of the end calls itself.
+    if latest.load().version != shared.version || *shared.stopping.borrow() {
+        record.call();
+    }
     Ok(LoggedIn {
         pool_mode: of_user.unwrap_or(database.pool_mode),
         database: database.clone(),
+        shared: shared.clone(),
+        record,
         pools,
         places,
         startup,
@@ -275,9 +407,21 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
     })
 }
 
+fn cancel_key(shared: &Shared) -> crate::cancel::Registered {
+    let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
+    let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
+    shared.cancels.register(CancelKey { pid, secret })
+}
+
+/// `limits.clients_max` is reached.
+pub fn too_many(shared: &Shared) -> Refusal {
+    shared.hits.hit(Limit::Clients);
+    Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+}
+
 /// With the words of PostgreSQL's own limits (`InitializeSessionUserId` in miscinit.c, `CheckMyDatabase` in
 /// postinit.c), and in their order.
-fn places(user: &str, database: &Database, shared: &Shared) -> Result<[Option<Place>; 2], Refusal> {
+fn places(user: &str, database: &Database, shared: &Shared) -> Result<[Option<quota::Place>; 2], Refusal> {
     let full = |limit, message: String| {
         shared.hits.hit(limit);
         Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::Sessions;
 use crate::base::{Access, Reason, Role, ShardId};
-use crate::metrics::{RegisterError, Registry};
+use crate::metrics::{self, RegisterError, Registry};
 
 /// The families, made once.
 #[derive(Clone)]
@@ -20,8 +21,11 @@ pub struct ClientMetricFamilies {
     evictions: IntCounterVec,
     renewals: IntCounterVec,
     pins: IntCounterVec,
+    pinned: IntGaugeVec,
     logins: IntCounterVec,
     pub clients: IntGauge,
+    /// Those of `clients` that came with TLS.
+    pub tls_clients: IntGauge,
 }
 
 const LABELS: [&str; 4] = ["database", "shard", "role", "access"];
@@ -67,6 +71,11 @@ impl ClientMetricFamilies {
                 "Clients that got a server connection of their own, by the state that needs it.",
                 &["database", "reason"],
             )?,
+            pinned: registry.gauges(
+                "keyway_pins",
+                "Clients that have a server connection of their own now, by the state that needs it.",
+                &["database", "reason"],
+            )?,
             logins: registry.counters(
                 "keyway_logins_total",
                 "Logins by result: ok, refused, left.",
@@ -75,11 +84,42 @@ impl ClientMetricFamilies {
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
                 .with_label_values::<&str>(&[]),
+            tls_clients: registry
+                .gauges("keyway_tls_clients", "Client connections with TLS, of keyway_clients.", &[])?
+                .with_label_values::<&str>(&[]),
         })
     }
 
     pub fn login(&self, result: &str) {
         self.logins.with_label_values(&[result]).inc();
+    }
+
+    /// Of a shard that the configuration does not have any more.
+    pub fn forget_shard(&self, database: &str, shard: &str) {
+        let of = [("database", database), ("shard", shard)];
+        metrics::forget(&self.queries, &of);
+        metrics::forget(&self.errors, &of);
+        metrics::forget(&self.seconds, &of);
+        metrics::forget(&self.bytes, &of);
+        metrics::forget(&self.in_flight, &of);
+    }
+
+    /// What is not of a shard.
+    pub fn forget_database(&self, database: &str) {
+        let of = [("database", database)];
+        metrics::forget(&self.refusals, &of);
+        metrics::forget(&self.retries, &of);
+        metrics::forget(&self.pins, &of);
+    }
+
+    /// Counted when somebody looks: each session knows its own pin.
+    pub fn count_pins(&self, sessions: &Sessions) {
+        self.pinned.reset();
+        for it in sessions.all() {
+            if let Some(reason) = it.pin() {
+                self.pinned.with_label_values(&[&*it.database, reason]).inc();
+            }
+        }
     }
 
     pub fn of_database(&self, database: &str, shards: &[String]) -> DatabaseMetrics {
@@ -133,6 +173,14 @@ pub struct ShardTotals {
     pub in_flight: i64,
 }
 
+/// Of requests that servers answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueryTotals {
+    pub queries: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+}
+
 pub struct TargetMetrics {
     queries: IntCounter,
     errors: IntCounter,
@@ -162,6 +210,17 @@ impl DatabaseMetrics {
             errors: read.errors.get() + write.errors.get() + replica.errors.get(),
             in_flight: read.in_flight.get() + write.in_flight.get() + replica.in_flight.get(),
         }
+    }
+
+    /// Of all shards.
+    pub fn query_totals(&self) -> QueryTotals {
+        let mut totals = QueryTotals::default();
+        for it in self.targets.iter().flatten() {
+            totals.queries += it.queries.get();
+            totals.bytes += it.bytes.get();
+            totals.seconds += it.seconds.get_sample_sum();
+        }
+        totals
     }
 
     /// What was refused so far, reasons that never occurred left out.

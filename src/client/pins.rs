@@ -132,8 +132,18 @@ impl Session {
     fn pin(&mut self, reason: &'static str) {
         if self.pinned.is_none() {
             self.pinned = Some(reason);
+            self.record.set_pin(Some(reason));
             self.database.metrics.pinned(reason);
         }
+    }
+
+    /// The reason, if there was one.
+    pub fn unpin(&mut self) -> Option<&'static str> {
+        let reason = self.pinned.take();
+        if reason.is_some() {
+            self.record.set_pin(None);
+        }
+        reason
     }
 
     /// Asks the server, which is idle, for the state that is suspected. Where it does not answer, the
@@ -163,7 +173,7 @@ impl Session {
         }
         let found = found.and_then(|it| REASONS.into_iter().find(|of| *of == it));
         if self.pinned.is_some_and(|it| trace(it) == Trace::Probed && Some(it) != found) {
-            self.pinned = None;
+            self.unpin();
         }
         if let Some(reason) = found {
             self.pin(reason);
@@ -176,10 +186,10 @@ impl Session {
     /// The session has what the server has.
     fn adopt_settings(&mut self, mut visible: Vec<(String, String)>) {
         let Some(held) = &mut self.held else { return };
-        let user = self.pools.get(held.lease.server).map(|it| it.spec().user.clone());
+        let user = held.lease.spec().user.clone();
         visible.retain(|(name, value)| match name.as_str() {
             "role" => value != "none",
-            "session_authorization" => Some(value.as_str()) != user.as_deref(),
+            "session_authorization" => **value != *user,
             _ => true,
         });
         // The server has what it shows, and not the start values of this session.

@@ -128,6 +128,7 @@ impl Ran {
 impl Session {
     pub async fn query(&mut self, message: &[u8]) -> Result<Outcome, End> {
         let started = Instant::now();
+        self.count_request(started);
         let text = match wire::query_text(message).map(std::str::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(_)) => return self.refuse(not_utf8()).await,
@@ -188,6 +189,9 @@ impl Session {
                     return self.refuse(refusal).await;
                 }
                 wire::command_complete(&mut notices, tag);
+                if self.unsynced {
+                    return self.end_at_server(&notices).await;
+                }
                 self.put_ready(&mut notices);
                 self.stream.write_all(&notices).await.map(|()| Outcome::Done).map_err(|_| End::Left)
             }
@@ -295,7 +299,7 @@ impl Session {
                     Err(refusal) => return Ok(Ran::Refused(refusal)),
                 }
             }
-            let Some(server) = self.held.as_ref().map(|it| (it.lease.server, it.role)) else {
+            let Some(server) = self.held.as_ref().map(|it| (it.server, it.role)) else {
                 return Err(End::Left);
             };
             if let Err(refusal) = self.set_up_held(request.ends_blocks).await {
@@ -385,15 +389,15 @@ impl Session {
     pub async fn close_held(&mut self) {
         self.cancel.slot().detach().await;
         self.held = None;
-        self.pinned = None;
+        self.unpin();
         self.suspected = None;
         self.unsynced = false;
     }
 
     fn drop_server(&mut self, error: &super::relay::RelayError) {
         if let Some(held) = self.held.take() {
-            tracing::warn!(server = ?held.lease.server, %error, "read is tried on another server");
-            self.database.topology.report_failure(held.lease.server);
+            tracing::warn!(server = ?held.server, %error, "read is tried on another server");
+            self.database.topology.report_failure(held.server);
         }
         self.cancel.slot().try_detach();
     }

@@ -47,7 +47,10 @@ impl Session {
             self.check_new_name(name.as_bytes()).map_err(Answer::Refused)?;
         }
         let router = &self.database.router;
-        let statement = self.database.statements.by_sql(prepare.body, || router.plan(prepare.statement));
+        let statement = self
+            .database
+            .statements
+            .by_sql(prepare.body, router.version(), || router.plan(prepare.statement));
         let taken = statement.by_sql.as_ref().is_some_and(|it| it.load(Ordering::Relaxed));
         if taken && self.transaction.status() != TxStatus::Failed {
             // Some server has judged this text already.
@@ -109,6 +112,7 @@ impl Session {
             taken.store(true, Ordering::Relaxed);
         }
         self.names.insert(name.as_bytes(), statement);
+        self.record.set_statements(self.names.len());
     }
 
     /// Whether a client may give this name to one more statement.

@@ -6,8 +6,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::Database;
 use crate::proto::{Presence, StatementId};
 use crate::route::Planned;
+use crate::sql;
 
 /// A text with its parameter types, and the plan for it.
 #[derive(Debug)]
@@ -44,6 +46,12 @@ pub struct PreparedStatus {
     /// The name on servers.
     pub name: String,
     pub text: String,
+    /// Types of parameters that its clients gave.
+    pub oids: Vec<u32>,
+    /// Made by PREPARE.
+    pub by_sql: bool,
+    /// Clients that have it.
+    pub clients: usize,
     /// How often clients have prepared it.
     pub uses: u64,
     /// Server connections that have it.
@@ -70,40 +78,62 @@ const SWEEP_MIN: usize = 1_024;
 
 impl Registry {
     /// The statement that all clients share under one server-side name.
-    pub fn named(&self, text: &[u8], oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        self.shared((text.into(), oids.into()), None, plan)
+    /// `version` is that of the plan.
+    pub fn named(
+        &self,
+        text: &[u8],
+        oids: &[u8],
+        version: u64,
+        plan: impl FnOnce() -> Planned,
+    ) -> Arc<Statement> {
+        self.shared((text.into(), oids.into()), None, version, plan)
     }
 
     /// The same for a statement of PREPARE, whose types are part of its text.
-    pub fn by_sql(&self, body: &str, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+    pub fn by_sql(&self, body: &str, version: u64, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
         // No list of types has one byte.
-        self.shared((body.as_bytes().into(), [0].into()), Some(AtomicBool::new(false)), plan)
+        self.shared((body.as_bytes().into(), [0].into()), Some(false), version, plan)
     }
 
-    fn shared(&self, key: Key, by_sql: Option<AtomicBool>, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        if let Some(found) = take(&mut self.by_text.lock(), &key) {
+    /// `taken` as in `Statement::by_sql`, where nobody has the text yet.
+    fn shared(
+        &self,
+        key: Key,
+        taken: Option<bool>,
+        version: u64,
+        plan: impl FnOnce() -> Planned,
+    ) -> Arc<Statement> {
+        if let Some(found) = take(&mut self.by_text.lock(), &key, version) {
             return found;
         }
         // Planned without the lock; two clients may do it at once, the first to come in wins.
         let planned = plan();
         let mut by_text = self.by_text.lock();
-        if let Some(found) = take(&mut by_text, &key) {
+        if let Some(found) = take(&mut by_text, &key, version) {
             return found;
         }
         if by_text.len() >= SWEEP_MIN && by_text.len() == by_text.capacity() {
             by_text.retain(|_, it| it.statement.strong_count() > 0);
         }
-        let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let (text, oids, presence) = (key.0.clone(), key.1.clone(), Presence::default());
+        // Under another version of the maps it is the same statement to servers.
+        let before = by_text.get(&key).and_then(|it| Some((it.statement.upgrade()?, it.uses)));
+        let uses = before.as_ref().map_or(0, |it| it.1) + 1;
+        let before = before.map(|it| it.0);
+        let next = || StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let id = before.as_ref().map_or_else(next, |it| it.id);
+        let known = before.as_ref().and_then(|it| it.by_sql.as_ref()).map(|it| it.load(Ordering::Relaxed));
+        let by_sql = known.or(taken).map(AtomicBool::new);
+        let presence = before.map(|it| it.presence.clone()).unwrap_or_default();
+        let (text, oids) = (key.0.clone(), key.1.clone());
         let made = Arc::new(Statement { id, text, oids, planned, by_sql, presence });
-        by_text.insert(key, Entry { statement: Arc::downgrade(&made), uses: 1 });
+        by_text.insert(key, Entry { statement: Arc::downgrade(&made), uses });
         made
     }
 
     /// Servers may describe it otherwise than they did: whoever prepares the text from now on gets a
     /// statement that no server has yet.
     pub fn retire(&self, statement: &Arc<Statement>) {
-        let is_it = |it: &Entry| std::ptr::eq(it.statement.as_ptr(), Arc::as_ptr(statement));
+        let is_it = |it: &Entry| it.statement.upgrade().is_some_and(|it| it.id == statement.id);
         let key = (statement.text.clone(), statement.oids.clone());
         let mut by_text = self.by_text.lock();
         if by_text.get(&key).is_some_and(is_it) {
@@ -116,6 +146,11 @@ impl Registry {
         self.by_text.lock().clear();
     }
 
+    /// Of those that some client has.
+    pub fn count(&self) -> usize {
+        self.by_text.lock().values().filter(|it| it.statement.strong_count() > 0).count()
+    }
+
     /// What some client has prepared, in the order in which it was first prepared.
     pub fn snapshot(&self) -> Vec<PreparedStatus> {
         let found = |it: &Entry| it.statement.upgrade().map(|statement| (statement, it.uses));
@@ -124,6 +159,10 @@ impl Registry {
         let status = |(it, uses): (Arc<Statement>, u64)| PreparedStatus {
             name: it.id.server_name(),
             text: it.text().to_owned(),
+            oids: if it.by_sql.is_some() { Vec::new() } else { it.oids() },
+            by_sql: it.by_sql.is_some(),
+            // One is held here.
+            clients: Arc::strong_count(&it) - 1,
             uses,
             servers: it.presence.servers(),
         };
@@ -144,10 +183,10 @@ impl Registry {
     }
 }
 
-/// The statement of a text, prepared once more.
-fn take(by_text: &mut HashMap<Key, Entry>, key: &Key) -> Option<Arc<Statement>> {
+/// The statement of a text, prepared once more, if its plan is of this version.
+fn take(by_text: &mut HashMap<Key, Entry>, key: &Key, version: u64) -> Option<Arc<Statement>> {
     let entry = by_text.get_mut(key)?;
-    let found = entry.statement.upgrade()?;
+    let found = entry.statement.upgrade().filter(|it| it.planned.plan.version == version)?;
     entry.uses += 1;
     Some(found)
 }
@@ -186,6 +225,26 @@ impl Names {
         removed.is_some()
     }
 
+    /// Plans carry the version of the maps that they were made with: an older one is never used (DESIGN
+    /// invariant 10).
+    pub fn plan_again(&mut self, database: &Database) {
+        let (router, registry) = (&database.router, &database.statements);
+        for it in self.named.values_mut() {
+            *it = if it.by_sql.is_some() {
+                let text = it.prepare_text();
+                let Some(prepare) = sql::prepare_text(&text) else { continue };
+                registry.by_sql(prepare.body, router.version(), || router.plan(prepare.statement))
+            } else {
+                registry.named(&it.text, &it.oids, router.version(), || router.plan(it.text()))
+            };
+        }
+        if let Some(it) = &mut self.unnamed {
+            let (text, oids) = (it.text.clone(), it.oids.clone());
+            let (planned, presence) = (router.plan(it.text()), it.presence.clone());
+            *it = Arc::new(Statement { id: it.id, text, oids, planned, by_sql: None, presence });
+        }
+    }
+
     pub fn clear(&mut self) {
         *self = Names::default();
     }
@@ -213,7 +272,7 @@ mod tests {
         let config = Config::parse(text, std::path::Path::new("."), &|_| None).unwrap();
         let router = Router::new(&config.databases[0], 16, Arc::new(Parser::new()));
         let registry = Registry::default();
-        let named = |text: &str| registry.named(text.as_bytes(), &[], || router.plan(text));
+        let named = |text: &str| registry.named(text.as_bytes(), &[], router.version(), || router.plan(text));
         let (one, again, other) = (named("SELECT 1"), named("SELECT 1"), named("SELECT 2"));
         assert!(Arc::ptr_eq(&one, &again) && one.id != other.id);
         let status = registry.snapshot();

@@ -3,17 +3,23 @@
 
 mod check;
 mod database;
+mod difference;
 mod document;
+mod listing;
 mod login;
 mod map;
 mod secret;
 mod settings;
 mod sqlname;
 mod table;
+mod tls;
 mod user;
 
+pub use difference::{Change, Difference};
+pub use listing::Listed;
 pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
 pub use settings::{keys, reference};
+pub use tls::{Authorities, ClientTls, Identity, ServerTls, TlsMode, TlsVersion};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,12 +38,24 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Threads; 0 is one per core.
     pub workers: usize,
+    pub tls: ClientTls,
     pub limits: Limits,
     pub users: Vec<User>,
     pub databases: Vec<Database>,
+    pub console: Console,
 }
 
-#[derive(Clone, Debug)]
+/// Who may use it; names of `Config::users`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Console {
+    pub admin_users: Vec<String>,
+    pub stats_users: Vec<String>,
+}
+
+/// Databases that every process has: the console's name, and that of PgBouncer's.
+pub const CONSOLE_DATABASES: [&str; 2] = ["keyway", "pgbouncer"];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub clients_max: usize,
     pub login_timeout: Duration,
@@ -71,7 +89,7 @@ pub struct Limits {
     pub buffers_max: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
     pub auth: Auth,
@@ -101,6 +119,8 @@ pub enum Auth {
     /// In clear text.
     Password,
     Trust,
+    /// A certificate with the user's name.
+    Cert,
 }
 
 /// The methods by which Keyway logs in to servers that ask for them.
@@ -118,7 +138,7 @@ impl Default for ServerAuth {
 }
 
 /// Where the passwords of users are that the config does not list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthQuery {
     /// A name of `Config::users`: who asks.
     pub user: String,
@@ -131,7 +151,7 @@ pub struct AuthQuery {
     pub users_max: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
     pub name: String,
     /// The name on the servers.
@@ -142,6 +162,7 @@ pub struct Database {
     pub max_lag: Duration,
     pub probe: Probe,
     pub server_auth: ServerAuth,
+    pub server_tls: ServerTls,
     pub auth_query: Option<AuthQuery>,
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
@@ -177,7 +198,7 @@ impl fmt::Display for Address {
 }
 
 /// Of one user on one server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     pub size: usize,
     pub waiters_max: usize,
@@ -188,7 +209,7 @@ pub struct Pool {
     pub ramp: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// A name of `Config::users`.
     pub user: String,

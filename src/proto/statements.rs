@@ -76,7 +76,7 @@ struct Held {
 }
 
 /// How much one server connection may hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatementBounds {
     pub count_max: usize,
     /// Texts.

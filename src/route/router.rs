@@ -29,6 +29,7 @@ pub struct Router {
     version: u64,
     parser: Arc<Parser>,
     plans: PlanCache,
+    plans_max: usize,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -103,7 +104,19 @@ impl Router {
         let version = version(&shards, &maps, &tables);
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         let (schemas, default_shard) = (BTreeMap::new(), None);
-        Router { shards, maps, tables, schemas, default_shard, version, parser, plans, hits, misses }
+        Router {
+            shards,
+            maps,
+            tables,
+            schemas,
+            default_shard,
+            version,
+            parser,
+            plans,
+            plans_max,
+            hits,
+            misses,
+        }
     }
 
     /// Whether names without schema need the session's search_path: `SessionView::path`.
@@ -138,6 +151,11 @@ impl Router {
     /// Changes when a map, a table's rule, a home or the list of shards does.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether the other one would do all that this one does: at a reload its plans are kept then.
+    pub fn is_same(&self, other: &Router) -> bool {
+        self.version == other.version && self.plans_max == other.plans_max
     }
 
     pub fn shard_count(&self) -> usize {

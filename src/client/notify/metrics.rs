@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use crate::metrics::{RegisterError, Registry};
+use crate::metrics::{self, RegisterError, Registry};
 
 #[derive(Clone)]
 pub struct NotifyMetricFamilies {
@@ -33,6 +33,15 @@ impl NotifyMetricFamilies {
                 labels,
             )?,
         })
+    }
+
+    /// A database that is gone.
+    pub fn forget(&self, database: &str) {
+        let of = [("database", database)];
+        metrics::forget(&self.channels, &of);
+        metrics::forget(&self.clients, &of);
+        metrics::forget(&self.delivered, &of);
+        metrics::forget(&self.losses, &of);
     }
 
     pub fn of_database(&self, database: &str) -> NotifyMetrics {

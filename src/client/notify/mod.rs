@@ -5,7 +5,7 @@ mod listener;
 mod mailbox;
 mod metrics;
 
-pub use listener::start;
+pub use listener::{Listener, ListenerSpec};
 pub use mailbox::{Mailbox, Put};
 pub use metrics::{NotifyMetricFamilies, NotifyMetrics};
 
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use crate::backend::Holders;
 use crate::metrics::{Limit, LimitHits};
 use crate::proto::{ChannelSet, Switchboard, Ticket};
 
@@ -36,7 +37,9 @@ pub struct Hub {
     /// The connection has to be told or asked something.
     work: Notify,
     progress: watch::Sender<Progress>,
-    pub limits: NotifyLimits,
+    limits: Mutex<NotifyLimits>,
+    /// Whom notifications are from.
+    pub holders: Holders,
     pub metrics: NotifyMetrics,
     hits: LimitHits,
 }
@@ -58,10 +61,20 @@ impl Hub {
             board: Mutex::default(),
             work: Notify::new(),
             progress: watch::Sender::new(Progress::default()),
-            limits,
+            limits: Mutex::new(limits),
+            holders: Holders::default(),
             metrics,
             hits,
         })
+    }
+
+    pub fn limits(&self) -> NotifyLimits {
+        *self.limits.lock()
+    }
+
+    /// By a reload. What waits for a client that listens already is bounded as before.
+    pub fn set_limits(&self, limits: NotifyLimits) {
+        *self.limits.lock() = limits;
     }
 
     /// Returns when the server has been told: what is committed from then on is heard. The error is why not.
@@ -80,7 +93,7 @@ impl Hub {
         let mut progress = self.progress.subscribe();
         self.work.notify_one();
         let good = progress.wait_for(|it| it.good >= ticket);
-        if timeout(self.limits.wait_timeout, good).await.is_ok_and(|it| it.is_ok()) {
+        if timeout(self.limits().wait_timeout, good).await.is_ok_and(|it| it.is_ok()) {
             return Ok(());
         }
         let problem = self.progress.borrow().problem.clone();
@@ -113,7 +126,7 @@ impl Hub {
         let ticket = self.board.lock().take_ticket();
         self.work.notify_one();
         let done = progress.wait_for(|it| it.good >= ticket || it.losses != losses);
-        let _ = timeout(self.limits.wait_timeout, done).await;
+        let _ = timeout(self.limits().wait_timeout, done).await;
     }
 
     /// A notification has come, with the id that clients know its sender by in it.
