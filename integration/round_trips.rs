@@ -83,7 +83,7 @@ async fn back(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, spoke: Arc<
     }
 }
 
-/// Keyway with one connection to the primary, and the way to it.
+/// Keyway with one connection to the primary, and the way to it: in clear text, or nobody could tell whose it is.
 async fn counted(harness: &Shared) -> Fallible<(crate::harness::KeywayProcess, Way)> {
     let way = Way::to(harness.single().await?.shard.primary.address().parse()?).await?;
     let server = way.address;
@@ -91,7 +91,8 @@ async fn counted(harness: &Shared) -> Fallible<(crate::harness::KeywayProcess, W
         .start_keyway(|listen, admin| {
             format!(
                 "listen = \"{listen}\"\nadmin = \"{admin}\"\n[users.{USER}]\npassword = \"{APP_PASSWORD}\"\n\
-                 [databases.{DATABASE}]\nservers = [\"{server}\"]\n[databases.{DATABASE}.pool]\nsize = 1\n"
+                 [databases.{DATABASE}]\nservers = [\"{server}\"]\nserver_tls = \"disable\"\n\
+                 [databases.{DATABASE}.pool]\nsize = 1\n"
             )
         })
         .await?;

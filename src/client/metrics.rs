@@ -109,6 +109,8 @@ impl ClientMetricFamilies {
         let of = [("database", database)];
         metrics::forget(&self.refusals, &of);
         metrics::forget(&self.retries, &of);
+        metrics::forget(&self.evictions, &of);
+        metrics::forget(&self.renewals, &of);
         metrics::forget(&self.pins, &of);
     }
 
