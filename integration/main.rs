@@ -6,6 +6,7 @@
 mod auth;
 mod bad_input;
 mod cancel;
+mod catalog;
 mod cli;
 mod copy;
 mod demo;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         auth::tests,
         bad_input::tests,
         cancel::tests,
+        catalog::tests,
         cli::tests,
         copy::tests,
         demo::tests,

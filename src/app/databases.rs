@@ -10,6 +10,7 @@ use super::Families;
 use crate::auth::{Credentials, Derivation};
 use crate::backend::BackendSpec;
 use crate::base::{ServerId, ShardId};
+use crate::catalog::{CatalogWatch, ReadSpec};
 use crate::client::{self, PoolDirectory, PoolMaker, Quota, StatementRegistry, UserLookup, UserPools};
 use crate::config::{self, Config};
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies};
@@ -42,10 +43,20 @@ pub fn build(
     let place = ServerPlace { shard: 0, index: 0, address: &anywhere };
     let backend = self::spec(&config.limits, database, place, &probe.user, credentials);
     let spec = ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout };
+    let topology = Topology::start(database, &spec, &families.topology, stopping);
+    let router = Arc::new(Router::new(database, config.limits.plans_max, parser.clone()));
+    let roles = topology.clone();
+    let spec = ReadSpec {
+        backend: spec.backend,
+        limits: database.catalog.clone(),
+        router: router.clone(),
+        cluster: Box::new(move || roles.snapshot().clone()),
+    };
     client::Database {
         name: database.name.clone(),
-        router: Router::new(database, config.limits.plans_max, parser.clone()),
-        topology: Topology::start(database, &spec, &families.topology, stopping),
+        router,
+        topology,
+        catalog: CatalogWatch::start(database, spec, &families.catalog, stopping),
         pools: pools(config, database, families, common),
         lookup: lookup(config, database, users, derivation),
         clients: Quota::new(database.clients_max),

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::auth::{Credentials, Derivation};
 use crate::cancel;
+use crate::catalog::CatalogMetricFamilies;
 use crate::client::{self, ClientMetricFamilies, Limits, Quota, Shared, Timeouts, UserPools};
 use crate::config::{self, Config};
 use crate::metrics::{LimitHits, RegisterError, Registry};
@@ -52,6 +53,7 @@ struct Families {
     client: ClientMetricFamilies,
     pool: PoolMetricFamilies,
     topology: TopologyMetricFamilies,
+    catalog: CatalogMetricFamilies,
     hits: LimitHits,
 }
 
@@ -64,6 +66,7 @@ impl Proxy {
             client: ClientMetricFamilies::register(&registry)?,
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
+            catalog: CatalogMetricFamilies::register(&registry)?,
             hits,
         };
         let (stop, stopping) = watch::channel(false);

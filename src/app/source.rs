@@ -131,6 +131,7 @@ impl Source for ProcessSource {
         for database in self.shared.databases.values() {
             let now = database.router.plan_cache_counts();
             let before = counted.insert(database.name.clone(), now).unwrap_or_default();
+            database.catalog.observe(Instant::now());
             let label = [database.name.as_str()];
             self.plan_hits.with_label_values(&label).inc_by(now.hits.saturating_sub(before.hits));
             self.plan_misses.with_label_values(&label).inc_by(now.misses.saturating_sub(before.misses));

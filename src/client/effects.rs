@@ -2,6 +2,7 @@
 //! takes note of when a server has.
 
 use super::encoding;
+use super::pins::ORIGIN;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::proto::{Assignment, PROLOGUE_MAX, Settings, set_config};
@@ -171,7 +172,8 @@ impl Session {
             if *kind == Kind::DiscardAll {
                 held.lease.settings = Settings::default();
                 self.settings = self.startup.clone();
-                self.pinned = None;
+                // DISCARD ALL leaves a replication origin.
+                self.pinned = self.pinned.filter(|it| *it == ORIGIN);
                 self.suspected = None;
             }
         }

@@ -18,6 +18,7 @@ pub struct ClientMetricFamilies {
     refusals: IntCounterVec,
     retries: IntCounterVec,
     pins: IntCounterVec,
+    state_probes: IntCounterVec,
     logins: IntCounterVec,
     pub clients: IntGauge,
 }
@@ -54,6 +55,11 @@ impl ClientMetricFamilies {
                 "keyway_pins_total",
                 "Clients that got a server connection of their own, by the state that needs it.",
                 &["database", "reason"],
+            )?,
+            state_probes: registry.counters(
+                "keyway_state_probes_total",
+                "Times that a server was searched for state that a statement may have left on it.",
+                &["database"],
             )?,
             logins: registry.counters(
                 "keyway_logins_total",
@@ -93,6 +99,7 @@ impl ClientMetricFamilies {
             targets: shards.collect(),
             refusals: Reason::ALL.map(refusal).to_vec(),
             retries: self.retries.with_label_values(&[database]),
+            state_probes: self.state_probes.with_label_values(&[database]),
             pins: self.pins.clone(),
             database: database.to_owned(),
         }
@@ -104,6 +111,7 @@ pub struct DatabaseMetrics {
     targets: Vec<[TargetMetrics; 3]>,
     refusals: Vec<IntCounter>,
     pub retries: IntCounter,
+    pub state_probes: IntCounter,
     pins: IntCounterVec,
     database: String,
 }

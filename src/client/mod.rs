@@ -42,6 +42,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
+use crate::catalog::CatalogWatch;
 use crate::metrics::LimitHits;
 use crate::net::BufferStock;
 use crate::pool::Pool;
@@ -79,8 +80,9 @@ pub struct Limits {
 /// One database with all that routing to it needs.
 pub struct Database {
     pub name: String,
-    pub router: Router,
+    pub router: Arc<Router>,
     pub topology: Arc<Topology>,
+    pub catalog: Arc<CatalogWatch>,
     /// By user; pools stand as servers do in `route::Cluster`.
     pub pools: PoolDirectory,
     pub lookup: Option<UserLookup>,

@@ -47,7 +47,10 @@ impl Session {
             self.check_new_name(name.as_bytes()).map_err(Answer::Refused)?;
         }
         let router = &self.database.router;
-        let statement = self.database.statements.by_sql(prepare.body, || router.plan(prepare.statement));
+        let statement = self
+            .database
+            .statements
+            .by_sql(prepare.body, prepare.statement, || router.plan(prepare.statement));
         let taken = statement.by_sql.as_ref().is_some_and(|it| it.load(Ordering::Relaxed));
         if taken && self.transaction.status() != TxStatus::Failed {
             // Some server has judged this text already.
@@ -84,8 +87,8 @@ impl Session {
     }
 
     /// EXECUTE by the extended protocol, of a name that no server knows.
-    pub fn refuse_virtual(&self, statement: &Statement) -> Option<Refusal> {
-        if statement.planned.plan.kind != Kind::SessionState("EXECUTE") {
+    pub fn refuse_virtual(&self, plan: &Plan, statement: &Statement) -> Option<Refusal> {
+        if plan.kind != Kind::SessionState("EXECUTE") {
             return None;
         }
         let names = sql::execute_names(statement.text());

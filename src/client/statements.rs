@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::proto::StatementId;
-use crate::route::Planned;
+use crate::route::{Literals, Plan, Planned, Router};
 
 /// A text with its parameter types, and the plan for it.
 #[derive(Debug)]
@@ -16,7 +17,11 @@ pub struct Statement {
     pub text: Box<[u8]>,
     /// As in Parse: big-endian, four bytes each.
     pub oids: Box<[u8]>,
-    pub planned: Planned,
+    pub literals: Literals,
+    /// The newest one made; [`Statement::plan`] makes another where it has grown old.
+    plan: ArcSwap<Plan>,
+    /// Where in `text` the statement begins that is planned.
+    planned_from: usize,
     /// Made by PREPARE: `text` is what stands behind its name. A server has taken it once.
     pub by_sql: Option<AtomicBool>,
 }
@@ -25,6 +30,17 @@ impl Statement {
     /// PREPARE under the name that servers know it by.
     pub fn prepare_text(&self) -> String {
         format!("PREPARE {}{}", self.id.server_name(), self.text())
+    }
+
+    /// The plan by the router's newest catalog (DESIGN invariant 10).
+    pub fn plan(&self, router: &Router) -> Arc<Plan> {
+        let plan = self.plan.load();
+        if plan.version == router.version() {
+            return plan.clone();
+        }
+        let newer = router.plan(self.text().get(self.planned_from..).unwrap_or_default()).plan;
+        self.plan.store(newer.clone());
+        newer
     }
 
     pub fn text(&self) -> &str {
@@ -51,16 +67,23 @@ const SWEEP_MIN: usize = 1_024;
 impl Registry {
     /// The statement that all clients share under one server-side name.
     pub fn named(&self, text: &[u8], oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        self.shared((text.into(), oids.into()), None, plan)
+        self.shared((text.into(), oids.into()), None, 0, plan)
     }
 
-    /// The same for a statement of PREPARE, whose types are part of its text.
-    pub fn by_sql(&self, body: &str, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+    /// The same for a statement of PREPARE, whose types are part of its text: `statement` is its end.
+    pub fn by_sql(&self, body: &str, statement: &str, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+        let planned_from = body.len().saturating_sub(statement.len());
         // No list of types has one byte.
-        self.shared((body.as_bytes().into(), [0].into()), Some(AtomicBool::new(false)), plan)
+        self.shared((body.as_bytes().into(), [0].into()), Some(AtomicBool::new(false)), planned_from, plan)
     }
 
-    fn shared(&self, key: Key, by_sql: Option<AtomicBool>, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+    fn shared(
+        &self,
+        key: Key,
+        by_sql: Option<AtomicBool>,
+        planned_from: usize,
+        plan: impl FnOnce() -> Planned,
+    ) -> Arc<Statement> {
         if let Some(found) = self.by_text.lock().get(&key).and_then(Weak::upgrade) {
             return found;
         }
@@ -74,7 +97,9 @@ impl Registry {
             by_text.retain(|_, it| it.strong_count() > 0);
         }
         let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let made = Arc::new(Statement { id, text: key.0.clone(), oids: key.1.clone(), planned, by_sql });
+        let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
+        let (text, oids) = (key.0.clone(), key.1.clone());
+        let made = Arc::new(Statement { id, text, oids, literals, plan, planned_from, by_sql });
         by_text.insert(key, Arc::downgrade(&made));
         made
     }
@@ -82,7 +107,9 @@ impl Registry {
     /// A statement of this client alone.
     pub fn unnamed(&self, text: &[u8], oids: &[u8], planned: Planned) -> Arc<Statement> {
         let id = StatementId::unnamed(self.next_id.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Statement { id, text: text.into(), oids: oids.into(), planned, by_sql: None })
+        let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
+        let (text, oids) = (text.into(), oids.into());
+        Arc::new(Statement { id, text, oids, literals, plan, planned_from: 0, by_sql: None })
     }
 }
 
