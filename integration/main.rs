@@ -8,6 +8,7 @@ mod bad_input;
 mod cancel;
 mod catalog;
 mod cli;
+mod console;
 mod copy;
 mod demo;
 mod differential;
@@ -20,6 +21,7 @@ mod metrics;
 mod pins;
 mod postgres;
 mod protocol;
+mod reload;
 mod replicas;
 mod routing;
 mod sessions;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         cancel::tests,
         catalog::tests,
         cli::tests,
+        console::tests,
         copy::tests,
         demo::tests,
         differential::tests,
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         pins::tests,
         postgres::tests,
         protocol::tests,
+        reload::tests,
         replicas::tests,
         routing::tests,
         sessions::tests,

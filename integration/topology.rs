@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use keyway::auth::{Credentials, Derivation};
 use keyway::backend::BackendSpec;
-use keyway::base::{Role, ServerId, ShardId};
+use keyway::base::Role;
 use keyway::config::{Config, Secret, ServerAuth};
 use keyway::demo::postgres::{Server, Shard};
 use keyway::metrics::Registry;
@@ -48,7 +48,6 @@ impl Watched {
         let registry = Registry::default();
         let spec = ProbeSpec {
             backend: BackendSpec {
-                server: ServerId { shard: ShardId(0), index: 0 },
                 host: "".into(),
                 port: 0,
                 user: USER.into(),
@@ -68,7 +67,7 @@ impl Watched {
             timeout: Duration::from_millis(500),
         };
         let families = TopologyMetricFamilies::register(&registry)?;
-        let topology = Topology::start(&config.databases[0], &spec, &families, &stopping);
+        let topology = Topology::start(&config.databases[0], &spec, &families, &stopping, None);
         Ok(Watched { topology, registry, _running: running })
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keyway::app::Proxy;
+use keyway::app::{Drain, Proxy, Signals};
 use keyway::config::Config;
 use keyway::demo::{self, DemoArgs, Running};
 
@@ -20,7 +20,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve clients until SIGTERM or Ctrl-C
+    /// Serve clients until SIGTERM or Ctrl-C; SIGHUP reads the file anew
     Run {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
@@ -47,7 +47,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { config } => with_config(&config, run),
+        Command::Run { config } => with_config(&config, |it| run(&it, &config)),
         Command::Check { config } => with_config(&config, |it| {
             println!(
                 "{}: {} databases, {} users, no problem",
@@ -77,7 +77,7 @@ fn with_config(path: &std::path::Path, then: impl FnOnce(Config) -> ExitCode) ->
     }
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: &Config, path: &std::path::Path) -> ExitCode {
     keyway::app::init_logging("info");
     let runtime = match keyway::app::runtime(config.workers) {
         Ok(it) => it,
@@ -87,11 +87,11 @@ fn run(config: Config) -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
-        let proxy = Proxy::start(&config).map_err(|it| it.to_string())?;
+        // From here on no signal ends the process by itself.
+        let signals = Signals::new().map_err(|it| it.to_string())?;
+        let proxy = Proxy::start(config, Some(path)).map_err(|it| it.to_string())?;
         tracing::info!(listen = %proxy.listen_addr(), admin = %proxy.admin_addr(), "serving");
-        keyway::app::stop_signal().await.map_err(|it| it.to_string())?;
-        tracing::info!("stopping");
-        proxy.shutdown().await;
+        keyway::app::serve(proxy, signals).await;
         Ok::<_, String>(())
     });
     match ended {
@@ -114,9 +114,9 @@ fn run_demo(args: DemoArgs) -> ExitCode {
         }
     };
     let start = |config: &Config| {
-        let proxy = Proxy::start(config).map_err(|it| it.to_string())?;
+        let proxy = Proxy::start(config, None).map_err(|it| it.to_string())?;
         let (listen_addr, admin_addr) = (proxy.listen_addr(), proxy.admin_addr());
-        Ok(Running { listen_addr, admin_addr, shutdown: Box::pin(proxy.shutdown()) })
+        Ok(Running { listen_addr, admin_addr, shutdown: Box::pin(proxy.shutdown(Drain::Timeout)) })
     };
     runtime.block_on(demo::run(args, start, keyway::app::stop_signal()))
 }

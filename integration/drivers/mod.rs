@@ -112,6 +112,14 @@ impl Script {
     }
 }
 
+pub const PYTHON: &str = ".venv/bin/python";
+pub const JAVA_OPTIONS: &[&str] = JDBC.options;
+
+/// All that a file of this directory writes, run with a connection string.
+pub async fn run_file(program: &str, options: &[&str], file: &str, url: &str) -> Fallible<String> {
+    run(installed(program)?.args(options).arg(here(file)).arg(url)).await
+}
+
 /// What `install.sh` puts beside this file, or a program of the machine.
 fn installed(program: &str) -> Fallible<Command> {
     let path = if program.contains('/') { here(program) } else { PathBuf::from(program) };

@@ -29,6 +29,7 @@ pub struct KeywayProcess {
     child: Child,
     listen: SocketAddr,
     admin: SocketAddr,
+    config: PathBuf,
     log: PathBuf,
     _dir: WorkDir,
 }
@@ -77,7 +78,7 @@ impl Shared {
         let mut command = self.tied_keyway();
         command.args(["run", "--config"]).arg(&path);
         let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
-        Ok(KeywayProcess { child, listen, admin, log, _dir: dir })
+        Ok(KeywayProcess { child, listen, admin, config: path, log, _dir: dir })
     }
 
     /// Ends in order when the harness dies.
@@ -90,6 +91,11 @@ impl KeywayProcess {
     /// Where clients connect to.
     pub fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// Writes its configuration anew, for a reload.
+    pub fn write_config(&self, config: impl Fn(&str, &str) -> String) -> Fallible<()> {
+        Ok(std::fs::write(&self.config, config(&self.listen.to_string(), &self.admin.to_string()))?)
     }
 
     /// All that it wrote to standard output and standard error.

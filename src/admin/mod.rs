@@ -1,8 +1,11 @@
-//! HTTP for people and machines: metrics, health, and a page that shows where the load is. It reads what
-//! it is given and owns no state.
+//! HTTP for people and machines: metrics, health, and a page that shows where the load is; and the SQL console.
+//! It reads what it is given and owns no state.
 
+mod console;
 mod listener;
 mod page;
+
+pub use console::{Console, Operator, Shutdown, StatTotals, totals_of};
 
 use std::io;
 use std::net::SocketAddr;

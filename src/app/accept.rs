@@ -4,20 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 
-use crate::base::{Reason, Refusal, SqlState};
-use crate::client::{self, Shared};
-use crate::metrics::Limit;
+use crate::client::{self, Console, Latest, Shared};
 use crate::net::Stream;
 use crate::wire::{self, Severity};
 
 /// After an accept that failed for want of something (file descriptors) trying at once would spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-pub async fn run(listener: TcpListener, shared: Arc<Shared>, clients_max: usize) {
-    let room = Arc::new(Semaphore::new(clients_max.min(Semaphore::MAX_PERMITS)));
-    let mut stopping = shared.stopping.clone();
+pub async fn run(
+    listener: TcpListener,
+    latest: Arc<Latest>,
+    console: Arc<dyn Console>,
+    mut stopping: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             it = listener.accept() => it,
@@ -31,24 +32,24 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>, clients_max: usize)
                 continue;
             }
         };
-        match room.clone().try_acquire_owned() {
-            Ok(permit) => {
-                let shared = shared.clone();
+        let shared = latest.load();
+        let free = shared.clients.take().map(|it| (it, false));
+        match free.or_else(|| shared.reserve.take().map(|it| (it, true))) {
+            Some((place, reserved)) => {
+                let (latest, console) = (latest.clone(), console.clone());
                 tokio::spawn(async move {
-                    client::serve(stream, shared).await;
-                    drop(permit);
+                    client::serve(stream, latest, console, reserved).await;
+                    drop(place);
                 });
             }
-            Err(_) => turn_away(stream, &shared),
+            None => turn_away(stream, &shared),
         }
     }
 }
 
 fn turn_away(mut stream: Stream, shared: &Shared) {
     shared.metrics.login("refused");
-    shared.hits.hit(Limit::Clients);
-    let refusal =
-        Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
+    let refusal = client::too_many(shared);
     tokio::spawn(async move {
         let mut out = Vec::new();
         wire::error(&mut out, Severity::Fatal, &refusal);

@@ -9,120 +9,148 @@ use tokio::sync::watch;
 use super::Families;
 use crate::auth::{Credentials, Derivation};
 use crate::backend::BackendSpec;
-use crate::base::{ServerId, ShardId};
 use crate::catalog::{CatalogWatch, ReadSpec};
-use crate::client::{self, PoolDirectory, PoolMaker, Quota, StatementRegistry, UserLookup, UserPools};
+use crate::client::{self, PoolDirectory, PoolMaker, Quota, Shared, UserLookup, UserPools};
 use crate::config::{self, Config};
-use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies};
+use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies, PoolName};
 use crate::route::Router;
 use crate::sql::Parser;
 use crate::topology::{ProbeSpec, Topology};
 
-/// What all databases share.
+/// What all databases share, whatever the configuration is.
 pub struct Common {
+    pub families: Families,
     pub parser: Arc<Parser>,
-    pub users: HashMap<String, client::User>,
     pub derivation: Derivation,
     pub ledger: Arc<Ledger>,
+    pub stopping: watch::Receiver<bool>,
+    /// For those who watch servers, which drains need.
+    pub ended: watch::Receiver<bool>,
 }
 
-pub fn build(
-    config: &Config,
-    database: &config::Database,
-    families: &Families,
-    common: &Common,
-    stopping: &watch::Receiver<bool>,
-) -> client::Database {
-    let Common { parser, users, derivation, .. } = common;
-    let shards: Vec<String> = database.shards.iter().map(|it| it.name.clone()).collect();
-    let probe = &database.probe;
-    let nobody = Arc::new(Credentials::new(None, [0; 16], derivation.clone()));
-    let credentials = users.get(&probe.user).map_or(&nobody, |it| &it.credentials);
-    // Probers put in their own server.
-    let anywhere = config::Address { host: String::new(), port: 0 };
-    let place = ServerPlace { shard: 0, index: 0, address: &anywhere };
-    let backend = self::spec(&config.limits, database, place, &probe.user, credentials);
-    let spec = ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout };
-    let topology = Topology::start(database, &spec, &families.topology, stopping);
-    let router = Arc::new(Router::new(database, config.limits.plans_max, parser.clone()));
-    let roles = topology.clone();
-    let spec = ReadSpec {
-        backend: spec.backend,
-        limits: database.catalog.clone(),
-        router: router.clone(),
-        cluster: Box::new(move || roles.snapshot().clone()),
-    };
-    client::Database {
-        name: database.name.clone(),
-        router,
-        topology,
-        catalog: CatalogWatch::start(database, spec, &families.catalog, stopping),
-        pools: pools(config, database, families, common),
-        lookup: lookup(config, database, users, derivation),
-        clients: Quota::new(database.clients_max),
-        statements: StatementRegistry::default(),
-        metrics: families.client.of_database(&database.name, &shards),
-        max_lag: database.max_lag,
-        wait_timeout: database.pool.wait_timeout,
+/// One configuration on its way to be served.
+pub struct Building<'a> {
+    pub config: &'a Config,
+    pub common: &'a Common,
+    pub users: &'a HashMap<String, client::User>,
+    /// What a reload replaces. Its parts are taken over where they are still as wanted.
+    pub before: Option<&'a Shared>,
+    pub now: Instant,
+}
+
+impl Building<'_> {
+    pub fn database(&self, database: &config::Database) -> client::Database {
+        let Common { families, parser, ended, .. } = self.common;
+        let before = self.before.and_then(|it| it.databases.get(&database.name)).map(|it| &**it);
+        let shards: Vec<String> = database.shards.iter().map(|it| it.name.clone()).collect();
+        let router = Router::new(database, self.config.limits.plans_max, parser.clone());
+        let kept = before.map(|it| &it.router).filter(|it| it.is_same(&router)).cloned();
+        let router = kept.unwrap_or_else(|| Arc::new(router));
+        let moved = before.is_some_and(|it| it.router.config_version() != router.config_version());
+        let clients = before.map_or_else(|| Quota::new(None), |it| it.clients.clone());
+        clients.set_max(database.clients_max);
+        let probe = self.probe(database);
+        let topology = before.map(|it| &it.topology);
+        let topology = Topology::start(database, &probe, &families.topology, ended, topology);
+        let catalog = self.catalog(database, probe.backend, &topology, before);
+        catalog.serve(&router);
+        client::Database {
+            name: database.name.clone(),
+            dbname: database.dbname.as_str().into(),
+            router,
+            topology,
+            catalog,
+            pools: self.pools(database, before),
+            lookup: self.lookup(database, before),
+            clients,
+            traffic: before.map_or_else(Arc::default, |it| it.traffic.clone()),
+            statements: before.map_or_else(Arc::default, |it| it.statements.clone()),
+            metrics: families.client.of_database(&database.name, &shards),
+            max_lag: database.max_lag,
+            floor: if moved { Some(self.now) } else { before.and_then(|it| it.floor) },
+            wait_timeout: database.pool.wait_timeout,
+        }
     }
-}
 
-fn pools(
-    config: &Config,
-    database: &config::Database,
-    families: &Families,
-    common: &Common,
-) -> PoolDirectory {
-    let found_max = database.auth_query.as_ref().map_or(0, |it| it.users_max);
-    let bounds = config.users.iter().filter_map(|it| Some((it.name.clone(), it.server_connections_max?)));
-    let maker = Maker {
-        database: database.clone(),
-        limits: config.limits.clone(),
-        connections_max: bounds.collect(),
-        families: families.pool.clone(),
-        ledger: common.ledger.clone(),
-    };
-    let directory = PoolDirectory::new(Box::new(maker), found_max, database.pool.idle_timeout);
-    let now = Instant::now();
-    common.users.iter().for_each(|(name, it)| directory.list(name, &it.credentials, now));
-    directory
-}
+    fn probe(&self, database: &config::Database) -> ProbeSpec {
+        let probe = &database.probe;
+        let nobody = || Arc::new(Credentials::new(None, [0; 16], self.common.derivation.clone()));
+        let credentials = self.users.get(&probe.user).map_or_else(nobody, |it| it.credentials.clone());
+        // Probers put in their own server.
+        let anywhere = config::Address { host: String::new(), port: 0 };
+        let backend = self::spec(&self.config.limits, database, &anywhere, &probe.user, &credentials);
+        ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout }
+    }
 
-fn lookup(
-    config: &Config,
-    database: &config::Database,
-    users: &HashMap<String, client::User>,
-    derivation: &Derivation,
-) -> Option<UserLookup> {
-    let query = database.auth_query.clone()?;
-    let credentials = &users.get(&query.user)?.credentials;
-    let servers = database.shards.first()?.servers.iter().enumerate();
-    let spec = |(index, address)| {
-        spec(&config.limits, database, ServerPlace { shard: 0, index, address }, &query.user, credentials)
-    };
-    let servers = servers.map(spec).collect();
-    Some(UserLookup::new(query, servers, derivation.clone()))
-}
+    /// The watch of `before` where it reads the same servers in the same way.
+    fn catalog(
+        &self,
+        database: &config::Database,
+        backend: BackendSpec,
+        topology: &Arc<Topology>,
+        before: Option<&client::Database>,
+    ) -> Arc<CatalogWatch> {
+        let roles = topology.clone();
+        let cluster = Box::new(move || roles.snapshot().clone());
+        let spec = ReadSpec { backend, limits: database.catalog.clone(), cluster };
+        let kept = before.filter(|it| Arc::ptr_eq(&it.topology, topology)).map(|it| &it.catalog);
+        match kept.filter(|it| it.is_same(&spec)) {
+            Some(kept) => kept.clone(),
+            None => {
+                let (families, before) = (&self.common.families, before.map(|it| &it.catalog));
+                CatalogWatch::start(database, spec, &families.catalog, &self.common.ended, before)
+            }
+        }
+    }
 
-/// One server of the config and where it stands there.
-#[derive(Clone, Copy)]
-struct ServerPlace<'a> {
-    shard: usize,
-    index: usize,
-    address: &'a config::Address,
+    fn pools(&self, database: &config::Database, before: Option<&client::Database>) -> PoolDirectory {
+        let found_max = database.auth_query.as_ref().map_or(0, |it| it.users_max);
+        let users = self.config.users.iter();
+        let bounds = users.filter_map(|it| Some((it.name.clone(), it.server_connections_max?)));
+        let maker = Maker {
+            database: database.clone(),
+            limits: self.config.limits.clone(),
+            connections_max: bounds.collect(),
+            families: self.common.families.pool.clone(),
+            ledger: self.common.ledger.clone(),
+        };
+        let directory = PoolDirectory::new(Box::new(maker), found_max, database.pool.idle_timeout);
+        for (name, it) in self.users {
+            let pools = before.and_then(|it| it.pools.get(name));
+            directory.list(name, &it.credentials, pools.as_deref(), self.now);
+        }
+        if let Some(it) = before {
+            directory.adopt(&it.pools);
+        }
+        directory
+    }
+
+    fn lookup(
+        &self,
+        database: &config::Database,
+        before: Option<&client::Database>,
+    ) -> Option<Arc<UserLookup>> {
+        let query = database.auth_query.clone()?;
+        let credentials = &self.users.get(&query.user)?.credentials;
+        let servers = database.shards.first()?.servers.iter();
+        let spec = |it| spec(&self.config.limits, database, it, &query.user, credentials);
+        let servers = servers.map(spec).collect();
+        let made = UserLookup::new(query, servers, self.common.derivation.clone());
+        let kept = before.and_then(|it| it.lookup.as_ref()).filter(|it| it.is_same(&made));
+        Some(kept.cloned().unwrap_or_else(|| Arc::new(made)))
+    }
 }
 
 fn spec(
     limits: &config::Limits,
     database: &config::Database,
-    place: ServerPlace<'_>,
+    address: &config::Address,
     user: &str,
     credentials: &Arc<Credentials>,
 ) -> BackendSpec {
     BackendSpec {
-        server: ServerId { shard: ShardId(place.shard as u16), index: place.index as u16 },
-        host: place.address.host.as_str().into(),
-        port: place.address.port,
+        host: address.host.as_str().into(),
+        port: address.port,
         user: user.into(),
         credentials: credentials.clone(),
         server_auth: database.server_auth,
@@ -145,14 +173,23 @@ struct Maker {
 }
 
 impl Maker {
-    fn places(&self) -> impl Iterator<Item = ServerPlace<'_>> {
-        self.database.shards.iter().enumerate().flat_map(|(shard, it)| {
-            let servers = it.servers.iter().enumerate();
-            servers.map(move |(index, address)| ServerPlace { shard, index, address })
-        })
+    fn name(&self, shard: usize, address: &config::Address, user: &str) -> PoolName {
+        PoolName {
+            database: self.database.name.as_str().into(),
+            shard: self.database.shards[shard].name.as_str().into(),
+            server: address.to_string().into(),
+            user: user.into(),
+        }
     }
 
-    fn pool(&self, place: ServerPlace<'_>, user: &str, credentials: &Arc<Credentials>) -> Arc<Pool> {
+    /// The pool of `before` where it is still as wanted, else a new one.
+    fn pool(
+        &self,
+        name: PoolName,
+        address: &config::Address,
+        credentials: &Arc<Credentials>,
+        before: Option<&UserPools>,
+    ) -> Arc<Pool> {
         let pool = &self.database.pool;
         let limits = PoolLimits {
             size: pool.size,
@@ -162,28 +199,35 @@ impl Maker {
             lifetime: pool.lifetime,
             ramp: pool.ramp,
         };
-        let shard = &self.database.shards[place.shard].name;
-        let server = place.address.to_string();
-        let metrics = self.families.of([&self.database.name, shard, &server, user]);
+        let user = &*name.user;
         let bound_of_database = (self.database.name.as_str(), self.database.server_connections_max);
         let bound_of_user = (user, self.connections_max.get(user).copied());
-        let terms = self.ledger.terms(&server, bound_of_database, bound_of_user);
-        let spec = spec(&self.limits, &self.database, place, user, credentials);
-        Pool::new(spec, limits, &self.ledger, terms, metrics)
+        let terms = self.ledger.terms(&name.server, bound_of_database, bound_of_user);
+        let spec = spec(&self.limits, &self.database, address, user, credentials);
+        let kept = before.and_then(|it| it.all().find(|it| it.is_same(&name, &spec, &limits, &terms)));
+        kept.cloned().unwrap_or_else(|| {
+            let metrics = self.families.of(&name);
+            Pool::new(name, spec, limits, &self.ledger, terms, metrics)
+        })
     }
 }
 
 impl PoolMaker for Maker {
-    fn make(&self, user: &str, credentials: &Arc<Credentials>) -> UserPools {
-        let mut shards = vec![Vec::new(); self.database.shards.len()];
-        self.places().for_each(|it| shards[it.shard].push(self.pool(it, user, credentials)));
-        UserPools::new(shards, credentials.clone())
+    fn make(&self, user: &str, credentials: &Arc<Credentials>, before: Option<&UserPools>) -> UserPools {
+        let shards = self.database.shards.iter().enumerate().map(|(shard, servers)| {
+            let pool = |it| self.pool(self.name(shard, it, user), it, credentials, before);
+            servers.servers.iter().map(pool).collect()
+        });
+        let pools = UserPools::new(shards.collect(), credentials.clone());
+        if let Some(it) = before {
+            pools.keep_parameters(it);
+        }
+        pools
     }
 
     fn forget(&self, user: &str) {
-        for place in self.places() {
-            let shard = &self.database.shards[place.shard].name;
-            self.families.forget([&self.database.name, shard, &place.address.to_string(), user]);
+        for (shard, servers) in self.database.shards.iter().enumerate() {
+            servers.servers.iter().for_each(|it| self.families.forget(&self.name(shard, it, user)));
         }
     }
 }

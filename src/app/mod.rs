@@ -2,32 +2,37 @@
 
 mod accept;
 mod databases;
+mod operator;
+mod process;
+mod signals;
 mod source;
 
-use std::collections::HashMap;
+pub use process::ReloadError;
+pub use signals::{Signals, serve, stop_signal};
+
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::auth::{Credentials, Derivation};
-use crate::cancel;
 use crate::catalog::CatalogMetricFamilies;
-use crate::client::{self, ClientMetricFamilies, Limits, Quota, Shared, Timeouts, UserPools};
-use crate::config::{self, Config};
+use crate::client::{ClientMetricFamilies, Latest, UserPools};
+use crate::config::Config;
 use crate::metrics::{LimitHits, RegisterError, Registry};
-use crate::net::{self, BufferStock};
-use crate::pool::{Ledger, PoolMetricFamilies};
-use crate::proto;
+use crate::net;
+use crate::pool::PoolMetricFamilies;
 use crate::sql::Parser;
 use crate::topology::TopologyMetricFamilies;
-use source::ProcessSource;
+use operator::ProcessOperator;
+use process::Process;
+use source::{PlanMetricFamilies, ProcessSource};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -43,23 +48,45 @@ pub enum StartError {
 pub struct Proxy {
     listen_addr: SocketAddr,
     admin_addr: SocketAddr,
-    stop: watch::Sender<bool>,
-    shared: Arc<Shared>,
-    shutdown_timeout: Duration,
+    ends: Ends,
+    process: Arc<Process>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-struct Families {
-    client: ClientMetricFamilies,
-    pool: PoolMetricFamilies,
-    topology: TopologyMetricFamilies,
-    catalog: CatalogMetricFamilies,
-    hits: LimitHits,
+/// The end comes in steps, each told to those whom it concerns.
+struct Ends {
+    /// No client is taken any more.
+    accepting: watch::Sender<bool>,
+    /// Sessions go when they are between transactions.
+    sessions: watch::Sender<bool>,
+    /// Nothing is left to watch servers for.
+    topology: watch::Sender<bool>,
+}
+
+/// What the end waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Transactions, for as long as `shutdown_timeout` allows.
+    Timeout,
+    /// Transactions, however long they take.
+    Transactions,
+    /// Clients, until they leave by themselves.
+    Clients,
+}
+
+pub struct Families {
+    pub client: ClientMetricFamilies,
+    pub pool: PoolMetricFamilies,
+    pub topology: TopologyMetricFamilies,
+    pub catalog: CatalogMetricFamilies,
+    pub plans: PlanMetricFamilies,
+    pub hits: LimitHits,
 }
 
 impl Proxy {
-    /// Starts serving. Servers need not be up yet: requests wait for them as the config says.
-    pub fn start(config: &Config) -> Result<Proxy, StartError> {
+    /// Starts serving; `path` is what a reload reads. Servers need not be up yet: requests wait for them as
+    /// the config says.
+    pub fn start(config: &Config, path: Option<&Path>) -> Result<Proxy, StartError> {
         let registry = Registry::default();
         let hits = LimitHits::register(&registry)?;
         let families = Families {
@@ -67,15 +94,21 @@ impl Proxy {
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
             catalog: CatalogMetricFamilies::register(&registry)?,
+            plans: PlanMetricFamilies::register(&registry)?,
             hits,
         };
-        let (stop, stopping) = watch::channel(false);
+        let (accepting, closed) = watch::channel(false);
+        let (sessions, stopping) = watch::channel(false);
+        let (topology, ended) = watch::channel(false);
         let listening = |address| move |error| StartError::Listen(address, error);
         let listener = net::listen(config.listen).map_err(listening(config.listen))?;
         let listen_addr = listener.local_addr().map_err(listening(config.listen))?;
-        let shared = shared(config, &families, &stopping)?;
-        let source = ProcessSource::new(&registry, shared.clone())?;
-        let source = Arc::new(source);
+        let plans = families.plans.clone();
+        let process = Arc::new(Process::new(config, path, families, stopping.clone(), ended)?);
+        let latest = process.latest();
+        let source = Arc::new(ProcessSource::new(&registry, latest.clone(), plans));
+        let operator = Arc::new(ProcessOperator::new(process.clone(), source.clone()));
+        let console = Arc::new(admin::Console::new(latest.clone(), operator));
         let mut stopped = stopping.clone();
         let end = async move {
             let _ = stopped.wait_for(|it| *it).await;
@@ -88,11 +121,16 @@ impl Proxy {
                     tracing::error!(%error, "admin server failed");
                 }
             }),
-            tokio::spawn(accept::run(listener, shared.clone(), config.limits.clients_max)),
-            tokio::spawn(tick(shared.clone(), source, stopping)),
+            tokio::spawn(accept::run(listener, latest.clone(), console, closed)),
+            tokio::spawn(tick(latest.clone(), source, stopping)),
         ];
-        let shutdown_timeout = config.limits.shutdown_timeout;
-        Ok(Proxy { listen_addr, admin_addr, stop, shared, shutdown_timeout, tasks })
+        let ends = Ends { accepting, sessions, topology };
+        Ok(Proxy { listen_addr, admin_addr, ends, process, tasks })
+    }
+
+    /// Reads the configuration file anew, and tells the log what came of it.
+    pub fn reload(&self) {
+        process::tell(&self.process.reload());
     }
 
     pub fn listen_addr(&self) -> SocketAddr {
@@ -105,18 +143,30 @@ impl Proxy {
 
     /// Every shard of every database has a primary.
     pub fn is_ready(&self) -> bool {
-        self.shared.databases.values().all(|it| it.topology.is_ready())
+        self.process.latest().load().databases.values().all(|it| it.topology.is_ready())
     }
 
-    /// Takes no new clients, tells idle ones to go, and lets transactions end for as long as the config
-    /// allows.
-    pub async fn shutdown(self) {
-        let _ = self.stop.send(true);
-        let deadline = Instant::now() + self.shutdown_timeout;
-        while self.shared.metrics.clients.get() > 0 && Instant::now() < deadline {
+    /// What the console's SHUTDOWN asks for, once it does. Cancel safe.
+    pub async fn asked_to_end(&self) -> Drain {
+        self.process.asked_to_end().await
+    }
+
+    /// Takes no new clients, tells idle ones to go unless it is for them to say, and lets transactions end.
+    pub async fn shutdown(self, drain: Drain) {
+        let _ = self.ends.accepting.send(true);
+        let shared = self.process.latest().load();
+        if drain != Drain::Clients {
+            let _ = self.ends.sessions.send(true);
+            shared.sessions.call_all();
+        }
+        let timeout = self.process.config().limits.shutdown_timeout;
+        let deadline = (drain == Drain::Timeout).then(|| Instant::now() + timeout);
+        while shared.metrics.clients.get() > 0 && deadline.is_none_or(|it| Instant::now() < it) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        for database in self.shared.databases.values() {
+        let _ = self.ends.sessions.send(true);
+        let _ = self.ends.topology.send(true);
+        for database in shared.databases.values() {
             database.pools.for_each(UserPools::close_idle);
         }
         for task in &self.tasks {
@@ -125,86 +175,8 @@ impl Proxy {
     }
 }
 
-fn shared(
-    config: &Config,
-    families: &Families,
-    stopping: &watch::Receiver<bool>,
-) -> Result<Arc<Shared>, StartError> {
-    let mut mock_secret = [0; 16];
-    getrandom::fill(&mut mock_secret).map_err(StartError::Randomness)?;
-    let limits = &config.limits;
-    let derivation = derivation();
-    let entropy = getrandom::u64().map_err(StartError::Randomness)?;
-    let common = databases::Common {
-        parser: Arc::new(Parser::new()),
-        users: users(config, &derivation)?,
-        derivation,
-        ledger: Ledger::new(
-            limits.server_connections_max,
-            limits.server_logins_max,
-            entropy,
-            families.hits.clone(),
-        ),
-    };
-    let databases = config.databases.iter().map(|it| {
-        let database = databases::build(config, it, families, &common, stopping);
-        (it.name.clone(), Arc::new(database))
-    });
-    Ok(Arc::new(Shared {
-        databases: databases.collect(),
-        users: common.users,
-        mock_secret,
-        limits: Limits {
-            unit: proto::Limits { message_bytes_max: limits.message_bytes_max },
-            login_timeout: limits.login_timeout,
-            statements_max: limits.statements_max,
-            server_statements_max: limits.server_statements_max,
-            statement_bytes_max: limits.statement_bytes_max,
-            timeouts: timeouts(limits),
-        },
-        hits: families.hits.clone(),
-        logins: Semaphore::new(limits.logins_max),
-        stock: BufferStock::new(limits.buffers_max),
-        cancels: cancel::Registry::default(),
-        metrics: families.client.clone(),
-        stopping: stopping.clone(),
-    }))
-}
-
-fn timeouts(limits: &config::Limits) -> Timeouts {
-    Timeouts {
-        client_idle: limits.client_idle_timeout,
-        idle_in_transaction: limits.idle_in_transaction_timeout,
-        aborted_transaction: limits.aborted_transaction_timeout,
-        unfinished: limits.unfinished_timeout,
-        query: limits.query_timeout,
-        cancel: limits.cancel_timeout,
-        transaction: limits.transaction_timeout,
-    }
-}
-
-/// As many at once as there are cores.
-fn derivation() -> Derivation {
-    Derivation::new(std::thread::available_parallelism().map_or(1, usize::from))
-}
-
-fn users(config: &Config, derivation: &Derivation) -> Result<HashMap<String, client::User>, StartError> {
-    let mut users = HashMap::new();
-    for user in &config.users {
-        let mut salt = [0; 16];
-        getrandom::fill(&mut salt).map_err(StartError::Randomness)?;
-        let credentials = Arc::new(Credentials::new(user.password.clone(), salt, derivation.clone()));
-        // Made before the first login, which would take longer than those of names that nobody has.
-        let made = credentials.clone();
-        tokio::spawn(async move { made.verifier().await });
-        let clients = Quota::new(user.clients_max);
-        users.insert(user.name.clone(), client::User { method: user.auth, credentials, clients });
-    }
-    Ok(users)
-}
-
 /// Once a second: old server connections are closed, and rates are taken for the page.
-async fn tick(shared: Arc<Shared>, source: Arc<ProcessSource>, mut stopping: watch::Receiver<bool>) {
+async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: watch::Receiver<bool>) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -213,7 +185,7 @@ async fn tick(shared: Arc<Shared>, source: Arc<ProcessSource>, mut stopping: wat
         }
         let now = Instant::now();
         source.sample(now);
-        for database in shared.databases.values() {
+        for database in latest.load().databases.values() {
             database.pools.reap(now);
         }
     }
@@ -243,18 +215,6 @@ pub fn init_logging(level: &str) {
         .with_ansi(colours)
         .with_writer(Arc::new(File::from(descriptor)))
         .try_init();
-}
-
-/// SIGTERM or SIGINT.
-pub async fn stop_signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 /// `keyway route`: prints where a statement would go. No server is asked.

@@ -1,47 +1,90 @@
 //! What the admin side shows, gathered from the parts that know.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 
-use crate::admin::{DatabaseStatus, PoolStatus, ServerStatus, ShardStatus, Source, Status};
+use crate::admin::{self, DatabaseStatus, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals, Status};
 use crate::base::{Role, ServerId, ShardId};
-use crate::client::{Database, ShardTotals, Shared};
-use crate::metrics::{RegisterError, Registry};
-use crate::route::PlanCacheCounts;
+use crate::client::{Database, Latest, ShardTotals};
+use crate::metrics::{self, RegisterError, Registry};
+use crate::route::{PlanCacheCounts, Router};
 
 /// Rates are taken over this span.
 const SPAN: Duration = Duration::from_secs(10);
+/// Averages of SHOW STATS are of the last minute, as PgBouncer's.
+const STATS_INTERVAL: Duration = Duration::from_secs(5);
+const STATS_SAMPLES: usize = 12;
 
 pub struct ProcessSource {
     registry: Registry,
-    shared: Arc<Shared>,
-    plan_hits: IntCounterVec,
-    plan_misses: IntCounterVec,
-    /// Plan cache counts that the counters have been given already.
-    counted: Mutex<HashMap<String, PlanCacheCounts>>,
+    latest: Arc<Latest>,
+    plans: PlanMetricFamilies,
     samples: Mutex<VecDeque<TotalsSample>>,
+    stats: Mutex<VecDeque<StatsSample>>,
 }
+
+/// Totals by database, for the averages of SHOW STATS.
+type StatsSample = (Instant, BTreeMap<String, StatTotals>);
 
 struct TotalsSample {
     at: Instant,
-    totals: HashMap<(String, u16), ShardTotals>,
+    totals: HashMap<ShardName, ShardTotals>,
+}
+
+/// Of a database and of its shard: numbers change at a reload.
+type ShardName = (String, String);
+
+type Counted = (Weak<Router>, PlanCacheCounts);
+
+/// What plan caches did, of each database.
+#[derive(Clone)]
+pub struct PlanMetricFamilies {
+    hits: IntCounterVec,
+    misses: IntCounterVec,
+    /// What the counters have been given already, and by which cache: a reload may have made a new one.
+    counted: Arc<Mutex<HashMap<String, Counted>>>,
+}
+
+impl PlanMetricFamilies {
+    pub fn register(registry: &Registry) -> Result<PlanMetricFamilies, RegisterError> {
+        let counters = |name, help| registry.counters(name, help, &["database"]);
+        Ok(PlanMetricFamilies {
+            hits: counters("keyway_plan_cache_hits_total", "Statements whose plan was in the cache.")?,
+            misses: counters("keyway_plan_cache_misses_total", "Statements that had to be parsed.")?,
+            counted: Arc::default(),
+        })
+    }
+
+    fn count(&self, database: &Database) {
+        let (mut counted, label) = (self.counted.lock(), [database.name.as_str()]);
+        let (router, now) = (Arc::downgrade(&database.router), database.router.plan_cache_counts());
+        let before = counted.insert(database.name.clone(), (router.clone(), now));
+        let before = before.filter(|it| it.0.ptr_eq(&router)).map(|it| it.1).unwrap_or_default();
+        self.hits.with_label_values(&label).inc_by(now.hits.saturating_sub(before.hits));
+        self.misses.with_label_values(&label).inc_by(now.misses.saturating_sub(before.misses));
+    }
+
+    /// Of a database that is gone.
+    pub fn forget(&self, database: &str) {
+        self.counted.lock().remove(database);
+        metrics::forget(&self.hits, &[("database", database)]);
+        metrics::forget(&self.misses, &[("database", database)]);
+    }
 }
 
 impl ProcessSource {
-    pub fn new(registry: &Registry, shared: Arc<Shared>) -> Result<ProcessSource, RegisterError> {
-        let counters = |name, help| registry.counters(name, help, &["database"]);
-        Ok(ProcessSource {
-            plan_hits: counters("keyway_plan_cache_hits_total", "Statements whose plan was in the cache.")?,
-            plan_misses: counters("keyway_plan_cache_misses_total", "Statements that had to be parsed.")?,
+    pub fn new(registry: &Registry, latest: Arc<Latest>, plans: PlanMetricFamilies) -> ProcessSource {
+        ProcessSource {
             registry: registry.clone(),
-            shared,
-            counted: Mutex::default(),
+            latest,
+            plans,
             samples: Mutex::default(),
-        })
+            stats: Mutex::default(),
+        }
     }
 
     /// Takes the counters for the rates of the page.
@@ -52,22 +95,35 @@ impl ProcessSource {
         while samples.front().is_some_and(|it| now.saturating_duration_since(it.at) > SPAN) {
             samples.pop_front();
         }
+        drop(samples);
+        let mut stats = self.stats.lock();
+        if stats.back().is_none_or(|it| now.saturating_duration_since(it.0) >= STATS_INTERVAL) {
+            stats.push_back((now, admin::totals_of(&self.latest.load())));
+            while stats.len() > STATS_SAMPLES {
+                stats.pop_front();
+            }
+        }
     }
 
-    fn totals(&self) -> HashMap<(String, u16), ShardTotals> {
+    /// The oldest totals that are kept: up to a minute ago.
+    pub fn stats_before(&self) -> Option<StatsSample> {
+        self.stats.lock().front().cloned()
+    }
+
+    fn totals(&self) -> HashMap<ShardName, ShardTotals> {
         let of = |database: &Arc<Database>| {
             (0..database.topology.shard_count() as u16)
-                .map(|it| ((database.name.clone(), it), database.metrics.totals(ShardId(it))))
+                .map(|it| (name_of(database, it), database.metrics.totals(ShardId(it))))
                 .collect::<Vec<_>>()
         };
-        self.shared.databases.values().flat_map(of).collect()
+        self.latest.load().databases.values().flat_map(of).collect()
     }
 
     fn shard(&self, database: &Database, index: u16, now: Instant) -> ShardStatus {
         let current = database.metrics.totals(ShardId(index));
         let samples = self.samples.lock();
         let oldest = samples.front();
-        let key = (database.name.clone(), index);
+        let key = name_of(database, index);
         let before = oldest.and_then(|it| it.totals.get(&key)).copied().unwrap_or(current);
         let seconds = oldest.map_or(1.0, |it| now.saturating_duration_since(it.at).as_secs_f64()).max(0.1);
         drop(samples);
@@ -95,6 +151,10 @@ impl ProcessSource {
     }
 }
 
+fn name_of(database: &Database, shard: u16) -> ShardName {
+    (database.name.clone(), database.router.shard_name(ShardId(shard)).to_owned())
+}
+
 /// Of all users together.
 fn pools(database: &Database, server: ServerId) -> PoolStatus {
     let mut sum = PoolStatus::default();
@@ -112,8 +172,8 @@ fn pools(database: &Database, server: ServerId) -> PoolStatus {
 impl Source for ProcessSource {
     fn status(&self) -> Status {
         let now = Instant::now();
-        let mut databases: Vec<DatabaseStatus> = self
-            .shared
+        let shared = self.latest.load();
+        let mut databases: Vec<DatabaseStatus> = shared
             .databases
             .values()
             .map(|it| DatabaseStatus {
@@ -123,31 +183,27 @@ impl Source for ProcessSource {
             })
             .collect();
         databases.sort_by(|a, b| a.name.cmp(&b.name));
-        Status { version: env!("CARGO_PKG_VERSION"), clients: self.shared.metrics.clients.get(), databases }
+        Status { version: env!("CARGO_PKG_VERSION"), clients: shared.metrics.clients.get(), databases }
     }
 
     fn metrics(&self) -> Result<String, String> {
-        let mut counted = self.counted.lock();
-        for database in self.shared.databases.values() {
-            let now = database.router.plan_cache_counts();
-            let before = counted.insert(database.name.clone(), now).unwrap_or_default();
+        let shared = self.latest.load();
+        shared.metrics.count_pins(&shared.sessions);
+        for database in shared.databases.values() {
+            self.plans.count(database);
             database.catalog.observe(Instant::now());
-            let label = [database.name.as_str()];
-            self.plan_hits.with_label_values(&label).inc_by(now.hits.saturating_sub(before.hits));
-            self.plan_misses.with_label_values(&label).inc_by(now.misses.saturating_sub(before.misses));
             database.pools.for_each(|user| {
                 user.all().for_each(|it| {
                     it.usage();
                 });
             });
         }
-        drop(counted);
         self.registry.text().map_err(|error| error.to_string())
     }
 
     fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        for database in self.shared.databases.values() {
+        for database in self.latest.load().databases.values() {
             let cluster = database.topology.snapshot();
             for shard in cluster.shards.iter().filter(|it| it.primary().is_none()) {
                 missing.push(format!("database {}: shard {} has no primary", database.name, shard.name));

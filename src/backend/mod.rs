@@ -2,8 +2,10 @@
 //! settings, what is owed), and nothing of who uses it.
 
 mod question;
+mod record;
 
 pub use question::{QuestionError, Row};
+pub use record::ServerRecord;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +13,6 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::auth::{self, Credentials, ServerLogin};
-use crate::base::ServerId;
 use crate::config::ServerAuth;
 use crate::net::{self, Buffer, ReadError, Stream};
 use crate::proto::{Pipeline, ServerStatements, Settings};
@@ -20,10 +21,10 @@ use crate::wire::{self, BackendTag, CancelKey};
 /// A login message longer than this is not PostgreSQL's.
 const LOGIN_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Everything that a new connection to one server needs.
+/// Everything that a new connection to one server needs. Where the server stands in the configuration is no
+/// part of it: connections outlive a reload that moves it.
 #[derive(Clone, Debug)]
 pub struct BackendSpec {
-    pub server: ServerId,
     pub host: Arc<str>,
     pub port: u16,
     pub user: Arc<str>,
@@ -38,7 +39,6 @@ pub struct BackendSpec {
 }
 
 pub struct Backend {
-    pub server: ServerId,
     pub stream: Stream,
     pub pipeline: Pipeline,
     pub statements: ServerStatements,
@@ -49,6 +49,37 @@ pub struct Backend {
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
     pub idle_since: Instant,
+    /// How it is seen from outside.
+    pub record: Arc<ServerRecord>,
+}
+
+impl BackendSpec {
+    /// Whether a connection made for one is as good as one made for the other. All fields have to be named, so
+    /// that a new one cannot be left out.
+    pub fn is_same(&self, other: &BackendSpec) -> bool {
+        let BackendSpec {
+            host,
+            port,
+            user,
+            credentials,
+            server_auth,
+            database,
+            application_name,
+            connect_timeout,
+            message_bytes_max,
+            statements_max,
+        } = self;
+        *host == other.host
+            && *port == other.port
+            && *user == other.user
+            && Arc::ptr_eq(credentials, &other.credentials)
+            && *server_auth == other.server_auth
+            && *database == other.database
+            && *application_name == other.application_name
+            && *connect_timeout == other.connect_timeout
+            && *message_bytes_max == other.message_bytes_max
+            && *statements_max == other.statements_max
+    }
 }
 
 #[derive(Debug, Error)]
@@ -125,8 +156,8 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
         }
         buffer.consume(total);
     }
+    let record = Arc::new(ServerRecord::new(cancel_key.pid, now, stream.local()));
     Ok(Backend {
-        server: spec.server,
         stream,
         pipeline: Pipeline::new(spec.message_bytes_max),
         statements: ServerStatements::new(spec.statements_max),
@@ -135,6 +166,7 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
         parameters: parameters.into(),
         connected_at: now,
         idle_since: now,
+        record,
     })
 }
 
@@ -149,6 +181,6 @@ impl Backend {
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Backend({:?}, pid {})", self.server, self.cancel_key.pid)
+        write!(f, "Backend(pid {})", self.cancel_key.pid)
     }
 }

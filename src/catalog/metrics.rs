@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::base::ShardId;
-use crate::metrics::{RegisterError, Registry};
+use crate::metrics::{self, RegisterError, Registry};
 use crate::route::Catalog;
 
 #[derive(Clone)]
@@ -56,6 +56,23 @@ impl CatalogMetricFamilies {
                 &database,
             )?,
         })
+    }
+
+    /// Of a shard that the configuration does not have any more.
+    pub fn forget_shard(&self, database: &str, shard: &str) {
+        let of = [("database", database), ("shard", shard)];
+        metrics::forget(&self.reads, &of);
+        metrics::forget(&self.failures, &of);
+        metrics::forget(&self.rows, &of);
+        metrics::forget(&self.bytes, &of);
+    }
+
+    /// What is not of a shard.
+    pub fn forget_database(&self, database: &str) {
+        let of = [("database", database)];
+        metrics::forget(&self.age_seconds, &of);
+        metrics::forget(&self.known, &of);
+        metrics::forget(&self.differences, &of);
     }
 
     pub(super) fn of_database(&self, database: &str, shards: &[String]) -> CatalogMetrics {

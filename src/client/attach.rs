@@ -1,16 +1,17 @@
 //! A server connection for the next request: chosen, checked out, set up as the session wants it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::UserPools;
+use super::registry::Activity;
 use super::session::{Held, Session};
 use crate::backend::{Backend, ConnectError};
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::cancel::Target;
 use crate::net::Buffer;
-use crate::pool::{CheckoutError, Pool};
+use crate::pool::{CheckoutError, Lease, Pool};
 use crate::proto::{Expect, Origin, Replies, Settings};
 use crate::route::{Excluded, Freshness};
 use crate::wire;
@@ -28,9 +29,17 @@ impl Session {
         excluded: &mut Excluded,
         mut now: Instant,
     ) -> Result<Held, Refusal> {
-        let deadline = now + self.database.wait_timeout;
+        let mut deadline = now + self.database.wait_timeout;
         let mut changes = None;
         loop {
+            if self.database.traffic.is_paused() {
+                self.record.waits(now);
+                self.database.traffic.resumed().await;
+                self.record.set_activity(Activity::Active);
+                // What was waited for in the meantime does not count.
+                now = Instant::now();
+                deadline = now + self.database.wait_timeout;
+            }
             let Some((server, role)) = self.choose(shard, role, *excluded, now) else {
                 // The first look that finds nothing is made again with a receiver at hand: a change
                 // after that look ends the wait.
@@ -47,8 +56,12 @@ impl Session {
             let Some(pool) = self.pools.get(server).cloned() else { return Err(self.no_primary(shard)) };
             let lease = match pool.try_checkout() {
                 Some(it) => it,
-                None => match pool.checkout().await {
+                None => match self.wait_for_server(&pool).await {
                     Ok(it) => it,
+                    Err(CheckoutError::Paused) => {
+                        now = Instant::now();
+                        continue;
+                    }
                     Err(CheckoutError::Connect(error)) => {
                         self.database.topology.report_failure(server);
                         excluded.add(server);
@@ -65,10 +78,19 @@ impl Session {
                     Err(error) => return Err(no_connection(&pool, &error)),
                 },
             };
-            self.cancel.slot().attach(target_of(&lease, &pool));
+            lease.record.set_session(self.record.id);
+            self.record.counts.assignments.add(1);
+            self.cancel.slot().attach(cancel_target(&lease));
             let needs_set_up = !lease.settings.same(&self.settings);
-            return Ok(Held { lease, shard, role, needs_set_up });
+            return Ok(Held { lease, shard, server, role, needs_set_up });
         }
+    }
+
+    async fn wait_for_server(&self, pool: &Arc<Pool>) -> Result<Lease, CheckoutError> {
+        self.record.waits(Instant::now());
+        let checked_out = pool.checkout().await;
+        self.record.set_activity(Activity::Active);
+        checked_out
     }
 
     /// As `attach`, with the session's settings made at once: where several servers answer, or where the
@@ -94,7 +116,7 @@ impl Session {
         match error {
             SetUpError::Refused(refusal) => refusal,
             SetUpError::Lost => {
-                self.database.topology.report_failure(held.lease.server);
+                self.database.topology.report_failure(held.server);
                 self.no_primary(held.shard)
             }
         }
@@ -298,11 +320,8 @@ fn no_connection(pool: &Pool, error: &CheckoutError) -> Refusal {
     .hint("raise pool.size, pool.wait_timeout or server_connections_max in the configuration of keyway, or keep transactions short")
 }
 
-fn target_of(server: &Backend, pool: &Pool) -> Target {
-    Target { host: pool.spec().host.clone(), port: pool.spec().port, key: server.cancel_key }
-}
-
-/// Where to cancel what `server` runs.
-pub(super) fn cancel_target(server: &Backend, pools: &UserPools) -> Option<Target> {
-    pools.get(server.server).map(|pool| target_of(server, pool))
+/// Where to cancel what `lease` runs.
+pub(super) fn cancel_target(lease: &Lease) -> Target {
+    let spec = lease.spec();
+    Target { host: spec.host.clone(), port: spec.port, key: lease.cancel_key }
 }

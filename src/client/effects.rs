@@ -117,6 +117,12 @@ impl Session {
     /// Statements live under Keyway's names on servers that others use too: clients close names of
     /// their own, never a server's.
     fn answer_statements(&mut self, kind: &Kind) -> Answer {
+        let answer = self.drop_statements(kind);
+        self.record.set_statements(self.names.len());
+        answer
+    }
+
+    fn drop_statements(&mut self, kind: &Kind) -> Answer {
         match kind {
             Kind::DiscardAll if !self.transaction.is_idle() => Answer::Refused(Refusal::new(
                 Reason::Protocol,
@@ -173,7 +179,9 @@ impl Session {
                 held.lease.settings = Settings::default();
                 self.settings = self.startup.clone();
                 // DISCARD ALL leaves a replication origin.
-                self.pinned = self.pinned.filter(|it| *it == ORIGIN);
+                if self.pinned != Some(ORIGIN) {
+                    self.unpin();
+                }
                 self.suspected = None;
             }
         }

@@ -263,10 +263,12 @@ impl Session {
             return Ok(Outcome::Done);
         }
         let started = Instant::now();
+        self.count_request(started);
         let mut group = match self.read_group(unit, end)? {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
+        self.count_messages(&group);
         group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
         if let Some(outcome) = self.answer_group(&group).await? {
             return Ok(outcome);
@@ -298,6 +300,12 @@ impl Session {
             self.take_settings(&made);
         }
         self.end_group(&group, ran, access).await
+    }
+
+    fn count_messages(&self, group: &Group<'_>) {
+        let count = |is: fn(&Op<'_>) -> bool| group.ops.iter().filter(|it| is(it)).count() as u64;
+        self.record.counts.parses.add(count(|it| matches!(it, Op::Parse { .. })));
+        self.record.counts.binds.add(count(|it| matches!(it, Op::Bind { .. })));
     }
 
     async fn end_group(&mut self, group: &Group<'_>, ran: Ran, access: Access) -> Result<Outcome, End> {
@@ -336,6 +344,11 @@ impl Session {
     /// Takes note of the first `count` Parses and Closes, which is what was done before an error: drivers
     /// send Parse, Bind and Execute at once and do not send a Parse again that has succeeded.
     fn name_statements(&mut self, group: &Group<'_>, count: usize) {
+        self.name_each(group, count);
+        self.record.set_statements(self.names.len());
+    }
+
+    fn name_each(&mut self, group: &Group<'_>, count: usize) {
         let naming = |it: &&Op<'_>| {
             matches!(it, Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. })
         };

@@ -1,15 +1,18 @@
 //! From the first byte to the first ReadyForQuery, in bounded time, and the cancel requests that come
 //! on connections of their own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::SemaphorePermit;
 
 use super::encoding;
-use super::quota::Place;
+use super::quota;
+use super::registry::{Identity, Registered};
 use super::session::Session;
-use super::{Database, Shared, UserPools};
+use super::visitor::{self, Console, Visitor};
+use super::{Database, Latest, Shared, UserPools};
 use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::config::Auth;
@@ -19,15 +22,24 @@ use crate::proto::{Assignment, Settings};
 use crate::wire::{self, CancelKey, Severity, Startup, StartupError, StartupParameters};
 
 /// Serves one connection to its end.
-pub async fn serve(mut stream: Stream, shared: Arc<Shared>) {
+/// `reserved` is on a place that only clients of the console may keep.
+pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Console>, reserved: bool) {
+    let shared = latest.load();
     let mut buffer = Buffer::default();
-    let login = log_in(&mut stream, &mut buffer, &shared);
+    let login = log_in(&mut stream, &mut buffer, &latest, &shared, reserved);
     let session = match tokio::time::timeout(shared.limits.login_timeout, login).await {
-        Ok(Ok(Some(mut login))) => {
+        Ok(Ok(Some(LogIn::Visitor(place)))) => {
             shared.metrics.login("ok");
-            let _live = Live::new(&shared.metrics.clients);
+            drop(shared);
+            console.serve(Visitor { stream, buffer, place }).await;
+            return;
+        }
+        Ok(Ok(Some(LogIn::Session(mut login)))) => {
+            shared.metrics.login("ok");
+            let _live = Live::new(shared.metrics.clients.clone());
             let _places = std::mem::take(&mut login.places);
-            Session::new(stream, shared.clone(), login).run(buffer).await;
+            drop(shared);
+            Session::new(stream, latest, *login).run(buffer).await;
             return;
         }
         Ok(Ok(None)) => return,
@@ -63,14 +75,21 @@ pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), farewell).await;
 }
 
+enum LogIn {
+    Session(Box<LoggedIn>),
+    Visitor(visitor::Place),
+}
+
 /// A client that has proved who it is.
 pub(super) struct LoggedIn {
+    pub shared: Arc<Shared>,
+    pub record: Registered,
     pub database: Arc<Database>,
     pub pools: Arc<UserPools>,
     pub startup: Settings,
     pub cancel: crate::cancel::Registered,
     /// Of the user and of the database.
-    pub places: [Option<Place>; 2],
+    pub places: [Option<quota::Place>; 2],
     pub greeting: Vec<u8>,
     pub application_name: Option<String>,
     /// Settings that a server has to judge before the client is greeted.
@@ -80,8 +99,10 @@ pub(super) struct LoggedIn {
 async fn log_in(
     stream: &mut Stream,
     buffer: &mut Buffer,
+    latest: &Latest,
     shared: &Arc<Shared>,
-) -> Result<Option<LoggedIn>, LoginError> {
+    reserved: bool,
+) -> Result<Option<LogIn>, LoginError> {
     let mut parameters = match first_packet(stream, buffer, shared).await? {
         First::Session(it) => it,
         First::Cancel(key) => {
@@ -95,11 +116,22 @@ async fn log_in(
         wire::negotiate_version(&mut out, std::mem::take(&mut parameters.protocol_options));
         stream.write_all(&out).await?;
     }
+    let is_visitor = visitor::is_console(&parameters.database);
+    if reserved && !is_visitor {
+        return Err(LoginError::Refused(too_many(shared)));
+    }
     // Who has not said a word yet takes no turn from those who have.
     let _turn = turn(shared).await;
     let claim = claim(&parameters, shared).await.map_err(LoginError::Refused)?;
     prove(stream, buffer, shared, &parameters, &claim).await?;
-    greet(parameters, shared, &claim).map(Some).map_err(LoginError::Refused)
+    // Proving may have taken as long as a reload.
+    let peer = stream.peer();
+    let logged_in = if is_visitor {
+        visitor::let_in(parameters, latest, peer, cancel_key(shared)).map(LogIn::Visitor)
+    } else {
+        greet(parameters, latest, peer, &claim).map(|it| LogIn::Session(Box::new(it)))
+    };
+    logged_in.map(Some).map_err(LoginError::Refused)
 }
 
 async fn turn(shared: &Shared) -> Option<SemaphorePermit<'_>> {
@@ -221,7 +253,13 @@ fn startup_refusal(error: &StartupError) -> Refusal {
 }
 
 /// The database is looked for after the password, so that names are not told to strangers.
-fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> Result<LoggedIn, Refusal> {
+fn greet(
+    parameters: StartupParameters,
+    latest: &Latest,
+    peer: Option<SocketAddr>,
+    claim: &Claim,
+) -> Result<LoggedIn, Refusal> {
+    let shared = latest.load();
     if parameters.replication {
         return Err(Refusal::unsupported(
             Reason::Unsupported,
@@ -236,8 +274,12 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
             format!("database \"{}\" does not exist", parameters.database),
         ));
     };
-    let places = places(&parameters.user, database, shared)?;
-    let pools = pools_of(&parameters.user, database, claim, shared)?;
+    if database.traffic.is_disabled() {
+        let message = format!("database \"{}\" is not currently accepting connections", database.name);
+        return Err(Refusal::new(Reason::Limit, SqlState("55000"), message));
+    }
+    let places = places(&parameters.user, database, &shared)?;
+    let pools = pools_of(&parameters.user, database, claim, &shared)?;
     let mut greeting = Vec::new();
     wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
@@ -257,11 +299,22 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
             unchecked = true;
         }
     }
-    let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
-    let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
-    let cancel = shared.cancels.register(CancelKey { pid, secret });
+    let cancel = cancel_key(&shared);
+    let record = shared.sessions.register(Identity {
+        database: database.name.as_str().into(),
+        user: parameters.user.into(),
+        peer,
+        pid: cancel.key().pid,
+        application_name: application_name.as_deref().map(Into::into),
+    });
+    // Who came too late for the call of a reload or of the end calls itself.
+    if latest.load().version != shared.version || *shared.stopping.borrow() {
+        record.call();
+    }
     Ok(LoggedIn {
         database: database.clone(),
+        shared: shared.clone(),
+        record,
         pools,
         places,
         startup,
@@ -272,9 +325,21 @@ fn greet(parameters: StartupParameters, shared: &Arc<Shared>, claim: &Claim) -> 
     })
 }
 
+fn cancel_key(shared: &Shared) -> crate::cancel::Registered {
+    let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
+    let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
+    shared.cancels.register(CancelKey { pid, secret })
+}
+
+/// `limits.clients_max` is reached.
+pub fn too_many(shared: &Shared) -> Refusal {
+    shared.hits.hit(Limit::Clients);
+    Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+}
+
 /// With the words of PostgreSQL's own limits (`InitializeSessionUserId` in miscinit.c, `CheckMyDatabase` in
 /// postinit.c), and in their order.
-fn places(user: &str, database: &Database, shared: &Shared) -> Result<[Option<Place>; 2], Refusal> {
+fn places(user: &str, database: &Database, shared: &Shared) -> Result<[Option<quota::Place>; 2], Refusal> {
     let full = |limit, message: String| {
         shared.hits.hit(limit);
         Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)

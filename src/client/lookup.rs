@@ -71,6 +71,13 @@ impl UserLookup {
         }
     }
 
+    /// Whether its answers are those that the other one would get.
+    pub fn is_same(&self, other: &UserLookup) -> bool {
+        self.query == other.query
+            && self.servers.len() == other.servers.len()
+            && self.servers.iter().zip(&other.servers).all(|(a, b)| a.is_same(b))
+    }
+
     pub fn method(&self) -> Auth {
         self.query.method
     }

@@ -255,10 +255,9 @@ impl Session {
     fn cancel_all(&self, team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
         let mut lost = None;
         for held in team.into_iter().filter(|it| !it.lease.pipeline.is_drained()) {
-            lost.get_or_insert(held.lease.server);
-            if let Some(target) = super::attach::cancel_target(&held.lease, &self.pools) {
-                abandon(held.lease, target);
-            }
+            lost.get_or_insert(held.server);
+            let target = super::attach::cancel_target(&held.lease);
+            abandon(held.lease, target);
         }
         lost.filter(|_| error.is_servers())
     }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::Sessions;
 use crate::base::{Access, Reason, Role, ShardId};
-use crate::metrics::{RegisterError, Registry};
+use crate::metrics::{self, RegisterError, Registry};
 
 /// The families, made once.
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub struct ClientMetricFamilies {
     retries: IntCounterVec,
     pins: IntCounterVec,
     state_probes: IntCounterVec,
+    pinned: IntGaugeVec,
     logins: IntCounterVec,
     pub clients: IntGauge,
 }
@@ -61,6 +63,11 @@ impl ClientMetricFamilies {
                 "Times that a server was searched for state that a statement may have left on it.",
                 &["database"],
             )?,
+            pinned: registry.gauges(
+                "keyway_pins",
+                "Clients that have a server connection of their own now, by the state that needs it.",
+                &["database", "reason"],
+            )?,
             logins: registry.counters(
                 "keyway_logins_total",
                 "Logins by result: ok, refused, left.",
@@ -74,6 +81,35 @@ impl ClientMetricFamilies {
 
     pub fn login(&self, result: &str) {
         self.logins.with_label_values(&[result]).inc();
+    }
+
+    /// Of a shard that the configuration does not have any more.
+    pub fn forget_shard(&self, database: &str, shard: &str) {
+        let of = [("database", database), ("shard", shard)];
+        metrics::forget(&self.queries, &of);
+        metrics::forget(&self.errors, &of);
+        metrics::forget(&self.seconds, &of);
+        metrics::forget(&self.bytes, &of);
+        metrics::forget(&self.in_flight, &of);
+    }
+
+    /// What is not of a shard.
+    pub fn forget_database(&self, database: &str) {
+        let of = [("database", database)];
+        metrics::forget(&self.refusals, &of);
+        metrics::forget(&self.retries, &of);
+        metrics::forget(&self.pins, &of);
+        metrics::forget(&self.state_probes, &of);
+    }
+
+    /// Counted when somebody looks: each session knows its own pin.
+    pub fn count_pins(&self, sessions: &Sessions) {
+        self.pinned.reset();
+        for it in sessions.all() {
+            if let Some(reason) = it.pin() {
+                self.pinned.with_label_values(&[&*it.database, reason]).inc();
+            }
+        }
     }
 
     pub fn of_database(&self, database: &str, shards: &[String]) -> DatabaseMetrics {
@@ -125,6 +161,14 @@ pub struct ShardTotals {
     pub in_flight: i64,
 }
 
+/// Of requests that servers answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueryTotals {
+    pub queries: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+}
+
 pub struct TargetMetrics {
     queries: IntCounter,
     errors: IntCounter,
@@ -154,6 +198,17 @@ impl DatabaseMetrics {
             errors: read.errors.get() + write.errors.get() + replica.errors.get(),
             in_flight: read.in_flight.get() + write.in_flight.get() + replica.in_flight.get(),
         }
+    }
+
+    /// Of all shards.
+    pub fn query_totals(&self) -> QueryTotals {
+        let mut totals = QueryTotals::default();
+        for it in self.targets.iter().flatten() {
+            totals.queries += it.queries.get();
+            totals.bytes += it.bytes.get();
+            totals.seconds += it.seconds.get_sample_sum();
+        }
+        totals
     }
 
     /// What was refused so far, reasons that never occurred left out.

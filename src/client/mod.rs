@@ -16,25 +16,33 @@ mod metrics;
 mod pins;
 mod query;
 mod quota;
+mod registry;
 mod relay;
+mod reload;
 mod search_path;
 mod session;
 mod sql_prepare;
 mod statements;
 mod timeouts;
+mod traffic;
 mod users;
+mod visitor;
 
-pub use login::serve;
+pub use login::{serve, too_many};
 pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
 pub use quota::Quota;
+pub use registry::{Activity, Registered, SessionRecord, Sessions, Totals};
+pub use reload::Latest;
 pub use statements::Registry as StatementRegistry;
 pub use timeouts::Timeouts;
+pub use traffic::Traffic;
 pub use users::{PoolDirectory, PoolMaker, User};
+pub use visitor::{Console, Place, Rights, Visitor};
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -45,13 +53,16 @@ use crate::cancel;
 use crate::catalog::CatalogWatch;
 use crate::metrics::LimitHits;
 use crate::net::BufferStock;
-use crate::pool::Pool;
+use crate::pool::{Ledger, Pool};
 use crate::proto;
 use crate::route::Router;
 use crate::topology::Topology;
 
-/// What all clients share; immutable but for what its parts count.
+/// What all clients share; immutable but for what its parts count. A reload makes another one, with the parts
+/// that stay (DESIGN invariant 9).
 pub struct Shared {
+    /// Counts reloads.
+    pub version: u64,
     pub databases: HashMap<String, Arc<Database>>,
     pub users: HashMap<String, User>,
     /// Makes the salt of users that do not exist.
@@ -59,7 +70,16 @@ pub struct Shared {
     pub limits: Limits,
     pub hits: LimitHits,
     /// One for each client that is logging in.
-    pub logins: Semaphore,
+    pub logins: Arc<Semaphore>,
+    /// A place for each client connection.
+    pub clients: Arc<Quota>,
+    pub sessions: Arc<Sessions>,
+    /// Has the pools of all databases.
+    pub ledger: Arc<Ledger>,
+    /// In the console.
+    pub rights: Rights,
+    /// A few places for clients of the console beyond `clients`.
+    pub reserve: Arc<Quota>,
     pub stock: BufferStock,
     pub cancels: cancel::Registry,
     pub metrics: ClientMetricFamilies,
@@ -71,6 +91,7 @@ pub struct Shared {
 pub struct Limits {
     pub unit: proto::Limits,
     pub login_timeout: Duration,
+    pub logins_max: usize,
     pub statements_max: usize,
     pub server_statements_max: usize,
     pub statement_bytes_max: usize,
@@ -80,16 +101,23 @@ pub struct Limits {
 /// One database with all that routing to it needs.
 pub struct Database {
     pub name: String,
+    /// The name on the servers.
+    pub dbname: Arc<str>,
     pub router: Arc<Router>,
     pub topology: Arc<Topology>,
     pub catalog: Arc<CatalogWatch>,
     /// By user; pools stand as servers do in `route::Cluster`.
     pub pools: PoolDirectory,
-    pub lookup: Option<UserLookup>,
+    pub lookup: Option<Arc<UserLookup>>,
     pub clients: Arc<Quota>,
-    pub statements: StatementRegistry,
+    /// Lives as long as the database.
+    pub traffic: Arc<Traffic>,
+    /// Lives as long as the database: names on servers are never given twice.
+    pub statements: Arc<StatementRegistry>,
     pub metrics: DatabaseMetrics,
     pub max_lag: Duration,
+    /// No replica serves a session that has not replayed this: when rows may last have changed their shards.
+    pub floor: Option<Instant>,
     /// How long a request waits for a primary to appear.
     pub wait_timeout: Duration,
 }
@@ -107,6 +135,17 @@ pub struct UserPools {
 impl UserPools {
     pub fn new(shards: Vec<Vec<Arc<Pool>>>, credentials: Arc<Credentials>) -> UserPools {
         UserPools { shards, credentials, parameters: Mutex::default() }
+    }
+
+    /// What servers told at logins before, where this is the same database on one of the same servers.
+    pub fn keep_parameters(&self, before: &UserPools) {
+        let is_same = |a: &Arc<Pool>, b: &Arc<Pool>| {
+            let (a, b) = (a.spec(), b.spec());
+            (&a.host, a.port, &a.database) == (&b.host, b.port, &b.database)
+        };
+        if self.all().any(|it| before.all().any(|of| is_same(it, of))) {
+            *self.parameters.lock() = before.parameters.lock().clone();
+        }
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Arc<Pool>> {

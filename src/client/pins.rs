@@ -116,7 +116,9 @@ impl Session {
     /// Functions, triggers and the like of which no word of the text tells.
     fn suspect_code(&mut self, plan: &Plan, text: &str) {
         let anything = Leaves { settings: true, unknown_table: true };
-        let in_doubt = || plan.meets_catalog && self.database.catalog.is_in_doubt();
+        // What was known a moment ago may be known better now: then the plan is of the catalog before.
+        let is_old = || plan.version != self.database.router.version();
+        let in_doubt = || plan.meets_catalog && (self.database.catalog.is_in_doubt() || is_old());
         let leaves = match plan.leaves {
             // Most likely one of its own temporary ones, which is looked for when it gives the server back.
             Some(it) if it.unknown_table && self.pinned == Some("temporary object") => return,
@@ -176,8 +178,18 @@ impl Session {
     fn pin(&mut self, reason: &'static str) {
         if self.pinned.is_none() {
             self.pinned = Some(reason);
+            self.record.set_pin(Some(reason));
             self.database.metrics.pinned(reason);
         }
+    }
+
+    /// The reason, if there was one.
+    pub fn unpin(&mut self) -> Option<&'static str> {
+        let reason = self.pinned.take();
+        if reason.is_some() {
+            self.record.set_pin(None);
+        }
+        reason
     }
 
     /// Asks the server, which is idle, for the state that is suspected. Where it does not answer, the
@@ -193,7 +205,7 @@ impl Session {
         };
         let shown = |it: &str| trace(it) == Trace::Probed || it == ORIGIN && suspicion.origin;
         if self.pinned.is_some_and(|it| shown(it) && Some(it) != found) {
-            self.pinned = None;
+            self.unpin();
         }
         if let Some(reason) = found {
             self.pin(reason);
@@ -241,10 +253,10 @@ impl Session {
 
     /// The session has what the server has.
     fn adopt_settings(&mut self, held: &mut Held, mut visible: Vec<(String, String)>) {
-        let user = self.pools.get(held.lease.server).map(|it| it.spec().user.clone());
+        let user = held.lease.spec().user.clone();
         visible.retain(|(name, value)| match name.as_str() {
             "role" => value != "none",
-            "session_authorization" => Some(value.as_str()) != user.as_deref(),
+            "session_authorization" => **value != *user,
             _ => true,
         });
         // The server has what it shows, and not the start values of this session.

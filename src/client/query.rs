@@ -115,6 +115,7 @@ impl Ran {
 impl Session {
     pub async fn query(&mut self, message: &[u8]) -> Result<Outcome, End> {
         let started = Instant::now();
+        self.count_request(started);
         let text = match wire::query_text(message).map(std::str::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(_)) => return self.refuse(not_utf8()).await,
@@ -279,7 +280,7 @@ impl Session {
                     Err(refusal) => return Ok(Ran::Refused(refusal)),
                 }
             }
-            let Some(server) = self.held.as_ref().map(|it| (it.lease.server, it.role)) else {
+            let Some(server) = self.held.as_ref().map(|it| (it.server, it.role)) else {
                 return Err(End::Left);
             };
             if request.ends_blocks
@@ -344,15 +345,15 @@ impl Session {
     pub async fn close_held(&mut self) {
         self.cancel.slot().detach().await;
         self.held = None;
-        self.pinned = None;
+        self.unpin();
         self.suspected = None;
         self.unsynced = false;
     }
 
     fn drop_server(&mut self, error: &super::relay::RelayError) {
         if let Some(held) = self.held.take() {
-            tracing::warn!(server = ?held.lease.server, %error, "read is tried on another server");
-            self.database.topology.report_failure(held.lease.server);
+            tracing::warn!(server = ?held.server, %error, "read is tried on another server");
+            self.database.topology.report_failure(held.server);
         }
         self.cancel.slot().try_detach();
     }

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub struct Quota {
     taken: AtomicUsize,
-    /// `None` is bounded by `limits.clients_max` alone.
-    max: Option<usize>,
+    max: AtomicUsize,
 }
 
 /// A place taken. Dropping it gives it back.
@@ -15,12 +14,22 @@ pub struct Quota {
 pub struct Place(Arc<Quota>);
 
 impl Quota {
+    /// `None` is no bound.
     pub fn new(max: Option<usize>) -> Arc<Quota> {
-        Arc::new(Quota { taken: AtomicUsize::new(0), max })
+        Arc::new(Quota { taken: AtomicUsize::new(0), max: AtomicUsize::new(max.unwrap_or(usize::MAX)) })
+    }
+
+    /// Those beyond a lower bound keep their places.
+    pub fn set_max(&self, max: Option<usize>) {
+        self.max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 
     pub fn take(self: &Arc<Quota>) -> Option<Place> {
-        let max = self.max.unwrap_or(usize::MAX);
+        let max = self.max.load(Ordering::Relaxed);
         let room = |taken| (taken < max).then_some(taken + 1);
         let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
         taken.is_ok().then(|| Place(self.clone()))
@@ -43,6 +52,10 @@ mod tests {
         let places = (quota.take(), quota.take());
         assert!(places.0.is_some() && places.1.is_some() && quota.take().is_none());
         drop(places);
+        let first = quota.take();
+        quota.set_max(Some(1));
+        assert!(first.is_some() && quota.take().is_none());
+        quota.set_max(None);
         assert!(quota.take().is_some());
         assert!(Quota::new(None).take().is_some());
     }

@@ -2,22 +2,23 @@
 //! every answer with the status that the client must believe in.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use super::abandon::abandon;
-use super::copy::{CopyEnd, Speaker};
+use super::copy::CopyEnd;
 use super::encoding;
 use super::login::{LoggedIn, say_goodbye};
 use super::pins::Suspicion;
 use super::query::Copying;
+use super::registry::{Activity, Registered};
 use super::relay::{Flow, RelayError, step};
 use super::statements::Names;
 use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
-use super::{Database, Shared, UserPools};
-use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
+use super::{Database, Latest, Shared, UserPools};
+use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::cancel;
 use crate::catalog::Changing;
 use crate::metrics::Limit;
@@ -33,6 +34,8 @@ pub(super) enum End {
     Left,
     /// To be told to the client as FATAL.
     Fatal(Refusal),
+    /// By an administrator, in the middle of anything: what the client would make of another word is not known.
+    Killed,
 }
 
 /// How a request went that got as far as a server, or did not.
@@ -42,9 +45,19 @@ pub(super) enum Outcome {
     CopyIn,
 }
 
+/// Who ended a session's wait between units.
+enum Roused {
+    Client,
+    /// One that is pinned to it.
+    Server,
+    /// It is to have a look at what has changed.
+    Keyway,
+}
+
 pub(super) struct Held {
     pub lease: Lease,
     pub shard: ShardId,
+    pub server: ServerId,
     pub role: Role,
     /// Its settings are not the session's yet: they go in front of the next request.
     pub needs_set_up: bool,
@@ -53,6 +66,8 @@ pub(super) struct Held {
 pub(super) struct Session {
     pub stream: Stream,
     pub shared: Arc<Shared>,
+    pub latest: Arc<Latest>,
+    pub record: Registered,
     pub database: Arc<Database>,
     pub pools: Arc<UserPools>,
     pub cancel: cancel::Registered,
@@ -88,12 +103,12 @@ pub(super) struct Session {
     pub named: usize,
     /// Extended messages were sent without a Sync behind them.
     pub unsynced: bool,
+    /// When the transaction under way began, or the statement outside of one.
+    pub began: Option<Instant>,
     /// When the transaction under way has taken long enough, if there is a limit.
     pub transaction_ends: Option<Instant>,
     /// The same of the statement under way.
     pub overdue: Option<Box<Overdue>>,
-    /// Ends when the process is to stop. Made once, so that an idle wait costs no new registration.
-    stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     greeting: Vec<u8>,
     unchecked: bool,
     application_name: Option<String>,
@@ -101,17 +116,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(stream: Stream, shared: Arc<Shared>, login: LoggedIn) -> Session {
-        let mut stopping = shared.stopping.clone();
-        let stopped = async move {
-            if stopping.wait_for(|it| *it).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
+    pub fn new(stream: Stream, latest: Arc<Latest>, login: LoggedIn) -> Session {
         let entropy = u64::from(login.cancel.key().secret) << 32 | u64::from(login.cancel.key().pid);
         Session {
             stream,
-            shared,
+            shared: login.shared,
+            latest,
+            record: login.record,
             pools: login.pools,
             cancel: login.cancel,
             settings: login.startup.clone(),
@@ -124,7 +135,7 @@ impl Session {
             schema_change: SchemaChange::None,
             changing: None,
             skipping: false,
-            floors: vec![None; login.database.topology.shard_count()],
+            floors: vec![login.database.floor; login.database.topology.shard_count()],
             utc: false,
             entropy,
             committed: false,
@@ -133,9 +144,9 @@ impl Session {
             wrote: false,
             named: 0,
             unsynced: false,
+            began: None,
             transaction_ends: None,
             overdue: None,
-            stopped: Box::pin(stopped),
             greeting: login.greeting,
             unchecked: login.unchecked,
             application_name: login.application_name,
@@ -145,9 +156,10 @@ impl Session {
     }
 
     pub async fn run(mut self, buffer: Buffer) {
-        let end = match self.greet().await {
-            Ok(()) => self.work(buffer).await,
-            Err(end) => end,
+        let end = self.until_killed(buffer).await;
+        let end = match end {
+            End::Killed if self.record.activity() == Activity::Idle => End::Fatal(killed()),
+            other => other,
         };
         if let End::Fatal(refusal) = end {
             self.database.metrics.refused(refusal.reason());
@@ -181,12 +193,36 @@ impl Session {
         self.stream.write_all(&out).await.map_err(|_| End::Left)
     }
 
+    /// Greets and works until the session ends, or is killed: then whatever it was doing is dropped.
+    async fn until_killed(&mut self, buffer: Buffer) -> End {
+        let record = self.record.record().clone();
+        record.wake_this_task().await;
+        let mut working = pin!(async {
+            match self.greet().await {
+                Ok(()) => self.work(buffer).await,
+                Err(end) => end,
+            }
+        });
+        poll_fn(|cx| match record.is_killed() {
+            true => Poll::Ready(End::Killed),
+            false => working.as_mut().poll(cx),
+        })
+        .await
+    }
+
     async fn work(&mut self, mut buffer: Buffer) -> End {
         loop {
             let unit = match self.next_unit(&mut buffer).await {
                 Ok(it) => it,
                 Err(end) => return end,
             };
+            if self.record.is_called()
+                && let Err(end) = self.heed()
+            {
+                return end;
+            }
+            self.record.set_activity(Activity::Active);
+            self.record.counts.received_bytes.add(unit.length() as u64);
             self.begin_transaction_time();
             let result = match unit {
                 Unit::Query(length) => self.simple(&mut buffer, length).await,
@@ -201,6 +237,9 @@ impl Session {
             self.end_schema_change();
             if let Err(end) = result {
                 return end;
+            }
+            if self.began.is_some() {
+                self.count_transaction(Instant::now());
             }
             if buffer.is_empty() {
                 self.shared.stock.give_back(std::mem::take(&mut buffer));
@@ -266,8 +305,12 @@ impl Session {
                 }
             }
             if buffer.is_empty() {
-                while self.wait_for_client(&mut patience).await? == Speaker::Server {
-                    self.hear_pinned().await?;
+                loop {
+                    match self.wait_for_client(&mut patience).await? {
+                        Roused::Client => break,
+                        Roused::Server => self.hear_pinned().await?,
+                        Roused::Keyway => self.heed()?,
+                    }
                 }
                 *buffer = self.shared.stock.take();
             }
@@ -305,34 +348,30 @@ impl Session {
         }
     }
 
-    async fn wait_for_client(&mut self, patience: &mut Option<Option<Patience>>) -> Result<Speaker, End> {
+    async fn wait_for_client(&mut self, patience: &mut Option<Option<Patience>>) -> Result<Roused, End> {
         // Most of the time the next request is there already or comes soon: ask the socket first and
         // look at clocks and signals only when it says "not yet".
         let ready = poll_fn(|cx| Poll::Ready(self.stream.poll_readable(cx).is_ready())).await;
         if ready {
-            return Ok(Speaker::Client);
+            return Ok(Roused::Client);
         }
-        let in_transaction = !self.transaction.is_idle();
-        let may_stop = self.held.is_none() && !in_transaction && !self.skipping;
+        self.record.set_activity(Activity::Idle);
+        let may_heed = self.may_heed();
         let patience = *patience.get_or_insert_with(|| self.patience());
         let mut too_long = patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it));
         poll_fn(|cx| {
             if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
-                return Poll::Ready(ready.map(|()| Speaker::Client).map_err(|_| End::Left));
+                return Poll::Ready(ready.map(|()| Roused::Client).map_err(|_| End::Left));
             }
             if let Some(held) = self.held.as_ref().filter(|_| self.is_tied()) {
                 let server = &held.lease.stream;
                 // What is asked first may only clear an old readiness; the second one is woken then.
                 if server.has_news(cx) || server.has_news(cx) {
-                    return Poll::Ready(Ok(Speaker::Server));
+                    return Poll::Ready(Ok(Roused::Server));
                 }
             }
-            if may_stop && self.stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(End::Fatal(Refusal::new(
-                    Reason::Limit,
-                    SqlState::ADMIN_SHUTDOWN,
-                    "terminating connection due to administrator command",
-                ))));
+            if may_heed && self.record.is_called() {
+                return Poll::Ready(Ok(Roused::Keyway));
             }
             if let Some((too_long, patience)) = &mut too_long
                 && too_long.as_mut().poll(cx).is_ready()
@@ -378,6 +417,25 @@ impl Session {
             self.look_for_state().await;
         }
         self.let_go_if_free(now).await;
+        self.count_transaction(now);
+    }
+
+    /// Of the request that begins now.
+    pub fn count_request(&mut self, now: Instant) {
+        self.record.requested(now);
+        self.began.get_or_insert(now);
+    }
+
+    /// A statement outside of a transaction is one too.
+    fn count_transaction(&mut self, now: Instant) {
+        if self.transaction.is_idle()
+            && !self.unsynced
+            && let Some(began) = self.began.take()
+        {
+            let time = now.saturating_duration_since(began);
+            self.record.counts.transactions.add(1);
+            self.record.counts.transaction_us.add(time.as_micros() as u64);
+        }
     }
 
     /// The held server may not go to another client, even when no transaction is open.
@@ -414,10 +472,11 @@ impl Session {
     async fn let_go_for_good(mut self) {
         let Some(held) = self.held.take() else { return };
         self.cancel.slot().detach().await;
-        let target = super::attach::cancel_target(&held.lease, &self.pools);
-        match target.filter(|_| !held.lease.pipeline.is_drained()) {
-            Some(target) => abandon(held.lease, target),
-            None => drop(held.lease),
+        if held.lease.pipeline.is_drained() {
+            drop(held.lease);
+        } else {
+            let target = super::attach::cancel_target(&held.lease);
+            abandon(held.lease, target);
         }
     }
 
@@ -451,8 +510,8 @@ impl Session {
         if let Some(held) = &lost {
             // What it was doing may be done for all that: no read may miss it.
             self.mark_floor(held.shard, Instant::now());
-            self.database.topology.report_failure(held.lease.server);
-            tracing::warn!(server = ?held.lease.server, %error, "server connection lost");
+            self.database.topology.report_failure(held.server);
+            tracing::warn!(server = ?held.server, %error, "server connection lost");
         }
         let amid_message = lost.as_ref().is_some_and(|it| it.lease.pipeline.is_amid_message());
         drop(lost);
@@ -461,7 +520,7 @@ impl Session {
             return Err(End::Left);
         }
         self.suspected = None;
-        if self.pinned.take().is_some() {
+        if self.unpin().is_some() {
             // Its temporary tables, locks or cursors are gone: going on would be a lie.
             return Err(End::Fatal(server_refusal(&error)));
         }
@@ -497,6 +556,12 @@ impl Session {
             None => Ok(()),
         }
     }
+}
+
+/// The console's KILL.
+fn killed() -> Refusal {
+    let message = "terminating connection due to administrator command";
+    Refusal::new(Reason::Limit, SqlState::ADMIN_SHUTDOWN, message)
 }
 
 /// A lost server in PostgreSQL's terms; its own last words where it said any.

@@ -110,6 +110,7 @@ impl Session {
             taken.store(true, Ordering::Relaxed);
         }
         self.names.insert(name.as_bytes(), statement);
+        self.record.set_statements(self.names.len());
     }
 
     /// Whether a client may give this name to one more statement.

@@ -32,7 +32,8 @@ impl Statement {
         format!("PREPARE {}{}", self.id.server_name(), self.text())
     }
 
-    /// The plan by the router's newest catalog (DESIGN invariant 10).
+    /// The plan by the router's rules and newest catalog (DESIGN invariant 10). During a reload sessions of two
+    /// routers may share the statement: each gets its own router's, made again when the other one was here.
     pub fn plan(&self, router: &Router) -> Arc<Plan> {
         let plan = self.plan.load();
         if plan.version == router.version() {
@@ -102,6 +103,16 @@ impl Registry {
         let made = Arc::new(Statement { id, text, oids, literals, plan, planned_from, by_sql });
         by_text.insert(key, Arc::downgrade(&made));
         made
+    }
+
+    /// Those that clients share, and how many have each.
+    pub fn all(&self) -> Vec<(Arc<Statement>, usize)> {
+        let by_text = self.by_text.lock();
+        let mut found: Vec<_> = by_text.values().filter_map(Weak::upgrade).collect();
+        drop(by_text);
+        found.sort_by_key(|it| it.id);
+        // One is held here.
+        found.into_iter().map(|it| (Arc::strong_count(&it) - 1, it)).map(|(count, it)| (it, count)).collect()
     }
 
     /// A statement of this client alone.

@@ -20,7 +20,8 @@ pub struct User {
 
 /// What makes the pools of one user of one database, and what takes their metrics away again.
 pub trait PoolMaker: Send + Sync {
-    fn make(&self, user: &str, credentials: &Arc<Credentials>) -> UserPools;
+    /// With the connections of `before` that are still as wanted.
+    fn make(&self, user: &str, credentials: &Arc<Credentials>, before: Option<&UserPools>) -> UserPools;
     fn forget(&self, user: &str);
 }
 
@@ -56,9 +57,24 @@ impl PoolDirectory {
     }
 
     /// A user of the config.
-    pub fn list(&self, user: &str, credentials: &Arc<Credentials>, now: Instant) {
-        let entry = Entry::new(self.maker.make(user, credentials), true, now);
+    pub fn list(&self, user: &str, credentials: &Arc<Credentials>, before: Option<&UserPools>, now: Instant) {
+        let entry = Entry::new(self.maker.make(user, credentials, before), true, now);
         self.by_user.write().insert(user.to_owned(), entry);
+    }
+
+    /// Users that the config does not list, of the directory that this one replaces.
+    pub fn adopt(&self, before: &PoolDirectory) {
+        if self.found_max == 0 {
+            return;
+        }
+        let mut by_user = self.by_user.write();
+        for (user, it) in before.by_user.read().iter().filter(|(_, it)| !it.listed) {
+            let make = || {
+                let pools = self.maker.make(user, &it.pools.credentials, Some(&it.pools));
+                Entry::new(pools, false, *it.used_at.lock())
+            };
+            by_user.entry(user.clone()).or_insert_with(make);
+        }
     }
 
     pub fn get(&self, user: &str) -> Option<Arc<UserPools>> {
@@ -80,7 +96,7 @@ impl PoolDirectory {
         if others.count() >= self.found_max && !self.evict(&mut by_user) {
             return None;
         }
-        let entry = Entry::new(self.maker.make(user, credentials), false, now);
+        let entry = Entry::new(self.maker.make(user, credentials, None), false, now);
         let pools = entry.pools.clone();
         if let Some(old) = by_user.insert(user.to_owned(), entry) {
             old.pools.close_idle();
@@ -106,8 +122,12 @@ impl PoolDirectory {
     }
 
     /// A reference taken out would look like a client.
-    pub fn for_each(&self, visit: impl FnMut(&UserPools)) {
-        self.by_user.read().values().map(|it| &*it.pools).for_each(visit);
+    pub fn for_each(&self, mut visit: impl FnMut(&UserPools)) {
+        self.for_each_user(|_, pools| visit(pools));
+    }
+
+    pub fn for_each_user(&self, mut visit: impl FnMut(&str, &UserPools)) {
+        self.by_user.read().iter().for_each(|(user, it)| visit(user, &it.pools));
     }
 
     /// Closes connections that are too old or idle for too long, and forgets users found by
@@ -147,7 +167,7 @@ mod tests {
     struct Maker(Arc<Mutex<Vec<String>>>);
 
     impl PoolMaker for Maker {
-        fn make(&self, _: &str, credentials: &Arc<Credentials>) -> UserPools {
+        fn make(&self, _: &str, credentials: &Arc<Credentials>, _: Option<&UserPools>) -> UserPools {
             UserPools::new(Vec::new(), credentials.clone())
         }
 
@@ -167,7 +187,7 @@ mod tests {
             PoolDirectory::new(Box::new(Maker(Arc::clone(&forgotten))), 2, Duration::from_secs(60));
         let (now, of) = (Instant::now(), credentials());
         let at = |seconds| now + Duration::from_secs(seconds);
-        directory.list("listed", &of, now);
+        directory.list("listed", &of, None, now);
         let a = directory.found("a", &of, at(1)).unwrap();
         let b = directory.found("b", &of, at(2)).unwrap();
         assert!(Arc::ptr_eq(&b, &directory.found("b", &of, at(3)).unwrap()));

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::document::{Findings, Section};
 use super::settings::{self, Kind, Setting};
-use super::{Config, Limits, Problem, database, user};
+use super::{Config, Console, Limits, Problem, database, login, user};
 
 pub fn config(
     text: &str,
@@ -40,7 +40,12 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
     }
     let users = user::users(top, directory, env);
     let databases = database::databases(top, &users);
-    Config { listen, admin, workers: top.count(&settings::WORKERS), limits: limits(top), users, databases }
+    let console = Console {
+        admin_users: login::named_users(top, &settings::ADMIN_USERS, &users),
+        stats_users: login::named_users(top, &settings::STATS_USERS, &users),
+    };
+    let workers = top.count(&settings::WORKERS);
+    Config { listen, admin, workers, limits: limits(top), users, databases, console }
 }
 
 /// Whether two listeners cannot both have their address; port 0 is another one each time.

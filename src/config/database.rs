@@ -40,6 +40,11 @@ pub fn databases(top: &Section<'_>, users: &[User]) -> Vec<Database> {
 fn database(section: &Section<'_>, name: &str, users: &[User]) -> Database {
     section.check_keys(settings::DATABASE);
     check_name(section, section.offset, "database", name);
+    if super::CONSOLE_DATABASES.contains(&name) {
+        let message = format!("database `{name}` would hide the console");
+        let instead = format!("another name, with dbname = \"{name}\"");
+        section.add(section.offset, message, instead);
+    }
     let dbname = section.text(&settings::DBNAME);
     if let Some((dbname, offset)) = dbname {
         check_name(section, offset, "database", dbname);

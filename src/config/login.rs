@@ -1,7 +1,7 @@
 //! How Keyway itself logs in to the servers of a database, and where it finds the passwords of users that
 //! the file does not list.
 
-use super::document::Section;
+use super::document::{Section, shown};
 use super::settings::{self, Kind, Setting};
 use super::{Auth, AuthQuery, Secret, ServerAuth, User};
 
@@ -32,6 +32,27 @@ pub fn server_auth(section: &Section<'_>) -> ServerAuth {
 /// Whether Keyway can log in as this user, whatever the server asks for and before any client has.
 pub fn may_log_in_alone(user: &User) -> bool {
     matches!(user.password, None | Some(Secret::Plain(_)))
+}
+
+/// A list of users of the file.
+pub fn named_users(section: &Section<'_>, setting: &Setting, users: &[User]) -> Vec<String> {
+    let Some(value) = section.get(setting.key) else { return Vec::new() };
+    let Some(list) = value.get_ref().as_array() else {
+        section.wrong_kind(setting, value, "[\"USER\", ...]");
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in list.iter() {
+        match entry.get_ref().as_str().filter(|name| users.iter().any(|it| it.name == *name)) {
+            Some(name) => found.push(name.to_owned()),
+            None => {
+                let names = users.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+                let message = format!("`{}` names no user: {}", setting.key, shown(entry));
+                section.add(entry.span().start, message, format!("one of: {names}"));
+            }
+        }
+    }
+    found
 }
 
 /// A user of the file by whom Keyway does work of its own.

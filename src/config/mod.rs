@@ -3,7 +3,9 @@
 
 mod check;
 mod database;
+mod difference;
 mod document;
+mod listing;
 mod login;
 mod map;
 mod secret;
@@ -12,6 +14,8 @@ mod sqlname;
 mod table;
 mod user;
 
+pub use difference::{Change, Difference};
+pub use listing::Listed;
 pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
 pub use settings::{keys, reference};
 
@@ -35,9 +39,20 @@ pub struct Config {
     pub limits: Limits,
     pub users: Vec<User>,
     pub databases: Vec<Database>,
+    pub console: Console,
 }
 
-#[derive(Clone, Debug)]
+/// Who may use it; names of `Config::users`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Console {
+    pub admin_users: Vec<String>,
+    pub stats_users: Vec<String>,
+}
+
+/// Databases that every process has: the console's name, and that of PgBouncer's.
+pub const CONSOLE_DATABASES: [&str; 2] = ["keyway", "pgbouncer"];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub clients_max: usize,
     pub login_timeout: Duration,
@@ -65,7 +80,7 @@ pub struct Limits {
     pub buffers_max: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
     pub auth: Auth,
@@ -100,7 +115,7 @@ impl Default for ServerAuth {
 }
 
 /// Where the passwords of users are that the config does not list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthQuery {
     /// A name of `Config::users`: who asks.
     pub user: String,
@@ -113,7 +128,7 @@ pub struct AuthQuery {
     pub users_max: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
     pub name: String,
     /// The name on the servers.
@@ -159,7 +174,7 @@ impl fmt::Display for Address {
 }
 
 /// Of one user on one server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     pub size: usize,
     pub waiters_max: usize,
@@ -170,7 +185,7 @@ pub struct Pool {
     pub ramp: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// A name of `Config::users`.
     pub user: String,
@@ -179,7 +194,7 @@ pub struct Probe {
 }
 
 /// How the catalogs of the shards are read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
     pub interval: Duration,
     pub timeout: Duration,

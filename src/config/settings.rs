@@ -85,11 +85,31 @@ pub const WORKERS: Setting = count(
     1024,
     "threads that serve clients; 0 is one for each two cores, at least one: a thread serves tens of thousands of small queries per second, and threads without enough to do cost wake-ups",
 );
+pub const ADMIN_USERS: Setting = other(
+    "admin_users",
+    "[\"app\"]",
+    "nobody",
+    "users of this file who may do everything in the console, which is database `keyway`, or `pgbouncer`",
+);
+pub const STATS_USERS: Setting = other(
+    "stats_users",
+    "[\"app\"]",
+    "nobody",
+    "users of this file who may use SHOW in the console, and nothing else",
+);
 pub const LIMITS_SECTION: Setting = other("limits", "", "", "bounds for all clients together and for each");
 pub const USERS_SECTION: Setting = other("users", "", "required", "who may log in");
 pub const DATABASES_SECTION: Setting = other("databases", "", "required", "what clients may connect to");
-pub const TOP: &[&Setting] =
-    &[&LISTEN, &ADMIN, &WORKERS, &LIMITS_SECTION, &USERS_SECTION, &DATABASES_SECTION];
+pub const TOP: &[&Setting] = &[
+    &LISTEN,
+    &ADMIN,
+    &WORKERS,
+    &ADMIN_USERS,
+    &STATS_USERS,
+    &LIMITS_SECTION,
+    &USERS_SECTION,
+    &DATABASES_SECTION,
+];
 
 pub const CLIENTS_MAX: Setting =
     count("clients_max", 10_000, 1, 1_000_000, "client connections; the next one gets 53300");
@@ -551,7 +571,7 @@ const REFERENCE_WIDTH: usize = 100;
 pub fn reference() -> String {
     let mut out = Reference { text: REFERENCE_HEAD.to_owned(), commented: false };
     out.paragraph(false);
-    out.settings(&[&LISTEN, &ADMIN, &WORKERS]);
+    out.settings(&[&LISTEN, &ADMIN, &WORKERS, &ADMIN_USERS, &STATS_USERS]);
     out.about(&LIMITS_SECTION).header("limits").settings(LIMITS);
     out.about(&USERS_SECTION).header("users.app").settings(USER);
     out.about(&DATABASES_SECTION);

@@ -7,7 +7,9 @@ mod limits;
 pub use limits::{Limit, LimitHits};
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
 };
@@ -18,6 +20,18 @@ const LATENCY_BUCKETS_SECONDS: [f64; 16] =
 
 #[derive(Clone, Default)]
 pub struct Registry(prometheus::Registry);
+
+/// Takes away the series of a family that have these values of labels: what they told of is gone.
+pub fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, of: &[(&str, &str)]) {
+    for metric in family.collect().iter().flat_map(|it| it.get_metric()) {
+        let labels: HashMap<&str, &str> =
+            metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
+        if of.iter().all(|(name, value)| labels.get(name) == Some(value)) {
+            // Another one may have been quicker.
+            let _ = family.remove(&labels);
+        }
+    }
+}
 
 /// A metric could not be made: its name is taken or not valid. A fault of the program, told at start.
 pub type RegisterError = prometheus::Error;
@@ -89,5 +103,19 @@ mod tests {
         drop(live);
         assert!(registry.text().unwrap().contains("keyway_things{kind=\"a\"} 0"));
         assert!(registry.gauges("keyway_things", "Again.", &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_gone_has_no_series() {
+        let registry = Registry::default();
+        let counters = registry.counters("keyway_events", "Events.", &["database", "shard"]).unwrap();
+        for labels in [["a", "s1"], ["a", "s2"], ["b", "s1"]] {
+            counters.with_label_values(&labels).inc();
+        }
+        forget(&counters, &[("database", "a"), ("shard", "s2")]);
+        forget(&counters, &[("database", "b")]);
+        let text = registry.text().unwrap();
+        assert!(text.contains("{database=\"a\",shard=\"s1\"} 1"), "{text}");
+        assert_eq!(text.lines().filter(|it| !it.starts_with('#')).count(), 1, "{text}");
     }
 }

@@ -54,6 +54,10 @@ impl BufferStock {
         BufferStock { spare: Arc::new(Mutex::new(Vec::with_capacity(spare_max.min(1024)))), spare_max }
     }
 
+    pub fn spare_max(&self) -> usize {
+        self.spare_max
+    }
+
     pub fn take(&self) -> Buffer {
         let spare = self.spare.lock().pop();
         Buffer { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), start: 0 }

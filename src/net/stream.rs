@@ -38,6 +38,10 @@ impl Stream {
         self.tcp.peer_addr().ok()
     }
 
+    pub fn local(&self) -> Option<std::net::SocketAddr> {
+        self.tcp.local_addr().ok()
+    }
+
     /// Waits until a read would find something, holding no buffer. Cancel safe.
     pub async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| self.tcp.poll_read_ready(cx)).await

@@ -27,20 +27,25 @@ pub struct Ledger {
     books: Mutex<Books>,
     /// As long as the queue: one look, without a lock, says that nobody waits.
     wanting: AtomicUsize,
-    server_connections_max: Option<usize>,
-    server_logins_max: usize,
     entropy: u64,
     hits: LimitHits,
 }
 
-#[derive(Default)]
 struct Books {
+    bounds: Bounds,
     accounts: Vec<Account>,
     by_name: HashMap<(Limit, String), usize>,
     gates: HashMap<String, Arc<Gate>>,
     members: HashMap<u64, Member>,
     next_member: u64,
     queue: VecDeque<Waiting>,
+}
+
+/// Of each server.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub server_connections_max: Option<usize>,
+    pub server_logins_max: usize,
 }
 
 /// A member that found no room, and since when it waits.
@@ -63,6 +68,7 @@ struct Member {
 
 /// What one pool has to keep to.
 pub struct Terms {
+    /// Accounts: which bounds there are, not how high they are.
     connections: SmallVec<[usize; 3]>,
     logins: usize,
     pub(super) gate: Arc<Gate>,
@@ -85,29 +91,32 @@ pub(super) struct NoRoom {
 }
 
 impl Ledger {
-    /// Bounds are for each server. `entropy` is random, for the jitter of attempts to connect.
-    pub fn new(
-        server_connections_max: Option<usize>,
-        server_logins_max: usize,
-        entropy: u64,
-        hits: LimitHits,
-    ) -> Arc<Ledger> {
-        Arc::new(Ledger {
-            books: Mutex::default(),
-            wanting: AtomicUsize::new(0),
-            server_connections_max,
-            server_logins_max,
-            entropy,
-            hits,
-        })
+    /// `entropy` is random, for the jitter of attempts to connect.
+    pub fn new(bounds: Bounds, entropy: u64, hits: LimitHits) -> Arc<Ledger> {
+        let books = Books {
+            bounds,
+            accounts: Vec::new(),
+            by_name: HashMap::new(),
+            gates: HashMap::new(),
+            members: HashMap::new(),
+            next_member: 0,
+            queue: VecDeque::new(),
+        };
+        Arc::new(Ledger { books: Mutex::new(books), wanting: AtomicUsize::new(0), entropy, hits })
+    }
+
+    /// For terms asked for from now on, which are those of all pools once a reload is over.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.books.lock().bounds = bounds;
     }
 
     /// For a pool of `user` of `database` at `server`, which is a host and a port.
     pub fn terms(&self, server: &str, database: Bound<'_>, user: Bound<'_>) -> Arc<Terms> {
         let mut books = self.books.lock();
-        let logins = books.account(Limit::ServerLogins, server, self.server_logins_max);
+        let Bounds { server_connections_max, server_logins_max } = books.bounds;
+        let logins = books.account(Limit::ServerLogins, server, server_logins_max);
         let bounds = [
-            (Limit::ServerConnections, (server, self.server_connections_max)),
+            (Limit::ServerConnections, (server, server_connections_max)),
             (Limit::DatabaseConnections, database),
             (Limit::UserConnections, user),
         ];
@@ -116,6 +125,12 @@ impl Ledger {
         let seed = self.entropy.wrapping_add(books.gates.len() as u64);
         let gate = books.gates.entry(server.to_owned()).or_insert_with(|| Arc::new(Gate::new(seed)));
         Arc::new(Terms { connections, logins, gate: gate.clone() })
+    }
+
+    /// All pools that live, those that reloads have replaced too.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        // None is dropped here, which would lock the books again.
+        self.books.lock().members.values().filter_map(|it| it.pool.upgrade()).collect()
     }
 
     pub(super) fn join(self: &Arc<Ledger>, pool: Weak<Pool>, terms: Arc<Terms>) -> Membership {
@@ -133,7 +148,7 @@ impl Ledger {
 
     /// Gives room to the first in the queue who can use it, and makes room where there is none, as long
     /// as there is something to give. Not with a pool's state locked.
-    pub(super) fn serve(&self) {
+    pub fn serve(&self) {
         while self.is_wanted() {
             match self.next_served() {
                 // A pool that needs no more has left the queue by this; one that needs more is its last.
@@ -175,6 +190,13 @@ impl Ledger {
         }
         found.sort_by_key(|it| std::cmp::Reverse(it.open));
         found.into_iter().filter_map(|it| it.pool.upgrade()).collect()
+    }
+}
+
+impl Terms {
+    /// Whether both stand in the same accounts, whatever the bounds are now.
+    pub(super) fn is_same(&self, other: &Terms) -> bool {
+        self.connections == other.connections && self.logins == other.logins
     }
 }
 
@@ -299,7 +321,7 @@ mod tests {
 
     fn ledger(server_connections_max: Option<usize>, logins: usize) -> Arc<Ledger> {
         let hits = LimitHits::register(&Registry::default()).unwrap();
-        Ledger::new(server_connections_max, logins, 1, hits)
+        Ledger::new(Bounds { server_connections_max, server_logins_max: logins }, 1, hits)
     }
 
     fn member(ledger: &Arc<Ledger>, server: &str, user: Bound<'_>) -> Membership {

@@ -1,5 +1,6 @@
 //! What a pool tells of itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
@@ -47,7 +48,8 @@ impl PoolMetricFamilies {
     }
 
     /// Of a pool that is gone for good.
-    pub fn forget(&self, labels: [&str; 4]) {
+    pub fn forget(&self, name: &PoolName) {
+        let labels = name.labels();
         let [database, shard, server, user] = labels;
         for state in ["idle", "active", "connecting"] {
             let _ = self.connections.remove_label_values(&[database, shard, server, user, state]);
@@ -57,7 +59,8 @@ impl PoolMetricFamilies {
         let _ = self.connect_failures.remove_label_values(&labels);
     }
 
-    pub fn of(&self, labels: [&str; 4]) -> PoolMetrics {
+    pub fn of(&self, name: &PoolName) -> PoolMetrics {
+        let labels = name.labels();
         let [database, shard, server, user] = labels;
         let state = |it: &str| self.connections.with_label_values(&[database, shard, server, user, it]);
         PoolMetrics {
@@ -69,6 +72,22 @@ impl PoolMetricFamilies {
             connect_failures: self.connect_failures.with_label_values(&labels),
             hits: self.hits.clone(),
         }
+    }
+}
+
+/// What a pool is of, as metrics and the console name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PoolName {
+    pub database: Arc<str>,
+    pub shard: Arc<str>,
+    /// Host and port.
+    pub server: Arc<str>,
+    pub user: Arc<str>,
+}
+
+impl PoolName {
+    fn labels(&self) -> [&str; 4] {
+        [&self.database, &self.shard, &self.server, &self.user]
     }
 }
 
@@ -105,6 +124,10 @@ impl PoolMetrics {
 
     pub(super) fn waited(&self, time: Duration) {
         self.wait.observe(time.as_secs_f64());
+    }
+
+    pub(super) fn waited_seconds(&self) -> f64 {
+        self.wait.get_sample_sum()
     }
 
     pub(super) fn hit(&self, limit: Limit) {

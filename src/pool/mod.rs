@@ -9,28 +9,31 @@
 //!    └────────────── checkout ─────────────────▶┘
 //! ```
 //! A free connection goes straight to the longest waiter; idle ones are taken last in, first out, so
-//! that those not needed grow old and close.
+//! that those not needed grow old and close. A pool that a reload has replaced is retired: it serves whoever
+//! has come already and keeps nothing.
 
+mod control;
 mod gate;
 mod ledger;
 mod metrics;
 mod waiters;
 
-pub use ledger::{Bound, Ledger, Terms};
-pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolUsage};
+pub use control::ServerUse;
+pub use ledger::{Bound, Bounds, Ledger, Terms};
+pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolName, PoolUsage};
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 
-use crate::backend::{self, Backend, BackendSpec, ConnectError};
+use crate::backend::{self, Backend, BackendSpec, ConnectError, ServerRecord};
 use crate::metrics::Limit;
 use ledger::Membership;
 use waiters::{Ticket, Waiters};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Connections, those being made included.
     pub size: usize,
@@ -49,6 +52,9 @@ pub enum CheckoutError {
     Connect(Arc<ConnectError>),
     #[error("no connection became free within {0:?}")]
     WaitTimeout(Duration),
+    /// By an administrator; to be tried again when the pause is over.
+    #[error("the pool is paused")]
+    Paused,
     #[error("{0} clients wait for a connection already")]
     TooManyWaiters(usize),
 }
@@ -56,6 +62,7 @@ pub enum CheckoutError {
 type Handed = Result<Box<Backend>, Arc<ConnectError>>;
 
 pub struct Pool {
+    name: PoolName,
     spec: BackendSpec,
     limits: PoolLimits,
     state: Mutex<State>,
@@ -76,6 +83,14 @@ struct State {
     connecting: usize,
     /// Somebody will look again when the server is worth another try.
     retrying: bool,
+    /// Another pool has taken its place: nothing is kept idle.
+    retired: bool,
+    /// Nothing is handed out, nor kept.
+    paused: bool,
+    /// Connections from before are closed when they are released.
+    fresh_since: Option<Instant>,
+    /// Of connections that are open; those that have closed are swept out now and then.
+    records: Vec<Weak<ServerRecord>>,
 }
 
 /// A connection in use. Dropping it closes the connection; `release` gives it back.
@@ -87,6 +102,7 @@ pub struct Lease {
 impl Pool {
     /// `terms` are those of `ledger` for this pool.
     pub fn new(
+        name: PoolName,
         spec: BackendSpec,
         limits: PoolLimits,
         ledger: &Arc<Ledger>,
@@ -95,12 +111,33 @@ impl Pool {
     ) -> Arc<Pool> {
         Arc::new_cyclic(|pool| {
             let membership = ledger.join(pool.clone(), terms);
-            Pool { spec, limits, state: Mutex::default(), membership, metrics }
+            Pool { name, spec, limits, state: Mutex::default(), membership, metrics }
         })
+    }
+
+    pub fn name(&self) -> &PoolName {
+        &self.name
     }
 
     pub fn spec(&self) -> &BackendSpec {
         &self.spec
+    }
+
+    /// Whether its connections may go on where a pool like this is wanted.
+    pub fn is_same(&self, name: &PoolName, spec: &BackendSpec, limits: &PoolLimits, terms: &Terms) -> bool {
+        self.name == *name
+            && self.spec.is_same(spec)
+            && self.limits == *limits
+            && self.membership.terms.is_same(terms)
+    }
+
+    /// Nobody comes any more: what is idle is closed now, what is in use when it is released.
+    pub fn retire(self: &Arc<Pool>) {
+        let mut state = self.state.lock();
+        // Who is late must not wait for a RESUME that goes to the pools of the new configuration.
+        (state.retired, state.paused) = (true, false);
+        drop(state);
+        self.close_idle();
     }
 
     /// How it is used now; the gauges are brought up to date too. They are set when somebody looks and
@@ -114,6 +151,9 @@ impl Pool {
     /// An idle connection, without waiting and without a system call.
     pub fn try_checkout(self: &Arc<Pool>) -> Option<Lease> {
         let mut state = self.state.lock();
+        if state.paused {
+            return None;
+        }
         let mut dead = 0;
         let mut found = None;
         while let Some(backend) = state.idle.pop() {
@@ -142,6 +182,9 @@ impl Pool {
         let started = Instant::now();
         let (ticket, wants_room) = {
             let mut state = self.state.lock();
+            if state.paused {
+                return Err(CheckoutError::Paused);
+            }
             // With other connections at work waiters are served by those; with none, whoever would wait
             // for a server that is known to be gone had better know at once.
             if state.open == 0
@@ -173,7 +216,8 @@ impl Pool {
         match tokio::time::timeout(self.limits.wait_timeout, ticket.handed()).await {
             Ok(Some(Ok(backend))) => Ok(self.lease(backend)),
             Ok(Some(Err(error))) => Err(CheckoutError::Connect(error)),
-            Ok(None) | Err(_) => Err(self.wait_timeout()),
+            Ok(None) => Err(CheckoutError::Paused),
+            Err(_) => Err(self.wait_timeout()),
         }
     }
 
@@ -190,7 +234,8 @@ impl Pool {
     /// for room that others have: then the ledger is to be served, without the lock.
     #[must_use]
     fn grow(self: &Arc<Pool>, state: &mut State) -> bool {
-        while state.connecting < self.limits.ramp
+        while !state.paused
+            && state.connecting < self.limits.ramp
             && state.open < self.limits.size
             && state.connecting < state.waiters.len()
         {
@@ -247,6 +292,10 @@ impl Pool {
         match result {
             Ok(backend) => {
                 gate.succeeded();
+                if state.records.len() >= 2 * state.open.max(4) {
+                    state.records.retain(|it| it.strong_count() > 0);
+                }
+                state.records.push(Arc::downgrade(&backend.record));
                 self.put(&mut state, Box::new(backend), Instant::now());
             }
             Err(error) => {
@@ -264,8 +313,16 @@ impl Pool {
             }
         }
         let _queued = self.grow(&mut state);
-        drop(state);
+        self.close_unwanted(state);
         self.membership.ledger.serve();
+    }
+
+    /// What nobody took who was thought to wait.
+    fn close_unwanted(self: &Arc<Pool>, mut state: MutexGuard<'_, State>) {
+        if !state.may_keep() {
+            let idle = std::mem::take(&mut state.idle);
+            self.close_all(state, idle.into_iter());
+        }
     }
 
     fn close_count(&self, state: &mut State, count: usize) {
@@ -285,9 +342,11 @@ impl Pool {
         let age = now.saturating_duration_since(backend.connected_at);
         let fit = backend.pipeline.is_free() && age < self.limits.lifetime;
         let mut state = self.state.lock();
-        let fit_here = fit && state.open <= self.limits.size;
+        let fit_here =
+            fit && state.open <= self.limits.size && state.may_keep() && state.is_fresh(backend.connected_at);
         if fit_here && !self.membership.should_yield(state.waiters.len() > 0, now) {
             self.put(&mut state, backend, now);
+            self.close_unwanted(state);
             return;
         }
         self.forget(state);
@@ -356,6 +415,15 @@ impl Pool {
 }
 
 impl State {
+    /// Whether a connection that is free may stay, for a waiter or idle.
+    fn may_keep(&self) -> bool {
+        !self.paused && (!self.retired || self.waiters.len() > 0)
+    }
+
+    fn is_fresh(&self, connected_at: Instant) -> bool {
+        self.fresh_since.is_none_or(|it| connected_at >= it)
+    }
+
     fn usage(&self, size: usize) -> PoolUsage {
         let (idle, connecting) = (self.idle.len(), self.connecting);
         PoolUsage {
@@ -384,6 +452,10 @@ impl Drop for TicketGuard<'_> {
 }
 
 impl Lease {
+    pub fn spec(&self) -> &BackendSpec {
+        &self.pool.spec
+    }
+
     /// Gives the connection back; one that is not free is closed instead (DESIGN invariant 4).
     pub fn release(mut self, now: Instant) {
         if let Some(backend) = self.backend.take() {

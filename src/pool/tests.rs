@@ -8,7 +8,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::auth::{Credentials, Derivation};
-use crate::base::{ServerId, ShardId};
 use crate::config::ServerAuth;
 use crate::metrics::{LimitHits, Registry};
 
@@ -22,12 +21,14 @@ impl World {
         let registry = Registry::default();
         let hits = LimitHits::register(&registry).unwrap();
         let families = PoolMetricFamilies::register(&registry, &hits).unwrap();
-        World { ledger: Ledger::new(server_connections_max, 8, 1, hits), families }
+        World {
+            ledger: Ledger::new(Bounds { server_connections_max, server_logins_max: 8 }, 1, hits),
+            families,
+        }
     }
 
     fn pool(&self, server: SocketAddr, user: &str) -> Arc<Pool> {
         let spec = BackendSpec {
-            server: ServerId { shard: ShardId(0), index: 0 },
             host: server.ip().to_string().into(),
             port: server.port(),
             user: user.into(),
@@ -48,8 +49,10 @@ impl World {
             ramp: 4,
         };
         let terms = self.ledger.terms(&server.to_string(), ("db", None), (user, None));
-        let metrics = self.families.of(["db", "main", &server.to_string(), user]);
-        Pool::new(spec, limits, &self.ledger, terms, metrics)
+        let server = server.to_string().into();
+        let name = PoolName { database: "db".into(), shard: "main".into(), server, user: user.into() };
+        let metrics = self.families.of(&name);
+        Pool::new(name, spec, limits, &self.ledger, terms, metrics)
     }
 }
 
@@ -129,4 +132,83 @@ async fn an_idle_connection_makes_room_for_another_users() {
     drop((again, of_b));
     assert_eq!(a.usage().active + b.usage().active, 0);
     assert!(!world.ledger.is_wanted());
+}
+
+#[tokio::test]
+async fn a_retired_pool_serves_who_has_come_and_keeps_nothing() {
+    let (address, logins) = server().await;
+    let world = World::new(Some(1));
+    let pool = world.pool(address, "a");
+    let lease = pool.checkout().await.unwrap();
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.checkout().await }
+    });
+    while pool.usage().waiters == 0 {
+        tokio::task::yield_now().await;
+    }
+    pool.retire();
+    assert!(pool.servers()[0].closing);
+    lease.release(Instant::now());
+    let lease = waiting.await.unwrap().unwrap();
+    assert_eq!(logins.load(Ordering::Relaxed), 1);
+    lease.release(Instant::now());
+    assert_eq!((pool.usage().idle, pool.open_count()), (0, 0));
+    // Who is late gets a connection too.
+    pool.checkout().await.unwrap().release(Instant::now());
+    assert_eq!((pool.usage().idle, pool.open_count()), (0, 0));
+    // They say goodbye first.
+    while pool.is_closing() {
+        tokio::task::yield_now().await;
+    }
+    assert!(pool.servers().is_empty() && !world.ledger.is_wanted());
+}
+
+#[tokio::test]
+async fn a_paused_pool_hands_out_nothing_and_closes_what_comes_back() {
+    let (address, _) = server().await;
+    let world = World::new(None);
+    let pool = world.pool(address, "a");
+    let leases = [pool.checkout().await.unwrap(), pool.checkout().await.unwrap()];
+    let [first, second] = leases;
+    first.release(Instant::now());
+    pool.pause();
+    assert_eq!((pool.usage().idle, pool.open_count()), (0, 1));
+    assert!(pool.try_checkout().is_none());
+    assert!(matches!(pool.checkout().await, Err(CheckoutError::Paused)));
+    second.release(Instant::now());
+    assert_eq!(pool.open_count(), 0);
+    pool.resume();
+    let lease = pool.checkout().await.unwrap();
+    // Who waits is sent away by a pause, to come again.
+    let full: Vec<_> = futures_util::future::join_all((0..3).map(|_| pool.checkout())).await;
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.checkout().await }
+    });
+    while pool.usage().waiters == 0 {
+        tokio::task::yield_now().await;
+    }
+    pool.pause();
+    assert!(matches!(waiting.await.unwrap(), Err(CheckoutError::Paused)));
+    drop((lease, full));
+}
+
+#[tokio::test]
+async fn connections_from_before_are_closed_when_they_come_back() {
+    let (address, logins) = server().await;
+    let world = World::new(None);
+    let pool = world.pool(address, "a");
+    let (held, idle) = (pool.checkout().await.unwrap(), pool.checkout().await.unwrap());
+    idle.release(Instant::now());
+    pool.renew(Instant::now());
+    assert!(pool.is_closing() && pool.open_count() == 1);
+    let new = pool.checkout().await.unwrap();
+    held.release(Instant::now());
+    while pool.is_closing() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(pool.usage().idle, 0);
+    new.release(Instant::now());
+    assert_eq!((pool.usage().idle, logins.load(Ordering::Relaxed)), (1, 3));
 }

@@ -22,6 +22,16 @@ pub enum Unit {
     Terminate,
 }
 
+impl Unit {
+    /// Bytes.
+    pub fn length(self) -> usize {
+        match self {
+            Unit::Query(it) | Unit::Extended(it, _) | Unit::FunctionCall(it) | Unit::Stray(it) => it,
+            Unit::Terminate => 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitEnd {
     Sync,

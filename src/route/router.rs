@@ -35,6 +35,7 @@ pub struct Router {
     version: AtomicU64,
     parser: Arc<Parser>,
     plans: PlanCache,
+    plans_max: usize,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -122,6 +123,7 @@ impl Router {
             version,
             parser,
             plans,
+            plans_max,
             hits,
             misses,
         }
@@ -162,6 +164,11 @@ impl Router {
         self.version.load(Ordering::Acquire)
     }
 
+    /// As `version`, the catalog left out: where rows live, as the configuration has it.
+    pub fn config_version(&self) -> u64 {
+        self.config_version
+    }
+
     /// From here on plans are made with this catalog.
     pub fn adopt(&self, catalog: Arc<Catalog>) {
         let version = self.version_with(&catalog);
@@ -171,6 +178,11 @@ impl Router {
 
     fn version_with(&self, catalog: &Catalog) -> u64 {
         self.config_version ^ catalog.version()
+    }
+
+    /// Whether the other one would do all that this one does: at a reload its plans are kept then.
+    pub fn is_same(&self, other: &Router) -> bool {
+        self.config_version == other.config_version && self.plans_max == other.plans_max
     }
 
     pub fn shard_count(&self) -> usize {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::base::{Role, ServerId};
-use crate::metrics::{RegisterError, Registry};
+use crate::metrics::{self, RegisterError, Registry};
 use crate::route::Cluster;
 
 const LABELS: [&str; 3] = ["database", "shard", "server"];
@@ -42,6 +42,15 @@ impl TopologyMetricFamilies {
                 &LABELS,
             )?,
         })
+    }
+
+    /// Of a server that no database of the configuration has any more.
+    pub fn forget(&self, database: &str, shard: &str, server: &str) {
+        let of = [("database", database), ("shard", shard), ("server", server)];
+        metrics::forget(&self.role, &of);
+        metrics::forget(&self.lag_seconds, &of);
+        metrics::forget(&self.lag_bytes, &of);
+        metrics::forget(&self.failures, &of);
     }
 
     pub(super) fn of_database(&self, database: &str, cluster: &Cluster) -> TopologyMetrics {

@@ -2,13 +2,15 @@
 //! that routing reads without a lock (DESIGN D5).
 
 mod estimate;
+mod feed;
 mod metrics;
 mod probe;
 mod ring;
 
 pub use metrics::TopologyMetricFamilies;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -20,20 +22,22 @@ use crate::base::{ServerId, ShardId};
 use crate::config::{Address, Database, ShardServers};
 use crate::route::Cluster;
 use estimate::{Estimate, Report};
+use feed::Feed;
 use metrics::TopologyMetrics;
-use probe::Prober;
 
 pub struct Topology {
     cluster: ArcSwap<Cluster>,
     /// What the probers write, by shard. Routing reads `cluster` alone.
     estimates: Mutex<Vec<Estimate>>,
     metrics: TopologyMetrics,
+    /// A reload has put another one in its place: the metrics are of that one.
+    replaced: AtomicBool,
     /// Counts changes of roles.
     changes: watch::Sender<u64>,
-    /// The estimates know more than `cluster` says.
-    dirty: Notify,
-    /// Asks a prober to look at once, one for each server.
-    urgent: Vec<Vec<Arc<Notify>>>,
+    /// The estimates know more than `cluster` says, or this has ended.
+    dirty: Arc<Notify>,
+    /// One for each server.
+    feeds: Vec<Vec<Arc<Feed>>>,
 }
 
 /// Where and as whom to probe.
@@ -45,38 +49,94 @@ pub struct ProbeSpec {
     pub timeout: Duration,
 }
 
+impl ProbeSpec {
+    fn of(&self, address: &Address) -> ProbeSpec {
+        let mut spec = self.clone();
+        (spec.backend.host, spec.backend.port) = (address.host.as_str().into(), address.port);
+        spec.backend.application_name = Some("keyway probe");
+        // The probe's own time-out covers the login too.
+        spec.backend.connect_timeout = spec.timeout * 2;
+        spec
+    }
+
+    fn is_same(&self, other: &ProbeSpec) -> bool {
+        self.backend.is_same(&other.backend)
+            && (self.interval, self.timeout) == (other.interval, other.timeout)
+    }
+}
+
 impl Topology {
-    /// Starts the probers; they end when `stopping` says so or is dropped.
+    /// Starts the probers; they end when `stopping` says so or is dropped, or when no topology listens any
+    /// more. With `before`, at a reload, those of servers that stay go on, and what they found out is kept.
     pub fn start(
         database: &Database,
         spec: &ProbeSpec,
         families: &TopologyMetricFamilies,
         stopping: &watch::Receiver<bool>,
+        before: Option<&Arc<Topology>>,
     ) -> Arc<Topology> {
-        let estimates: Vec<Estimate> = database.shards.iter().enumerate().map(estimate_of).collect();
+        let feeds = |it: &ShardServers| it.servers.iter().map(|of| feed_of(spec.of(of), before)).collect();
+        let feeds: Vec<Vec<Arc<Feed>>> = database.shards.iter().map(feeds).collect();
+        if let Some(before) = before.filter(|it| it.is_same(database, &feeds)) {
+            return before.clone();
+        }
+        let mut estimates: Vec<Estimate> = database.shards.iter().enumerate().map(estimate_of).collect();
+        if let Some(before) = before {
+            before.replaced.store(true, Ordering::Relaxed);
+            let known = before.estimates.lock();
+            for estimate in &mut estimates {
+                if let Some(it) = known.iter().find(|it| it.name() == estimate.name()) {
+                    estimate.adopt(it);
+                }
+            }
+        }
         let cluster = cluster_of(&estimates);
         let topology = Arc::new(Topology {
             metrics: families.of_database(&database.name, &cluster),
             cluster: ArcSwap::from_pointee(cluster),
             estimates: Mutex::new(estimates),
+            replaced: AtomicBool::new(false),
             changes: watch::Sender::new(0),
-            dirty: Notify::new(),
-            urgent: database
-                .shards
-                .iter()
-                .map(|it| it.servers.iter().map(|_| Arc::default()).collect())
-                .collect(),
+            dirty: Arc::default(),
+            feeds,
         });
-        for (shard, servers) in database.shards.iter().enumerate() {
-            for (index, address) in servers.servers.iter().enumerate() {
+        for (shard, feeds) in topology.feeds.iter().enumerate() {
+            for (index, feed) in feeds.iter().enumerate() {
                 let server = ServerId { shard: ShardId(shard as u16), index: index as u16 };
-                let prober = Prober::new(server, address, spec.clone());
-                let urgent = topology.urgent[shard][index].clone();
-                tokio::spawn(probe::run(prober, topology.clone(), urgent, stopping.clone()));
+                feed.listen(&topology, server);
+                if !before.is_some_and(|it| it.has(feed)) {
+                    tokio::spawn(probe::run(feed.clone(), stopping.clone()));
+                }
             }
         }
-        tokio::spawn(publish_while_running(topology.clone(), spec.interval / 10, stopping.clone()));
+        let (weak, dirty) = (Arc::downgrade(&topology), topology.dirty.clone());
+        tokio::spawn(publish_while_alive(weak, dirty, spec.interval / 10, stopping.clone()));
         topology
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
+    fn all_feeds(&self) -> impl Iterator<Item = &Arc<Feed>> {
+        self.feeds.iter().flatten()
+    }
+
+    fn has(&self, feed: &Arc<Feed>) -> bool {
+        self.all_feeds().any(|it| Arc::ptr_eq(it, feed))
+    }
+
+    /// Whether it is the topology of these shards with these probers.
+    fn is_same(&self, database: &Database, feeds: &[Vec<Arc<Feed>>]) -> bool {
+        let estimates = self.estimates.lock();
+        let names = || estimates.iter().map(Estimate::name);
+        names().eq(database.shards.iter().map(|it| it.name.as_str()))
+            && self.feeds.len() == feeds.len()
+            && self
+                .feeds
+                .iter()
+                .zip(feeds)
+                .all(|(a, b)| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b)))
     }
 
     /// The newest snapshot; cheap enough for every statement.
@@ -85,7 +145,7 @@ impl Topology {
     }
 
     pub fn shard_count(&self) -> usize {
-        self.urgent.len()
+        self.feeds.len()
     }
 
     /// Every shard has a primary.
@@ -100,16 +160,16 @@ impl Topology {
 
     /// The data path could not use a server: have a look now.
     pub fn report_failure(&self, server: ServerId) {
-        let found = self.urgent.get(usize::from(server.shard.0));
-        if let Some(urgent) = found.and_then(|it| it.get(usize::from(server.index))) {
-            urgent.notify_one();
+        let found = self.feeds.get(usize::from(server.shard.0));
+        if let Some(feed) = found.and_then(|it| it.get(usize::from(server.index))) {
+            feed.urgent.notify_one();
         }
     }
 
-    /// A change of roles is published at once; positions wait for [`publish_while_running`], so
+    /// A change of roles is published at once; positions wait for [`publish_while_alive`], so
     /// that the work for a snapshot does not grow with the square of the number of servers.
     fn learn(&self, server: ServerId, report: Report, started_at: Instant) {
-        if matches!(report, Report::Failed { .. }) {
+        if matches!(report, Report::Failed { .. }) && !self.is_replaced() {
             self.metrics.probe_failed(server);
         }
         let mut estimates = self.estimates.lock();
@@ -128,9 +188,23 @@ impl Topology {
     /// The estimates are borrowed from their lock, which keeps snapshots in order.
     fn publish(&self, estimates: &[Estimate]) {
         let cluster = Arc::new(cluster_of(estimates));
-        self.metrics.publish(&cluster, Instant::now());
+        if !self.is_replaced() {
+            self.metrics.publish(&cluster, Instant::now());
+        }
         self.cluster.store(cluster);
     }
+}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        self.dirty.notify_one();
+    }
+}
+
+/// The prober that already watches the server as `spec` says, or a new one that is not started yet.
+fn feed_of(spec: ProbeSpec, before: Option<&Arc<Topology>>) -> Arc<Feed> {
+    let known = before.and_then(|it| it.all_feeds().find(|it| it.spec.is_same(&spec)));
+    known.cloned().unwrap_or_else(|| Feed::new(spec))
 }
 
 fn estimate_of((shard, servers): (usize, &ShardServers)) -> Estimate {
@@ -142,15 +216,18 @@ fn cluster_of(estimates: &[Estimate]) -> Cluster {
     Cluster { shards: estimates.iter().map(Estimate::shard).collect() }
 }
 
-async fn publish_while_running(
-    topology: Arc<Topology>,
+async fn publish_while_alive(
+    topology: Weak<Topology>,
+    dirty: Arc<Notify>,
     pause: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
     let publishing = async {
         loop {
-            topology.dirty.notified().await;
+            dirty.notified().await;
+            let Some(topology) = topology.upgrade() else { return };
             topology.publish(&topology.estimates.lock());
+            drop(topology);
             tokio::time::sleep(pause).await;
         }
     };

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::ProbeSpec;
 use super::estimate::{Failure, Observation, Report};
-use super::{ProbeSpec, Topology};
+use super::feed::Feed;
 use crate::backend::{self, Backend, ConnectError, QuestionError, Row};
-use crate::base::ServerId;
-use crate::config::Address;
 use crate::wire;
 
 /// Role, position, timeline, identity (manual, "System Administration Functions" and "System
@@ -32,32 +31,29 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 pub struct Prober {
-    pub server: ServerId,
     spec: ProbeSpec,
     connection: Option<Backend>,
     query: &'static str,
     entropy: u64,
 }
 
-/// Probes until told to stop.
-pub async fn run(
-    mut prober: Prober,
-    topology: Arc<Topology>,
-    urgent: Arc<Notify>,
-    mut stopping: watch::Receiver<bool>,
-) {
+/// Probes until told to stop, or until nobody listens.
+pub async fn run(feed: Arc<Feed>, mut stopping: watch::Receiver<bool>) {
+    let mut prober = Prober::new(feed.spec.clone());
     let probing = async {
         let mut failures = 0u32;
         loop {
             let started = Instant::now();
             let report = prober.probe().await;
             failures = if matches!(report, Report::Seen(_)) { 0 } else { failures.saturating_add(1) };
-            topology.learn(prober.server, report, started);
+            if !feed.tell(&report, started) {
+                return;
+            }
             let pause = prober.pause(failures).saturating_sub(started.elapsed());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // Bounded even where clients report a dead server all the time.
-                () = urgent.notified() => tokio::time::sleep(prober.spec.interval / 10).await,
+                () = feed.urgent.notified() => tokio::time::sleep(prober.spec.interval / 10).await,
             }
         }
     };
@@ -74,15 +70,10 @@ pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 impl Prober {
-    pub fn new(server: ServerId, address: &Address, mut spec: ProbeSpec) -> Prober {
-        let backend = &mut spec.backend;
-        (backend.server, backend.host, backend.port) = (server, address.host.as_str().into(), address.port);
-        backend.application_name = Some("keyway probe");
-        // The probe's own time-out covers the login too.
-        backend.connect_timeout = spec.timeout * 2;
-        // Jitter needs to differ between probers, not to be secret: without randomness the place does.
-        let entropy = getrandom::u64().unwrap_or(u64::from(server.index) << 32);
-        Prober { server, spec, connection: None, query: FULL, entropy }
+    pub fn new(spec: ProbeSpec) -> Prober {
+        // Jitter needs to differ between probers, not to be secret: without randomness the port does.
+        let entropy = getrandom::u64().unwrap_or(u64::from(spec.backend.port) << 32);
+        Prober { spec, connection: None, query: FULL, entropy }
     }
 
     /// The interval, doubled with every failure after the first, so that a dead server is not

@@ -15,13 +15,13 @@ pub struct Sample {
 
 /// Samples in order of time and position, dense for seconds, thin for minutes. A replica between
 /// two samples counts as fresh as the older one, so thinning errs to the stale side.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ring {
     /// Newest first; a sample that outgrows one tier moves to the next or is dropped.
     tiers: [Tier; 3],
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tier {
     samples: VecDeque<Sample>,
     age_max: Duration,

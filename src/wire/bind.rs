@@ -9,6 +9,8 @@ pub struct Bind<'a> {
     pub statement: &'a [u8],
     pub formats: Formats<'a>,
     pub values: Values<'a>,
+    /// Of the columns of the result.
+    pub result_formats: Formats<'a>,
     /// Where the statement name stands in the message, without its zero byte.
     pub statement_at: usize,
 }
@@ -71,12 +73,12 @@ impl<'a> Bind<'a> {
         }
         let values = Values { count, bytes: &start[..start.len() - body.0.len()] };
         let result_count = usize::from(body.u16()?);
-        body.take(result_count * 2)?;
+        let result_formats = Formats(body.take(result_count * 2)?);
         body.end()?;
         if format_count > 1 && format_count != count {
             return Err(BodyError);
         }
-        Ok(Bind { portal, statement, formats, values, statement_at })
+        Ok(Bind { portal, statement, formats, values, result_formats, statement_at })
     }
 }
 

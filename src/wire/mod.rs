@@ -10,6 +10,7 @@ mod request;
 mod response;
 mod row;
 mod startup;
+mod table;
 mod tag;
 
 pub use bind::{Bind, Formats, Values};
@@ -17,7 +18,7 @@ pub use frame::{FrameError, HEADER_BYTES, Header, header};
 pub use frontend::{BodyError, Execute, Parse, Target, execute, parse, query_text, target};
 pub use reply::{
     BIND_COMPLETE, CLOSE_COMPLETE, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE, Severity, TextRows,
-    authentication_ok, backend_key_data, cleartext_wanted, command_complete, error, md5_wanted,
+    authentication_ok, backend_key_data, cleartext_wanted, command_complete, error, information, md5_wanted,
     negotiate_version, notice, parameter_description, parameter_status, ready_for_query, sasl_continue,
     sasl_final, sasl_methods,
 };
@@ -33,4 +34,5 @@ pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{
     CancelKey, GSS_ENC_REQUEST, PROTOCOL_3_0, SSL_REQUEST, Startup, StartupError, StartupParameters, startup,
 };
+pub use table::{Column, ColumnType, PORTAL_SUSPENDED, Value, describe_columns, put_row};
 pub use tag::{BackendTag, FrontendTag};

@@ -51,9 +51,17 @@ pub fn error(out: &mut Vec<u8>, severity: Severity, refusal: &Refusal) {
 
 /// A WARNING, as PostgreSQL sends for COMMIT outside a transaction.
 pub fn notice(out: &mut Vec<u8>, state: &str, message: &str) {
+    put_notice(out, "WARNING", state, message);
+}
+
+/// A NOTICE: good to know, and nothing to worry about.
+pub fn information(out: &mut Vec<u8>, message: &str) {
+    put_notice(out, "NOTICE", "00000", message);
+}
+
+fn put_notice(out: &mut Vec<u8>, severity: &str, state: &str, message: &str) {
     let field = |code: u8, text: &str| (code, text.to_owned());
-    let fields =
-        vec![field(b'S', "WARNING"), field(b'V', "WARNING"), field(b'C', state), field(b'M', message)];
+    let fields = vec![field(b'S', severity), field(b'V', severity), field(b'C', state), field(b'M', message)];
     put(out, &NoticeResponse::new(fields));
 }
 

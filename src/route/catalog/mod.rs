@@ -106,12 +106,17 @@ impl Catalog {
         self.differences.iter()
     }
 
-    /// What is not the same on every shard of a relation that this name may mean.
-    pub fn difference(&self, table: &Table) -> Option<(&QualifiedName, &Difference)> {
+    /// What is not the same on every shard of a relation that this name may mean, in schemas that are to be
+    /// on all of them.
+    pub fn difference(
+        &self,
+        table: &Table,
+        is_everywhere: impl Fn(&str) -> bool,
+    ) -> Option<(&QualifiedName, &Difference)> {
         let named = |it: &QualifiedName| {
             *it.name == *table.name && table.schema.as_deref().is_none_or(|schema| schema == &*it.schema)
         };
-        self.differences.iter().find(|(name, _)| named(name))
+        self.differences.iter().find(|(name, _)| named(name) && is_everywhere(&name.schema))
     }
 
     /// What a read of the relation may do; `None` where none has this name.

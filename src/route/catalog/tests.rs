@@ -201,7 +201,7 @@ fn differences_name_what_differs() {
     let names = ["s1".to_owned(), "s2".to_owned()];
     let told = |first: Arc<Schema>, other: Arc<Schema>| {
         let catalog = Catalog::new(vec![first, other], &names);
-        catalog.difference(&table("t")).map(|(name, it)| format!("{name}: {it}"))
+        catalog.difference(&table("t"), |_| true).map(|(name, it)| format!("{name}: {it}"))
     };
     assert_eq!(told(same(), same()), None);
     for (other, want) in [
@@ -338,4 +338,28 @@ fn a_table_that_differs_is_refused_until_it_does_not() {
     assert_eq!(refusal("ALTER TABLE t ALTER a TYPE bigint"), None, "what makes it the same is not");
     router.adopt(Arc::new(Catalog::new(vec![shard("a|20|-1|0|f|"), shard("a|20|-1|0|f|")], &names)));
     assert_eq!(refusal("SELECT a FROM t"), None);
+}
+
+#[test]
+fn a_schema_that_lives_on_one_shard_is_not_asked_of_the_others() {
+    let schemas = [("tenant_0".to_owned(), crate::base::ShardId(0))].into();
+    let router = router(&["s1", "s2"]).with_homes(schemas, None);
+    let names = ["s1".to_owned(), "s2".to_owned()];
+    let homed = || Shard::new().table(17_000, "t").relation(17_001, "tenant_0", "t", 'r').finish();
+    let refused = |first: Arc<Schema>, other: Arc<Schema>| {
+        router.adopt(Arc::new(Catalog::new(vec![first, other], &names)));
+        router.plan("SELECT * FROM t").plan.refusal().map(|it| it.reason())
+    };
+    assert_eq!(refused(homed(), Shard::new().table(17_000, "t").finish()), None);
+    assert_eq!(refused(homed(), Shard::new().finish()), Some(crate::base::Reason::Difference));
+}
+
+#[test]
+fn a_catalog_makes_no_other_router() {
+    let (one, other) = (router(&["s1"]), router(&["s1"]));
+    assert!(one.is_same(&other));
+    one.adopt(Arc::new(Shard::new().table(17_000, "t").catalog()));
+    assert_ne!(one.version(), other.version());
+    assert!(one.is_same(&other) && one.config_version() == other.config_version());
+    assert!(!one.is_same(&router(&["s1", "s2"])));
 }

@@ -138,7 +138,7 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement) -> Plan {
         plan.target = tables::target(router, it, &standings).unwrap_or(Target::Anywhere);
         return plan;
     }
-    plan.refusal = plan.refusal.or_else(|| relations::unlike(it, &standings, catalog));
+    plan.refusal = plan.refusal.or_else(|| relations::unlike(router, it, &standings, catalog));
     match on_several_shards(router, it, &standings, &calls, &plan.kind) {
         Ok(target) => plan.target = target,
         Err(refusal) => plan.refusal = plan.refusal.or(Some(refusal)),

@@ -2,6 +2,7 @@
 
 use crate::base::{Reason, Refusal, SqlState};
 use crate::route::catalog::{Catalog, Effects};
+use crate::route::router::Router;
 use crate::sql::{Statement, Table, Utility};
 
 use super::tables::{Standing, is_catalog};
@@ -49,11 +50,20 @@ impl Relations {
 }
 
 /// A table of which the shards say different things.
-pub(super) fn unlike(it: &Statement, standings: &[Vec<Standing>], catalog: &Catalog) -> Option<Refusal> {
+pub(super) fn unlike(
+    router: &Router,
+    it: &Statement,
+    standings: &[Vec<Standing>],
+    catalog: &Catalog,
+) -> Option<Refusal> {
+    // A table of a schema that lives on one shard is missing on the others, whatever its name is.
+    let is_everywhere = |schema: &str| router.schema_shard(schema).is_none();
     let of_level = it.levels.iter().zip(standings);
     let mut listed = of_level.flat_map(|(level, standings)| level.relations.iter().zip(standings));
     let (name, difference) = listed.find_map(|(relation, standing)| match standing {
-        Standing::Sharded { .. } | Standing::Reference => catalog.difference(relation.table.as_ref()?),
+        Standing::Sharded { .. } | Standing::Reference => {
+            catalog.difference(relation.table.as_ref()?, is_everywhere)
+        }
         _ => None,
     })?;
     Some(

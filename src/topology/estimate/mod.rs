@@ -38,7 +38,7 @@ pub enum Report {
 
 const UNCLEAR_MAX: u32 = 2;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tracked {
     address: String,
     reports: u64,
@@ -91,6 +91,36 @@ impl Estimate {
         }
     }
 
+    /// After a reload: goes on with what `before` knows of the servers that both have.
+    pub fn adopt(&mut self, before: &Estimate) {
+        let known = |address: &str| before.servers.iter().find(|it| it.address == address);
+        let mut any = false;
+        for server in &mut self.servers {
+            if let Some(it) = known(&server.address) {
+                *server = it.clone();
+                any = true;
+            }
+        }
+        if !any {
+            return;
+        }
+        self.timeline_high = before.timeline_high;
+        self.system_identifier = before.system_identifier;
+        self.primary_last = before.primary_last.and_then(|(last, timeline)| {
+            let address = &before.servers[last].address;
+            let at = self.servers.iter().position(|it| it.address == *address)?;
+            Some((at, timeline))
+        });
+        if self.primary_last.is_some() {
+            self.ring = before.ring.clone();
+        }
+        self.elect();
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Takes in one report; true when the role of any server changed. `started_at` is when the
     /// question was sent.
     pub fn apply(&mut self, index: usize, started_at: Instant, report: Report) -> bool {
@@ -124,8 +154,9 @@ impl Estimate {
     fn elect(&mut self) {
         self.servers.iter_mut().for_each(|it| it.fenced = None);
         self.primary = None;
-        // At start the first answer could come from a replaced primary: hear everyone once.
-        if self.servers.iter().any(|it| it.reports == 0) {
+        // At start the first answer could come from a replaced primary: hear everyone once. Later a new server
+        // can win by a later timeline alone, and need not be waited for.
+        if self.primary_last.is_none() && self.servers.iter().any(|it| it.reports == 0) {
             return;
         }
         self.raise_timeline();

@@ -263,3 +263,41 @@ fn a_log_that_got_shorter_starts_the_samples_anew() {
     scene.standby(2_020, 1, 500, 1);
     assert_eq!(scene.lag_ms(1, 2_020), Some(20));
 }
+
+/// As `scene`, after a reload that leaves these servers.
+fn reloaded(scene: &Scene, addresses: &[&str]) -> Scene {
+    let addresses = addresses.iter().map(|it| String::from(*it)).collect();
+    let mut estimate = Estimate::new(ShardId(0), "s1".into(), addresses);
+    estimate.adopt(&scene.estimate);
+    Scene { estimate, start: scene.start }
+}
+
+#[test]
+fn servers_that_a_reload_leaves_keep_roles_and_lags() {
+    let mut scene = Scene::settled();
+    scene.primary(1_000, 0, 200, 1);
+    scene.standby(1_000, 1, 200, 1);
+    let mut after = reloaded(&scene, &["new", "b", "a"]);
+    // The new one is not waited for.
+    assert_eq!(after.roles(), "-RP");
+    assert_eq!(after.lag_ms(1, 1_500), Some(500));
+    after.standby(1_100, 0, 200, 1);
+    assert_eq!(after.roles(), "RRP");
+    // It cannot take the role without a promotion.
+    after.primary(1_200, 0, 300, 1);
+    assert_eq!(after.roles(), "-RP");
+}
+
+#[test]
+fn a_primary_that_a_reload_removes_is_succeeded_by_a_promotion_alone() {
+    let mut scene = Scene::settled();
+    scene.primary(100, 0, 200, 2);
+    let mut after = reloaded(&scene, &["b", "c"]);
+    assert_eq!(after.roles(), "RR");
+    after.primary(200, 0, 300, 1);
+    assert!(after.roles().starts_with('-'), "timeline 2 has been seen");
+    after.primary(300, 0, 300, 3);
+    assert!(after.roles().starts_with('P'));
+    // Other servers altogether are another system.
+    assert_eq!(reloaded(&scene, &["x", "y"]).roles(), "--");
+}

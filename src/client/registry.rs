@@ -1,0 +1,336 @@
+//! The sessions that live now: what the console shows of each, and how one is called or killed. Entered at login
+//! and left at the end, so that no statement pays for it; what changes in between is a store into the session's
+//! own record.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+/// In the order of their logins.
+#[derive(Default)]
+pub struct Sessions {
+    by_id: Mutex<BTreeMap<u64, Arc<SessionRecord>>>,
+    last_id: AtomicU64,
+    /// Of sessions that have ended, by database.
+    ended: Mutex<BTreeMap<Arc<str>, Totals>>,
+}
+
+/// What sessions have done, as SHOW STATS sums it up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub transactions: u64,
+    pub transaction_us: u64,
+    /// Server connections taken.
+    pub assignments: u64,
+    pub received_bytes: u64,
+    pub parses: u64,
+    pub binds: u64,
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, more: Totals) {
+        let Totals { transactions, transaction_us, assignments, received_bytes, parses, binds } = more;
+        self.transactions += transactions;
+        self.transaction_us += transaction_us;
+        self.assignments += assignments;
+        self.received_bytes += received_bytes;
+        self.parses += parses;
+        self.binds += binds;
+    }
+}
+
+/// The same of one session, which alone writes: each is a load and a store in a cache line of its own.
+#[derive(Debug, Default)]
+pub(super) struct SessionCounts {
+    pub transactions: Count,
+    pub transaction_us: Count,
+    pub assignments: Count,
+    pub received_bytes: Count,
+    pub parses: Count,
+    pub binds: Count,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    /// By the session itself alone.
+    pub fn add(&self, more: u64) {
+        self.0.store(self.get() + more, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl SessionCounts {
+    fn totals(&self) -> Totals {
+        Totals {
+            transactions: self.transactions.get(),
+            transaction_us: self.transaction_us.get(),
+            assignments: self.assignments.get(),
+            received_bytes: self.received_bytes.get(),
+            parses: self.parses.get(),
+            binds: self.binds.get(),
+        }
+    }
+}
+
+/// What a session is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Waits for its client.
+    Idle = 0,
+    Active = 1,
+    /// Waits for a server connection.
+    Waiting = 2,
+}
+
+/// One session as seen from outside.
+pub struct SessionRecord {
+    pub id: u64,
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+    pub peer: Option<SocketAddr>,
+    /// What the client knows as its process id.
+    pub pid: u32,
+    pub application_name: Option<Box<str>>,
+    pub connected_time: SystemTime,
+    connected_at: Instant,
+    activity: AtomicU8,
+    pin: Mutex<Option<&'static str>>,
+    /// Micro seconds from the login to the last request, and to the beginning of a wait.
+    requested_us: AtomicU64,
+    waiting_us: AtomicU64,
+    statements: AtomicU64,
+    pub(super) counts: SessionCounts,
+    called: AtomicBool,
+    killed: AtomicBool,
+    /// Of the session's task.
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Who a session is.
+pub struct Identity {
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+    pub peer: Option<SocketAddr>,
+    pub pid: u32,
+    pub application_name: Option<Box<str>>,
+}
+
+/// A session's place. Dropping it leaves.
+pub struct Registered {
+    sessions: Arc<Sessions>,
+    record: Arc<SessionRecord>,
+}
+
+impl Sessions {
+    pub fn register(self: &Arc<Sessions>, identity: Identity) -> Registered {
+        let Identity { database, user, peer, pid, application_name } = identity;
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let record = Arc::new(SessionRecord {
+            id,
+            database,
+            user,
+            peer,
+            pid,
+            application_name,
+            connected_time: SystemTime::now(),
+            connected_at: Instant::now(),
+            activity: AtomicU8::new(Activity::Active as u8),
+            pin: Mutex::default(),
+            requested_us: AtomicU64::new(0),
+            waiting_us: AtomicU64::new(0),
+            statements: AtomicU64::new(0),
+            counts: SessionCounts::default(),
+            called: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            waker: Mutex::default(),
+        });
+        self.by_id.lock().insert(id, record.clone());
+        Registered { sessions: self.clone(), record }
+    }
+
+    pub fn all(&self) -> Vec<Arc<SessionRecord>> {
+        self.by_id.lock().values().cloned().collect()
+    }
+
+    pub fn get(&self, id: u64) -> Option<Arc<SessionRecord>> {
+        self.by_id.lock().get(&id).cloned()
+    }
+
+    /// Of all sessions of a database since the start.
+    pub fn totals(&self, database: &str) -> Totals {
+        // Both locks, so that no session is counted twice or not at all while it ends.
+        let (by_id, ended) = (self.by_id.lock(), self.ended.lock());
+        let mut totals = ended.get(database).copied().unwrap_or_default();
+        by_id.values().filter(|it| &*it.database == database).for_each(|it| totals += it.counts());
+        totals
+    }
+
+    /// The process stops or the configuration is another: every session has a look when it is between
+    /// transactions.
+    pub fn call_all(&self) {
+        self.all().iter().for_each(|it| it.call());
+    }
+}
+
+impl SessionRecord {
+    pub fn activity(&self) -> Activity {
+        match self.activity.load(Ordering::Relaxed) {
+            0 => Activity::Idle,
+            1 => Activity::Active,
+            _ => Activity::Waiting,
+        }
+    }
+
+    pub(super) fn set_activity(&self, activity: Activity) {
+        self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    /// Why its server connection is nobody else's.
+    pub fn pin(&self) -> Option<&'static str> {
+        *self.pin.lock()
+    }
+
+    pub(super) fn set_pin(&self, reason: Option<&'static str>) {
+        *self.pin.lock() = reason;
+    }
+
+    /// Waits for a server from now on.
+    pub(super) fn waits(&self, now: Instant) {
+        self.waiting_us.store(self.micros(now), Ordering::Relaxed);
+        self.set_activity(Activity::Waiting);
+    }
+
+    /// How long it has waited for a server at `now`, if it does.
+    pub fn waited(&self, now: Instant) -> Option<Duration> {
+        let since = Duration::from_micros(self.waiting_us.load(Ordering::Relaxed));
+        let waited = now.saturating_duration_since(self.connected_at).saturating_sub(since);
+        (self.activity() == Activity::Waiting).then_some(waited)
+    }
+
+    pub(super) fn requested(&self, now: Instant) {
+        self.requested_us.store(self.micros(now), Ordering::Relaxed);
+    }
+
+    pub fn request_time(&self) -> SystemTime {
+        self.connected_time + Duration::from_micros(self.requested_us.load(Ordering::Relaxed))
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.connected_at).as_micros() as u64
+    }
+
+    /// Prepared statements of its own names.
+    pub fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_statements(&self, count: usize) {
+        self.statements.store(count as u64, Ordering::Relaxed);
+    }
+
+    pub fn counts(&self) -> Totals {
+        self.counts.totals()
+    }
+
+    pub fn call(&self) {
+        self.called.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub fn is_called(&self) -> bool {
+        self.called.load(Ordering::Relaxed)
+    }
+
+    /// Before the look that a call asks for, so that none is missed.
+    pub fn answer(&self) {
+        self.called.swap(false, Ordering::Acquire);
+    }
+
+    /// Ends the session wherever it is.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    /// A task has one waker from its start to its end. Calls from before are seen by the first look.
+    pub async fn wake_this_task(&self) {
+        poll_fn(|cx| {
+            *self.waker.lock() = Some(cx.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.lock() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl std::ops::Deref for Registered {
+    type Target = SessionRecord;
+
+    fn deref(&self) -> &SessionRecord {
+        &self.record
+    }
+}
+
+impl Registered {
+    pub fn record(&self) -> &Arc<SessionRecord> {
+        &self.record
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut by_id = self.sessions.by_id.lock();
+        by_id.remove(&self.record.id);
+        let database = self.record.database.clone();
+        *self.sessions.ended.lock().entry(database).or_default() += self.record.counts();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity { database: "db".into(), user: "app".into(), peer: None, pid: 7, application_name: None }
+    }
+
+    #[test]
+    fn sessions_are_found_until_they_leave() {
+        let sessions = Arc::new(Sessions::default());
+        let (a, b) = (sessions.register(identity()), sessions.register(identity()));
+        let ids = || sessions.all().iter().map(|it| it.id).collect::<Vec<_>>();
+        assert_eq!(ids(), [a.id, b.id]);
+        sessions.call_all();
+        assert!(a.is_called() && b.is_called() && !a.is_killed());
+        a.answer();
+        assert!(!a.is_called() && b.is_called());
+        let id = a.id;
+        a.counts.binds.add(2);
+        b.counts.binds.add(3);
+        drop(a);
+        assert_eq!(sessions.totals("db").binds, 5);
+        assert_eq!(sessions.totals("other"), Totals::default());
+        assert!(sessions.get(id).is_none());
+        assert_eq!(ids(), [b.id]);
+    }
+}

@@ -1,0 +1,219 @@
+//! The configuration as a list of keys and values, for people who look at a running process. Secrets are no part
+//! of it.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::settings::{self, Kind, Setting};
+use super::{Auth, Config, Database, Limits, Secret, User};
+
+/// One key with its section in front: `limits.clients_max`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub key: String,
+    pub value: String,
+    pub default: Option<String>,
+    /// By a reload.
+    pub changeable: bool,
+}
+
+impl Auth {
+    pub fn label(self) -> &'static str {
+        match self {
+            Auth::Scram => "scram",
+            Auth::Md5 => "md5",
+            Auth::Password => "password",
+            Auth::Trust => "trust",
+        }
+    }
+}
+
+/// How a value is written in the file.
+trait Shown {
+    fn shown(&self) -> String;
+}
+
+impl Shown for usize {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Shown for Duration {
+    fn shown(&self) -> String {
+        humantime::format_duration(*self).to_string()
+    }
+}
+
+impl<T: Shown> Shown for Option<T> {
+    fn shown(&self) -> String {
+        self.as_ref().map_or_else(|| "off".to_owned(), Shown::shown)
+    }
+}
+
+/// All fields have to be named, so that a new one is not left out.
+macro_rules! list {
+    ($list:ident, $path:expr, $settings:expr, $type:ident, $of:expr; $($field:ident)*) => {{
+        let $type { $($field),* } = $of;
+        $($list.put($path, $settings, stringify!($field), $field.shown());)*
+    }};
+}
+
+impl Config {
+    /// In the order of the file's reference.
+    pub fn listed(&self) -> Vec<Listed> {
+        let Config { listen, admin, workers, limits, users, databases, console } = self;
+        let mut list = List::default();
+        list.put("", settings::TOP, "listen", listen.to_string());
+        list.put("", settings::TOP, "admin", admin.to_string());
+        list.put("", settings::TOP, "workers", workers.to_string());
+        list.0.iter_mut().for_each(|it| it.changeable = false);
+        list.put("", settings::TOP, "admin_users", names(&console.admin_users));
+        list.put("", settings::TOP, "stats_users", names(&console.stats_users));
+        list_limits(&mut list, limits);
+        users.iter().for_each(|it| list_user(&mut list, it));
+        databases.iter().for_each(|it| list_database(&mut list, it));
+        list.0
+    }
+}
+
+fn names(of: &[impl Display]) -> String {
+    of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn list_limits(list: &mut List, limits: &Limits) {
+    list!(list, "limits.", settings::LIMITS, Limits, limits;
+        clients_max login_timeout logins_max server_connections_max server_logins_max message_bytes_max
+        statements_max statement_bytes_max server_statements_max plans_max client_idle_timeout
+        idle_in_transaction_timeout aborted_transaction_timeout unfinished_timeout query_timeout
+        cancel_timeout transaction_timeout shutdown_timeout buffers_max);
+}
+
+fn list_user(list: &mut List, user: &User) {
+    let User { name, auth, password, clients_max, server_connections_max } = user;
+    let path = format!("users.{name}.");
+    // What kind it is, and never what it is.
+    let kind = match password {
+        None => "none",
+        Some(Secret::Plain(_)) => "given",
+        Some(Secret::Md5(_)) => "given as an MD5 digest",
+        Some(Secret::Scram(_)) => "given as a SCRAM verifier",
+    };
+    list.put(&path, &[], "password", kind.to_owned());
+    list.put(&path, settings::USER, "auth", auth.label().to_owned());
+    list.put(&path, settings::USER, "clients_max", clients_max.shown());
+    list.put(&path, settings::USER, "server_connections_max", server_connections_max.shown());
+}
+
+fn list_database(list: &mut List, database: &Database) {
+    let Database {
+        name,
+        dbname,
+        shards,
+        pool,
+        max_lag,
+        probe,
+        catalog,
+        server_auth,
+        auth_query,
+        clients_max,
+        server_connections_max,
+        maps,
+        tables,
+        schemas,
+        default_shard,
+    } = database;
+    let (path, of) = (format!("databases.{name}."), settings::DATABASE);
+    for shard in shards {
+        list.put(&path, &[], &format!("shards.{}.servers", shard.name), names(&shard.servers));
+    }
+    list.put(&path, of, "dbname", dbname.clone());
+    list.put(&path, of, "max_lag", max_lag.shown());
+    list.put(&path, of, "probe_user", probe.user.clone());
+    list.put(&path, of, "probe_interval", probe.interval.shown());
+    list.put(&path, of, "probe_timeout", probe.timeout.shown());
+    list.put(&path, of, "catalog_interval", catalog.interval.shown());
+    list.put(&path, of, "catalog_timeout", catalog.timeout.shown());
+    list.put(&path, of, "catalog_rows_max", catalog.rows_max.shown());
+    let methods =
+        [("scram", server_auth.scram), ("md5", server_auth.md5), ("password", server_auth.password)];
+    let methods: Vec<_> = methods.iter().filter(|it| it.1).map(|it| it.0).collect();
+    list.put(&path, of, "server_auth", methods.join(", "));
+    if let Some(it) = auth_query {
+        list.put(&path, of, "auth_user", it.user.clone());
+        list.put(&path, of, "auth_query", it.text.clone());
+        list.put(&path, of, "auth_query_method", it.method.label().to_owned());
+        list.put(&path, of, "auth_query_timeout", it.timeout.shown());
+        list.put(&path, of, "auth_query_lifetime", it.lifetime.shown());
+        list.put(&path, of, "auth_query_users_max", it.users_max.shown());
+    }
+    list.put(&path, of, "clients_max", clients_max.shown());
+    list.put(&path, of, "server_connections_max", server_connections_max.shown());
+    list.put(&path, &[], "maps", names(&maps.iter().map(|it| it.name.as_str()).collect::<Vec<_>>()));
+    list.put(&path, &[], "tables", tables.len().to_string());
+    list.put(&path, &[], "schemas", names(&schemas.keys().collect::<Vec<_>>()));
+    let shard = default_shard.and_then(|it| shards.get(usize::from(it.0)));
+    list.put(&path, of, "default_shard", shard.map_or("none", |it| &it.name).to_owned());
+    list_pool(list, &format!("{path}pool."), pool);
+}
+
+fn list_pool(list: &mut List, path: &str, pool: &super::Pool) {
+    use super::Pool;
+    list!(list, path, settings::POOL, Pool, pool;
+        size waiters_max wait_timeout connect_timeout idle_timeout lifetime ramp);
+}
+
+#[derive(Default)]
+struct List(Vec<Listed>);
+
+impl List {
+    /// The default is that of the setting which has this key.
+    fn put(&mut self, path: &str, settings: &[&Setting], key: &str, value: String) {
+        let setting = settings.iter().find(|it| it.key == key);
+        let default = setting.map(|it| match &it.kind {
+            Kind::Count { default, .. } => default.to_string(),
+            Kind::OptionalCount { .. } => "off".to_owned(),
+            Kind::Duration { default, .. } | Kind::Other { default, .. } => (*default).to_owned(),
+        });
+        self.0.push(Listed { key: format!("{path}{key}"), value, default, changeable: true });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn everything_is_listed_but_secrets() {
+        let text = "
+            admin_users = ['app']
+            [users.app]
+            password = 'very secret'
+            [users.old]
+            password = 'md5a3556571e93b0d20722ba62be61e8c2d'
+            auth = 'md5'
+            [databases.shop]
+            servers = ['db1:5432', '[::1]:6432']
+            clients_max = 7
+            [databases.shop.pool]
+            lifetime = '90m'
+            ";
+        let listed = Config::parse(text, Path::new("."), &|_| None).unwrap().listed();
+        let of = |key: &str| listed.iter().find(|it| it.key == key).unwrap_or_else(|| panic!("{key}"));
+        assert_eq!(of("listen").value, "127.0.0.1:6432");
+        assert!(!of("listen").changeable && of("admin_users").changeable);
+        assert_eq!(of("admin_users").value, "app");
+        assert_eq!(of("limits.clients_max").default.as_deref(), Some("10000"));
+        assert_eq!(of("users.app.password").value, "given");
+        assert_eq!(of("users.old.password").value, "given as an MD5 digest");
+        assert_eq!(of("users.old.auth").value, "md5");
+        assert_eq!(of("databases.shop.shards.main.servers").value, "db1:5432, [::1]:6432");
+        assert_eq!(of("databases.shop.clients_max").value, "7");
+        assert_eq!(of("databases.shop.server_connections_max").value, "off");
+        assert_eq!(of("databases.shop.pool.lifetime").value, "1h 30m");
+        assert!(!format!("{listed:?}").contains("secret") && !format!("{listed:?}").contains("a3556571"));
+        assert_eq!(listed.iter().filter(|it| it.key.starts_with("limits.")).count(), settings::LIMITS.len());
+    }
+}

@@ -1,0 +1,45 @@
+//! One server's prober and those who listen to it. A reload lets new topologies listen to the probers of servers
+//! that stay, so that no lag history is lost; a prober that nobody listens to ends.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::estimate::Report;
+use super::{ProbeSpec, Topology};
+use crate::base::ServerId;
+
+pub struct Feed {
+    /// Of this server.
+    pub spec: ProbeSpec,
+    /// Asks the prober to look at once.
+    pub urgent: Notify,
+    /// The same server may stand at another place for each. Two while sessions are on their way from one
+    /// configuration to the next.
+    listeners: Mutex<Vec<(Weak<Topology>, ServerId)>>,
+}
+
+impl Feed {
+    pub fn new(spec: ProbeSpec) -> Arc<Feed> {
+        Arc::new(Feed { spec, urgent: Notify::new(), listeners: Mutex::default() })
+    }
+
+    pub fn listen(&self, topology: &Arc<Topology>, server: ServerId) {
+        self.listeners.lock().push((Arc::downgrade(topology), server));
+    }
+
+    /// Whether somebody heard it.
+    pub fn tell(&self, report: &Report, started_at: Instant) -> bool {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|(topology, server)| match topology.upgrade() {
+            Some(topology) => {
+                topology.learn(*server, report.clone(), started_at);
+                true
+            }
+            None => false,
+        });
+        !listeners.is_empty()
+    }
+}
