@@ -28,6 +28,7 @@ mod sessions;
 mod shard_keys;
 mod shop;
 mod single;
+mod tls;
 mod topology;
 
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         shard_keys::tests,
         shop::tests,
         single::tests,
+        tls::tests,
         topology::tests,
     ];
     let tests = topics.iter().flat_map(|it| it(&harness)).collect();

@@ -10,6 +10,7 @@ use keyway::base::Role;
 use keyway::config::{Config, Secret, ServerAuth};
 use keyway::demo::postgres::{Server, Shard};
 use keyway::metrics::Registry;
+use keyway::net::{Connector, Connectors, TlsMetrics};
 use keyway::route::{Cluster, Excluded, Freshness};
 use keyway::topology::{ProbeSpec, Topology, TopologyMetricFamilies};
 use libtest_mimic::Trial;
@@ -46,6 +47,8 @@ impl Watched {
         let config = Config::parse(&text, Path::new("."), &|_| None).map_err(|it| format!("{it:?}"))?;
         let (running, stopping) = watch::channel(false);
         let registry = Registry::default();
+        let tls = &config.databases.first().ok_or("no database")?.server_tls;
+        let connector = Connector::new(tls, TlsMetrics::register(&registry)?)?;
         let spec = ProbeSpec {
             backend: BackendSpec {
                 host: "".into(),
@@ -57,6 +60,7 @@ impl Watched {
                     Derivation::new(1),
                 )),
                 server_auth: ServerAuth::default(),
+                tls: Arc::new(Connectors::new(connector)),
                 database: DATABASE.into(),
                 application_name: None,
                 connect_timeout: TIMEOUT,

@@ -132,6 +132,10 @@ def connects_in_each_way_that_libpq_knows(target, check):
     ):
         with target.connect(**options) as conn:
             check.equal(f"{options}", conn.execute("SELECT 1").fetchone(), (1,))
+    if "sslmode=require" in target.url:
+        with target.connect() as conn:
+            check.that("TLS", conn.pgconn.ssl_in_use)
+        return
     refused = lambda: target.connect(sslmode="require")
     error = fails(check, "TLS", psycopg.OperationalError, refused)
     check.that("libpq's own words", "server does not support SSL" in str(error))

@@ -49,6 +49,7 @@ pub struct Shared {
     shop: OnceCell<ShopFixture>,
     single: OnceCell<SingleFixture>,
     single18: OnceCell<SingleFixture>,
+    installation18: OnceCell<Arc<Installation>>,
     installation: Arc<Installation>,
     dir: WorkDir,
 }
@@ -61,6 +62,7 @@ impl Harness {
             shop: OnceCell::new(),
             single: OnceCell::new(),
             single18: OnceCell::new(),
+            installation18: OnceCell::new(),
             installation,
             dir,
         };
@@ -123,10 +125,16 @@ impl Shared {
     /// One server of PostgreSQL 18, unsharded, behind one Keyway.
     pub async fn single18(&self) -> Fallible<&SingleFixture> {
         let start = async || {
-            let installation = Arc::new(postgres18::lay_out(&self.dir().join("postgres18"))?);
-            SingleFixture::start(self, &installation, "single18", 0).await
+            let installation = self.installation18().await?;
+            SingleFixture::start(self, installation, "single18", 0).await
         };
         self.single18.get_or_try_init(start).await
+    }
+
+    /// PostgreSQL 18.
+    pub async fn installation18(&self) -> Fallible<&Arc<Installation>> {
+        let lay_out = async || Ok(Arc::new(postgres18::lay_out(&self.dir().join("postgres18"))?));
+        self.installation18.get_or_try_init(lay_out).await
     }
 
     /// Servers that one test may stop, promote and kill, with nothing in front.

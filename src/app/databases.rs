@@ -12,6 +12,7 @@ use crate::backend::BackendSpec;
 use crate::catalog::{CatalogWatch, ReadSpec};
 use crate::client::{self, PoolDirectory, PoolMaker, Quota, Shared, UserLookup, UserPools};
 use crate::config::{self, Config};
+use crate::net::Connectors;
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies, PoolName};
 use crate::route::Router;
 use crate::sql::Parser;
@@ -39,7 +40,8 @@ pub struct Building<'a> {
 }
 
 impl Building<'_> {
-    pub fn database(&self, database: &config::Database) -> client::Database {
+    /// `tls` is of this database, from before where it was there before.
+    pub fn database(&self, database: &config::Database, tls: Arc<Connectors>) -> client::Database {
         let Common { families, parser, ended, .. } = self.common;
         let before = self.before.and_then(|it| it.databases.get(&database.name)).map(|it| &**it);
         let shards: Vec<String> = database.shards.iter().map(|it| it.name.clone()).collect();
@@ -49,7 +51,7 @@ impl Building<'_> {
         let moved = before.is_some_and(|it| it.router.config_version() != router.config_version());
         let clients = before.map_or_else(|| Quota::new(None), |it| it.clients.clone());
         clients.set_max(database.clients_max);
-        let probe = self.probe(database);
+        let probe = self.probe(database, &tls);
         let topology = before.map(|it| &it.topology);
         let topology = Topology::start(database, &probe, &families.topology, ended, topology);
         let catalog = self.catalog(database, probe.backend, &topology, before);
@@ -60,8 +62,9 @@ impl Building<'_> {
             router,
             topology,
             catalog,
-            pools: self.pools(database, before),
-            lookup: self.lookup(database, before),
+            pools: self.pools(database, &tls, before),
+            lookup: self.lookup(database, &tls, before),
+            tls,
             clients,
             traffic: before.map_or_else(Arc::default, |it| it.traffic.clone()),
             statements: before.map_or_else(Arc::default, |it| it.statements.clone()),
@@ -72,13 +75,13 @@ impl Building<'_> {
         }
     }
 
-    fn probe(&self, database: &config::Database) -> ProbeSpec {
+    fn probe(&self, database: &config::Database, tls: &Arc<Connectors>) -> ProbeSpec {
         let probe = &database.probe;
         let nobody = || Arc::new(Credentials::new(None, [0; 16], self.common.derivation.clone()));
         let credentials = self.users.get(&probe.user).map_or_else(nobody, |it| it.credentials.clone());
         // Probers put in their own server.
         let anywhere = config::Address { host: String::new(), port: 0 };
-        let backend = self::spec(&self.config.limits, database, &anywhere, &probe.user, &credentials);
+        let backend = self::spec(&self.config.limits, database, tls, &anywhere, &probe.user, &credentials);
         ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout }
     }
 
@@ -103,13 +106,19 @@ impl Building<'_> {
         }
     }
 
-    fn pools(&self, database: &config::Database, before: Option<&client::Database>) -> PoolDirectory {
+    fn pools(
+        &self,
+        database: &config::Database,
+        tls: &Arc<Connectors>,
+        before: Option<&client::Database>,
+    ) -> PoolDirectory {
         let found_max = database.auth_query.as_ref().map_or(0, |it| it.users_max);
         let users = self.config.users.iter();
         let bounds = users.filter_map(|it| Some((it.name.clone(), it.server_connections_max?)));
         let maker = Maker {
             database: database.clone(),
             limits: self.config.limits.clone(),
+            tls: tls.clone(),
             connections_max: bounds.collect(),
             families: self.common.families.pool.clone(),
             ledger: self.common.ledger.clone(),
@@ -128,12 +137,13 @@ impl Building<'_> {
     fn lookup(
         &self,
         database: &config::Database,
+        tls: &Arc<Connectors>,
         before: Option<&client::Database>,
     ) -> Option<Arc<UserLookup>> {
         let query = database.auth_query.clone()?;
         let credentials = &self.users.get(&query.user)?.credentials;
         let servers = database.shards.first()?.servers.iter();
-        let spec = |it| spec(&self.config.limits, database, it, &query.user, credentials);
+        let spec = |it| spec(&self.config.limits, database, tls, it, &query.user, credentials);
         let servers = servers.map(spec).collect();
         let made = UserLookup::new(query, servers, self.common.derivation.clone());
         let kept = before.and_then(|it| it.lookup.as_ref()).filter(|it| it.is_same(&made));
@@ -144,6 +154,7 @@ impl Building<'_> {
 fn spec(
     limits: &config::Limits,
     database: &config::Database,
+    tls: &Arc<Connectors>,
     address: &config::Address,
     user: &str,
     credentials: &Arc<Credentials>,
@@ -154,6 +165,7 @@ fn spec(
         user: user.into(),
         credentials: credentials.clone(),
         server_auth: database.server_auth,
+        tls: tls.clone(),
         database: database.dbname.as_str().into(),
         application_name: None,
         connect_timeout: database.pool.connect_timeout,
@@ -166,6 +178,7 @@ fn spec(
 struct Maker {
     database: config::Database,
     limits: config::Limits,
+    tls: Arc<Connectors>,
     /// By user, where there is a bound.
     connections_max: HashMap<String, usize>,
     families: PoolMetricFamilies,
@@ -203,7 +216,7 @@ impl Maker {
         let bound_of_database = (self.database.name.as_str(), self.database.server_connections_max);
         let bound_of_user = (user, self.connections_max.get(user).copied());
         let terms = self.ledger.terms(&name.server, bound_of_database, bound_of_user);
-        let spec = spec(&self.limits, &self.database, address, user, credentials);
+        let spec = spec(&self.limits, &self.database, &self.tls, address, user, credentials);
         let kept = before.and_then(|it| it.all().find(|it| it.is_same(&name, &spec, &limits, &terms)));
         kept.cloned().unwrap_or_else(|| {
             let metrics = self.families.of(&name);

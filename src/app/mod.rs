@@ -6,6 +6,7 @@ mod operator;
 mod process;
 mod signals;
 mod source;
+mod tls;
 
 pub use process::ReloadError;
 pub use signals::{Signals, serve, stop_signal};
@@ -26,7 +27,7 @@ use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, Latest, UserPools};
 use crate::config::Config;
 use crate::metrics::{LimitHits, RegisterError, Registry};
-use crate::net;
+use crate::net::{self, TlsError, TlsMetrics};
 use crate::pool::PoolMetricFamilies;
 use crate::sql::Parser;
 use crate::topology::TopologyMetricFamilies;
@@ -42,6 +43,8 @@ pub enum StartError {
     Metrics(#[from] RegisterError),
     #[error("no randomness to be had: {0}")]
     Randomness(getrandom::Error),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A running proxy.
@@ -79,6 +82,7 @@ pub struct Families {
     pub pool: PoolMetricFamilies,
     pub topology: TopologyMetricFamilies,
     pub catalog: CatalogMetricFamilies,
+    pub tls: TlsMetrics,
     pub plans: PlanMetricFamilies,
     pub hits: LimitHits,
 }
@@ -94,6 +98,7 @@ impl Proxy {
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
             catalog: CatalogMetricFamilies::register(&registry)?,
+            tls: TlsMetrics::register(&registry)?,
             plans: PlanMetricFamilies::register(&registry)?,
             hits,
         };

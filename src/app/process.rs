@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::databases::{Building, Common};
+use super::tls::Next;
 use super::{Drain, Families, StartError};
 use crate::auth::{Credentials, Derivation};
 use crate::cancel;
@@ -97,8 +98,7 @@ impl Process {
         let mut config = self.config.lock();
         let mut wanted = Config::load(path).map_err(ReloadError::Problems)?;
         let difference = Difference::between(&config, &wanted);
-        // Certificates and keys belong here: read anew also where the file names the same ones, in use for
-        // connections from now on, and with an error before anything has changed.
+        // A configuration holds what is in its files: new certificates under the same names are a difference.
         if difference.is_empty() {
             return Ok(difference);
         }
@@ -208,11 +208,15 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
         getrandom::fill(&mut mock_secret).map_err(StartError::Randomness)?;
     }
     let limits = &config.limits;
+    let next = Next::new(config, &common.families.tls)?;
     let users = users(config, &common.derivation, before)?;
     common.ledger.set_bounds(bounds(limits));
     let building = Building { config, common, users: &users, before, now: Instant::now() };
+    // From here on nothing fails.
+    let (acceptors, connectors) = next.take_over(before);
+    let databases = config.databases.iter().zip(connectors);
     let databases =
-        config.databases.iter().map(|it| (it.name.clone(), Arc::new(building.database(it)))).collect();
+        databases.map(|(it, tls)| (it.name.clone(), Arc::new(building.database(it, tls)))).collect();
     let logins = before.filter(|it| it.limits.logins_max == limits.logins_max).map(|it| it.logins.clone());
     let stock = before.map(|it| &it.stock).filter(|it| it.spare_max() == limits.buffers_max);
     let clients = before.map_or_else(|| Quota::new(None), |it| it.clients.clone());
@@ -222,6 +226,7 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
         databases,
         users,
         mock_secret,
+        tls: acceptors,
         limits: self::limits(limits),
         hits: common.families.hits.clone(),
         logins: logins.unwrap_or_else(|| Arc::new(Semaphore::new(limits.logins_max))),

@@ -5,10 +5,10 @@ use thiserror::Error;
 
 use super::credentials::Credentials;
 use super::md5;
-use super::scram::{Exchange, METHOD, ScramError, Verifier};
+use super::scram::{Channel, Exchange, METHOD, METHOD_PLUS, ScramError, Verifier};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::config::{Auth, Secret};
-use crate::net::{Buffer, ReadError, Stream, read_message};
+use crate::net::{Buffer, ClientFacts, EndPoint, ReadError, Stream, read_message};
 use crate::wire::{self, FrontendTag};
 
 /// `PG_MAX_AUTH_TOKEN_LENGTH` in PostgreSQL's auth.h.
@@ -22,6 +22,8 @@ pub struct Client<'a> {
     pub method: Auth,
     /// `None` is a name that nobody has: it is asked for a proof like any other.
     pub credentials: Option<&'a Credentials>,
+    /// What its TLS handshake has shown; `None` without TLS.
+    pub tls: Option<&'a ClientFacts>,
     /// Makes the salt of names that nobody has.
     pub mock_secret: &'a [u8],
     /// Random.
@@ -50,9 +52,19 @@ pub async fn authenticate(
     buffer: &mut Buffer,
     client: &Client<'_>,
 ) -> Result<(), LoginError> {
+    prove(stream, buffer, client).await?;
+    // Behind the password, so that names are not told to strangers (`ClientAuthentication` in auth.c).
+    match client.tls {
+        Some(tls) if tls.is_name_checked => check_certificate(client),
+        _ => Ok(()),
+    }
+}
+
+async fn prove(stream: &mut Stream, buffer: &mut Buffer, client: &Client<'_>) -> Result<(), LoginError> {
     let secret = client.credentials.and_then(Credentials::secret);
     match (client.method, client.credentials, secret) {
         (Auth::Trust, Some(_), _) => Ok(()),
+        (Auth::Cert, Some(_), _) => check_certificate(client),
         (Auth::Password, Some(it), _) => by_clear_text(stream, buffer, client.user, it).await,
         (Auth::Md5, _, Some(Secret::Plain(it))) => {
             by_md5(stream, buffer, client, &md5::digest(it.reveal(), client.user)).await
@@ -60,6 +72,20 @@ pub async fn authenticate(
         (Auth::Md5, _, Some(Secret::Md5(it))) => by_md5(stream, buffer, client, it.digits()).await,
         // PostgreSQL's method md5 checks a SCRAM verifier by SCRAM too.
         (Auth::Scram | Auth::Md5, ..) | (_, None, _) => by_scram(stream, buffer, client).await,
+    }
+}
+
+/// The handshake has seen to it that the certificate is good; what is left is whose it is.
+fn check_certificate(client: &Client<'_>) -> Result<(), LoginError> {
+    let refusal = |message: String| {
+        Err(LoginError::Refused(Refusal::new(Reason::Auth, SqlState::INVALID_AUTHORIZATION, message)))
+    };
+    match client.tls {
+        Some(ClientFacts { common_name: Some(name), .. }) if name == client.user => Ok(()),
+        Some(ClientFacts { has_certificate: true, .. }) => {
+            refusal(format!("certificate authentication failed for user \"{}\"", client.user))
+        }
+        _ => refusal("connection requires a valid client certificate".to_owned()),
     }
 }
 
@@ -101,12 +127,14 @@ async fn by_scram(stream: &mut Stream, buffer: &mut Buffer, client: &Client<'_>)
     };
     let verifier = known.unwrap_or_else(|| Verifier::of_unknown_user(client.user, client.mock_secret));
     let mut out = Vec::new();
-    wire::sasl_methods(&mut out, &[METHOD]);
+    let end_point = client.tls.and_then(|it| it.end_point.as_ref());
+    let methods = if end_point.is_some() { &[METHOD_PLUS, METHOD][..] } else { &[METHOD] };
+    wire::sasl_methods(&mut out, methods);
     stream.write_all(&out).await?;
     let first = password_message(stream, buffer, "SASL").await?;
-    let data = initial_response(&first)?;
+    let (channel, data) = initial_response(&first, end_point)?;
     let refused = |it| scram_refusal(it, client.user);
-    let (exchange, reply) = Exchange::start(verifier, data, client.nonce).map_err(refused)?;
+    let (exchange, reply) = Exchange::start(verifier, data, client.nonce, channel).map_err(refused)?;
     out.clear();
     wire::sasl_continue(&mut out, reply.as_bytes());
     stream.write_all(&out).await?;
@@ -154,14 +182,20 @@ fn shown_password<'a>(message: &'a [u8], user: &str) -> Result<&'a str, LoginErr
     std::str::from_utf8(text).map_err(|_| wrong_password(user))
 }
 
-/// Method and data of SASLInitialResponse.
-fn initial_response(message: &[u8]) -> Result<&[u8], LoginError> {
+/// Method and data of SASLInitialResponse, the method as what it means for the channel.
+fn initial_response<'a>(
+    message: &'a [u8],
+    offered: Option<&'a EndPoint>,
+) -> Result<(Channel<'a>, &'a [u8]), LoginError> {
     let body = &message[wire::HEADER_BYTES..];
     let (method, data) = split_initial(body).ok_or_else(|| violation("malformed SASL initial response"))?;
-    if method != METHOD.as_bytes() {
-        return Err(violation("client selected an invalid SASL authentication mechanism"));
-    }
-    Ok(data)
+    let channel = match offered {
+        Some(it) if method == METHOD_PLUS.as_bytes() => Channel::Chosen(it.bytes()),
+        Some(_) if method == METHOD.as_bytes() => Channel::Declined,
+        None if method == METHOD.as_bytes() => Channel::Unbindable,
+        _ => return Err(violation("client selected an invalid SASL authentication mechanism")),
+    };
+    Ok((channel, data))
 }
 
 fn split_initial(body: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -174,6 +208,11 @@ fn violation(message: impl Into<std::borrow::Cow<'static, str>>) -> LoginError {
     LoginError::Refused(Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message))
 }
 
+fn violation_of(error: ScramError, detail: &'static str) -> LoginError {
+    let refusal = Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, error.to_string());
+    LoginError::Refused(refusal.detail(detail))
+}
+
 fn wrong_password(user: &str) -> LoginError {
     let message = format!("password authentication failed for user \"{user}\"");
     LoginError::Refused(Refusal::new(Reason::Auth, SqlState::INVALID_PASSWORD, message))
@@ -182,7 +221,22 @@ fn wrong_password(user: &str) -> LoginError {
 fn scram_refusal(error: ScramError, user: &str) -> LoginError {
     match error {
         ScramError::WrongPassword | ScramError::WrongServer => wrong_password(user),
-        ScramError::Malformed => violation("malformed SCRAM message"),
-        ScramError::ChannelBinding => violation(error.to_string()),
+        ScramError::Malformed | ScramError::BindingType => violation(error.to_string()),
+        ScramError::NotBound => {
+            violation_of(error, "SCRAM-SHA-256-PLUS was chosen, and the message binds to nothing")
+        }
+        ScramError::Bound => {
+            violation_of(error, "SCRAM-SHA-256 was chosen, and the message binds to a channel")
+        }
+        ScramError::Downgrade | ScramError::OtherChannel => {
+            let refusal = Refusal::new(Reason::Auth, SqlState::INVALID_AUTHORIZATION, error.to_string());
+            let detail = match error {
+                ScramError::Downgrade => {
+                    "the client can bind and has not seen that it was offered SCRAM-SHA-256-PLUS"
+                }
+                _ => "the client has seen another certificate than the one that it was sent",
+            };
+            LoginError::Refused(refusal.detail(detail))
+        }
     }
 }

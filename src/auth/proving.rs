@@ -5,10 +5,37 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use subtle::ConstantTimeEq;
 
-use super::scram::{Key, ScramError, ScramKeys, mac, xor};
+use super::scram::{BINDING_TYPE, Key, ScramError, ScramKeys, mac, xor};
+use crate::net::EndPoint;
 
-/// "No channel binding", and no name: the startup packet names the user.
-const HEADER: &str = "n,,";
+/// Whether the proof is bound to the TLS connection, and so worth nothing on another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Keyway cannot bind it.
+    Unable,
+    /// It could, and the server has not offered to check it. A server that has, and whose offer was taken
+    /// away by somebody between, sees that by this.
+    NotOffered,
+    To(EndPoint),
+}
+
+impl Binding {
+    /// The GS2 header; it has no name, because the startup packet names the user.
+    fn header(&self) -> String {
+        match self {
+            Binding::Unable => "n,,".to_owned(),
+            Binding::NotOffered => "y,,".to_owned(),
+            Binding::To(_) => format!("p={BINDING_TYPE},,"),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Binding::To(it) => it.bytes(),
+            Binding::Unable | Binding::NotOffered => &[],
+        }
+    }
+}
 
 /// ```text
 /// start() ── client-first ──▶ challenged() ── the keys for its salt ──▶ prove() ── client-final ──▶ check()
@@ -17,6 +44,7 @@ pub struct Proving {
     /// client-first without its header.
     bare: String,
     nonce: String,
+    binding: Binding,
 }
 
 /// What the server's first message asks for.
@@ -34,11 +62,11 @@ pub struct Expected {
 
 impl Proving {
     /// Writes client-first. `entropy` makes our half of the nonce.
-    pub fn start(entropy: [u8; 18]) -> (Proving, String) {
+    pub fn start(entropy: [u8; 18], binding: Binding) -> (Proving, String) {
         let nonce = BASE64.encode(entropy);
         let bare = format!("n=,r={nonce}");
-        let first = format!("{HEADER}{bare}");
-        (Proving { bare, nonce }, first)
+        let first = format!("{}{bare}", binding.header());
+        (Proving { bare, nonce, binding }, first)
     }
 
     /// Reads server-first.
@@ -58,7 +86,8 @@ impl Proving {
 
     /// Writes client-final.
     pub fn prove(self, challenge: &Challenge, keys: &ScramKeys) -> (Expected, String) {
-        let unproved = format!("c={},r={}", BASE64.encode(HEADER), challenge.nonce);
+        let bound = [self.binding.header().as_bytes(), self.binding.bytes()].concat();
+        let unproved = format!("c={},r={}", BASE64.encode(bound), challenge.nonce);
         let signed = [self.bare.as_bytes(), b",", challenge.text.as_bytes(), b",", unproved.as_bytes()];
         let proof = xor(mac(&keys.stored(), &signed), keys.client());
         let signature = mac(keys.server(), &signed);
@@ -77,7 +106,7 @@ impl Expected {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scram::{Exchange, ITERATIONS, Verifier, salted_password};
+    use super::super::scram::{Channel, Exchange, ITERATIONS, Verifier, salted_password};
     use super::*;
 
     fn keys(password: &str) -> ScramKeys {
@@ -87,9 +116,10 @@ mod tests {
     #[test]
     fn both_sides_agree_on_the_right_password_only() {
         for (ours, theirs) in [("pencil", "pencil"), ("pencil", "pen")] {
-            let (proving, first) = Proving::start([1; 18]);
+            let (proving, first) = Proving::start([1; 18], Binding::Unable);
             let verifier = Verifier::of_password(theirs, [3; 16]);
-            let (exchange, reply) = Exchange::start(verifier, first.as_bytes(), [2; 18]).unwrap();
+            let started = Exchange::start(verifier, first.as_bytes(), [2; 18], Channel::Declined);
+            let (exchange, reply) = started.unwrap();
             let challenge = proving.challenged(reply.as_bytes()).unwrap();
             assert_eq!((&challenge.salt[..], challenge.iterations), (&[3; 16][..], ITERATIONS));
             let (expected, last) = proving.prove(&challenge, &keys(ours));
@@ -107,8 +137,29 @@ mod tests {
     }
 
     #[test]
+    fn each_binding_says_so_and_meets_its_channel() {
+        let end_point = EndPoint::of_bytes(b"hash");
+        let mut headers = Vec::new();
+        for (binding, channel) in [
+            (Binding::Unable, Channel::Declined),
+            (Binding::NotOffered, Channel::Unbindable),
+            (Binding::To(end_point), Channel::Chosen(b"hash")),
+        ] {
+            let (proving, first) = Proving::start([1; 18], binding);
+            headers.push(first.split_once("n=").unwrap().0.to_owned());
+            let verifier = Verifier::of_password("pencil", [3; 16]);
+            let (exchange, reply) = Exchange::start(verifier, first.as_bytes(), [2; 18], channel).unwrap();
+            let challenge = proving.challenged(reply.as_bytes()).unwrap();
+            let (expected, last) = proving.prove(&challenge, &keys("pencil"));
+            let (reply, _) = exchange.finish(last.as_bytes()).unwrap();
+            assert_eq!(expected.check(reply.as_bytes()), Ok(()));
+        }
+        assert_eq!(headers, ["n,,", "y,,", "p=tls-server-end-point,,"]);
+    }
+
+    #[test]
     fn a_challenge_that_is_no_answer_to_ours_is_malformed() {
-        let (proving, _) = Proving::start([1; 18]);
+        let (proving, _) = Proving::start([1; 18], Binding::Unable);
         let nonce = BASE64.encode([1; 18]);
         for text in [
             String::new(),

@@ -13,6 +13,10 @@ use zeroize::Zeroizing;
 use crate::config::ScramVerifier;
 
 pub const METHOD: &str = "SCRAM-SHA-256";
+/// With channel binding.
+pub const METHOD_PLUS: &str = "SCRAM-SHA-256-PLUS";
+/// The only type of channel binding that PostgreSQL has (RFC 5929, section 4).
+pub const BINDING_TYPE: &str = "tls-server-end-point";
 /// PostgreSQL's default (`scram_iterations`).
 pub const ITERATIONS: u32 = 4096;
 const KEY_BYTES: usize = 32;
@@ -69,8 +73,20 @@ impl std::fmt::Debug for Verifier {
 pub enum ScramError {
     #[error("malformed SCRAM message")]
     Malformed,
-    #[error("client requires SCRAM channel binding, but it is not supported")]
-    ChannelBinding,
+    /// Of the method that promises a binding, a message without one.
+    #[error("malformed SCRAM message")]
+    NotBound,
+    /// And the other way round.
+    #[error("malformed SCRAM message")]
+    Bound,
+    #[error("unsupported SCRAM channel-binding type")]
+    BindingType,
+    /// The client could bind and did not see that we can: somebody has taken the offer away.
+    #[error("SCRAM channel binding negotiation error")]
+    Downgrade,
+    /// The client sees another certificate than ours.
+    #[error("SCRAM channel binding check failed")]
+    OtherChannel,
     #[error("password authentication failed")]
     WrongPassword,
     #[error("server does not know the user's password")]
@@ -136,13 +152,25 @@ pub fn xor(mut left: Key, right: &Key) -> Key {
     left
 }
 
+/// How an exchange stands to the TLS connection that it runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel<'a> {
+    /// There is none, or none that can be bound to, and so no offer of it.
+    Unbindable,
+    /// -PLUS was offered, and the client has chosen the method without.
+    Declined,
+    /// The client has chosen -PLUS; this is what it has to bind its proof to.
+    Chosen(&'a [u8]),
+}
+
 /// ```text
 /// client-first ──▶ start() ── server-first ──▶ client-final ──▶ finish() ── server-final
 /// ```
 pub struct Exchange {
     verifier: Verifier,
-    /// The GS2 header that client-final must repeat.
-    header: Vec<u8>,
+    /// What client-final must repeat: the GS2 header, and behind it what the proof is bound to.
+    binding: Vec<u8>,
+    is_bound: bool,
     nonce: String,
     /// client-first without its header, and server-first: what both sides sign.
     signed: String,
@@ -154,14 +182,13 @@ impl Exchange {
         verifier: Verifier,
         client_first: &[u8],
         entropy: [u8; 18],
+        channel: Channel<'_>,
     ) -> Result<(Exchange, String), ScramError> {
         let text = std::str::from_utf8(client_first).map_err(|_| ScramError::Malformed)?;
         let (flag, rest) = text.split_once(',').ok_or(ScramError::Malformed)?;
-        if flag.starts_with("p=") {
-            return Err(ScramError::ChannelBinding);
-        }
+        check_flag(flag, channel)?;
         let (authzid, bare) = rest.split_once(',').ok_or(ScramError::Malformed)?;
-        if !matches!(flag, "n" | "y") || !authzid.is_empty() {
+        if !authzid.is_empty() {
             return Err(ScramError::Malformed);
         }
         // The name in `n=` is ignored: the startup packet names the user (auth-scram.c).
@@ -171,9 +198,15 @@ impl Exchange {
         let nonce = format!("{client_nonce}{}", BASE64.encode(entropy));
         let salt = BASE64.encode(&verifier.salt);
         let server_first = format!("r={nonce},s={salt},i={}", verifier.iterations);
-        let header = text.as_bytes()[..text.len() - bare.len()].to_vec();
+        let mut binding = text.as_bytes()[..text.len() - bare.len()].to_vec();
+        let is_bound = if let Channel::Chosen(end_point) = channel {
+            binding.extend_from_slice(end_point);
+            true
+        } else {
+            false
+        };
         let signed = format!("{bare},{server_first}");
-        Ok((Exchange { verifier, header, nonce, signed }, server_first))
+        Ok((Exchange { verifier, binding, is_bound, nonce, signed }, server_first))
     }
 
     /// Checks client-final and writes server-final. The ClientKey comes out of a proof that is right.
@@ -181,12 +214,15 @@ impl Exchange {
         let text = std::str::from_utf8(client_final).map_err(|_| ScramError::Malformed)?;
         let (unproved, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed)?;
         let mut fields = unproved.split(',');
-        let header = fields.next().and_then(|it| it.strip_prefix("c=")).ok_or(ScramError::Malformed)?;
+        let binding = fields.next().and_then(|it| it.strip_prefix("c=")).ok_or(ScramError::Malformed)?;
         let nonce = fields.next().and_then(|it| it.strip_prefix("r=")).ok_or(ScramError::Malformed)?;
-        let header = BASE64.decode(header).map_err(|_| ScramError::Malformed)?;
+        let binding = BASE64.decode(binding).map_err(|_| ScramError::Malformed)?;
         let proof: Key =
             BASE64.decode(proof).ok().and_then(|it| it.try_into().ok()).ok_or(ScramError::Malformed)?;
-        if header != self.header || nonce != self.nonce {
+        if binding != self.binding {
+            return Err(if self.is_bound { ScramError::OtherChannel } else { ScramError::Malformed });
+        }
+        if nonce != self.nonce {
             return Err(ScramError::Malformed);
         }
         let signed = [self.signed.as_bytes(), b",", unproved.as_bytes()];
@@ -196,6 +232,22 @@ impl Exchange {
         }
         let reply = format!("v={}", BASE64.encode(mac(&self.verifier.server_key, &signed)));
         Ok((reply, client_key))
+    }
+}
+
+/// Whether the GS2 flag goes with the method (RFC 5802, section 6; `read_client_first_message` in
+/// auth-scram.c).
+fn check_flag(flag: &str, channel: Channel<'_>) -> Result<(), ScramError> {
+    match (flag, channel) {
+        ("n", Channel::Unbindable | Channel::Declined) | ("y", Channel::Unbindable) => Ok(()),
+        ("y", Channel::Declined) => Err(ScramError::Downgrade),
+        ("n" | "y", Channel::Chosen(_)) => Err(ScramError::NotBound),
+        _ => match (flag.strip_prefix("p="), channel) {
+            (None, _) => Err(ScramError::Malformed),
+            (Some(_), Channel::Unbindable | Channel::Declined) => Err(ScramError::Bound),
+            (Some(BINDING_TYPE), Channel::Chosen(_)) => Ok(()),
+            (Some(_), Channel::Chosen(_)) => Err(ScramError::BindingType),
+        },
     }
 }
 
@@ -232,11 +284,55 @@ mod tests {
     fn rubbish_is_malformed_and_never_a_panic() {
         let verifier = || Verifier::of_password("x", [3; 16]);
         for first in ["", "n", "n,,", "n,,r=abc", "p=tls-unique,,n=,r=abc", "n,a=x,n=,r=abc"] {
-            assert!(Exchange::start(verifier(), first.as_bytes(), [1; 18]).is_err(), "{first}");
+            let started = Exchange::start(verifier(), first.as_bytes(), [1; 18], Channel::Unbindable);
+            assert!(started.is_err(), "{first}");
         }
         for last in ["", "c=biws", "c=biws,r=abc,p=AAAA", "c=!!,r=abc,p=AAAA"] {
-            let (exchange, _) = Exchange::start(verifier(), b"n,,n=,r=abc", [1; 18]).unwrap();
+            let started = Exchange::start(verifier(), b"n,,n=,r=abc", [1; 18], Channel::Unbindable);
+            let (exchange, _) = started.unwrap();
             assert_eq!(exchange.finish(last.as_bytes()).map(drop), Err(ScramError::Malformed), "{last}");
+        }
+    }
+
+    #[test]
+    fn the_flag_has_to_go_with_the_method() {
+        const PLUS: Channel<'_> = Channel::Chosen(b"hash");
+        let check = |flag: &str, channel: Channel<'_>, want: Result<(), ScramError>| {
+            let first = format!("{flag},,n=,r=abc");
+            let verifier = Verifier::of_password("x", [3; 16]);
+            let started = Exchange::start(verifier, first.as_bytes(), [1; 18], channel);
+            assert_eq!(started.map(drop), want, "{flag} {channel:?}");
+        };
+        check("n", Channel::Unbindable, Ok(()));
+        check("n", Channel::Declined, Ok(()));
+        check("n", PLUS, Err(ScramError::NotBound));
+        check("y", Channel::Unbindable, Ok(()));
+        check("y", Channel::Declined, Err(ScramError::Downgrade));
+        check("y", PLUS, Err(ScramError::NotBound));
+        check("p=tls-server-end-point", Channel::Unbindable, Err(ScramError::Bound));
+        check("p=tls-server-end-point", Channel::Declined, Err(ScramError::Bound));
+        check("p=tls-server-end-point", PLUS, Ok(()));
+        check("p=tls-unique", PLUS, Err(ScramError::BindingType));
+        check("x", PLUS, Err(ScramError::Malformed));
+    }
+
+    #[test]
+    fn a_proof_is_good_for_the_channel_that_it_is_bound_to() {
+        use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+        for (theirs, want) in [(&b"hash"[..], Ok(())), (b"other", Err(ScramError::OtherChannel))] {
+            let binding = ChannelBinding::tls_server_end_point(theirs.to_vec());
+            let mut client = ScramSha256::new(b"pencil", binding);
+            let verifier = Verifier::of_password("pencil", [3; 16]);
+            let started = Exchange::start(verifier, client.message(), [1; 18], Channel::Chosen(b"hash"));
+            let (exchange, first) = started.unwrap();
+            client.update(first.as_bytes()).unwrap();
+            match exchange.finish(client.message()) {
+                Ok((last, _)) => {
+                    client.finish(last.as_bytes()).unwrap();
+                    assert_eq!(want, Ok(()));
+                }
+                Err(error) => assert_eq!(want, Err(error)),
+            }
         }
     }
 }

@@ -4,9 +4,10 @@ use thiserror::Error;
 
 use super::credentials::Credentials;
 use super::md5;
-use super::proving::{Expected, Proving};
-use super::scram::{METHOD, ScramError};
+use super::proving::{Binding, Expected, Proving};
+use super::scram::{METHOD, METHOD_PLUS, ScramError};
 use crate::config::{Secret, ServerAuth};
+use crate::net::EndPoint;
 use crate::wire::{self, Authentication};
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -29,6 +30,9 @@ pub enum LoginFailure {
     OtherVerifier,
     #[error("server asks for {0} iterations of SCRAM")]
     Iterations(u32),
+    /// It could not check one, so that somebody else has said so.
+    #[error("server offers SCRAM-SHA-256-PLUS on a connection without TLS")]
+    Offer,
     #[error("SCRAM exchange failed: {0}")]
     Scram(ScramError),
     #[error("server let keyway in before it had shown that it knows the user")]
@@ -50,11 +54,20 @@ enum State {
     Satisfied,
 }
 
+/// What a login runs on.
+#[derive(Clone, Debug, Default)]
+pub struct ServerChannel {
+    pub is_tls: bool,
+    /// What proofs can be bound to.
+    pub end_point: Option<EndPoint>,
+}
+
 /// One login to one server.
 pub struct ServerLogin<'a> {
     user: &'a str,
     credentials: &'a Credentials,
     allowed: ServerAuth,
+    channel: ServerChannel,
     nonce: [u8; 18],
     state: State,
 }
@@ -65,9 +78,10 @@ impl<'a> ServerLogin<'a> {
         user: &'a str,
         credentials: &'a Credentials,
         allowed: ServerAuth,
+        channel: ServerChannel,
         nonce: [u8; 18],
     ) -> ServerLogin<'a> {
-        ServerLogin { user, credentials, allowed, nonce, state: State::Asked }
+        ServerLogin { user, credentials, allowed, channel, nonce, state: State::Asked }
     }
 
     /// Answers one Authentication message: `Ok(true)` when the server is satisfied; else what to send
@@ -105,15 +119,24 @@ impl<'a> ServerLogin<'a> {
     }
 
     fn start(&self, methods: &[&[u8]], out: &mut Vec<u8>) -> Result<Proving, LoginFailure> {
-        if !methods.contains(&METHOD.as_bytes()) {
+        let offers = |it: &str| methods.contains(&it.as_bytes());
+        let (method, binding) = match &self.channel {
+            ServerChannel { is_tls: false, .. } if offers(METHOD_PLUS) => return Err(LoginFailure::Offer),
+            ServerChannel { end_point: Some(it), .. } if offers(METHOD_PLUS) => {
+                (METHOD_PLUS, Binding::To(it.clone()))
+            }
+            ServerChannel { end_point: Some(_), .. } => (METHOD, Binding::NotOffered),
+            ServerChannel { end_point: None, .. } => (METHOD, Binding::Unable),
+        };
+        if !offers(method) {
             let offered = methods.iter().map(|it| String::from_utf8_lossy(it)).collect::<Vec<_>>();
             return Err(LoginFailure::Method(offered.join(", ")));
         }
         if !self.allowed.scram {
             return Err(LoginFailure::NotAllowed("scram-sha-256"));
         }
-        let (proving, text) = Proving::start(self.nonce);
-        wire::sasl_initial(out, METHOD, text.as_bytes());
+        let (proving, text) = Proving::start(self.nonce, binding);
+        wire::sasl_initial(out, method, text.as_bytes());
         Ok(proving)
     }
 
@@ -166,7 +189,8 @@ mod tests {
     ) -> Result<Vec<u8>, LoginFailure> {
         let credentials = credentials(secret);
         let mut out = Vec::new();
-        ServerLogin::new("app", &credentials, allowed, [1; 18]).answer(message, &mut out).await.map(|_| out)
+        let mut login = ServerLogin::new("app", &credentials, allowed, ServerChannel::default(), [1; 18]);
+        login.answer(message, &mut out).await.map(|_| out)
     }
 
     #[tokio::test]
@@ -189,10 +213,33 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_shows_nothing_is_not_trusted_once_asked() {
         let credentials = credentials(Some("x"));
-        let mut login = ServerLogin::new("app", &credentials, ALL, [1; 18]);
+        let mut login = ServerLogin::new("app", &credentials, ALL, ServerChannel::default(), [1; 18]);
         assert_eq!(login.answer(OK, &mut Vec::new()).await, Ok(true));
         assert_eq!(login.answer(SASL, &mut Vec::new()).await, Ok(false));
         assert_eq!(login.answer(OK, &mut Vec::new()).await, Err(LoginFailure::Unsigned));
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_bound_where_both_sides_can() {
+        const PLUS: &[u8] = b"R\0\0\0\x2a\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+        let on_tls = ServerChannel { is_tls: true, end_point: Some(EndPoint::of_bytes(b"hash")) };
+        let without = ServerChannel { is_tls: true, end_point: None };
+        let credentials = credentials(Some("x"));
+        let check = async |channel: &ServerChannel, offer: &[u8], want: Result<&str, LoginFailure>| {
+            let mut out = Vec::new();
+            let mut login = ServerLogin::new("app", &credentials, ALL, channel.clone(), [1; 18]);
+            let answered = login.answer(offer, &mut out).await;
+            let out = String::from_utf8_lossy(&out).into_owned();
+            match want {
+                Ok(part) => assert!(answered == Ok(false) && out.contains(part), "{part}: {out:?}"),
+                Err(error) => assert_eq!(answered, Err(error)),
+            }
+        };
+        check(&on_tls, PLUS, Ok("SCRAM-SHA-256-PLUS\0\0\0\0\x35p=tls-server-end-point,,n=,r=")).await;
+        check(&on_tls, SASL, Ok("SCRAM-SHA-256\0\0\0\0\x20y,,n=,r=")).await;
+        check(&without, PLUS, Ok("SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=")).await;
+        check(&ServerChannel::default(), SASL, Ok("SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=")).await;
+        check(&ServerChannel::default(), PLUS, Err(LoginFailure::Offer)).await;
     }
 
     #[tokio::test]

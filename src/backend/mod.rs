@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::auth::{self, Credentials, ServerLogin};
+use crate::auth::{self, Credentials, ServerChannel, ServerLogin};
 use crate::config::ServerAuth;
-use crate::net::{self, Buffer, ReadError, Stream};
+use crate::net::{self, Buffer, Connector, Connectors, DialError, Dialled, Encryption, ReadError, Stream};
 use crate::proto::{Pipeline, ServerStatements, Settings};
 use crate::wire::{self, BackendTag, CancelKey};
 
@@ -30,6 +30,7 @@ pub struct BackendSpec {
     pub user: Arc<str>,
     pub credentials: Arc<Credentials>,
     pub server_auth: ServerAuth,
+    pub tls: Arc<Connectors>,
     pub database: Arc<str>,
     /// Of connections that Keyway uses itself.
     pub application_name: Option<&'static str>,
@@ -40,6 +41,8 @@ pub struct BackendSpec {
 
 pub struct Backend {
     pub stream: Stream,
+    /// What TLS was made with, where there is any: a cancel request goes the same way.
+    pub tls: Option<Arc<Connector>>,
     pub pipeline: Pipeline,
     pub statements: ServerStatements,
     /// What clients have set on it.
@@ -63,6 +66,7 @@ impl BackendSpec {
             user,
             credentials,
             server_auth,
+            tls,
             database,
             application_name,
             connect_timeout,
@@ -74,6 +78,7 @@ impl BackendSpec {
             && *user == other.user
             && Arc::ptr_eq(credentials, &other.credentials)
             && *server_auth == other.server_auth
+            && Arc::ptr_eq(tls, &other.tls)
             && *database == other.database
             && *application_name == other.application_name
             && *connect_timeout == other.connect_timeout
@@ -86,6 +91,8 @@ impl BackendSpec {
 pub enum ConnectError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Tls(DialError),
     #[error("{0}")]
     Login(#[from] auth::LoginFailure),
     /// The server's own error: SQLSTATE and message.
@@ -107,16 +114,64 @@ impl From<ReadError> for ConnectError {
     }
 }
 
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> ConnectError {
+        match error {
+            DialError::Io(error) => ConnectError::Io(error),
+            other => ConnectError::Tls(other),
+        }
+    }
+}
+
+impl ConnectError {
+    /// Whether the same without TLS, or with it, might do better. A server that has rules for both
+    /// answers 28000 to what no rule allows (`ClientAuthentication` in auth.c).
+    fn is_over_tls(&self) -> bool {
+        match self {
+            ConnectError::Tls(_) => true,
+            // An alert that comes behind the handshake, such as one against our certificate.
+            ConnectError::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+            ConnectError::Refused(state, _) => state == "28000",
+            _ => false,
+        }
+    }
+}
+
 /// Connects and logs in, all within `spec.connect_timeout`.
 pub async fn connect(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
-    match tokio::time::timeout(spec.connect_timeout, log_in(spec, now)).await {
+    match tokio::time::timeout(spec.connect_timeout, try_each(spec, now)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout(spec.connect_timeout)),
     }
 }
 
-async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
-    let mut stream = net::connect(&spec.host, spec.port, spec.connect_timeout).await?;
+/// With and without TLS in the order of the mode, until one way is not turned down over TLS.
+async fn try_each(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
+    let connector = spec.tls.current();
+    let mut failure = None;
+    for encryption in connector.attempts() {
+        match log_in(spec, &connector, *encryption, now).await {
+            // What is told in the end is what became of TLS, which was meant or insisted on.
+            Err(error) if error.is_over_tls() => {
+                if failure.is_none() || *encryption != Encryption::None {
+                    failure = Some(error);
+                }
+            }
+            result => return result,
+        }
+    }
+    Err(failure.unwrap_or(ConnectError::Timeout(spec.connect_timeout)))
+}
+
+async fn log_in(
+    spec: &BackendSpec,
+    connector: &Arc<Connector>,
+    encryption: Encryption,
+    now: Instant,
+) -> Result<Backend, ConnectError> {
+    let address = (&*spec.host, spec.port);
+    let dialled = net::dial(address, connector, encryption, spec.connect_timeout).await?;
+    let Dialled { mut stream, end_point } = dialled;
     let mut out = Vec::new();
     let mut settings = vec![("client_encoding", "UTF8")];
     settings.extend(spec.application_name.map(|it| ("application_name", it)));
@@ -126,7 +181,8 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
     let mut buffer = Buffer::default();
     let mut nonce = [0; auth::NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(std::io::Error::from)?;
-    let mut login = ServerLogin::new(&spec.user, &spec.credentials, spec.server_auth, nonce);
+    let channel = ServerChannel { is_tls: stream.is_tls(), end_point };
+    let mut login = ServerLogin::new(&spec.user, &spec.credentials, spec.server_auth, channel, nonce);
     let (mut parameters, mut cancel_key) = (Vec::new(), CancelKey { pid: 0, secret: 0 });
     loop {
         let (tag, total) = net::read_message(&mut stream, &mut buffer, LOGIN_MESSAGE_BYTES_MAX).await?;
@@ -158,6 +214,7 @@ async fn log_in(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectErro
     }
     let record = Arc::new(ServerRecord::new(cancel_key.pid, now, stream.local()));
     Ok(Backend {
+        tls: stream.is_tls().then(|| connector.clone()),
         stream,
         pipeline: Pipeline::new(spec.message_bytes_max),
         statements: ServerStatements::new(spec.statements_max),

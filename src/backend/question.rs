@@ -71,7 +71,7 @@ impl Backend {
     }
 
     /// Whether the server has said something, or gone, since the last answer.
-    pub fn has_news(&self) -> bool {
+    pub fn has_news(&mut self) -> bool {
         self.stream.has_news(&mut Context::from_waker(Waker::noop()))
     }
 }

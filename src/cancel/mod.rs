@@ -8,18 +8,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::net::{self, Stream};
+use crate::net::{self, Connector};
 use crate::wire::{self, CancelKey};
 
 /// How long a server may take to deal with a cancel before it is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where to send a cancel for one server connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Target {
     pub host: Arc<str>,
     pub port: u16,
     pub key: CancelKey,
+    /// What the connection's TLS was made with, if it has any: the key is as good as the connection.
+    pub tls: Option<Arc<Connector>>,
 }
 
 /// A client's side of the registry.
@@ -77,7 +79,14 @@ impl Registry {
 
 /// Sends one CancelRequest and waits until the server has closed the connection.
 pub async fn send_cancel(target: &Target) -> std::io::Result<()> {
-    let mut stream: Stream = net::connect(&target.host, target.port, CANCEL_TIMEOUT).await?;
+    let address = (&*target.host, target.port);
+    let mut stream = match &target.tls {
+        None => net::connect(&target.host, target.port, CANCEL_TIMEOUT).await?,
+        Some(tls) => {
+            let dialled = net::dial(address, tls, tls.again(), CANCEL_TIMEOUT).await;
+            dialled.map_err(std::io::Error::other)?.stream
+        }
+    };
     stream.write_all(&wire::cancel_request(target.key)).await?;
     let mut buffer = net::Buffer::default();
     while stream.read(&mut buffer).await? > 0 {}

@@ -323,5 +323,5 @@ fn no_connection(pool: &Pool, error: &CheckoutError) -> Refusal {
 /// Where to cancel what `lease` runs.
 pub(super) fn cancel_target(lease: &Lease) -> Target {
     let spec = lease.spec();
-    Target { host: spec.host.clone(), port: spec.port, key: lease.cancel_key }
+    Target { host: spec.host.clone(), port: spec.port, key: lease.cancel_key, tls: lease.tls.clone() }
 }

@@ -102,11 +102,11 @@ impl Session {
     /// spoken: one that has much to say, as a trigger may, reads no more until it is heard.
     async fn pass_on(&mut self, buffer: &mut Buffer, bytes: usize) -> Result<Option<usize>, End> {
         let Some(held) = &mut self.held else { return Err(End::Left) };
-        let passed = tokio::select! {
-            biased;
+        let passed = match held.lease.stream.write_or_hear(&buffer.filled()[..bytes]).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(count)) => count,
             // A server that has gone says so on read, with its reason; data for it is dropped.
-            count = held.lease.stream.write(&buffer.filled()[..bytes]) => count.unwrap_or(bytes),
-            _ = held.lease.stream.has_bytes() => return Ok(None),
+            Err(_) => bytes,
         };
         buffer.consume(passed);
         Ok(Some(passed))

@@ -17,7 +17,7 @@ use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::config::Auth;
 use crate::metrics::{Limit, Live};
-use crate::net::{Buffer, ReadError, Stream};
+use crate::net::{Acceptor, Buffer, ClientFacts, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
 use crate::wire::{self, CancelKey, Severity, Startup, StartupError, StartupParameters};
 
@@ -37,6 +37,7 @@ pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Con
         Ok(Ok(Some(LogIn::Session(mut login)))) => {
             shared.metrics.login("ok");
             let _live = Live::new(shared.metrics.clients.clone());
+            let _tls = stream.is_tls().then(|| Live::new(shared.metrics.tls_clients.clone()));
             let _places = std::mem::take(&mut login.places);
             drop(shared);
             Session::new(stream, latest, *login).run(buffer).await;
@@ -62,6 +63,9 @@ pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Con
 
 /// FATAL, then the end of the stream.
 pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
+    if stream.is_handshaking() {
+        return;
+    }
     let mut out = Vec::new();
     wire::error(&mut out, Severity::Fatal, refusal);
     let farewell = async {
@@ -103,13 +107,21 @@ async fn log_in(
     shared: &Arc<Shared>,
     reserved: bool,
 ) -> Result<Option<LogIn>, LoginError> {
-    let mut parameters = match first_packet(stream, buffer, shared).await? {
+    let Arrival { first, tls } = first_packet(stream, buffer, shared).await?;
+    let mut parameters = match first {
         First::Session(it) => it,
         First::Cancel(key) => {
             shared.cancels.cancel(key).await;
+            if tls.is_some() {
+                // libpq takes an end of TCP without one of TLS for a failure of the cancel.
+                stream.shutdown().await?;
+            }
             return Ok(None);
         }
     };
+    if tls.is_none() && shared.tls.current().is_some_and(|it| it.is_required()) {
+        return Err(LoginError::Refused(without_tls()));
+    }
     if parameters.minor > 0 || !parameters.protocol_options.is_empty() {
         // Before the password is asked for (`ProcessStartupPacket` in backend_startup.c).
         let mut out = Vec::new();
@@ -123,7 +135,8 @@ async fn log_in(
     // Who has not said a word yet takes no turn from those who have.
     let _turn = turn(shared).await;
     let claim = claim(&parameters, shared).await.map_err(LoginError::Refused)?;
-    prove(stream, buffer, shared, &parameters, &claim).await?;
+    let prover = Prover { parameters: &parameters, claim: &claim, tls: tls.as_ref() };
+    prove(stream, buffer, shared, prover).await?;
     // Proving may have taken as long as a reload.
     let peer = stream.peer();
     let logged_in = if is_visitor {
@@ -164,17 +177,24 @@ async fn claim(parameters: &StartupParameters, shared: &Shared) -> Result<Claim,
     Ok(Claim { method: lookup.method(), credentials, found: true })
 }
 
+/// Who has something to prove, and over what.
+struct Prover<'a> {
+    parameters: &'a StartupParameters,
+    claim: &'a Claim,
+    tls: Option<&'a ClientFacts>,
+}
+
 async fn prove(
     stream: &mut Stream,
     buffer: &mut Buffer,
     shared: &Shared,
-    parameters: &StartupParameters,
-    claim: &Claim,
+    Prover { parameters, claim, tls }: Prover<'_>,
 ) -> Result<(), LoginError> {
     let client = auth::Client {
         user: &parameters.user,
         method: claim.method,
         credentials: claim.credentials.as_deref(),
+        tls,
         mock_secret: &shared.mock_secret,
         nonce: random().map_err(LoginError::Refused)?,
     };
@@ -202,14 +222,28 @@ enum First {
     Cancel(CancelKey),
 }
 
+struct Arrival {
+    first: First,
+    /// `None` is no TLS.
+    tls: Option<ClientFacts>,
+}
+
 /// Answers requests for encryption until the startup packet comes.
+///
+/// ```text
+/// Plain ──SSLRequest, or TLS at once──▶ handshake ──▶ Tls ──startup or cancel──▶
+///   └──── GSSENCRequest, refused; SSLRequest, refused; startup or cancel ───────▶
+/// ```
 async fn first_packet(
     stream: &mut Stream,
     buffer: &mut Buffer,
     shared: &Shared,
-) -> Result<First, LoginError> {
-    let mut refused = (false, false);
+) -> Result<Arrival, LoginError> {
+    let (mut asked, mut tls) = ((false, false), None);
     loop {
+        if asked == (false, false) && tls.is_none() && wire::is_direct_tls(buffer.filled()) {
+            tls = Some(direct_tls(stream, buffer, shared).await?);
+        }
         let found = wire::startup(buffer.filled()).map_err(|it| {
             if it == StartupError::Length {
                 shared.hits.hit(Limit::StartupPacket);
@@ -226,20 +260,65 @@ async fn first_packet(
         // Each request may come once, and nothing may follow it before the answer: bytes sent ahead
         // are how a man in the middle injects a query in front of TLS (CVE-2021-23214).
         let again = match packet {
-            Startup::Session(it) => return Ok(First::Session(it)),
-            Startup::Cancel(key) => return Ok(First::Cancel(key)),
-            Startup::Ssl => std::mem::replace(&mut refused.0, true),
-            Startup::GssEnc => std::mem::replace(&mut refused.1, true),
+            Startup::Session(it) => return Ok(Arrival { first: First::Session(it), tls }),
+            Startup::Cancel(key) => return Ok(Arrival { first: First::Cancel(key), tls }),
+            Startup::Ssl => std::mem::replace(&mut asked.0, true),
+            Startup::GssEnc => std::mem::replace(&mut asked.1, true),
         };
-        if again || !buffer.is_empty() {
-            return Err(LoginError::Refused(Refusal::new(
-                Reason::Protocol,
-                SqlState::PROTOCOL_VIOLATION,
-                "received unencrypted data after SSL request",
-            )));
+        if again || tls.is_some() || !buffer.is_empty() {
+            let message = match tls {
+                Some(_) => "request for encryption on a connection that is encrypted",
+                None => "received unencrypted data after SSL request",
+            };
+            return Err(violation(message));
         }
-        stream.write_all(b"N").await?;
+        match shared.tls.current().filter(|_| packet == Startup::Ssl) {
+            None => stream.write_all(wire::TLS_REFUSED).await?,
+            Some(acceptor) => {
+                stream.write_all(wire::TLS_ACCEPTED).await?;
+                tls = Some(accept_tls(stream, &acceptor, shared, Vec::new()).await?);
+            }
+        }
     }
+}
+
+/// TLS from the first byte, to which only PostgreSQL's name in ALPN is an answer: another protocol's
+/// client may have been led here (`ProcessSSLStartup` in backend_startup.c).
+async fn direct_tls(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    shared: &Shared,
+) -> Result<ClientFacts, LoginError> {
+    let acceptor =
+        shared.tls.current().ok_or_else(|| violation("received a TLS handshake, and TLS is off"))?;
+    let facts = accept_tls(stream, &acceptor, shared, buffer.take()).await?;
+    if stream.alpn() != Some(wire::ALPN) {
+        return Err(violation("direct TLS connection without ALPN protocol \"postgresql\""));
+    }
+    Ok(facts)
+}
+
+/// A client whose handshake fails has been told so by TLS.
+async fn accept_tls(
+    stream: &mut Stream,
+    acceptor: &Acceptor,
+    shared: &Shared,
+    ahead: Vec<u8>,
+) -> Result<ClientFacts, LoginError> {
+    let accepted = stream.accept_tls(acceptor, &shared.tls.metrics, ahead).await;
+    Ok(accepted.inspect_err(|error| {
+        tracing::info!(peer = ?stream.peer(), %error, "TLS handshake failed");
+    })?)
+}
+
+fn without_tls() -> Refusal {
+    let message = "connections without TLS are not allowed";
+    let refusal = Refusal::new(Reason::Auth, SqlState::INVALID_AUTHORIZATION, message);
+    refusal.hint("connect with sslmode=require or a stricter one")
+}
+
+fn violation(message: &'static str) -> LoginError {
+    LoginError::Refused(Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message))
 }
 
 fn startup_refusal(error: &StartupError) -> Refusal {

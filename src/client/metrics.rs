@@ -23,6 +23,8 @@ pub struct ClientMetricFamilies {
     pinned: IntGaugeVec,
     logins: IntCounterVec,
     pub clients: IntGauge,
+    /// Those of `clients` that came with TLS.
+    pub tls_clients: IntGauge,
 }
 
 const LABELS: [&str; 4] = ["database", "shard", "role", "access"];
@@ -75,6 +77,9 @@ impl ClientMetricFamilies {
             )?,
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
+                .with_label_values::<&str>(&[]),
+            tls_clients: registry
+                .gauges("keyway_tls_clients", "Client connections with TLS, of keyway_clients.", &[])?
                 .with_label_values::<&str>(&[]),
         })
     }

@@ -52,7 +52,7 @@ use crate::base::ServerId;
 use crate::cancel;
 use crate::catalog::CatalogWatch;
 use crate::metrics::LimitHits;
-use crate::net::BufferStock;
+use crate::net::{Acceptors, BufferStock, Connectors};
 use crate::pool::{Ledger, Pool};
 use crate::proto;
 use crate::route::Router;
@@ -67,6 +67,7 @@ pub struct Shared {
     pub users: HashMap<String, User>,
     /// Makes the salt of users that do not exist.
     pub mock_secret: [u8; 16],
+    pub tls: Arc<Acceptors>,
     pub limits: Limits,
     pub hits: LimitHits,
     /// One for each client that is logging in.
@@ -109,6 +110,8 @@ pub struct Database {
     /// By user; pools stand as servers do in `route::Cluster`.
     pub pools: PoolDirectory,
     pub lookup: Option<Arc<UserLookup>>,
+    /// To its servers.
+    pub tls: Arc<Connectors>,
     pub clients: Arc<Quota>,
     /// Lives as long as the database.
     pub traffic: Arc<Traffic>,

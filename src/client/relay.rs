@@ -92,7 +92,7 @@ pub async fn relay(
     forward(client, &[], replies, flow).await?;
     let mut buffer = None;
     while !server.pipeline.is_drained() {
-        server_readable(client, &server.stream, overdue).await?;
+        server_readable(client, &mut server.stream, overdue).await?;
         step(client, server, stock, &mut buffer, replies, flow).await?;
         if replies.copy_in {
             return Ok(Stop::CopyIn);
@@ -188,8 +188,8 @@ async fn forward(
 /// Waits for the server, and notices a client that leaves in the meantime: nobody would read the
 /// answer, and the query should not run on.
 async fn server_readable(
-    client: &Stream,
-    server: &Stream,
+    client: &mut Stream,
+    server: &mut Stream,
     overdue: &mut Option<Box<Overdue>>,
 ) -> Result<(), RelayError> {
     let mut watching = true;

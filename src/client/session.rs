@@ -358,13 +358,14 @@ impl Session {
         self.record.set_activity(Activity::Idle);
         let may_heed = self.may_heed();
         let patience = *patience.get_or_insert_with(|| self.patience());
+        let is_tied = self.is_tied();
         let mut too_long = patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it));
         poll_fn(|cx| {
             if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
                 return Poll::Ready(ready.map(|()| Roused::Client).map_err(|_| End::Left));
             }
-            if let Some(held) = self.held.as_ref().filter(|_| self.is_tied()) {
-                let server = &held.lease.stream;
+            if let Some(held) = self.held.as_mut().filter(|_| is_tied) {
+                let server = &mut held.lease.stream;
                 // What is asked first may only clear an old readiness; the second one is woken then.
                 if server.has_news(cx) || server.has_news(cx) {
                     return Poll::Ready(Ok(Roused::Server));

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::document::{Findings, Section};
 use super::settings::{self, Kind, Setting};
-use super::{Config, Console, Limits, Problem, database, login, user};
+use super::{Config, Console, Limits, Problem, database, login, tls, user};
 
 pub fn config(
     text: &str,
@@ -38,14 +38,15 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
             "another port for `admin`",
         );
     }
-    let users = user::users(top, directory, env);
-    let databases = database::databases(top, &users);
+    let tls = tls::clients(top, directory);
+    let users = user::users(top, &tls, directory, env);
+    let databases = database::databases(top, &users, directory);
     let console = Console {
         admin_users: login::named_users(top, &settings::ADMIN_USERS, &users),
         stats_users: login::named_users(top, &settings::STATS_USERS, &users),
     };
     let workers = top.count(&settings::WORKERS);
-    Config { listen, admin, workers, limits: limits(top), users, databases, console }
+    Config { listen, admin, workers, tls, limits: limits(top), users, databases, console }
 }
 
 /// Whether two listeners cannot both have their address; port 0 is another one each time.

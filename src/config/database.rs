@@ -1,11 +1,13 @@
 //! [databases.NAME]: shards, maps, tables.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use super::document::{Section, shown};
 use super::login;
 use super::settings::{self, Setting};
+use super::tls;
 use super::user::check_name;
 use super::{Address, Catalog, Database, Pool, Probe, ShardServers, User, map, table};
 
@@ -18,7 +20,7 @@ const SHARDS_MAX: usize = 1024;
 /// The servers of a database and where each was named.
 type Seen = BTreeMap<Address, usize>;
 
-pub fn databases(top: &Section<'_>, users: &[User]) -> Vec<Database> {
+pub fn databases(top: &Section<'_>, users: &[User], directory: &Path) -> Vec<Database> {
     let section = top.section(settings::DATABASES_SECTION.key, "databases");
     if section.entries().is_empty() {
         section.add(
@@ -32,12 +34,12 @@ pub fn databases(top: &Section<'_>, users: &[User]) -> Vec<Database> {
         .into_iter()
         .map(|(name, _)| {
             let path = format!("databases.{name}");
-            database(&section.section(name, &path), name, users)
+            database(&section.section(name, &path), name, users, directory)
         })
         .collect()
 }
 
-fn database(section: &Section<'_>, name: &str, users: &[User]) -> Database {
+fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path) -> Database {
     section.check_keys(settings::DATABASE);
     check_name(section, section.offset, "database", name);
     if super::CONSOLE_DATABASES.contains(&name) {
@@ -62,6 +64,7 @@ fn database(section: &Section<'_>, name: &str, users: &[User]) -> Database {
         probe,
         catalog: catalog(section),
         server_auth: login::server_auth(section),
+        server_tls: tls::servers(section, directory),
         auth_query: login::auth_query(section, users),
         clients_max: section.optional_count(&settings::DATABASE_CLIENTS_MAX),
         server_connections_max: section.optional_count(&settings::DATABASE_CONNECTIONS_MAX),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Config, Console, Database, Limits, Pool, User};
+use super::{ClientTls, Config, Console, Database, Limits, Pool, User};
 
 /// From one configuration to the next. Empty where both say the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Difference {
     pub restart: Vec<&'static str>,
     /// Keys at the top of the file that hold at once.
     pub top: Vec<&'static str>,
+    /// Keys of `[tls]`, or what is in their files.
+    pub tls: Vec<&'static str>,
     /// Keys of `[limits]`.
     pub limits: Vec<&'static str>,
     pub users: BTreeMap<String, Change>,
@@ -38,7 +40,7 @@ macro_rules! differing {
 
 impl Difference {
     pub fn between(before: &Config, after: &Config) -> Difference {
-        let Config { listen, admin, workers, limits, users, databases, console } = before;
+        let Config { listen, admin, workers, tls, limits, users, databases, console } = before;
         let restart = [
             ("listen", *listen != after.listen),
             ("admin", *admin != after.admin),
@@ -47,6 +49,7 @@ impl Difference {
         Difference {
             restart: restart.into_iter().filter(|it| it.1).map(|it| it.0).collect(),
             top: differing!(Console, console, after.console; admin_users stats_users),
+            tls: differing!(ClientTls, tls, after.tls; mode identity authorities min_version),
             limits: of_limits(limits, &after.limits),
             users: changes(users, &after.users, |it| &it.name, of_user),
             databases: changes(databases, &after.databases, |it| &it.name, of_database),
@@ -96,7 +99,8 @@ fn of_user(before: &User, after: &User) -> Vec<&'static str> {
 
 fn of_database(before: &Database, after: &Database) -> Vec<&'static str> {
     let mut parts = differing!(Database, before, after;
-        name dbname shards pool max_lag probe catalog server_auth auth_query clients_max server_connections_max
+        name dbname shards pool max_lag probe catalog server_auth server_tls auth_query clients_max
+        server_connections_max
         maps tables schemas default_shard);
     if let Some(at) = parts.iter().position(|it| *it == "pool") {
         parts.splice(at..=at, of_pool(&before.pool, &after.pool));
@@ -126,6 +130,9 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut told = Vec::new();
         told.extend(self.top.iter().map(|it| (*it).to_owned()));
+        if !self.tls.is_empty() {
+            told.push(format!("tls: {}", self.tls.join(", ")));
+        }
         if !self.limits.is_empty() {
             told.push(format!("limits: {}", self.limits.join(", ")));
         }

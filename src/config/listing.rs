@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::settings::{self, Kind, Setting};
-use super::{Auth, Config, Database, Limits, Secret, User};
+use super::{Auth, ClientTls, Config, Database, Limits, Secret, ServerTls, User};
 
 /// One key with its section in front: `limits.clients_max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ impl Auth {
             Auth::Md5 => "md5",
             Auth::Password => "password",
             Auth::Trust => "trust",
+            Auth::Cert => "cert",
         }
     }
 }
@@ -62,7 +63,7 @@ macro_rules! list {
 impl Config {
     /// In the order of the file's reference.
     pub fn listed(&self) -> Vec<Listed> {
-        let Config { listen, admin, workers, limits, users, databases, console } = self;
+        let Config { listen, admin, workers, tls, limits, users, databases, console } = self;
         let mut list = List::default();
         list.put("", settings::TOP, "listen", listen.to_string());
         list.put("", settings::TOP, "admin", admin.to_string());
@@ -70,6 +71,7 @@ impl Config {
         list.0.iter_mut().for_each(|it| it.changeable = false);
         list.put("", settings::TOP, "admin_users", names(&console.admin_users));
         list.put("", settings::TOP, "stats_users", names(&console.stats_users));
+        list_client_tls(&mut list, tls);
         list_limits(&mut list, limits);
         users.iter().for_each(|it| list_user(&mut list, it));
         databases.iter().for_each(|it| list_database(&mut list, it));
@@ -79,6 +81,28 @@ impl Config {
 
 fn names(of: &[impl Display]) -> String {
     of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The files are told by what they are for: their contents are in force, whatever their names.
+fn given(is_given: bool) -> String {
+    if is_given { "given" } else { "none" }.to_owned()
+}
+
+fn list_client_tls(list: &mut List, tls: &ClientTls) {
+    let ClientTls { mode, identity, authorities, min_version } = tls;
+    list.put("tls.", settings::TLS, "mode", mode.label().to_owned());
+    list.put("tls.", &[], "cert", given(identity.is_some()));
+    list.put("tls.", &[], "ca", given(authorities.is_some()));
+    list.put("tls.", settings::TLS, "min_version", min_version.label().to_owned());
+}
+
+fn list_server_tls(list: &mut List, path: &str, tls: &ServerTls) {
+    let ServerTls { mode, authorities, identity, is_direct } = tls;
+    list.put(path, settings::DATABASE, "server_tls", mode.label().to_owned());
+    list.put(path, &[], "server_ca", given(authorities.is_some()));
+    list.put(path, &[], "server_cert", given(identity.is_some()));
+    let negotiation = if *is_direct { "direct" } else { "postgres" };
+    list.put(path, settings::DATABASE, "server_tls_negotiation", negotiation.to_owned());
 }
 
 fn list_limits(list: &mut List, limits: &Limits) {
@@ -115,6 +139,7 @@ fn list_database(list: &mut List, database: &Database) {
         probe,
         catalog,
         server_auth,
+        server_tls,
         auth_query,
         clients_max,
         server_connections_max,
@@ -139,6 +164,7 @@ fn list_database(list: &mut List, database: &Database) {
         [("scram", server_auth.scram), ("md5", server_auth.md5), ("password", server_auth.password)];
     let methods: Vec<_> = methods.iter().filter(|it| it.1).map(|it| it.0).collect();
     list.put(&path, of, "server_auth", methods.join(", "));
+    list_server_tls(list, &path, server_tls);
     if let Some(it) = auth_query {
         list.put(&path, of, "auth_user", it.user.clone());
         list.put(&path, of, "auth_query", it.text.clone());

@@ -12,12 +12,14 @@ mod secret;
 mod settings;
 mod sqlname;
 mod table;
+mod tls;
 mod user;
 
 pub use difference::{Change, Difference};
 pub use listing::Listed;
 pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
 pub use settings::{keys, reference};
+pub use tls::{Authorities, ClientTls, Identity, ServerTls, TlsMode, TlsVersion};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +38,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Threads; 0 is one per core.
     pub workers: usize,
+    pub tls: ClientTls,
     pub limits: Limits,
     pub users: Vec<User>,
     pub databases: Vec<Database>,
@@ -98,6 +101,8 @@ pub enum Auth {
     /// In clear text.
     Password,
     Trust,
+    /// A certificate with the user's name.
+    Cert,
 }
 
 /// The methods by which Keyway logs in to servers that ask for them.
@@ -140,6 +145,7 @@ pub struct Database {
     pub probe: Probe,
     pub catalog: Catalog,
     pub server_auth: ServerAuth,
+    pub server_tls: ServerTls,
     pub auth_query: Option<AuthQuery>,
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,

@@ -98,6 +98,12 @@ pub const STATS_USERS: Setting = other(
     "users of this file who may use SHOW in the console, and nothing else",
 );
 pub const LIMITS_SECTION: Setting = other("limits", "", "", "bounds for all clients together and for each");
+pub const TLS_SECTION: Setting = other(
+    "tls",
+    "",
+    "none: clients get no TLS",
+    "towards clients; the files are read together with this one, their paths are beside it",
+);
 pub const USERS_SECTION: Setting = other("users", "", "required", "who may log in");
 pub const DATABASES_SECTION: Setting = other("databases", "", "required", "what clients may connect to");
 pub const TOP: &[&Setting] = &[
@@ -106,10 +112,39 @@ pub const TOP: &[&Setting] = &[
     &WORKERS,
     &ADMIN_USERS,
     &STATS_USERS,
+    &TLS_SECTION,
     &LIMITS_SECTION,
     &USERS_SECTION,
     &DATABASES_SECTION,
 ];
+
+pub const TLS_MODE: Setting = other(
+    "mode",
+    "\"disable\"",
+    "prefer in a [tls] section",
+    "\"disable\" (the files are not looked at), \"allow\" or \"prefer\" (with TLS or without, as the client likes), \"require\" (28000 without), \"verify-ca\" (and a certificate by `ca`) or \"verify-full\" (and its CN is the user's name)",
+);
+pub const TLS_CERT: Setting = other(
+    "cert",
+    "\"server.crt\"",
+    "required, unless the mode is disable",
+    "the certificate that clients are shown, the chain behind it, as PEM",
+);
+pub const TLS_KEY: Setting = other(
+    "key",
+    "\"server.key\"",
+    "required, unless the mode is disable",
+    "its key, as PEM without a passphrase",
+);
+pub const TLS_CA: Setting = other(
+    "ca",
+    "\"clients-ca.crt\"",
+    "none: clients are asked for no certificate",
+    "who vouches for certificates of clients; one that is shown is checked in every mode",
+);
+pub const TLS_MIN_VERSION: Setting =
+    other("min_version", "\"1.2\"", "1.2", "the lowest version of TLS, \"1.2\" or \"1.3\"");
+pub const TLS: &[&Setting] = &[&TLS_MODE, &TLS_CERT, &TLS_KEY, &TLS_CA, &TLS_MIN_VERSION];
 
 pub const CLIENTS_MAX: Setting =
     count("clients_max", 10_000, 1, 1_000_000, "client connections; the next one gets 53300");
@@ -255,7 +290,7 @@ pub const AUTH: Setting = other(
     "auth",
     "\"scram\"",
     "scram",
-    "how clients show who they are: \"scram\" (SCRAM-SHA-256), \"md5\" (broken since long, for clients that know no better), \"password\" (in clear text) or \"trust\" (no password asked: only where everyone on the network may be this user)",
+    "how clients show who they are: \"scram\" (SCRAM-SHA-256), \"md5\" (broken since long, for clients that know no better), \"password\" (in clear text), \"trust\" (no password asked: only where everyone on the network may be this user) or \"cert\" (a certificate by `tls.ca` whose CN is the user's name)",
 );
 pub const USER_CLIENTS_MAX: Setting = optional_count(
     "clients_max",
@@ -327,6 +362,32 @@ pub const SERVER_AUTH: Setting = other(
     "[\"scram\"]",
     "[\"scram\"]",
     "the methods by which keyway shows a password to servers, of \"scram\", \"md5\" and \"password\": who stands in for a server learns the password by the last, and what is nearly as good by the second; a server that asks nothing is always fine",
+);
+pub const SERVER_TLS: Setting = other(
+    "server_tls",
+    "\"disable\"",
+    "prefer",
+    "TLS to servers, with the meaning of libpq's sslmode: \"disable\" (the files are not looked at), \"allow\" (where a server insists), \"prefer\" (where it can), \"require\", \"verify-ca\" (its certificate is by `server_ca`) or \"verify-full\" (and names the host as `servers` has it); only the last keeps out who stands in for a server",
+);
+pub const SERVER_CA: Setting = other(
+    "server_ca",
+    "\"servers-ca.crt\"",
+    "required to verify",
+    "who vouches for servers, as PEM; the system's own list is in a file such as /etc/ssl/certs/ca-certificates.crt",
+);
+pub const SERVER_CERT: Setting =
+    other("server_cert", "\"keyway.crt\"", "none", "the certificate that servers are shown that ask for one");
+pub const SERVER_KEY: Setting = other(
+    "server_key",
+    "\"keyway.key\"",
+    "required with `server_cert`",
+    "its key, as PEM without a passphrase",
+);
+pub const SERVER_TLS_NEGOTIATION: Setting = other(
+    "server_tls_negotiation",
+    "\"postgres\"",
+    "postgres",
+    "\"postgres\" asks a server for TLS first, \"direct\" begins with it, which saves a round trip and needs PostgreSQL 17 and a `server_tls` that requires TLS",
 );
 pub const AUTH_USER: Setting = other(
     "auth_user",
@@ -411,6 +472,11 @@ pub const DATABASE: &[&Setting] = &[
     &CATALOG_TIMEOUT,
     &CATALOG_ROWS_MAX,
     &SERVER_AUTH,
+    &SERVER_TLS,
+    &SERVER_CA,
+    &SERVER_CERT,
+    &SERVER_KEY,
+    &SERVER_TLS_NEGOTIATION,
     &AUTH_USER,
     &AUTH_QUERY,
     &AUTH_QUERY_METHOD,
@@ -545,8 +611,9 @@ pub const SCHEMA: &[&Setting] = &[&SCHEMA_SHARD];
 /// Every key with the section it stands in, `*` for a name that the file chooses: what
 /// `config/reference.toml` must show.
 pub fn keys() -> Vec<(&'static str, &'static str)> {
-    let sections: [(&str, &[&Setting]); 9] = [
+    let sections: [(&str, &[&Setting]); 10] = [
         ("", TOP),
+        ("tls", TLS),
         ("limits", LIMITS),
         ("users.*", USER),
         ("databases.*", DATABASE),
@@ -572,6 +639,7 @@ pub fn reference() -> String {
     let mut out = Reference { text: REFERENCE_HEAD.to_owned(), commented: false };
     out.paragraph(false);
     out.settings(&[&LISTEN, &ADMIN, &WORKERS, &ADMIN_USERS, &STATS_USERS]);
+    out.about(&TLS_SECTION).header("tls").settings(TLS);
     out.about(&LIMITS_SECTION).header("limits").settings(LIMITS);
     out.about(&USERS_SECTION).header("users.app").settings(USER);
     out.about(&DATABASES_SECTION);
@@ -580,6 +648,7 @@ pub fn reference() -> String {
     out.comment("The same with everything said, on two shards.").header("databases.shop");
     out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT]);
     out.settings(&[&CATALOG_INTERVAL, &CATALOG_TIMEOUT, &CATALOG_ROWS_MAX, &SERVER_AUTH]);
+    out.settings(&[&SERVER_TLS, &SERVER_CA, &SERVER_CERT, &SERVER_KEY, &SERVER_TLS_NEGOTIATION]);
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
     out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
     out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX, &DEFAULT_SHARD]);

@@ -436,3 +436,87 @@ fn slots_are_dealt_evenly_to_any_number_of_shards() {
         }
     }
 }
+
+/// A certificate with its key, as PEM.
+fn certificate() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["db".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// Files for TLS: `a.crt` and `a.key` belong together, `b.key` is another's, `no.pem` has nothing.
+fn tls_files() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let ((cert, key), (_, other)) = (certificate(), certificate());
+    for (name, text) in [("a.crt", &*cert), ("a.key", &key), ("b.key", &other), ("no.pem", "nothing")] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn tls_loads_with_its_defaults() {
+    let directory = tls_files();
+    let config = |text: &str| Config::parse(text, directory.path(), &|_| None).unwrap();
+    let none = parse(VALID).unwrap();
+    assert_eq!((none.tls.mode, none.databases[0].server_tls.mode), (TlsMode::Disable, TlsMode::Prefer));
+    let tls = config(&format!("[tls]\ncert = \"a.crt\"\nkey = \"a.key\"\n{VALID}")).tls;
+    assert_eq!((tls.mode, tls.min_version), (TlsMode::Prefer, TlsVersion::V1_2));
+    assert!(tls.identity.is_some() && tls.authorities.is_none());
+    let full = VALID.replace(
+        "[databases.shop.shards.s1]",
+        "[databases.shop]\nserver_tls = \"verify-full\"\nserver_ca = \"a.crt\"\nserver_cert = \"a.crt\"\n\
+         server_key = \"a.key\"\nserver_tls_negotiation = \"direct\"\n[databases.shop.shards.s1]",
+    );
+    let server = config(&full).databases.remove(0).server_tls;
+    assert!(server.is_direct && server.authorities.is_some() && server.identity.is_some());
+    let users = VALID.replace("password = \"secret\"", "auth = \"cert\"");
+    let section = "[tls]\nmode = \"verify-full\"\ncert = \"a.crt\"\nkey = \"a.key\"\nca = \"a.crt\"\n";
+    assert_eq!(config(&format!("{section}{users}")).users[0].auth, Auth::Cert);
+    // What is off is not looked at.
+    config(&format!("[tls]\nmode = \"disable\"\ncert = \"none\"\n{VALID}"));
+}
+
+#[test]
+fn every_mistake_in_tls_is_told_with_its_line() {
+    let directory = tls_files();
+    let check = |tls: &str, database: &str, wants: &[&str]| {
+        let text = VALID.replace(
+            "[databases.shop.shards.s1]",
+            &format!("[databases.shop]\n{database}\n[databases.shop.shards.s1]"),
+        );
+        let text = format!("{tls}\n{}", text.trim_start());
+        let found = Config::parse(&text, directory.path(), &|_| None).map(|_| Vec::new());
+        let found = found.unwrap_or_else(|it| it.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(found.len(), wants.len(), "{found:#?}");
+        for (found, want) in found.iter().zip(wants) {
+            assert!(found.contains(want) && found.contains("; write "), "{found} has no {want}");
+        }
+    };
+    let files = "cert = \"a.crt\"\nkey = \"a.key\"";
+    check("[tls]", "", &["line 1: [tls] has nothing to show to clients"]);
+    check(
+        "[tls]\nmode = \"on\"\nmin_version = \"1.1\"\ncert = \"a.crt\"",
+        "",
+        &["line 2: `mode` is \"on\"", "line 3: `min_version`", "line 4: `cert` is there without `key`"],
+    );
+    check(
+        "[tls]\ncert = \"x.crt\"\nkey = \"no.pem\"\nca = \"no.pem\"",
+        "",
+        &[
+            "line 2: cannot read the file of `cert`, x.crt",
+            "line 3: the file of `key` has no private key",
+            "line 4: the file of `ca` has no certificate",
+        ],
+    );
+    check("[tls]\ncert = \"a.crt\"\nkey = \"b.key\"", "", &["line 3: `key` is not the key of `cert`"]);
+    let verify = format!("[tls]\nmode = \"verify-ca\"\n{files}");
+    check(&verify, "", &["line 1: there is nothing to verify by: no `ca`"]);
+    let cert = format!("[tls]\n{files}\n[users.other]\nauth = \"cert\"");
+    check(&cert, "", &["line 5: user `other` shows a certificate"]);
+    check("", "server_tls = \"verify-full\"", &["nothing to verify by: no `server_ca`"]);
+    check("", "server_ca = \"a.crt\"", &["`server_ca` is there, and `server_tls` does not"]);
+    check("", "server_tls = \"yes\"", &["`server_tls` is \"yes\""]);
+    check("", "server_key = \"a.key\"", &["`server_key` is there without `server_cert`"]);
+    check("", "server_tls_negotiation = \"direct\"", &["leaves no way to go without TLS"]);
+    check("", "server_tls_negotiation = \"late\"", &["`server_tls_negotiation` is \"late\""]);
+}

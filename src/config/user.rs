@@ -4,13 +4,18 @@ use std::path::Path;
 
 use super::document::Section;
 use super::settings;
-use super::{Auth, Secret, User};
+use super::{Auth, ClientTls, Secret, User};
 
 const PASSWORD_BYTES_MAX: u64 = 65_536;
 /// PostgreSQL's NAMEDATALEN - 1.
 const NAME_BYTES_MAX: usize = 63;
 
-pub fn users(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Vec<User> {
+pub fn users(
+    top: &Section<'_>,
+    tls: &ClientTls,
+    directory: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Vec<User> {
     let section = top.section(settings::USERS_SECTION.key, "users");
     if section.entries().is_empty() {
         let instead = "[users.NAME] with a password";
@@ -23,9 +28,12 @@ pub fn users(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<S
         check_name(&it, it.offset, "user", name);
         let auth = auth(&it);
         let password = password(&it, directory, env);
+        if auth == Auth::Cert {
+            check_certificates(&it, name, tls);
+        }
         if it.has(settings::PASSWORD.key) {
             check_use(&it, name, auth, password.as_ref());
-        } else if auth != Auth::Trust {
+        } else if !matches!(auth, Auth::Trust | Auth::Cert) {
             it.add(
                 it.offset,
                 format!("user `{name}` has no password"),
@@ -50,11 +58,21 @@ fn auth(section: &Section<'_>) -> Auth {
         "md5" => Auth::Md5,
         "password" => Auth::Password,
         "trust" => Auth::Trust,
+        "cert" => Auth::Cert,
         other => {
-            let instead = "auth = \"scram\", \"md5\", \"password\" or \"trust\"";
+            let instead = "auth = \"scram\", \"md5\", \"password\", \"trust\" or \"cert\"";
             section.add(offset, format!("`auth` is \"{other}\""), instead);
             Auth::Scram
         }
+    }
+}
+
+/// Certificates need somebody who vouches for them.
+fn check_certificates(section: &Section<'_>, name: &str, tls: &ClientTls) {
+    if tls.authorities.is_none() {
+        let offset = section.get(settings::AUTH.key).map_or(section.offset, |it| it.span().start);
+        let message = format!("user `{name}` shows a certificate, and nothing says who vouches for it");
+        section.add(offset, message, "ca = \"FILE\", cert and key in [tls], or another `auth`");
     }
 }
 
@@ -67,7 +85,7 @@ fn check_use(section: &Section<'_>, name: &str, auth: Auth, secret: Option<&Secr
             format!("user `{name}` has an MD5 digest, by which no client can log in with SCRAM"),
             "the password or a SCRAM verifier, or auth = \"md5\"",
         ),
-        (Auth::Trust, Some(Secret::Scram(_))) => section.add(
+        (Auth::Trust | Auth::Cert, Some(Secret::Scram(_))) => section.add(
             offset,
             format!("user `{name}` has a SCRAM verifier that nothing will use: clients show no proof"),
             "auth = \"scram\", or the password itself for the servers",

@@ -42,6 +42,20 @@ impl Buffer {
     }
 }
 
+impl Buffer {
+    /// How much may be appended at once: what there is room for, but something always.
+    pub(super) fn room(&self) -> usize {
+        (self.bytes.capacity() - self.bytes.len()).max(BUFFER_BYTES / 4)
+    }
+
+    /// Takes out all that is there.
+    pub fn take(&mut self) -> Vec<u8> {
+        let bytes = self.filled().to_vec();
+        self.consume(bytes.len());
+        bytes
+    }
+}
+
 /// Spare buffers, shared by all connections. The lock is held for one push or pop.
 #[derive(Clone)]
 pub struct BufferStock {

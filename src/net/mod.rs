@@ -1,10 +1,16 @@
-//! Sockets: listening, connecting with a deadline, and the buffers that bytes pass through. The
+//! Sockets: listening, connecting with a deadline, TLS, and the buffers that bytes pass through. The
 //! first layer that knows tokio's I/O; it knows no message.
 
 mod buffer;
+mod dial;
 mod listener;
 mod stream;
+mod tls;
 
 pub use buffer::{Buffer, BufferStock};
+pub use dial::{DialError, Dialled, connect, dial};
 pub use listener::listen;
-pub use stream::{ReadError, Stream, connect, read_message};
+pub use stream::{ReadError, Stream, read_message};
+pub use tls::{
+    Acceptor, Acceptors, ClientFacts, Connector, Connectors, Encryption, EndPoint, TlsError, TlsMetrics,
+};

@@ -2,25 +2,20 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
+use super::tls::{Acceptor, ClientFacts, TlsMetrics, TlsSession};
 
+/// With TLS or without. Without it costs one look at a field that is in the cache already.
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,
-}
-
-/// Connects to `host:port`, trying each address that the name has, all within `timeout`.
-/// Cancel safe: dropping the future closes the socket.
-pub async fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<Stream> {
-    let attempt = tokio::time::timeout(timeout, TcpStream::connect((host, port)));
-    let tcp = attempt.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    Stream::new(tcp)
+    tls: Option<Box<TlsSession>>,
 }
 
 impl Stream {
@@ -31,7 +26,7 @@ impl Stream {
             .with_time(Duration::from_secs(60))
             .with_interval(Duration::from_secs(10));
         socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-        Ok(Stream { tcp })
+        Ok(Stream { tcp, tls: None })
     }
 
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
@@ -42,27 +37,63 @@ impl Stream {
         self.tcp.local_addr().ok()
     }
 
-    /// Waits until a read would find something, holding no buffer. Cancel safe.
-    pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.tcp.poll_read_ready(cx)).await
+    /// From here on everything goes through `session`. Cut off half way, the stream is of no use.
+    pub(super) async fn handshake(&mut self, session: TlsSession) -> io::Result<&TlsSession> {
+        let session = self.tls.insert(Box::new(session));
+        poll_fn(|cx| session.poll_handshake(&mut self.tcp, cx)).await?;
+        Ok(session)
+    }
+
+    /// Makes TLS of a connection whose client has asked for it. `ahead` is what it has sent of its
+    /// handshake already. Dropped half way, the stream is of no use.
+    pub async fn accept_tls(
+        &mut self,
+        acceptor: &Acceptor,
+        metrics: &TlsMetrics,
+        ahead: Vec<u8>,
+    ) -> io::Result<ClientFacts> {
+        let handshake = metrics.with_client();
+        let session = self.handshake(acceptor.session(ahead)?).await?;
+        handshake.done();
+        Ok(acceptor.facts(session))
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The protocol that the peers have agreed on (ALPN).
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.alpn()
+    }
+
+    /// In between, when nothing can be said to the peer.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|it| it.is_handshaking())
     }
 
     /// Waits until a read does find something, or the end: readiness may be a memory of bytes that are
     /// read already, and a read then waits for bytes that may never come. Cancel safe.
-    pub async fn has_bytes(&self) -> io::Result<()> {
+    pub async fn has_bytes(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_has_bytes(cx)).await
+    }
+
+    fn poll_has_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            self.readable().await?;
-            let mut byte = [std::mem::MaybeUninit::uninit()];
-            let peek = || socket2::SockRef::from(&self.tcp).peek(&mut byte);
-            match self.tcp.try_io(Interest::READABLE, peek) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                _ => return Ok(()),
+            ready!(self.poll_readable(cx))?;
+            if self.tls.is_some() || !matches!(self.peek(), Err(error) if is_not_yet(&error)) {
+                return Poll::Ready(Ok(()));
             }
         }
     }
 
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp.poll_read_ready(cx)
+    /// Whether a read would find something, holding no buffer. Without TLS it may be a memory, as said
+    /// at [`Stream::has_bytes`]. Cancel safe.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            None => self.tcp.poll_read_ready(cx),
+            Some(tls) => tls.poll_readable(&mut self.tcp, cx),
+        }
     }
 
     /// Appends what there is; 0 is the end of the stream. Cancel safe.
@@ -70,53 +101,91 @@ impl Stream {
     /// A read that does not fill the buffer clears tokio's readiness, so that the next wait asks
     /// epoll and not the socket: no read that ends in EAGAIN.
     pub async fn read(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
-        buffer.make_room();
-        self.tcp.read_buf(&mut buffer.bytes).await
+        match &mut self.tls {
+            None => {
+                buffer.make_room();
+                self.tcp.read_buf(&mut buffer.bytes).await
+            }
+            Some(tls) => poll_fn(|cx| tls.poll_read(&mut self.tcp, cx, buffer)).await,
+        }
     }
 
-    /// Sends what the socket takes, waiting until that is something. Cancel safe.
-    pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// Sends what the socket takes, waiting until that is something. `None` is that it takes nothing and
+    /// the peer has spoken, or gone. Cancel safe.
+    pub async fn write_or_hear(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        poll_fn(|cx| {
+            if let Poll::Ready(written) = self.poll_write(cx, bytes) {
+                return Poll::Ready(written.map(Some));
+            }
+            // An error is heard by who reads next.
+            self.poll_has_bytes(cx).map(|_| Ok(None))
+        })
+        .await
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &mut self.tls {
+            return tls.poll_write(&mut self.tcp, cx, bytes);
+        }
         loop {
-            self.tcp.writable().await?;
+            ready!(self.tcp.poll_write_ready(cx))?;
             match self.tcp.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return written,
+                Err(error) if is_not_yet(&error) => {}
+                written => return Poll::Ready(written),
             }
         }
     }
 
     /// Not cancel safe: a part may have been sent.
-    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.tcp.write_all(bytes).await
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return self.tcp.write_all(bytes).await };
+        poll_fn(|cx| {
+            while !bytes.is_empty() {
+                let count = ready!(tls.poll_write(&mut self.tcp, cx, bytes))?;
+                bytes = &bytes[count..];
+            }
+            tls.poll_flush(&mut self.tcp, cx)
+        })
+        .await
     }
 
-    /// Whether the peer has closed its side; a readable socket with data says no. Costs a system
-    /// call only when the socket is readable.
-    pub fn is_closed_by_peer(&self) -> bool {
-        let peeked = self.tcp.try_io(Interest::READABLE, || {
+    fn peek(&self) -> io::Result<usize> {
+        self.tcp.try_io(Interest::READABLE, || {
             let mut byte = [std::mem::MaybeUninit::uninit()];
             socket2::SockRef::from(&self.tcp).peek(&mut byte)
-        });
-        match peeked {
+        })
+    }
+
+    /// Whether the peer has closed its side; a readable socket with data says no. Of a stream that has
+    /// just been readable. Costs a system call only when the socket is readable.
+    pub fn is_closed_by_peer(&self) -> bool {
+        if let Some(tls) = &self.tls {
+            return tls.is_over();
+        }
+        match self.peek() {
             Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            Err(error) => !is_not_yet(&error),
         }
     }
 
     /// Whether an idle server connection has anything to say, which it should not.
-    pub fn has_news(&self, cx: &mut Context<'_>) -> bool {
-        self.tcp.poll_read_ready(cx).is_ready()
-            && {
-                let mut byte = [std::mem::MaybeUninit::uninit()];
-                let peek = || socket2::SockRef::from(&self.tcp).peek(&mut byte);
-                !matches!(self.tcp.try_io(Interest::READABLE, peek), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-            }
+    pub fn has_news(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_readable(cx).is_ready()
+            && (self.tls.is_some() || !matches!(self.peek(), Err(error) if is_not_yet(&error)))
     }
 
-    /// Sends the end of the stream and reads on until the peer has closed too.
+    /// Sends the end of the stream; the peer may still speak.
     pub async fn shutdown(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.say_end();
+            poll_fn(|cx| tls.poll_flush(&mut self.tcp, cx)).await?;
+        }
         self.tcp.shutdown().await
     }
+}
+
+fn is_not_yet(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// Why no whole message came.

@@ -86,7 +86,8 @@ fn is_servers(error: &ConnectError) -> bool {
     match error {
         ConnectError::Io(_) | ConnectError::Timeout(_) | ConnectError::Protocol(_) => true,
         ConnectError::Refused(state, _) => state.starts_with("57P") || state.starts_with("53"),
-        ConnectError::Login(_) => false,
+        // Another database may want other TLS of the same server.
+        ConnectError::Login(_) | ConnectError::Tls(_) => false,
     }
 }
 

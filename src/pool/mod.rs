@@ -156,7 +156,7 @@ impl Pool {
         }
         let mut dead = 0;
         let mut found = None;
-        while let Some(backend) = state.idle.pop() {
+        while let Some(mut backend) = state.idle.pop() {
             if backend.has_news() {
                 // A server speaks to an idle connection only to say that it ends, or that its
                 // configuration changed: neither may surprise the next client.

@@ -8,8 +8,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::auth::{Credentials, Derivation};
-use crate::config::ServerAuth;
+use crate::config::{ServerAuth, ServerTls, TlsMode};
 use crate::metrics::{LimitHits, Registry};
+use crate::net::{Connector, Connectors, TlsMetrics};
 
 struct World {
     ledger: Arc<Ledger>,
@@ -28,12 +29,15 @@ impl World {
     }
 
     fn pool(&self, server: SocketAddr, user: &str) -> Arc<Pool> {
+        let tls = ServerTls { mode: TlsMode::Disable, authorities: None, identity: None, is_direct: false };
+        let metrics = TlsMetrics::register(&Registry::default()).unwrap();
         let spec = BackendSpec {
             host: server.ip().to_string().into(),
             port: server.port(),
             user: user.into(),
             credentials: Arc::new(Credentials::new(None, [0; 16], Derivation::new(1))),
             server_auth: ServerAuth::default(),
+            tls: Arc::new(Connectors::new(Connector::new(&tls, metrics).unwrap())),
             database: "db".into(),
             application_name: None,
             connect_timeout: Duration::from_secs(5),

@@ -104,9 +104,15 @@ impl Prober {
         }
     }
 
+    /// One on which the server has said nothing since.
+    fn idle_connection(&mut self) -> Option<Backend> {
+        let mut connection = self.connection.take()?;
+        (!connection.has_news()).then_some(connection)
+    }
+
     /// The connection is kept only where the server has answered on it.
     async fn ask(&mut self) -> Result<Observation, (Failure, String)> {
-        let mut connection = match self.connection.take().filter(|it| !it.has_news()) {
+        let mut connection = match self.idle_connection() {
             Some(it) => it,
             None => {
                 // What was refused may have been granted since.

@@ -7,6 +7,14 @@ pub const SSL_REQUEST: u32 = 80_877_103;
 pub const GSS_ENC_REQUEST: u32 = 80_877_104;
 const CANCEL_REQUEST: u32 = 80_877_102;
 
+/// The answers to [`Startup::Ssl`]; the second one is for [`Startup::GssEnc`] too.
+pub const TLS_ACCEPTED: &[u8] = b"S";
+pub const TLS_REFUSED: &[u8] = b"N";
+/// The first byte of TLS, a record of type handshake: no startup packet is long enough to begin with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// The protocol's name in TLS (ALPN), without which PostgreSQL takes no direct TLS.
+pub const ALPN: &[u8] = b"postgresql";
+
 /// `MAX_STARTUP_PACKET_LENGTH` in PostgreSQL's pqcomm.h.
 const PACKET_BYTES_MAX: usize = 10_000;
 /// The 4-byte length and the 4-byte code.
@@ -76,6 +84,28 @@ pub fn startup(bytes: &[u8]) -> Result<Option<(Startup, usize)>, StartupError> {
         version => return Err(StartupError::Version((version >> 16) as u16, version as u16)),
     };
     Ok(Some((startup, length)))
+}
+
+/// Whether a connection begins with TLS itself instead of with a packet that asks for it (PostgreSQL 17).
+pub fn is_direct_tls(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&TLS_HANDSHAKE)
+}
+
+/// SSLRequest.
+pub fn tls_request() -> [u8; PACKET_BYTES_MIN] {
+    let [a, b, c, d] = (PACKET_BYTES_MIN as u32).to_be_bytes();
+    let [e, f, g, h] = SSL_REQUEST.to_be_bytes();
+    [a, b, c, d, e, f, g, h]
+}
+
+/// A server's answer to SSLRequest: whether it speaks TLS. `None` is no such answer, such as an error that
+/// nobody has signed and that is not to be believed.
+pub fn tls_answer(bytes: &[u8]) -> Option<bool> {
+    match bytes {
+        TLS_ACCEPTED => Some(true),
+        TLS_REFUSED => Some(false),
+        _ => None,
+    }
 }
 
 fn cancel(body: &[u8]) -> Result<Startup, StartupError> {
@@ -182,6 +212,15 @@ mod tests {
         let bytes = packet(CANCEL_REQUEST, &[0, 0, 0, 7, 0, 0, 0, 9]);
         assert_eq!(startup(&bytes), Ok(Some((Startup::Cancel(key), 16))));
         assert_eq!(startup(&packet(2 << 16, b"")), Err(StartupError::Version(2, 0)));
+        assert_eq!(tls_request()[..], packet(SSL_REQUEST, b""));
+    }
+
+    #[test]
+    fn tls_is_told_from_packets_and_its_answer_from_errors() {
+        assert!(is_direct_tls(&[0x16, 3, 1]));
+        assert!(!is_direct_tls(&[0, 0, 0, 8]) && !is_direct_tls(b""));
+        assert_eq!((tls_answer(b"S"), tls_answer(b"N")), (Some(true), Some(false)));
+        assert_eq!((tls_answer(b"E"), tls_answer(b"SR"), tls_answer(b"")), (None, None, None));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Session<'_> {
 
     /// Waits for the client, unless the session is to end.
     async fn readable(&mut self) -> Result<(), End> {
-        let (record, stream) = (&self.place.record, &self.stream);
+        let (record, stream) = (&self.place.record, &mut self.stream);
         let latest = &self.console.latest;
         poll_fn(|cx| {
             if record.is_killed() || record.is_called() && *latest.load().stopping.borrow() {
@@ -149,7 +149,7 @@ impl Session<'_> {
     }
 
     /// Until a client that waits for the end of a command has gone, or is sent away.
-    async fn gone(&self) {
+    async fn gone(&mut self) {
         poll_fn(|cx| {
             if self.place.record.is_killed() {
                 return Poll::Ready(());

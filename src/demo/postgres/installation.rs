@@ -104,7 +104,8 @@ impl Installation {
         self.give(path)
     }
 
-    pub(super) fn write_private_file(&self, path: &Path, text: &str) -> Result<(), PostgresError> {
+    /// For nobody but the servers' account: keys and rules.
+    pub fn write_private_file(&self, path: &Path, text: &str) -> Result<(), PostgresError> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
         let mut options = fs::OpenOptions::new();
