@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use keyway::demo::postgres::Signal;
 use libtest_mimic::Trial;
 use tokio_postgres::Client;
 
@@ -21,6 +22,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("catalog::reads_are_told_from_writes", reads_and_writes),
         harness.test("catalog::differences_are_refused", differences),
         harness.test("catalog::is_read_on_postgresql_18", postgresql18),
+        harness.test("catalog::lives_over_a_reload", over_a_reload),
     ]
 }
 
@@ -31,6 +33,7 @@ struct Place {
     keyway: KeywayProcess,
     direct: Client,
     name: &'static str,
+    address: String,
 }
 
 impl Place {
@@ -38,19 +41,39 @@ impl Place {
         let primary = &harness.single().await?.shard.primary;
         primary.create_database(name, name, APP_PASSWORD).await?;
         let address = primary.address();
-        let keyway = harness
-            .start_keyway(|listen, admin| {
-                format!(
-                    "listen = \"{listen}\"\nadmin = \"{admin}\"\n[users.{name}]\npassword = \"{APP_PASSWORD}\"\n\
-                     [databases.{name}]\nservers = [\"{address}\"]\ncatalog_interval = \"{interval}\"\n\
-                     [databases.{name}.pool]\nsize = 1\n"
-                )
-            })
-            .await?;
+        let config = |listen: &str, admin: &str| Place::config(name, &address, interval, 1000, listen, admin);
+        let keyway = harness.start_keyway(config).await?;
         let direct = connect(&primary.url(name)).await?;
-        let place = Place { keyway, direct, name };
+        let place = Place { keyway, direct, name, address };
         place.is_known().await?;
         Ok(place)
+    }
+
+    fn config(
+        name: &str,
+        address: &str,
+        interval: &str,
+        plans_max: usize,
+        listen: &str,
+        admin: &str,
+    ) -> String {
+        format!(
+            "listen = \"{listen}\"\nadmin = \"{admin}\"\n[limits]\nplans_max = {plans_max}\n\
+             [users.{name}]\npassword = \"{APP_PASSWORD}\"\n\
+             [databases.{name}]\nservers = [\"{address}\"]\ncatalog_interval = \"{interval}\"\n\
+             [databases.{name}.pool]\nsize = 1\n"
+        )
+    }
+
+    async fn reload(&self, interval: &str, plans_max: usize) -> Outcome {
+        let done = || self.keyway.log().matches("configuration reloaded").count();
+        let before = done();
+        self.keyway.write_config(|listen, admin| {
+            Place::config(self.name, &self.address, interval, plans_max, listen, admin)
+        })?;
+        self.keyway.signal(Signal::HUP)?;
+        until("the reload is done", async || Ok(done() > before)).await?;
+        Ok(())
     }
 
     async fn client(&self) -> Fallible<Client> {
@@ -361,5 +384,37 @@ async fn postgresql18(harness: Arc<Shared>) -> Outcome {
         .await?;
     run(&one, "SELECT pg_advisory_unlock_all(); DROP VIEW catalog_seen; DROP FUNCTION catalog_atomic()")
         .await?;
+    Ok(())
+}
+
+/// With the router that a reload makes, and with another reader. A session that is on its way from one
+/// configuration to the next changes what both have read.
+async fn over_a_reload(harness: Arc<Shared>) -> Outcome {
+    let place = Place::start(&harness, "catalog_reload", "1h").await?;
+    let one = place.client().await?;
+    run(&one, &function("STABLE", HARMLESS)).await?;
+    place.is_known().await?;
+    let prepared = one.prepare("SELECT f()").await?;
+    let (probes, reads) = (place.probes().await?, place.metric("keyway_catalog_reads_total{").await?);
+    place.reload("1h", 999).await?;
+    place.is_known().await?;
+    one.execute(&prepared, &[]).await?;
+    run(&one, "SELECT f()").await?;
+    assert_eq!(place.probes().await?, probes, "the new router has the catalog");
+    assert_eq!(place.metric("keyway_catalog_reads_total{").await?, reads, "it was not read again");
+    // Begun under one configuration and committed under it when another one has its own reader.
+    run(&one, "BEGIN").await?;
+    run(&one, &function("VOLATILE", LOCKS)).await?;
+    place.reload("2h", 999).await?;
+    place.is_known().await?;
+    run(&one, "COMMIT").await?;
+    one.execute(&prepared, &[]).await?;
+    until("it is pinned", || async { Ok(place.pins().await? == 1.0) }).await?;
+    run(&one, "SELECT pg_advisory_unlock_all()").await?;
+    run(&one, &function("STABLE", HARMLESS)).await?;
+    place.is_known().await?;
+    let probes = place.probes().await?;
+    one.execute(&prepared, &[]).await?;
+    assert_eq!(place.probes().await?, probes);
     Ok(())
 }
