@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
+use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
 use crate::config::Config;
 use crate::metrics::{LimitHits, RegisterError, Registry};
@@ -80,6 +81,7 @@ pub struct Families {
     pub client: ClientMetricFamilies,
     pub pool: PoolMetricFamilies,
     pub topology: TopologyMetricFamilies,
+    pub catalog: CatalogMetricFamilies,
     pub tls: TlsMetrics,
     pub notify: NotifyMetricFamilies,
     pub plans: PlanMetricFamilies,
@@ -97,6 +99,7 @@ impl Proxy {
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
             notify: NotifyMetricFamilies::register(&registry)?,
+            catalog: CatalogMetricFamilies::register(&registry)?,
             tls: TlsMetrics::register(&registry)?,
             plans: PlanMetricFamilies::register(&registry)?,
             hits,

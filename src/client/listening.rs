@@ -220,8 +220,7 @@ impl Session {
         decision: &Decision,
     ) -> Result<bool, Refusal> {
         let (mut kinds, mut lists, mut count) = (&Kind::Empty, false, 0);
-        for statement in group.statements() {
-            let plan = &statement.planned.plan;
+        for plan in group.plans() {
             (kinds, count) = (&plan.kind, count + 1);
             lists |= plan.lists_channels;
             if matches!(plan.kind, Kind::Listen(_)) && self.floors.len() > 1 {
@@ -229,10 +228,7 @@ impl Session {
             }
         }
         let ends = |it: &Kind| it.is_transaction_control();
-        if count > 1
-            && self.transaction.changes_channels()
-            && group.statements().any(|it| ends(&it.planned.plan.kind))
-        {
+        if count > 1 && self.transaction.changes_channels() && group.plans().any(|it| ends(&it.kind)) {
             return Err(Refusal::unsupported(
                 Reason::SessionState,
                 "a pipeline cannot end a transaction that has executed LISTEN or UNLISTEN",

@@ -21,6 +21,7 @@ pub struct ClientMetricFamilies {
     evictions: IntCounterVec,
     renewals: IntCounterVec,
     pins: IntCounterVec,
+    state_probes: IntCounterVec,
     pinned: IntGaugeVec,
     logins: IntCounterVec,
     pub clients: IntGauge,
@@ -71,6 +72,11 @@ impl ClientMetricFamilies {
                 "Clients that got a server connection of their own, by the state that needs it.",
                 &["database", "reason"],
             )?,
+            state_probes: registry.counters(
+                "keyway_state_probes_total",
+                "Times that a server was searched for state that a statement may have left on it.",
+                &["database"],
+            )?,
             pinned: registry.gauges(
                 "keyway_pins",
                 "Clients that have a server connection of their own now, by the state that needs it.",
@@ -112,6 +118,7 @@ impl ClientMetricFamilies {
         metrics::forget(&self.evictions, &of);
         metrics::forget(&self.renewals, &of);
         metrics::forget(&self.pins, &of);
+        metrics::forget(&self.state_probes, &of);
     }
 
     /// Counted when somebody looks: each session knows its own pin.
@@ -149,6 +156,7 @@ impl ClientMetricFamilies {
             retries: self.retries.with_label_values(&[database]),
             evictions: self.evictions.with_label_values(&[database]),
             renewals: self.renewals.with_label_values(&[database]),
+            state_probes: self.state_probes.with_label_values(&[database]),
             pins: self.pins.clone(),
             database: database.to_owned(),
         }
@@ -162,6 +170,7 @@ pub struct DatabaseMetrics {
     pub retries: IntCounter,
     pub evictions: IntCounter,
     pub renewals: IntCounter,
+    pub state_probes: IntCounter,
     pins: IntCounterVec,
     database: String,
 }

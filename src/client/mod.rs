@@ -36,7 +36,7 @@ pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
 pub use notify::{Hub, Listener, ListenerSpec, NotifyLimits, NotifyMetricFamilies};
 pub use quota::Quota;
 pub use registry::{Activity, Registered, SessionRecord, Sessions, Totals};
-pub use reload::Latest;
+pub use reload::{Latest, sent_away};
 pub use statements::{PreparedStatus, Registry as StatementRegistry};
 pub use timeouts::Timeouts;
 pub use traffic::Traffic;
@@ -53,6 +53,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
+use crate::catalog::CatalogWatch;
 use crate::config::PoolMode;
 use crate::metrics::LimitHits;
 use crate::net::{Acceptors, BufferStock, Connectors};
@@ -108,6 +109,7 @@ pub struct Database {
     pub dbname: Arc<str>,
     pub router: Arc<Router>,
     pub topology: Arc<Topology>,
+    pub catalog: Arc<CatalogWatch>,
     /// By user; pools stand as servers do in `route::Cluster`.
     pub pools: PoolDirectory,
     pub lookup: Option<Arc<UserLookup>>,

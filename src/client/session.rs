@@ -16,17 +16,19 @@ use super::pins::Suspicion;
 use super::query::Copying;
 use super::registry::{Activity, Registered};
 use super::relay::{Flow, RelayError, step};
+use super::reload::sent_away;
 use super::statements::Names;
 use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::{Database, Latest, Shared, UserPools};
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::cancel;
+use crate::catalog::Changing;
 use crate::config::PoolMode;
 use crate::metrics::Limit;
 use crate::net::{Buffer, Stream};
 use crate::pool::Lease;
 use crate::proto::{ChannelChange, Ended, Intake, Replies, Settings, Transaction, Unexpected, Unit, UnitEnd};
-use crate::route::SessionView;
+use crate::route::{SchemaChange, SessionView};
 use crate::wire::{self, Severity, TxStatus};
 
 /// Why a session is over.
@@ -92,6 +94,10 @@ pub(super) struct Session {
     pub due: Vec<ChannelChange>,
     /// The end of the answer under way is the session's to send, for notifications to come before it.
     pub ends_answer: bool,
+    /// What DDL of the transaction under way does to the catalog.
+    pub schema_change: SchemaChange,
+    /// It is being committed.
+    pub changing: Option<Changing>,
     /// An error of ours before a Sync: everything up to Sync is ignored.
     pub skipping: bool,
     /// When this session's last write on each shard was answered.
@@ -143,6 +149,8 @@ impl Session {
             listening: None,
             due: Vec::new(),
             ends_answer: false,
+            schema_change: SchemaChange::None,
+            changing: None,
             skipping: false,
             floors: vec![login.database.floor; login.database.topology.shard_count()],
             utc: false,
@@ -167,7 +175,7 @@ impl Session {
     pub async fn run(mut self, buffer: Buffer) {
         let end = self.until_killed(buffer).await;
         let end = match end {
-            End::Killed if self.record.activity() == Activity::Idle => End::Fatal(killed()),
+            End::Killed if self.record.activity() == Activity::Idle => End::Fatal(sent_away()),
             other => other,
         };
         if let End::Fatal(refusal) = end {
@@ -243,6 +251,7 @@ impl Session {
                 }
                 Unit::Terminate => return End::Left,
             };
+            self.end_schema_change();
             if let Err(end) = result {
                 return end;
             }
@@ -380,8 +389,7 @@ impl Session {
             }
             if let Some(held) = self.held.as_mut().filter(|_| is_tied) {
                 let server = &mut held.lease.stream;
-                // What is asked first may only clear an old readiness; the second one is woken then.
-                if server.has_news(cx) || server.has_news(cx) {
+                if server.has_news(cx) {
                     return Poll::Ready(Ok(Roused::Server));
                 }
             }
@@ -593,12 +601,6 @@ impl Session {
             None => Ok(()),
         }
     }
-}
-
-/// The console's KILL.
-fn killed() -> Refusal {
-    let message = "terminating connection due to administrator command";
-    Refusal::new(Reason::Limit, SqlState::ADMIN_SHUTDOWN, message)
 }
 
 /// A lost server in PostgreSQL's terms; its own last words where it said any.
