@@ -10,6 +10,7 @@ mod catalog;
 mod cli;
 mod console;
 mod copy;
+mod deallocate;
 mod demo;
 mod differential;
 mod drivers;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         cli::tests,
         console::tests,
         copy::tests,
+        deallocate::tests,
         demo::tests,
         differential::tests,
         drivers::tests,

@@ -1,11 +1,12 @@
 //! What a statement means for the session besides its answer: what Keyway answers itself, and what it
 //! takes note of when a server has.
 
+use super::deallocate::no_statement;
 use super::encoding;
 use super::pins::ORIGIN;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
-use crate::proto::{Assignment, Ended, PROLOGUE_MAX, Settings, set_config};
+use crate::proto::{Assignment, Ended, PROLOGUE_MAX, Settings, StatementId, set_config};
 use crate::route::{Kind, SetStatement, SettingMade};
 use crate::sql::Lexer;
 use crate::wire::{self, TxStatus};
@@ -56,7 +57,15 @@ impl Session {
             {
                 Answer::Refused(encoding::refusal(""))
             }
-            Kind::Deallocate(name) if self.names.get(name.as_bytes()).is_some() => {
+            // The server tells that the transaction is aborted.
+            Kind::DiscardAll | Kind::DeallocateAll | Kind::Deallocate(_)
+                if self.transaction.status() == TxStatus::Failed && !self.unsynced =>
+            {
+                Answer::Server
+            }
+            Kind::Deallocate(name)
+                if self.names.get(name.as_bytes()).is_some() || StatementId::is_server_name(name) =>
+            {
                 self.answer_statements(kind)
             }
             Kind::SessionState("LOAD") if !self.is_session() => Answer::Refused(Refusal::unsupported(
@@ -154,15 +163,11 @@ impl Session {
                 made("DISCARD ALL")
             }
             Kind::DeallocateAll => {
-                self.names.clear();
+                self.names.clear_named();
                 made("DEALLOCATE ALL")
             }
             Kind::Deallocate(name) if self.names.remove(name.as_bytes()) => made("DEALLOCATE"),
-            Kind::Deallocate(name) => Answer::Refused(Refusal::new(
-                Reason::Protocol,
-                SqlState::INVALID_SQL_STATEMENT_NAME,
-                format!("prepared statement \"{name}\" does not exist"),
-            )),
+            Kind::Deallocate(name) => Answer::Refused(no_statement(name)),
             _ => Answer::Server,
         }
     }

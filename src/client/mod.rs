@@ -5,6 +5,7 @@ mod abandon;
 mod attach;
 mod bind;
 mod copy;
+mod deallocate;
 mod effects;
 mod encoding;
 mod extended;

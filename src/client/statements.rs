@@ -226,6 +226,12 @@ impl Names {
         *self = Names::default();
     }
 
+    /// As DEALLOCATE ALL, which leaves the unnamed statement.
+    pub fn clear_named(&mut self) {
+        self.named.clear();
+        self.bytes = 0;
+    }
+
     pub fn len(&self) -> usize {
         self.named.len()
     }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StatementId(pub u64);
 
+const SERVER_NAME: &str = "keyway_";
+
 /// The highest bit tells unnamed statements from named ones.
 const UNNAMED: u64 = 1 << 63;
 
@@ -29,7 +31,13 @@ impl StatementId {
 
     /// The name on every server.
     pub fn server_name(self) -> String {
-        format!("keyway_{}", self.0)
+        format!("{SERVER_NAME}{}", self.0)
+    }
+
+    /// Whether some statement has this name on servers.
+    pub fn is_server_name(name: &str) -> bool {
+        let number = name.strip_prefix(SERVER_NAME).unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit())
     }
 }
 

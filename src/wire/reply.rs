@@ -16,6 +16,8 @@ pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 pub const BIND_COMPLETE: &[u8] = b"2\0\0\0\x04";
 pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
+pub const DEALLOCATED: &[u8] = b"C\0\0\0\x0fDEALLOCATE\0";
+pub const ALL_DEALLOCATED: &[u8] = b"C\0\0\0\x13DEALLOCATE ALL\0";
 pub const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
 
 /// How bad an error is: FATAL ends the connection.

@@ -39,6 +39,8 @@ pub enum Expect {
     Close(Origin),
     /// A CloseComplete of ours: closing a client's name leaves the shared statement alone.
     MadeClose,
+    /// A CommandComplete of ours, these bytes: what was executed changes names of the client's alone.
+    MadeExecute(&'static [u8]),
     Sync,
 }
 
@@ -109,7 +111,7 @@ pub struct Replies {
     pub pieces: SmallVec<[Piece; 4]>,
     /// Statements that the server has from now on.
     pub prepared: SmallVec<[StatementId; 2]>,
-    /// How many Parses and Closes of the client are done, before any error.
+    /// How many Parses, Closes and `MadeExecute` of the client are done, before any error.
     pub named: usize,
     /// ParameterStatus messages of the client's own doing, as ranges of the input.
     pub parameters: SmallVec<[Range<usize>; 2]>,
@@ -260,17 +262,19 @@ impl Pipeline {
 
     /// Replies of ours that stand first in line need no message of the server.
     pub fn release_made(&mut self, replies: &mut Replies) {
-        while let Some(expect @ (Expect::MadeParse(_) | Expect::MadeClose)) = self.owed.front().copied() {
-            self.owed.pop_front();
-            replies.named += 1;
-            let bytes = match expect {
+        while let Some(expect) = self.owed.front().copied() {
+            let (bytes, shown) = match expect {
                 Expect::MadeParse(statement) => {
                     replies.prepared.push(statement);
-                    wire::PARSE_COMPLETE
+                    (wire::PARSE_COMPLETE, self.part.describe)
                 }
-                _ => wire::CLOSE_COMPLETE,
+                Expect::MadeClose => (wire::CLOSE_COMPLETE, self.part.describe),
+                Expect::MadeExecute(bytes) => (bytes, self.part.complete != Complete::Hold),
+                _ => return,
             };
-            if self.part.describe && !replies.failed {
+            self.owed.pop_front();
+            replies.named += 1;
+            if shown && !replies.failed {
                 replies.pieces.push(Piece::Made(bytes));
             }
         }

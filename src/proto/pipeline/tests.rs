@@ -191,6 +191,23 @@ fn what_was_named_before_an_error_is_counted() {
 }
 
 #[test]
+fn what_keyway_executes_is_answered_in_its_place() {
+    let made = wire::DEALLOCATED;
+    let expects = [
+        Expect::Bind,
+        Expect::MadeExecute(made),
+        Expect::Close(Origin::Keyway),
+        Expect::Execute,
+        Expect::MadeExecute(made),
+        Expect::Sync,
+    ];
+    let (bind, closed) = (message(b'2', b""), message(b'3', b""));
+    let input = [bind.clone(), closed, error("ERROR", "22012"), ready(b'I')];
+    let want = [bind, made.to_vec(), error("ERROR", "22012"), ready(b'I')];
+    assert_eq!(check(&expects, &input, &want).1.named, 1);
+}
+
+#[test]
 fn an_error_before_sync_ignores_what_is_sent_until_sync() {
     let (mut it, mut replies) =
         check(&[Expect::Bind], &[error("ERROR", "42601")], &[error("ERROR", "42601")]);
