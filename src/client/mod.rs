@@ -12,6 +12,7 @@ mod function_call;
 mod login;
 mod lookup;
 mod many;
+mod merged;
 mod metrics;
 mod pins;
 mod query;
@@ -96,6 +97,8 @@ pub struct Limits {
     pub statements_max: usize,
     pub server_statements_max: usize,
     pub statement_bytes_max: usize,
+    /// For groups and distinct rows of one read over several shards.
+    pub merge_bytes_max: usize,
     pub timeouts: Timeouts,
 }
 
