@@ -629,9 +629,13 @@ def a_transaction_waits_for_its_first_key(target, check):
 def what_needs_several_shards_is_refused(target, check):
     with target.connect() as conn:
         first, second = target.users_of_two_shards(conn)
+        sorted_few = "SELECT user_id FROM users WHERE user_id <= %s ORDER BY user_id DESC LIMIT %s"
+        check.equal("sorted", conn.execute(sorted_few, [100, 3]).fetchall(), [(100,), (99,), (98,)])
+        counted = conn.execute("SELECT count(*) FROM users WHERE user_id <= %s", [100], prepare=True)
+        check.equal("counted", counted.fetchone(), (100,))
         refused = [
-            lambda: conn.execute("SELECT count(*) FROM users"),
-            lambda: conn.execute("SELECT name FROM users ORDER BY name LIMIT %s", [3]),
+            lambda: conn.execute("SELECT row_number() OVER (ORDER BY user_id) FROM users"),
+            lambda: conn.execute("SELECT user_id FROM users FOR UPDATE"),
             lambda: conn.execute("UPDATE users SET name = 'x'"),
             lambda: conn.execute("DELETE FROM users WHERE user_id = ANY(%s)", [[first, second]]),
             lambda: conn.execute("INSERT INTO users (name, email, country) VALUES ('a', 'b', 'NL')"),

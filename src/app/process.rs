@@ -260,6 +260,7 @@ fn limits(limits: &config::Limits) -> Limits {
         logins_max: limits.logins_max,
         statements_max: limits.statements_max,
         statement_bytes_max: limits.statement_bytes_max,
+        merge_bytes_max: limits.merge_bytes_max,
         timeouts: Timeouts {
             client_idle: limits.client_idle_timeout,
             idle_in_transaction: limits.idle_in_transaction_timeout,

@@ -114,7 +114,10 @@ impl Session {
         };
         match group.plan_of(portal).filter(here) {
             Some(plan) => Op::Deallocate { plan: plan.clone(), portal },
-            None => Op::Execute { limited: execute.rows_max > 0, portal, raw },
+            None => {
+                let rows_max = u32::try_from(execute.rows_max).unwrap_or(0);
+                Op::Execute { rows_max, portal, raw }
+            }
         }
     }
 

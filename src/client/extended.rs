@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::deallocate;
 use super::effects::Answer;
+use super::merged::{Reading, Step};
 use super::query::{Payload, Ran, Request, malformed, not_utf8};
 use super::session::{End, Outcome, Session};
 use super::statements::Statement;
@@ -17,7 +18,7 @@ use crate::proto::{Expect, Origin, Part, UnitEnd};
 use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SettingMade, Why};
 use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
 
-/// One message of a group, its statement looked up.
+/// One message of a group, its statement looked up. `rows_max` of Execute is 0 for all of them.
 pub(super) enum Op<'a> {
     Parse {
         name: &'a [u8],
@@ -38,7 +39,7 @@ pub(super) enum Op<'a> {
         raw: &'a [u8],
     },
     Execute {
-        limited: bool,
+        rows_max: u32,
         portal: &'a [u8],
         raw: &'a [u8],
     },
@@ -151,6 +152,23 @@ impl<'a> Group<'a> {
             && !open
     }
 
+    /// Its only statement that runs, where several shards answer it together.
+    fn reading(&self) -> Option<Reading<'_>> {
+        let Bound { bind, statement, plan } = self.bound().next()?;
+        let read = plan.shard_read()?;
+        let step = |op: &Op<'_>| match op {
+            Op::Parse { .. } => Some(Step::Parsed),
+            Op::Bind { .. } => Some(Step::Bound),
+            Op::DescribeStatement { .. } => Some(Step::Statement),
+            Op::DescribePortal { .. } => Some(Step::Portal),
+            Op::Execute { rows_max, .. } => Some(Step::Rows(u64::from(*rows_max))),
+            Op::CloseStatement { .. } | Op::ClosePortal { .. } => Some(Step::Closed),
+            // It runs beside no other statement (`decide_group`).
+            Op::Deallocate { .. } | Op::Sync { .. } | Op::Flush { .. } => None,
+        };
+        Some(Reading::bound(read, statement, bind, self.ops.iter().filter_map(step).collect()))
+    }
+
     /// What the client sees of the answer.
     pub fn part(&self) -> Part {
         Part { ready: !self.ends_early, ..Part::WHOLE }
@@ -175,7 +193,7 @@ impl<'a> Group<'a> {
     }
 
     fn is_limited(&self) -> bool {
-        self.ops.iter().any(|it| matches!(it, Op::Execute { limited: true, .. }))
+        self.ops.iter().any(|it| matches!(it, Op::Execute { rows_max: 1.., .. }))
     }
 
     /// Says what will be owed, and gives the bytes: as they came where no name has to be replaced.
@@ -379,8 +397,9 @@ impl Session {
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
         let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
+        let reading = if decision.mode.reads_many() { group.reading() } else { None };
         let payload = Payload::Group(&group);
-        let request = Request { payload, decision, access, started, renewable, ends_blocks };
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
@@ -681,10 +700,12 @@ impl Session {
             Some(it) => it,
             None => self.decide_unbound(group)?,
         };
-        if decision.mode != Mode::One && (statements > 1 || !group.is_synced() || group.is_limited()) {
+        let limited = group.is_limited() && !(decision.mode.reads_many() && group.reading().is_some());
+        if decision.mode != Mode::One && (statements > 1 || !group.is_synced() || limited) {
+            let told = if limited { "without a row limit" } else { "alone before its Sync" };
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
-                "a statement on several shards must stand alone before its Sync, without a row limit",
+                format!("a statement on several shards must stand {told}"),
                 "send it by itself, or restrict it to one shard with its shard key",
             ));
         }

@@ -15,10 +15,10 @@ use crate::proto::{Expect, Origin, Part, Replies};
 use crate::wire;
 
 /// Servers at work for one statement; dropped half way, each that is not free is closed.
-type Team = Vec<Held>;
+pub(super) type Team = Vec<Held>;
 
 impl Session {
-    async fn assemble(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
+    pub async fn assemble(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
         let mut team = Team::with_capacity(shards.len());
         for &shard in shards {
             match self.attach_set_up(shard, role).await {
@@ -39,7 +39,7 @@ impl Session {
 
     /// A server with state on it that only this session may meet is closed: of several servers none can be
     /// kept.
-    async fn dismiss(&mut self, team: Team) {
+    pub async fn dismiss(&mut self, team: Team) {
         let suspicion = self.suspected.take();
         let mut clean = Team::with_capacity(team.len());
         for mut held in team {
@@ -240,7 +240,7 @@ impl Session {
         .hint("compare the table on all shards and repeat the write where it is missing")
     }
 
-    async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
+    pub async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
         self.mark_written(&team);
         let lost = self.cancel_all(team, &error);
         self.cancel.slot().detach().await;
@@ -257,7 +257,7 @@ impl Session {
     }
 
     /// Nobody wants the answers that are still on their way.
-    fn cancel_all(&self, team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
+    pub fn cancel_all(&self, team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
         let mut lost = None;
         for held in team.into_iter().filter(|it| !it.lease.pipeline.is_drained()) {
             lost.get_or_insert(held.server);

@@ -14,6 +14,7 @@ mod listening;
 mod login;
 mod lookup;
 mod many;
+mod merged;
 mod metrics;
 mod notify;
 mod pins;
@@ -100,6 +101,8 @@ pub struct Limits {
     pub logins_max: usize,
     pub statements_max: usize,
     pub statement_bytes_max: usize,
+    /// For groups and distinct rows of one read over several shards.
+    pub merge_bytes_max: usize,
     pub timeouts: Timeouts,
 }
 

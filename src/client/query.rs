@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::attach::{set_up_text, setting_refused};
 use super::effects::Answer;
 use super::extended::Group;
+use super::merged::Reading;
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::Renamed;
@@ -90,6 +91,8 @@ pub(super) struct Request<'a> {
     /// The text may end a transaction block by itself, so that the one which guards the settings in front of
     /// it would not hold: they are made before it is sent.
     pub ends_blocks: bool,
+    /// Where several shards answer it together.
+    pub reading: Option<Reading<'a>>,
 }
 
 /// A COPY FROM STDIN under way.
@@ -168,7 +171,9 @@ impl Session {
             None => Payload::Query(message),
         };
         let access = plan.access;
-        let request = Request { payload, decision, access, started, renewable, ends_blocks };
+        let reading = plan.shard_read().filter(|_| decision.mode == Mode::Merge);
+        let reading = reading.map(|it| Reading::simple(it, text, &planned.literals));
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
@@ -261,8 +266,8 @@ impl Session {
         let decision = self.decision_of_held();
         let payload = Payload::Query(&message);
         let started = Instant::now();
-        let (access, renewable, ends_blocks) = (Access::Write, false, true);
-        let request = Request { payload, decision, access, started, renewable, ends_blocks };
+        let (access, renewable, ends_blocks, reading) = (Access::Write, false, true, None);
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
         self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
     }
@@ -277,7 +282,10 @@ impl Session {
         self.overdue = None;
         let ran = match request.decision.mode {
             Mode::One => self.run_on_one(request).await,
-            Mode::Scatter => self.run_scattered(request).await,
+            Mode::Scatter | Mode::Merge => match &request.reading {
+                Some(reading) => self.run_merged(request, reading).await,
+                None => self.run_scattered(request).await,
+            },
             Mode::Everywhere => self.run_everywhere(request).await,
             Mode::InTurn => self.run_in_turn(request).await,
         };

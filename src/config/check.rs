@@ -78,6 +78,7 @@ fn limits(top: &Section<'_>) -> Limits {
         server_logins_max: it.count(&settings::SERVER_LOGINS_MAX),
         statements_max: it.count(&settings::STATEMENTS_MAX),
         statement_bytes_max: it.count(&settings::STATEMENT_BYTES_MAX),
+        merge_bytes_max: it.count(&settings::MERGE_BYTES_MAX),
         server_statements_max: it.count(&settings::SERVER_STATEMENTS_MAX),
         server_statement_bytes_max: it.count(&settings::SERVER_STATEMENT_BYTES_MAX),
         plans_max: it.count(&settings::PLANS_MAX),

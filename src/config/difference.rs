@@ -88,7 +88,8 @@ fn changes<T>(
 fn of_limits(before: &Limits, after: &Limits) -> Vec<&'static str> {
     differing!(Limits, before, after;
         clients_max login_timeout logins_max server_connections_max server_logins_max message_bytes_max
-        statements_max statement_bytes_max server_statements_max server_statement_bytes_max plans_max client_idle_timeout
+        statements_max statement_bytes_max merge_bytes_max server_statements_max server_statement_bytes_max
+        plans_max client_idle_timeout
         idle_in_transaction_timeout aborted_transaction_timeout unfinished_timeout query_timeout
         cancel_timeout transaction_timeout channels_max notification_bytes_max shutdown_timeout buffers_max)
 }

@@ -117,7 +117,8 @@ fn list_server_tls(list: &mut List, path: &str, tls: &ServerTls) {
 fn list_limits(list: &mut List, limits: &Limits) {
     list!(list, "limits.", settings::LIMITS, Limits, limits;
         clients_max login_timeout logins_max server_connections_max server_logins_max message_bytes_max
-        statements_max statement_bytes_max server_statements_max server_statement_bytes_max plans_max client_idle_timeout
+        statements_max statement_bytes_max merge_bytes_max server_statements_max server_statement_bytes_max
+        plans_max client_idle_timeout
         idle_in_transaction_timeout aborted_transaction_timeout unfinished_timeout query_timeout
         cancel_timeout transaction_timeout channels_max notification_bytes_max shutdown_timeout buffers_max);
 }

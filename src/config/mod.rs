@@ -69,6 +69,7 @@ pub struct Limits {
     pub statements_max: usize,
     /// Their texts.
     pub statement_bytes_max: usize,
+    pub merge_bytes_max: usize,
     /// Prepared statements on one server connection.
     pub server_statements_max: usize,
     /// Their texts.

@@ -192,6 +192,13 @@ pub const STATEMENT_BYTES_MAX: Setting = count(
     1_073_741_824,
     "texts of one client's prepared statements; the next one gets 54000",
 );
+pub const MERGE_BYTES_MAX: Setting = count(
+    "merge_bytes_max",
+    67_108_864,
+    65_536,
+    1_099_511_627_776,
+    "groups, distinct rows and rows to be sorted of one read over several shards; one that needs more gets 54000",
+);
 pub const LOGINS_MAX: Setting = count(
     "logins_max",
     1_000,
@@ -288,6 +295,7 @@ pub const LIMITS: &[&Setting] = &[
     &SERVER_LOGINS_MAX,
     &STATEMENTS_MAX,
     &STATEMENT_BYTES_MAX,
+    &MERGE_BYTES_MAX,
     &SERVER_STATEMENTS_MAX,
     &SERVER_STATEMENT_BYTES_MAX,
     &PLANS_MAX,

@@ -9,7 +9,7 @@ use crate::shard::Place;
 
 use super::evaluate::{Met, Need};
 use super::keys::KeySource;
-use super::plan::{Class, Keyed, Keys, Plan, Target};
+use super::plan::{Class, Keyed, Keys, Many, Plan, Target};
 use super::router::Router;
 
 /// Shards in ascending order, each once.
@@ -48,6 +48,8 @@ pub enum Mode {
     One,
     /// A read on several shards, whose rows are put after one another.
     Scatter,
+    /// A read on several shards, whose answers make one (`Plan::shard_read`).
+    Merge,
     /// A write of reference tables: on each shard in a transaction of its own.
     Everywhere,
     /// DDL: one shard after the other.
@@ -55,10 +57,16 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// A read on several shards.
+    pub fn reads_many(self) -> bool {
+        matches!(self, Mode::Scatter | Mode::Merge)
+    }
+
     pub fn label(self) -> &'static str {
         match self {
             Mode::One => "one",
             Mode::Scatter => "scatter",
+            Mode::Merge => "merge",
             Mode::Everywhere => "everywhere",
             Mode::InTurn => "in_turn",
         }
@@ -167,7 +175,11 @@ impl Router {
             Target::Everywhere => Ok(on(self.all_shards(), Mode::Everywhere, None, Why::EveryCopy)),
             Target::Keyed(keyed) => {
                 let (shards, key, why) = self.keyed(keyed, keys, session)?;
-                let mode = if shards.len() == 1 { Mode::One } else { Mode::Scatter };
+                let mode = match &keyed.many {
+                    _ if shards.len() == 1 => Mode::One,
+                    Many::Merged(_) => Mode::Merge,
+                    _ => Mode::Scatter,
+                };
                 Ok(on(shards, mode, key, why))
             }
         }
@@ -262,7 +274,7 @@ impl Router {
             };
             return Err(Refusal::unsupported(Reason::MultiShardWrite, message, hint));
         }
-        if let Some(what) = &keyed.merge {
+        if let Many::Refused(what) = &keyed.many {
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
                 format!("{what} over several shards is not supported"),

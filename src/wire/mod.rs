@@ -24,11 +24,11 @@ pub use reply::{
 };
 pub use request::{
     FLUSH, SYNC, ask, bind_renamed, cancel_request, close_portal, close_statement, describe_statement,
-    parse_named, password, query, sasl_initial, sasl_response, startup_message, terminate,
+    parse_named, password, query, run_unnamed, sasl_initial, sasl_response, startup_message, terminate,
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, backend_key, column_shapes, copied_tag,
-    error_fields, notification, parameter, row_texts, rows_of, tx_status,
+    error_fields, notification, parameter, parameter_oids, row_texts, rows_of, tx_status,
 };
 pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{

@@ -60,6 +60,18 @@ pub fn notification(message: &[u8]) -> Result<(u32, &str), BodyError> {
     Ok((pid, channel))
 }
 
+/// The types of a ParameterDescription.
+pub fn parameter_oids(message: &[u8]) -> Result<Vec<u32>, BodyError> {
+    let mut body = Body::of(message)?;
+    let count = body.u16()?;
+    let mut oids = Vec::new();
+    for _ in 0..count {
+        oids.push(body.i32()? as u32);
+    }
+    body.end()?;
+    Ok(oids)
+}
+
 /// The tag of a CommandComplete message, without its zero byte; empty when malformed.
 pub fn copied_tag(message: &[u8]) -> &[u8] {
     Body::of(message).and_then(|mut it| it.cstr()).unwrap_or_default()

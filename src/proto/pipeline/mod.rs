@@ -53,6 +53,8 @@ pub struct Part {
     pub rows: bool,
     pub complete: Complete,
     pub ready: bool,
+    /// Rows of Execute and descriptions are for a merge to look at: `Replies::collected`, `Replies::descriptions`.
+    pub collect: bool,
 }
 
 /// What becomes of CommandComplete.
@@ -66,8 +68,11 @@ pub enum Complete {
 }
 
 impl Part {
-    pub const WHOLE: Part = Part { describe: true, rows: true, complete: Complete::Forward, ready: true };
-    pub const SILENT: Part = Part { describe: false, rows: false, complete: Complete::Hold, ready: false };
+    pub const WHOLE: Part =
+        Part { describe: true, rows: true, complete: Complete::Forward, ready: true, collect: false };
+    pub const SILENT: Part =
+        Part { describe: false, rows: false, complete: Complete::Hold, ready: false, collect: false };
+    pub const COLLECTED: Part = Part { collect: true, ..Part::SILENT };
     /// All but the end of the answer, which is made up when every server has done its work.
     pub const UNFINISHED: Part = Part { describe: true, rows: true, ..Part::SILENT };
 
@@ -75,7 +80,7 @@ impl Part {
     pub fn of_rows(index: usize, count: usize) -> Part {
         let last = index + 1 == count;
         let complete = if last { Complete::Sum } else { Complete::Hold };
-        Part { describe: index == 0, rows: true, complete, ready: last }
+        Part { describe: index == 0, rows: true, complete, ready: last, collect: false }
     }
 
     /// Part `index` of `count` answers of which the last one speaks for all.
@@ -117,6 +122,10 @@ pub struct Replies {
     pub parameters: SmallVec<[Range<usize>; 2]>,
     /// Rows that answer Keyway's own Query, as ranges of the input.
     pub own_rows: SmallVec<[Range<usize>; 1]>,
+    /// Rows that answer an Execute of which the rows are collected, as ranges of the input.
+    pub collected: SmallVec<[Range<usize>; 1]>,
+    /// ParameterDescription, RowDescription and NoData likewise.
+    pub descriptions: SmallVec<[Range<usize>; 1]>,
     /// The last ErrorResponse, as a range of the input.
     pub error: Option<Range<usize>>,
     /// ErrorResponse to `Expect::SetUp`: the server must not be used as if it were set up.
@@ -140,6 +149,8 @@ impl Replies {
         self.prepared.clear();
         self.parameters.clear();
         self.own_rows.clear();
+        self.collected.clear();
+        self.descriptions.clear();
         self.error = None;
     }
 
@@ -220,6 +231,16 @@ impl Pipeline {
         self.owed.is_empty() && self.rest == 0
     }
 
+    /// The rows of an Execute may come next.
+    pub fn is_executing(&self) -> bool {
+        self.owed.front() == Some(&Expect::Execute)
+    }
+
+    /// No row comes any more of what is owed now.
+    pub fn has_sent_rows(&self) -> bool {
+        !self.owed.contains(&Expect::Execute)
+    }
+
     /// The client has a part of a message of which the rest is still to come.
     pub fn is_amid_message(&self) -> bool {
         self.rest > 0 && self.rest_forwarded
@@ -296,8 +317,8 @@ impl Pipeline {
                 at = end;
                 continue;
             }
-            let own_row = self.owed.front() == Some(&Expect::Query(Origin::Keyway));
-            if own_row || (tag != BackendTag::DATA_ROW && tag != BackendTag::COPY_DATA) {
+            let looked_into = self.part.collect || self.owed.front() == Some(&Expect::Query(Origin::Keyway));
+            if looked_into || (tag != BackendTag::DATA_ROW && tag != BackendTag::COPY_DATA) {
                 if head.total > self.message_bytes_max {
                     return Err(Unexpected::TooLong(head.total));
                 }
@@ -336,10 +357,20 @@ impl Pipeline {
                 replies.own_rows.push(range);
                 Ok(Verdict::Swallow)
             }
+            BackendTag::DATA_ROW if self.part.collect && self.is_executing() => {
+                match replies.collected.last_mut() {
+                    Some(last) if last.end == range.start => last.end = range.end,
+                    _ => replies.collected.push(range),
+                }
+                Ok(Verdict::Swallow)
+            }
             BackendTag::DATA_ROW | BackendTag::COPY_DATA | BackendTag::COPY_DONE => self.row(tag, replies),
             BackendTag::READY_FOR_QUERY => self.ready(&input[range]),
             BackendTag::COMMAND_COMPLETE => self.complete(&input[range], replies),
             BackendTag::ROW_DESCRIPTION | BackendTag::NO_DATA | BackendTag::PARAMETER_DESCRIPTION => {
+                if self.part.collect {
+                    replies.descriptions.push(range.clone());
+                }
                 self.description(tag, &input[range], replies)
             }
             BackendTag::PARSE_COMPLETE | BackendTag::BIND_COMPLETE | BackendTag::CLOSE_COMPLETE => {
@@ -460,7 +491,8 @@ impl Pipeline {
             }
             _ => return Err(Unexpected::Message { tag: tag.0, want: "no description" }),
         }
-        if tag == BackendTag::ROW_DESCRIPTION && self.part.complete != Complete::Forward {
+        let compared = self.part.complete != Complete::Forward && !self.part.collect;
+        if tag == BackendTag::ROW_DESCRIPTION && compared {
             same_columns(message, replies)?;
         }
         Ok(shown)

@@ -7,28 +7,53 @@ mod relations;
 mod tables;
 
 use crate::base::{Access, Reason, Refusal};
-use crate::sql::{Assigned, Facts, NotParsed, SchemaChange, SetStatement, Statement, Utility, Write};
+use crate::sql::{
+    Assigned, Facts, Literal, NotParsed, Parser, SchemaChange, SetStatement, Splitting, Statement, Utility,
+    Write,
+};
 
 use super::catalog::{Catalog, Effects};
-use super::plan::{Keyed, Kind, Leaves, Plan, Target};
+use super::plan::{Keyed, Kind, Leaves, Many, Plan, Target};
 use super::router::{Router, not_parsed};
 use effects::Calls;
 pub(super) use effects::built_in_effects;
 use relations::Relations;
 use tables::Standing;
 
+/// Takes a SELECT apart when that is asked for.
+pub(super) struct Splitter<'a> {
+    pub parser: &'a Parser,
+    pub text: &'a str,
+    pub literals: &'a [Literal],
+}
+
+impl Splitter<'_> {
+    fn split(&self) -> Splitting {
+        self.parser.split(self.text, self.literals)
+    }
+}
+
 /// The plan lacks its version, which is the caller's to say.
-pub(super) fn compile(router: &Router, catalog: &Catalog, parsed: Result<Facts, NotParsed>) -> Plan {
+pub(super) fn compile(
+    router: &Router,
+    catalog: &Catalog,
+    parsed: Result<Facts, NotParsed>,
+    splitter: &Splitter<'_>,
+) -> Plan {
     let facts = match parsed {
         Ok(facts) => facts,
         Err(error) => return unparsed(router, &error),
     };
-    let mut parts: Vec<Plan> = facts.statements.iter().map(|it| statement(router, catalog, it)).collect();
+    let statements = facts.statements.iter();
+    let mut parts: Vec<Plan> = statements.map(|it| statement(router, catalog, it, splitter)).collect();
     let mut plan = match parts.len() {
         0 => part(Kind::Empty, Access::Read, Target::Anywhere),
         1 => parts.remove(0),
         _ => several(router, parts),
     };
+    if let Target::Keyed(keyed) = &mut plan.target {
+        plan.fixed_literals = std::mem::take(&mut keyed.fixed_literals);
+    }
     plan.params_read = match &plan.target {
         Target::Keyed(keyed) => keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0),
         // All of them: copies must not differ.
@@ -52,6 +77,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         may_release: false,
         lists_channels: false,
         version: 0,
+        fixed_literals: Box::default(),
         target,
         refusal: None,
         params_read: 0,
@@ -68,7 +94,8 @@ fn unparsed(router: &Router, error: &NotParsed) -> Plan {
 /// Several statements of one text go to the same single shard, or are all DDL.
 fn several(router: &Router, parts: Vec<Plan>) -> Plan {
     let all_ddl = parts.iter().all(|it| matches!(it.target, Target::InTurn));
-    let mut keyed = Keyed { merge: Some("several statements in one text".into()), ..Keyed::default() };
+    let mut keyed =
+        Keyed { many: Many::Refused("several statements in one text".into()), ..Keyed::default() };
     let mut kinds = Vec::with_capacity(parts.len());
     let mut first = false;
     let mut plan = part(Kind::Empty, Access::Read, Target::InTurn);
@@ -129,7 +156,7 @@ fn several(router: &Router, parts: Vec<Plan>) -> Plan {
     plan
 }
 
-fn statement(router: &Router, catalog: &Catalog, it: &Statement) -> Plan {
+fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Splitter<'_>) -> Plan {
     let settings = effects::settings(it);
     let calls = Calls::of(it, &settings, catalog);
     let relations = Relations::of(it, catalog);
@@ -159,11 +186,11 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement) -> Plan {
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {
         // Only the keys are of interest, to count them.
-        plan.target = tables::target(router, it, &standings).unwrap_or(Target::Anywhere);
+        plan.target = tables::target(router, it, &standings, splitter, catalog).unwrap_or(Target::Anywhere);
         return plan;
     }
     plan.refusal = plan.refusal.or_else(|| relations::unlike(router, it, &standings, catalog));
-    match on_several_shards(router, it, &standings, &calls, &plan.kind) {
+    match on_several_shards(router, it, &standings, &calls, &plan.kind, splitter, catalog) {
         Ok(target) => plan.target = target,
         Err(refusal) => plan.refusal = plan.refusal.or(Some(refusal)),
     }
@@ -243,6 +270,8 @@ fn on_several_shards(
     standings: &[Vec<Standing>],
     calls: &Calls<'_>,
     kind: &Kind,
+    splitter: &Splitter<'_>,
+    catalog: &Catalog,
 ) -> Result<Target, Refusal> {
     if let Some(what) = it.unknown {
         return Err(unsupported(what));
@@ -267,7 +296,7 @@ fn on_several_shards(
         (None, _) => {}
     }
     calls.refuse_hidden()?;
-    let target = tables::target(router, it, standings)?;
+    let target = tables::target(router, it, standings, splitter, catalog)?;
     match &target {
         Target::Keyed(_) => Ok(target),
         Target::Everywhere if it.explain == Some(false) => Ok(Target::Anywhere),
