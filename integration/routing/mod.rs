@@ -1,7 +1,9 @@
 //! Statements on two shards: where each goes, what is refused, and that a refusal leaves nothing behind.
 
+mod copies;
 mod everywhere;
 mod homes;
+mod one_phase;
 mod reads;
 mod transactions;
 mod writes;
@@ -20,7 +22,15 @@ use tokio_postgres::Client;
 use crate::harness::{Fallible, Harness, KeywayProcess, Shared, ShopFixture, connect, rows};
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
-    let topics = [everywhere::tests, homes::tests, reads::tests, transactions::tests, writes::tests];
+    let topics = [
+        copies::tests,
+        everywhere::tests,
+        homes::tests,
+        one_phase::tests,
+        reads::tests,
+        transactions::tests,
+        writes::tests,
+    ];
     topics.iter().flat_map(|it| it(harness)).collect()
 }
 
@@ -36,8 +46,13 @@ pub struct Shards<'a> {
 
 impl<'a> Shards<'a> {
     pub async fn start(harness: &'a Shared) -> Fallible<Shards<'a>> {
+        Shards::start_with(harness, "").await
+    }
+
+    /// With more behind the configuration.
+    pub async fn start_with(harness: &'a Shared, more: &str) -> Fallible<Shards<'a>> {
         let shop = harness.shop().await?;
-        let text = |listen: &str, admin: &str| config_text(shop, listen, admin);
+        let text = |listen: &str, admin: &str| config_text(shop, listen, admin) + more;
         let keyway = harness.start_keyway(&text).await?;
         let config = Config::parse(&text("127.0.0.1:1", "127.0.0.1:2"), Path::new("."), &|_| None)
             .map_err(|it| format!("{it:?}"))?;

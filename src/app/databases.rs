@@ -81,6 +81,7 @@ impl Building<'_> {
             max_lag: database.max_lag,
             floor: if moved { Some(self.now) } else { before.and_then(|it| it.floor) },
             wait_timeout: database.pool.wait_timeout,
+            cross_shard_lock_timeout: database.cross_shard_lock_timeout,
         }
     }
 

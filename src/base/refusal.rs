@@ -139,12 +139,22 @@ struct Body {
     hint: Option<Cow<'static, str>>,
     /// 1-based character in the statement, as field `P` of ErrorResponse.
     position: Option<u32>,
+    /// Field `W`.
+    context: Option<Cow<'static, str>>,
 }
 
 impl Refusal {
     pub fn new(reason: Reason, state: SqlState, message: impl Into<Cow<'static, str>>) -> Refusal {
         let message = message.into();
-        Refusal(Box::new(Body { reason, state, message, detail: None, hint: None, position: None }))
+        Refusal(Box::new(Body {
+            reason,
+            state,
+            message,
+            detail: None,
+            hint: None,
+            position: None,
+            context: None,
+        }))
     }
 
     /// A statement that is right in PostgreSQL and that Keyway does not answer: 0A000 with a hint.
@@ -172,6 +182,17 @@ impl Refusal {
     pub fn at(mut self, position: u32) -> Refusal {
         self.0.position = Some(position);
         self
+    }
+
+    /// Where it came up, as PostgreSQL says of a line of COPY.
+    #[must_use]
+    pub fn within(mut self, context: impl Into<Cow<'static, str>>) -> Refusal {
+        self.0.context = Some(context.into());
+        self
+    }
+
+    pub fn context(&self) -> Option<&str> {
+        self.0.context.as_deref()
     }
 
     pub fn reason(&self) -> Reason {

@@ -42,6 +42,9 @@ struct Message {
 impl Session {
     /// Passes COPY data on until the client ends it or the server objects.
     pub async fn copy_in(&mut self, buffer: &mut Buffer) -> Result<CopyEnd, End> {
+        if let Some(split) = self.split_copy.take() {
+            return self.copy_split_in(split, buffer).await;
+        }
         let (mut message, mut news) = (Message::default(), News::default());
         loop {
             let speaker = match next_step(buffer.filled(), message)? {
@@ -188,7 +191,7 @@ impl Session {
     }
 }
 
-async fn passed(at: Option<Instant>) {
+pub(super) async fn passed(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
     }

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use super::deallocate;
 use super::effects::Answer;
-use super::merged::{Reading, Step};
-use super::query::{Payload, Ran, Request, malformed, not_utf8};
+use super::merged::{Asked, Reading, Step};
+use super::query::{Parted, Payload, Ran, Request, malformed, not_utf8};
 use super::session::{End, Outcome, Session};
 use super::statements::Statement;
 use crate::backend::Backend;
@@ -154,8 +154,13 @@ impl<'a> Group<'a> {
 
     /// Its only statement that runs, where several shards answer it together.
     fn reading(&self) -> Option<Reading<'_>> {
-        let Bound { bind, statement, plan } = self.bound().next()?;
-        let read = plan.shard_read()?;
+        let read = self.bound().next()?.plan.shard_read()?;
+        Some(Reading::new(read, self.asked()?))
+    }
+
+    /// Its only statement that runs.
+    fn asked(&self) -> Option<Asked<'_>> {
+        let Bound { bind, statement, .. } = self.bound().next()?;
         let step = |op: &Op<'_>| match op {
             Op::Parse { .. } => Some(Step::Parsed),
             Op::Bind { .. } => Some(Step::Bound),
@@ -166,7 +171,7 @@ impl<'a> Group<'a> {
             // It runs beside no other statement (`decide_group`).
             Op::Deallocate { .. } | Op::Sync { .. } | Op::Flush { .. } => None,
         };
-        Some(Reading::bound(read, statement, bind, self.ops.iter().filter_map(step).collect()))
+        Some(Asked::bound(statement, bind, self.ops.iter().filter_map(step).collect()))
     }
 
     /// What the client sees of the answer.
@@ -397,9 +402,12 @@ impl Session {
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
         let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
-        let reading = if decision.mode.reads_many() { group.reading() } else { None };
+        let parted = match self.parted_group(&group, &decision) {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse_group(refusal, end).await,
+        };
         let payload = Payload::Group(&group);
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
@@ -724,6 +732,19 @@ impl Session {
             return self.database.router.decide(plan, &keys, view);
         }
         with_params(bind, statement, |keys| self.database.router.decide(plan, keys, view))
+    }
+
+    fn parted_group<'g>(&self, group: &'g Group<'_>, decision: &Decision) -> Result<Parted<'g>, Refusal> {
+        if decision.mode == Mode::Scatter {
+            return Ok(Parted { reading: group.reading(), ..Parted::default() });
+        }
+        let only = group.bound().next().filter(|_| decision.mode != Mode::One);
+        match (only, only.and_then(|_| group.asked())) {
+            (Some(Bound { bind, statement, plan }), Some(asked)) => {
+                with_params(bind, statement, |keys| self.parted(plan, decision, keys, || asked))
+            }
+            _ => Ok(Parted::default()),
+        }
     }
 
     fn settings_of_group(&mut self, group: &Group<'_>) -> Result<Vec<SettingMade>, Refusal> {

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::effects::aborted;
-use super::query::{Payload, Ran, Request};
+use super::query::{Parted, Payload, Ran, Request};
 use super::session::{End, Outcome, Session};
 use crate::base::{Access, Reason, Refusal, Role, ShardId};
 use crate::proto::Bond;
@@ -30,8 +30,9 @@ impl Session {
         self.unsynced = false;
         let started = Instant::now();
         let payload = Payload::Query(message);
-        let (access, renewable, ends_blocks, reading) = (Access::Write, false, false, None);
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
+        let (access, renewable, ends_blocks) = (Access::Write, false, false);
+        let parted = Parted::default();
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
         if !self.transaction.is_idle() && !matches!(ran, Ran::Refused(_)) {
             self.transaction.bind(Bond::Bound);

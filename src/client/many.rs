@@ -5,13 +5,13 @@
 use std::time::Instant;
 
 use super::abandon::abandon;
-use super::attach::run_own;
 use super::query::{Payload, Ran, Request};
 use super::relay::{Flow, RelayError, Stop, relay};
 use super::session::{End, Held, Session};
 use super::timeouts::transaction_time;
-use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
+use crate::base::{Reason, Refusal, Role, ShardId};
 use crate::proto::{Expect, Origin, Part, Replies};
+use crate::route::Mode;
 use crate::wire;
 
 /// Servers at work for one statement; dropped half way, each that is not free is closed.
@@ -99,14 +99,20 @@ impl Session {
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };
         let _live: Vec<_> = team.iter().map(|it| self.live(it.shard, it.role, request.access)).collect();
+        let begin = self.begin_on_each();
         for held in &mut team {
-            if let Err(error) = send(held, request.payload, &["BEGIN"]).await {
+            if let Err(error) = send(held, request.payload, &[&begin]).await {
                 return self.lose_team(team, error).await;
             }
         }
         let (mut replies, mut failed, mut tag) = (Replies::default(), Vec::new(), None);
+        // Copies are the same everywhere; parts are added up.
+        let sums = request.decision.mode == Mode::OnePhase;
         for index in 0..team.len() {
-            let part = if index == 0 { Part { ready: false, ..Part::UNFINISHED } } else { Part::SILENT };
+            let part = match index {
+                0 => Part { ready: false, ..Part::UNFINISHED },
+                _ => Part { rows: sums, ..Part::SILENT },
+            };
             let mut flow = Flow::default();
             team[index].lease.pipeline.set_part(part);
             if let Err(error) = self.relay_one(&mut team[index], &mut replies, &mut flow).await {
@@ -115,31 +121,14 @@ impl Session {
             if flow.errors > 0 {
                 failed.push(team[index].shard);
             }
-            tag.get_or_insert_with(|| replies.tag.clone());
+            if sums || tag.is_none() {
+                tag = Some(if sums { replies.summed_tag() } else { replies.shown_tag() });
+            }
             self.count(request, team[index].shard, team[index].role, &flow);
         }
-        let verb = if failed.is_empty() { "COMMIT" } else { "ROLLBACK" };
-        for done in 0..team.len() {
-            let ended = run_own(&mut team[done].lease, verb, Origin::Keyway).await;
-            if ended.is_err() && verb == "COMMIT" {
-                let refusal = self.half_committed(&team, done);
-                self.mark_written(&team);
-                drop(team);
-                self.cancel.slot().detach().await;
-                return Ok(Ran::Refused(refusal));
-            }
-        }
-        self.mark_written(&team);
-        self.dismiss(team).await;
-        let mut out = Vec::new();
-        if failed.is_empty() {
-            wire::command_complete(&mut out, &String::from_utf8_lossy(&tag.unwrap_or_default()));
-        } else {
-            let message = format!("statement failed on shard {}; no shard keeps it", self.names(&failed));
-            wire::notice(&mut out, "01000", &message);
-        }
-        self.stream.write_all(&out).await.map_err(|_| End::Left)?;
-        Ok(Ran::Unready { failed: !failed.is_empty() })
+        let mut end = Vec::new();
+        wire::command_complete(&mut end, &tag.unwrap_or_default());
+        self.end_on_each(team, &failed, &end).await
     }
 
     /// One shard after the other; the first error ends it, and a warning says how far it came.
@@ -190,12 +179,12 @@ impl Session {
         self.stream.write_all(&out).await.map_err(|_| End::Left)
     }
 
-    fn names(&self, shards: &[ShardId]) -> String {
+    pub fn names(&self, shards: &[ShardId]) -> String {
         let names = shards.iter().map(|it| self.database.router.shard_name(*it)).collect::<Vec<_>>();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 
-    async fn relay_one(
+    pub async fn relay_one(
         &mut self,
         held: &mut Held,
         replies: &mut Replies,
@@ -217,27 +206,9 @@ impl Session {
         }
     }
 
-    fn mark_written(&mut self, team: &Team) {
+    pub fn mark_written(&mut self, team: &Team) {
         let now = std::time::Instant::now();
         team.iter().for_each(|it| self.mark_floor(it.shard, now));
-    }
-
-    fn half_committed(&self, team: &Team, failed: usize) -> Refusal {
-        let names = |of: &[Held]| {
-            of.iter().map(|it| self.database.router.shard_name(it.shard)).collect::<Vec<_>>().join(", ")
-        };
-        Refusal::new(
-            Reason::NoServer,
-            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-            "a write of a reference table was not committed on every shard",
-        )
-        .detail(format!(
-            "committed on: {}; unknown on: {}; not committed on: {}",
-            names(&team[..failed]),
-            names(&team[failed..=failed]),
-            names(&team[failed + 1..])
-        ))
-        .hint("compare the table on all shards and repeat the write where it is missing")
     }
 
     pub async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {

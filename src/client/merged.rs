@@ -18,22 +18,30 @@ use crate::merge::{Budget, Format, Merger, Progress, ResultFormats};
 use crate::net::Buffer;
 use crate::proto::{Expect, Origin, Part, Replies, StatementId};
 use crate::route::{Described, KeySource, Literal, Params, ShardQuery, ShardRead};
+use crate::sql::Filled;
 use crate::wire::{self, Bind, RowField};
 
 /// Of rows that wait to be written.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 
-/// A statement that several shards answer together, with its values.
+/// A statement that several shards answer together.
 pub(super) struct Reading<'a> {
     pub read: Arc<ShardRead>,
-    text: &'a str,
-    literals: &'a [Literal],
+    asked: Asked<'a>,
+}
+
+/// A statement of the client's with its values, of which shards are sent what is made of it.
+pub(super) struct Asked<'a> {
+    pub text: &'a str,
+    pub literals: &'a [Literal],
     /// As in Parse.
-    oids: &'a [u8],
-    values: Vec<(i16, Option<&'a [u8]>)>,
-    results: ResultFormats,
+    pub oids: &'a [u8],
+    pub values: Vec<(i16, Option<&'a [u8]>)>,
+    pub results: ResultFormats,
     /// What the client awaits in front of the rows, in order.
-    script: SmallVec<[Step; 4]>,
+    pub script: SmallVec<[Step; 4]>,
+    /// It came as a Query, whose answer tells nothing of rows that are none.
+    pub is_query: bool,
 }
 
 /// A message of the answer that is not of the rows.
@@ -51,29 +59,30 @@ pub(super) enum Step {
 }
 
 impl<'a> Reading<'a> {
-    pub fn simple(read: &Arc<ShardRead>, text: &'a str, literals: &'a [Literal]) -> Reading<'a> {
+    pub fn new(read: &Arc<ShardRead>, asked: Asked<'a>) -> Reading<'a> {
+        Reading { read: read.clone(), asked }
+    }
+}
+
+impl<'a> Asked<'a> {
+    pub fn simple(text: &'a str, literals: &'a [Literal]) -> Asked<'a> {
         let script = SmallVec::from_slice(&[Step::Portal, Step::Rows(0)]);
         let (values, results) = (Vec::new(), ResultFormats::default());
-        Reading { read: read.clone(), text, literals, oids: &[], values, results, script }
+        Asked { text, literals, oids: &[], values, results, script, is_query: true }
     }
 
-    pub fn bound(
-        read: &Arc<ShardRead>,
-        statement: &'a Statement,
-        bind: &Bind<'a>,
-        script: SmallVec<[Step; 4]>,
-    ) -> Reading<'a> {
+    pub fn bound(statement: &'a Statement, bind: &Bind<'a>, script: SmallVec<[Step; 4]>) -> Asked<'a> {
         let values = bind.values.iter().enumerate();
         let values = values.map(|(at, it)| (i16::from(bind.formats.is_binary(at)), it)).collect();
         let format = |it| if it == 1 { Format::Binary } else { Format::Text };
-        Reading {
-            read: read.clone(),
+        Asked {
             text: statement.text(),
             literals: &statement.literals,
             oids: &statement.oids,
             values,
             results: ResultFormats(bind.result_formats.codes().map(format).collect()),
             script,
+            is_query: false,
         }
     }
 
@@ -101,8 +110,8 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Why a read over shards ends without its whole answer.
-enum Stop {
+/// Why a statement over shards ends without its whole answer.
+pub(super) enum Stop {
     Refused(Refusal),
     Lost(RelayError),
     /// A shard's error, which the client has.
@@ -123,9 +132,10 @@ impl From<Refusal> for Stop {
 
 /// What one shard has said of the statement, as it came.
 #[derive(Default)]
-struct Description {
-    parameters: Vec<u32>,
-    row: Vec<u8>,
+pub(super) struct Description {
+    pub parameters: Vec<u32>,
+    /// RowDescription, empty for a statement without rows.
+    pub row: Vec<u8>,
     typing: Vec<u8>,
 }
 
@@ -136,7 +146,7 @@ fn fields(message: &[u8]) -> Result<Vec<RowField<'_>>, Refusal> {
     wire::row_fields(message).map_err(|_| malformed())
 }
 
-fn malformed() -> Refusal {
+pub(super) fn malformed() -> Refusal {
     Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, "a server's description is malformed")
 }
 
@@ -192,28 +202,29 @@ impl Session {
         flow: &mut Flow,
     ) -> Result<(), Stop> {
         let first = team.first_mut().ok_or(RelayError::ServerClosed)?;
-        let described = self.describe(first, reading, flow).await?;
+        let asked = &reading.asked;
+        let typing = asked.with_source(|source| reading.read.typing(source))?;
+        let described = self.describe(first, asked, typing.as_ref(), flow).await?;
         let (outputs, typing) = (fields(&described.row)?, fields(&described.typing)?);
-        let query = reading.with_source(|source| {
+        let query = asked.with_source(|source| {
             let described =
                 Described { param_oids: &described.parameters, outputs: &outputs, typing: &typing };
             reading.read.query(source, &described)
         })?;
         for held in team.iter_mut() {
-            send(&mut held.lease, reading, &query, &described.parameters).await?;
+            send(&mut held.lease, asked, &query, &described.parameters).await?;
         }
         let budget = Budget { memory_bytes_max: self.shared.limits.merge_bytes_max, hash_seed: self.entropy };
-        let merger = Merger::new(query.spec.clone(), team.len(), reading.results.clone(), budget);
+        let merger = Merger::new(query.spec.clone(), team.len(), asked.results.clone(), budget);
         let mut merging = Merging::new(merger, team.len());
-        let mut script = reading.script.iter();
+        wire::parameter_description(&mut merging.statement, &described.parameters);
+        merging.statement.extend_from_slice(&described.row);
+        let mut script = asked.script.iter();
         // What the statement's description has shown to be right.
         while let Some(step @ (Step::Parsed | Step::Statement)) = script.as_slice().first() {
             script.next();
             match step {
-                Step::Statement => {
-                    wire::parameter_description(&mut merging.out, &described.parameters);
-                    merging.out.extend_from_slice(&described.row);
-                }
+                Step::Statement => merging.out.extend_from_slice(&merging.statement),
                 _ => {
                     self.named += 1;
                     merging.out.extend_from_slice(wire::PARSE_COMPLETE);
@@ -224,21 +235,21 @@ impl Session {
     }
 
     /// Lets one shard describe the statement as the client wrote it, and what `typing` asks.
-    async fn describe(
+    pub async fn describe(
         &mut self,
         held: &mut Held,
-        reading: &Reading<'_>,
+        asked: &Asked<'_>,
+        typing: Option<&Filled>,
         flow: &mut Flow,
     ) -> Result<Description, Stop> {
-        let typing = reading.with_source(|source| reading.read.typing(source))?;
         let server = &mut *held.lease;
         server.pipeline.set_part(Part::COLLECTED);
         let mut out = Vec::new();
-        parse(server, &mut out, reading.text, reading.oids);
+        parse(server, &mut out, asked.text, asked.oids);
         wire::describe_statement(&mut out, b"");
         server.pipeline.push(Expect::Describe);
-        if let Some(typing) = &typing {
-            let oids = typing.params.iter().flat_map(|it| reading.declared_oid(*it).to_be_bytes());
+        if let Some(typing) = typing {
+            let oids = typing.params.iter().flat_map(|it| asked.declared_oid(*it).to_be_bytes());
             parse(server, &mut out, &typing.text, &oids.collect::<Vec<_>>());
             wire::describe_statement(&mut out, b"");
             server.pipeline.push(Expect::Describe);
@@ -274,7 +285,7 @@ impl Session {
         Ok(described)
     }
 
-    async fn put(&mut self, bytes: &[u8], flow: &mut Flow) -> Result<(), RelayError> {
+    pub async fn put(&mut self, bytes: &[u8], flow: &mut Flow) -> Result<(), RelayError> {
         flow.sent_bytes += bytes.len() as u64;
         self.stream.write_all(bytes).await.map_err(|_| RelayError::ClientLeft)
     }
@@ -297,8 +308,9 @@ impl Session {
                 Step::Closed => out.extend_from_slice(wire::CLOSE_COMPLETE),
                 Step::Portal => out.extend_from_slice(merging.merger.description()),
                 Step::Rows(rows_max) => self.rows(merging, team, *rows_max, flow).await?,
-                // They stand in front (`Reading::bound`).
-                Step::Parsed | Step::Statement => {}
+                Step::Statement => out.extend_from_slice(&merging.statement),
+                // It stands in front.
+                Step::Parsed => {}
             }
         }
         merging.stage = Stage::Over;
@@ -375,7 +387,11 @@ impl Session {
     }
 
     /// Until one of the wanted servers has something to read, or the client leaves, or time is up.
-    async fn wait_for(&mut self, servers: &mut [&mut Backend], wanted: &[bool]) -> Result<usize, RelayError> {
+    pub async fn wait_for(
+        &mut self,
+        servers: &mut [&mut Backend],
+        wanted: &[bool],
+    ) -> Result<usize, RelayError> {
         let client = &mut self.stream;
         let mut watching = true;
         let mut readable = poll_fn(|cx| {
@@ -419,6 +435,8 @@ struct Merging {
     replies: Replies,
     /// For the client.
     out: Vec<u8>,
+    /// What Describe of the statement is answered with.
+    statement: Vec<u8>,
     /// By shard: it has described its rows.
     described: Vec<bool>,
     /// Rows that came along with a description: of one read each.
@@ -435,6 +453,7 @@ impl Merging {
             buffers: (0..shards).map(|_| Buffer::default()).collect(),
             replies: Replies::default(),
             out: Vec::new(),
+            statement: Vec::new(),
             described: vec![false; shards],
             early: vec![Vec::new(); shards],
             stage: Stage::Before,
@@ -507,7 +526,7 @@ impl Merging {
     }
 }
 
-fn parse(server: &mut Backend, out: &mut Vec<u8>, text: &str, oids: &[u8]) {
+pub(super) fn parse(server: &mut Backend, out: &mut Vec<u8>, text: &str, oids: &[u8]) {
     server.statements.set_unnamed(None);
     wire::parse_named(out, b"", text.as_bytes(), oids);
     // Nobody asks for it again.
@@ -517,7 +536,7 @@ fn parse(server: &mut Backend, out: &mut Vec<u8>, text: &str, oids: &[u8]) {
 /// A shard's part of the statement, with the parameters that stand in it.
 async fn send(
     server: &mut Backend,
-    reading: &Reading<'_>,
+    asked: &Asked<'_>,
     query: &ShardQuery,
     oids: &[u32],
 ) -> Result<(), RelayError> {
@@ -525,14 +544,14 @@ async fn send(
     let of = |it: &u16| usize::from(*it).saturating_sub(1);
     let oids = params.iter().flat_map(|it| oids.get(of(it)).copied().unwrap_or(0).to_be_bytes());
     let values: Vec<_> =
-        params.iter().map(|it| reading.values.get(of(it)).copied().unwrap_or((0, None))).collect();
-    let results = query.spec.shard_formats(query.columns, &reading.results);
+        params.iter().map(|it| asked.values.get(of(it)).copied().unwrap_or((0, None))).collect();
+    let results = query.spec.shard_formats(query.columns, &asked.results);
     let results: Vec<i16> = results.0.iter().map(|it| i16::from(*it == Format::Binary)).collect();
     let mut out = Vec::new();
     server.pipeline.set_part(Part::COLLECTED);
     parse(server, &mut out, &query.filled.text, &oids.collect::<Vec<_>>());
     // What is more than a portal with a limit can show, no shard has to send: neither has it to be read away.
-    let rows_max = reading.rows_max().and_then(|it| query.spec.rows_max_of_a_shard(it));
+    let rows_max = asked.rows_max().and_then(|it| query.spec.rows_max_of_a_shard(it));
     let rows_max = rows_max.and_then(|it| u32::try_from(it).ok());
     wire::run_unnamed(&mut out, &values, &results, rows_max.unwrap_or(0));
     out.extend_from_slice(wire::SYNC);
@@ -543,7 +562,11 @@ async fn send(
 }
 
 /// Says what a read of the server's socket means; how many bytes of it are dealt with.
-fn receive(server: &mut Backend, buffer: &Buffer, replies: &mut Replies) -> Result<usize, RelayError> {
+pub(super) fn receive(
+    server: &mut Backend,
+    buffer: &Buffer,
+    replies: &mut Replies,
+) -> Result<usize, RelayError> {
     replies.next_buffer();
     Ok(server.pipeline.feed(buffer.filled(), replies)?)
 }

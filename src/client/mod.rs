@@ -5,6 +5,7 @@ mod abandon;
 mod attach;
 mod bind;
 mod copy;
+mod copy_split;
 mod deallocate;
 mod effects;
 mod encoding;
@@ -17,6 +18,7 @@ mod many;
 mod merged;
 mod metrics;
 mod notify;
+mod one_phase;
 mod pins;
 mod query;
 mod quota;
@@ -25,6 +27,7 @@ mod relay;
 mod reload;
 mod search_path;
 mod session;
+mod split;
 mod sql_prepare;
 mod statements;
 mod timeouts;
@@ -134,6 +137,8 @@ pub struct Database {
     pub floor: Option<Instant>,
     /// How long a request waits for a primary to appear.
     pub wait_timeout: Duration,
+    /// Of transactions on several shards at once.
+    pub cross_shard_lock_timeout: Option<Duration>,
 }
 
 /// ParameterStatus of a server: names and values.

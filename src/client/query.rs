@@ -7,11 +7,13 @@ use prometheus::IntGauge;
 use smallvec::SmallVec;
 
 use super::attach::{set_up_text, setting_refused};
+use super::copy_split::Copied;
 use super::effects::Answer;
 use super::extended::Group;
-use super::merged::Reading;
+use super::merged::{Asked, Reading};
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
+use super::split::Inserting;
 use super::sql_prepare::Renamed;
 use super::statements::{Registry, Statement};
 use crate::backend::Backend;
@@ -91,8 +93,15 @@ pub(super) struct Request<'a> {
     /// The text may end a transaction block by itself, so that the one which guards the settings in front of
     /// it would not hold: they are made before it is sent.
     pub ends_blocks: bool,
-    /// Where several shards answer it together.
+    pub parted: Parted<'a>,
+}
+
+/// What several shards do together, each its part: at most one of these.
+#[derive(Default)]
+pub(super) struct Parted<'a> {
     pub reading: Option<Reading<'a>>,
+    pub inserting: Option<Inserting<'a>>,
+    pub copied: Option<Copied<'a>>,
 }
 
 /// A COPY FROM STDIN under way.
@@ -171,9 +180,12 @@ impl Session {
             None => Payload::Query(message),
         };
         let access = plan.access;
-        let reading = plan.shard_read().filter(|_| decision.mode == Mode::Merge);
-        let reading = reading.map(|it| Reading::simple(it, text, &planned.literals));
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
+        let asked = || Asked::simple(text, &planned.literals);
+        let parted = match self.parted(plan, &decision, &keys, asked) {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse(refusal).await,
+        };
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
@@ -185,6 +197,31 @@ impl Session {
             }
         }
         self.end_query(&plan.kind, text, ran, plan.access).await
+    }
+
+    /// What of a statement several shards do together.
+    pub fn parted<'a>(
+        &self,
+        plan: &Plan,
+        decision: &Decision,
+        keys: &KeySource<'_>,
+        asked: impl FnOnce() -> Asked<'a>,
+    ) -> Result<Parted<'a>, Refusal> {
+        let mut parted = Parted::default();
+        match (decision.mode, plan.shard_read(), plan.inserted_rows(), plan.copy()) {
+            (Mode::Merge, Some(read), ..) => {
+                parted.reading = Some(Reading::new(read, asked()));
+            }
+            (Mode::Split, _, Some(rows), _) => {
+                let owners = self.database.router.row_shards(plan, keys, &self.view())?;
+                parted.inserting = Some(Inserting { rows, owners, asked: asked() });
+            }
+            (Mode::Copy, _, _, Some(plan)) => {
+                parted.copied = Some(Copied { plan: plan.clone(), asked: asked() });
+            }
+            _ => {}
+        }
+        Ok(parted)
     }
 
     async fn say(&mut self, answer: Answer) -> Result<Outcome, End> {
@@ -266,8 +303,9 @@ impl Session {
         let decision = self.decision_of_held();
         let payload = Payload::Query(&message);
         let started = Instant::now();
-        let (access, renewable, ends_blocks, reading) = (Access::Write, false, true, None);
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
+        let (access, renewable, ends_blocks) = (Access::Write, false, true);
+        let parted = Parted::default();
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
         self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
     }
@@ -282,11 +320,19 @@ impl Session {
         self.overdue = None;
         let ran = match request.decision.mode {
             Mode::One => self.run_on_one(request).await,
-            Mode::Scatter | Mode::Merge => match &request.reading {
+            Mode::Scatter | Mode::Merge => match &request.parted.reading {
                 Some(reading) => self.run_merged(request, reading).await,
                 None => self.run_scattered(request).await,
             },
-            Mode::Everywhere => self.run_everywhere(request).await,
+            Mode::Everywhere | Mode::OnePhase => self.run_everywhere(request).await,
+            Mode::Split => match &request.parted.inserting {
+                Some(inserting) => self.run_split(request, inserting).await,
+                None => Ok(Ran::Refused(no_shard())),
+            },
+            Mode::Copy => match &request.parted.copied {
+                Some(copied) => self.start_copy(request, copied).await,
+                None => Ok(Ran::Refused(no_shard())),
+            },
             Mode::InTurn => self.run_in_turn(request).await,
         };
         if self.held.is_none() {

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::abandon::abandon;
 use super::copy::CopyEnd;
+use super::copy_split::CopySplit;
 use super::encoding;
 use super::listening::Listening;
 use super::login::{LoggedIn, say_goodbye};
@@ -113,6 +114,8 @@ pub(super) struct Session {
     /// COMMIT is with the server: from here on its loss leaves the outcome unknown.
     pub committing: bool,
     pub copying: Option<Copying>,
+    /// The same of several servers.
+    pub split_copy: Option<Box<CopySplit>>,
     /// A write is under way whose end comes with a later unit: the Sync behind a Flush or a COPY.
     pub wrote: bool,
     /// How many Parses and Closes of the last group were done before an error.
@@ -162,6 +165,7 @@ impl Session {
             committed: false,
             committing: false,
             copying: None,
+            split_copy: None,
             wrote: false,
             named: 0,
             unsynced: false,

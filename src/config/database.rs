@@ -9,7 +9,9 @@ use super::login;
 use super::settings::{self, Setting};
 use super::tls;
 use super::user::{self, check_name};
-use super::{Address, Catalog, Database, Pool, PoolMode, Probe, ShardServers, User, map, table};
+use super::{
+    Address, Catalog, CrossShardWrites, Database, Pool, PoolMode, Probe, ShardServers, User, map, table,
+};
 
 const POSTGRES_PORT: u16 = 5432;
 
@@ -69,6 +71,8 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
         clients_max: section.optional_count(&settings::DATABASE_CLIENTS_MAX),
         server_connections_max: section.optional_count(&settings::DATABASE_CONNECTIONS_MAX),
         pool_mode: pool_mode(section, name, shards.len(), users),
+        cross_shard_writes: cross_shard_writes(section),
+        cross_shard_lock_timeout: section.duration(&settings::CROSS_SHARD_LOCK_TIMEOUT),
         maps: maps.into_iter().map(|it| it.1).collect(),
         shards,
         tables,
@@ -94,6 +98,21 @@ fn pool_mode(section: &Section<'_>, name: &str, shards: usize, users: &[User]) -
         section.add(section.offset, message, instead);
     }
     mode
+}
+
+fn cross_shard_writes(section: &Section<'_>) -> CrossShardWrites {
+    let Some((text, offset)) = section.text(&settings::CROSS_SHARD_WRITES) else {
+        return CrossShardWrites::default();
+    };
+    match text {
+        "refuse" => CrossShardWrites::Refuse,
+        "one_phase" => CrossShardWrites::OnePhase,
+        other => {
+            let instead = "cross_shard_writes = \"refuse\" or \"one_phase\"";
+            section.add(offset, format!("`cross_shard_writes` is \"{other}\""), instead);
+            CrossShardWrites::default()
+        }
+    }
 }
 
 fn pool(section: &Section<'_>, name: &str) -> Pool {

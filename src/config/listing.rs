@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::settings::{self, Kind, Setting};
-use super::{Auth, ClientTls, Config, Database, Limits, PoolMode, Secret, ServerTls, User};
+use super::{Auth, ClientTls, Config, CrossShardWrites, Database, Limits, PoolMode, Secret, ServerTls, User};
 
 /// One key with its section in front: `limits.clients_max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,15 @@ impl PoolMode {
         match self {
             PoolMode::Transaction => "transaction",
             PoolMode::Session => "session",
+        }
+    }
+}
+
+impl CrossShardWrites {
+    pub fn label(self) -> &'static str {
+        match self {
+            CrossShardWrites::Refuse => "refuse",
+            CrossShardWrites::OnePhase => "one_phase",
         }
     }
 }
@@ -157,6 +166,8 @@ fn list_database(list: &mut List, database: &Database) {
         clients_max,
         server_connections_max,
         pool_mode,
+        cross_shard_writes,
+        cross_shard_lock_timeout,
         maps,
         tables,
         schemas,
@@ -190,6 +201,8 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "clients_max", clients_max.shown());
     list.put(&path, of, "server_connections_max", server_connections_max.shown());
     list.put(&path, of, "pool_mode", pool_mode.label().to_owned());
+    list.put(&path, of, "cross_shard_writes", cross_shard_writes.label().to_owned());
+    list.put(&path, of, "cross_shard_lock_timeout", cross_shard_lock_timeout.shown());
     list.put(&path, &[], "maps", names(&maps.iter().map(|it| it.name.as_str()).collect::<Vec<_>>()));
     list.put(&path, &[], "tables", tables.len().to_string());
     list.put(&path, &[], "schemas", names(&schemas.keys().collect::<Vec<_>>()));

@@ -111,6 +111,15 @@ pub enum PoolMode {
     Session,
 }
 
+/// What becomes of a statement that writes rows of several shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CrossShardWrites {
+    #[default]
+    Refuse,
+    /// Each shard commits by itself, one after the other.
+    OnePhase,
+}
+
 /// How a client shows that it is who it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
@@ -169,6 +178,8 @@ pub struct Database {
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
     pub pool_mode: PoolMode,
+    pub cross_shard_writes: CrossShardWrites,
+    pub cross_shard_lock_timeout: Option<Duration>,
     pub maps: Vec<Arc<Map>>,
     pub tables: BTreeMap<TableName, TableRule>,
     /// Schemas whose tables all live on one shard.

@@ -484,6 +484,19 @@ pub const POOL_MODE: Setting = other(
     "transaction",
     "when a server connection may go to another client: \"transaction\" (after each transaction; what only a session can hold keeps it longer) or \"session\" (when its client leaves: then it is closed, which no state outlives). A client in session mode is always on the primary, and keeps a place of `pool.size`; only on databases of one shard",
 );
+pub const CROSS_SHARD_WRITES: Setting = other(
+    "cross_shard_writes",
+    "\"refuse\"",
+    "refuse",
+    "a statement that writes rows of several shards: \"refuse\", or \"one_phase\": each shard does its part in a transaction of its own, and they are committed one after the other once all have done it. A shard that fails in between leaves the write on some shards and not on others; the client is told so with 08007, which names them, and nobody reads all shards at one point in time",
+);
+pub const CROSS_SHARD_LOCK_TIMEOUT: Setting = optional_duration(
+    "cross_shard_lock_timeout",
+    "10s",
+    "10ms",
+    "1h",
+    "such a statement, and a write of a reference table, waits this long for a lock, then it fails with 55P03: of two that wait for each other on different shards no server knows. A session's own lock_timeout comes first",
+);
 pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
 pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
 pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
@@ -530,6 +543,8 @@ pub const DATABASE: &[&Setting] = &[
     &DATABASE_CLIENTS_MAX,
     &DATABASE_CONNECTIONS_MAX,
     &POOL_MODE,
+    &CROSS_SHARD_WRITES,
+    &CROSS_SHARD_LOCK_TIMEOUT,
     &POOL_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
@@ -697,6 +712,7 @@ pub fn reference() -> String {
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
     out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
     out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX, &POOL_MODE, &DEFAULT_SHARD]);
+    out.settings(&[&CROSS_SHARD_WRITES, &CROSS_SHARD_LOCK_TIMEOUT]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");

@@ -536,3 +536,20 @@ fn every_mistake_in_tls_is_told_with_its_line() {
     check("", "server_tls_negotiation = \"direct\"", &["leaves no way to go without TLS"]);
     check("", "server_tls_negotiation = \"late\"", &["`server_tls_negotiation` is \"late\""]);
 }
+
+#[test]
+fn writes_of_several_shards_are_refused_unless_the_database_says_otherwise() {
+    let with = |more: &str| parse(&format!("{VALID}\n[databases.shop]\n{more}\n"));
+    let shop = |more: &str| with(more).unwrap().database("shop").unwrap().clone();
+    let default = shop("");
+    assert_eq!(default.cross_shard_writes, CrossShardWrites::Refuse);
+    assert_eq!(default.cross_shard_lock_timeout, Some(Duration::from_secs(10)));
+    let allowed = shop("cross_shard_writes = \"one_phase\"\ncross_shard_lock_timeout = \"off\"");
+    assert_eq!(allowed.cross_shard_writes, CrossShardWrites::OnePhase);
+    assert_eq!(allowed.cross_shard_lock_timeout, None);
+    let problems = with("cross_shard_writes = \"two_phase\"").unwrap_err();
+    assert!(problems[0].to_string().contains("cross_shard_writes"), "{}", problems[0]);
+    let (before, after) = (with("").unwrap(), with("cross_shard_writes = \"one_phase\"").unwrap());
+    let difference = Difference::between(&before, &after).to_string();
+    assert_eq!(difference, "database shop: cross_shard_writes");
+}

@@ -2,6 +2,7 @@
 //! transaction is, what a session has set. Pure: bytes and events in, verdicts out.
 
 mod channels;
+mod copy;
 mod intake;
 mod pipeline;
 mod settings;
@@ -9,6 +10,7 @@ mod statements;
 mod transaction;
 
 pub use channels::{ChannelChange, ChannelSet, Switchboard, Ticket};
+pub use copy::{CopyField, CopyReader, Found, LineMap};
 pub use intake::{Intake, Limits, Unit, UnitEnd, Violation};
 pub use pipeline::{Complete, Expect, Origin, Part, Piece, Pipeline, Replies, Unexpected};
 pub use settings::{Assignment, Settings, quote_literal, quote_name, set_config};

@@ -52,6 +52,12 @@ pub enum Mode {
     Merge,
     /// A write of reference tables: on each shard in a transaction of its own.
     Everywhere,
+    /// A write of rows of several shards: each does the statement in a transaction of its own.
+    OnePhase,
+    /// Likewise, each with a statement for its own rows (`Plan::inserted_rows`).
+    Split,
+    /// COPY FROM STDIN: each gets its rows, in a transaction of its own (`Plan::copy`).
+    Copy,
     /// DDL: one shard after the other.
     InTurn,
 }
@@ -68,6 +74,9 @@ impl Mode {
             Mode::Scatter => "scatter",
             Mode::Merge => "merge",
             Mode::Everywhere => "everywhere",
+            Mode::OnePhase => "one_phase",
+            Mode::Split => "split",
+            Mode::Copy => "copy",
             Mode::InTurn => "in_turn",
         }
     }
@@ -99,6 +108,8 @@ pub enum Why {
     Notify,
     /// Every shard holds a copy that must change.
     EveryCopy,
+    /// The key of each row that is copied.
+    EachRow,
     /// Every shard has the schema.
     Ddl,
 }
@@ -114,6 +125,7 @@ impl fmt::Display for Why {
             Why::Anywhere => "it reads nothing that belongs to a shard, so any shard answers",
             Why::Notify => "notifications are sent on the first shard, where keyway listens",
             Why::EveryCopy => "it changes a reference table, which every shard holds",
+            Why::EachRow => "each row goes where its shard key says",
             Why::Ddl => "every shard has the schema",
         })
     }
@@ -173,11 +185,21 @@ impl Router {
                 "compute the value in the application and pass it as a constant",
             )),
             Target::Everywhere => Ok(on(self.all_shards(), Mode::Everywhere, None, Why::EveryCopy)),
+            Target::Copy(plan) if session.in_transaction || session.enlisted.is_some() => {
+                Err(Refusal::unsupported(
+                    Reason::MultiShardWrite,
+                    format!("COPY FROM STDIN into table \"{}\" cannot stand in a transaction", plan.table()),
+                    "copy outside of the transaction: all of it is kept, or nothing",
+                ))
+            }
+            Target::Copy(_) => Ok(on(self.all_shards(), Mode::Copy, None, Why::EachRow)),
             Target::Keyed(keyed) => {
                 let (shards, key, why) = self.keyed(keyed, keys, session)?;
                 let mode = match &keyed.many {
                     _ if shards.len() == 1 => Mode::One,
                     Many::Merged(_) => Mode::Merge,
+                    Many::Written => Mode::OnePhase,
+                    Many::Split(_) => Mode::Split,
                     _ => Mode::Scatter,
                 };
                 Ok(on(shards, mode, key, why))
@@ -249,31 +271,63 @@ impl Router {
                 Some(enlisted) if enlisted != *only => Err(two_shards(self, enlisted, *only)),
                 _ => Ok((shards, key, why)),
             },
-            _ => self.several(keyed, class, session, why).map(|()| (shards, key, why)),
+            _ if keyed.writes => {
+                self.several_written(keyed, class, keys, session, why).map(|()| (shards, key, why))
+            }
+            _ => self.several(keyed, class, session).map(|()| (shards, key, why)),
         }
     }
 
-    /// Whether a statement may run on several shards.
-    fn several(&self, keyed: &Keyed, class: &Class, session: &SessionView, why: Why) -> Result<(), Refusal> {
+    /// Whether a write may be done by several shards.
+    fn several_written(
+        &self,
+        keyed: &Keyed,
+        class: &Class,
+        keys: &KeySource<'_>,
+        session: &SessionView,
+        why: Why,
+    ) -> Result<(), Refusal> {
+        let refuse = |message, hint| Err(Refusal::unsupported(Reason::MultiShardWrite, message, hint));
         let Class { table, column, .. } = class;
-        // Of tables that live on one shard each, none has a key to restrict.
         let restrict = match &class.map {
-            Some(_) => format!("restrict table \"{table}\" to one shard with \"{column}\" = ..."),
-            None => format!("leave out table \"{table}\", or what does not live on its shard"),
+            Some(_) => {
+                format!("restrict it to one shard with \"{column}\" = ..., or write each key by itself")
+            }
+            None => restrict(class),
         };
-        if keyed.writes {
+        if !self.writes_in_one_phase() {
             let message = match why {
                 Why::NoKey => format!("a write of table \"{table}\" must name its shard key \"{column}\""),
                 _ => format!("a write of table \"{table}\" would touch several shards"),
             };
-            let hint = match &class.map {
-                Some(_) => {
-                    format!("restrict it to one shard with \"{column}\" = ..., or write each key by itself")
-                }
-                None => restrict,
-            };
-            return Err(Refusal::unsupported(Reason::MultiShardWrite, message, hint));
+            let setting = "; with cross_shard_writes = \"one_phase\" each shard commits by itself";
+            return refuse(
+                message,
+                restrict + if matches!(keyed.many, Many::Refused(_)) { "" } else { setting },
+            );
         }
+        if let Many::Refused(what) = &keyed.many {
+            return refuse(format!("{what} in a write on several shards is not supported"), restrict);
+        }
+        // A pipeline without its Sync is a transaction too.
+        if session.in_transaction || session.enlisted.is_some() {
+            return refuse(
+                format!("a write of table \"{table}\" on several shards cannot stand in a transaction"),
+                format!("{restrict}, or run it outside of the transaction"),
+            );
+        }
+        if keys.name_the_clock() {
+            return refuse(
+                "a date relative to now could give each shard another time".to_owned(),
+                "compute the value in the application and pass it as a constant".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether a read may run on several shards.
+    fn several(&self, keyed: &Keyed, class: &Class, session: &SessionView) -> Result<(), Refusal> {
+        let restrict = restrict(class);
         if let Many::Refused(what) = &keyed.many {
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
@@ -292,6 +346,15 @@ impl Router {
             ));
         }
         Ok(())
+    }
+}
+
+/// Of tables that live on one shard each, none has a key to restrict.
+fn restrict(class: &Class) -> String {
+    let Class { table, column, .. } = class;
+    match &class.map {
+        Some(_) => format!("restrict table \"{table}\" to one shard with \"{column}\" = ..."),
+        None => format!("leave out table \"{table}\", or what does not live on its shard"),
     }
 }
 

@@ -4,11 +4,13 @@
 use smallvec::SmallVec;
 
 use crate::base::{Reason, Refusal, ShardId, SqlState};
+use crate::proto::CopyField;
 use crate::shard::{Bound, KeyColumn, KeyValue, Map, Place, Purpose, Usage};
 
+use super::copy::key_of;
 use super::decide::{KeyRef, Path, SessionView, ShardSet};
 use super::keys::{Key, KeySource};
-use super::plan::{Class, End, Interval, KeyPlace, Keys};
+use super::plan::{Class, End, Interval, KeyPlace, Keys, Plan, Target};
 use super::router::Router;
 
 /// Keys of several columns that one predicate may name; past it, it is taken to name any.
@@ -77,6 +79,28 @@ impl Router {
         }
     }
 
+    /// The shard of each inserted row, in their order.
+    pub fn row_shards(
+        &self,
+        plan: &Plan,
+        keys: &KeySource<'_>,
+        session: &SessionView,
+    ) -> Result<ShardSet, Refusal> {
+        let mut shards = ShardSet::new();
+        let Target::Keyed(keyed) = &plan.target else { return Ok(shards) };
+        let inserted = keyed.classes.iter().find_map(|class| match (&class.keys, class.map) {
+            (Keys::Rows(places), Some(index)) => Some((class, places, index)),
+            _ => None,
+        });
+        if let Some((class, places, index)) = inserted
+            && let Some(map) = self.map(index)
+        {
+            let evaluation = Evaluation { router: self, class, index, map, keys, utc: session.utc };
+            evaluation.each_row(places, &mut shards, &mut Met::default())?;
+        }
+        Ok(shards)
+    }
+
     /// Where a name without schema leads. One that the config lists needs nothing if its session's path
     /// begins elsewhere.
     fn path_shard(&self, class: &Class, session: &SessionView) -> Result<Need, Refusal> {
@@ -107,13 +131,13 @@ fn only(shard: ShardId) -> Need {
     Need::Some(ShardSet::from_slice(&[shard]))
 }
 
-struct Evaluation<'a> {
-    router: &'a Router,
-    class: &'a Class,
-    index: usize,
-    map: &'a Map,
-    keys: &'a KeySource<'a>,
-    utc: bool,
+pub(super) struct Evaluation<'a> {
+    pub router: &'a Router,
+    pub class: &'a Class,
+    pub index: usize,
+    pub map: &'a Map,
+    pub keys: &'a KeySource<'a>,
+    pub utc: bool,
 }
 
 impl Evaluation<'_> {
@@ -239,6 +263,12 @@ impl Evaluation<'_> {
 
     fn rows(&self, places: &[KeyPlace], met: &mut Met) -> Result<Need, Refusal> {
         let mut shards = ShardSet::new();
+        self.each_row(places, &mut shards, met)?;
+        Ok(Need::Some(sorted(shards)))
+    }
+
+    /// Adds the shard of each row, in their order.
+    fn each_row(&self, places: &[KeyPlace], shards: &mut ShardSet, met: &mut Met) -> Result<(), Refusal> {
         let columns = self.map.columns();
         for row in places.chunks(columns.len().max(1)) {
             let value = |(place, column)| match self.keys.key(place, column, self.usage(Purpose::Store))? {
@@ -251,9 +281,29 @@ impl Evaluation<'_> {
                 (1, Some(value)) => value?,
                 (_, first) => KeyValue::Row(first.into_iter().chain(values).collect::<Result<_, _>>()?),
             };
-            self.add(&key, Purpose::Store, &mut shards, met)?;
+            self.add(&key, Purpose::Store, shards, met)?;
         }
-        Ok(Need::Some(sorted(shards)))
+        Ok(())
+    }
+
+    /// The shard of a record of COPY by the fields of its key.
+    pub fn copied(&self, fields: &[CopyField<'_>], binary: bool) -> Result<ShardId, Refusal> {
+        let usage = self.usage(Purpose::Store);
+        let mut values = Vec::with_capacity(fields.len());
+        for (field, column) in fields.iter().zip(self.map.columns()) {
+            let value = match field {
+                CopyField::Null => return Err(self.null_key()),
+                CopyField::Missing | CopyField::Default => return Err(self.no_key()),
+                CopyField::Value(bytes) if binary => column.of_binary(0, bytes, usage)?,
+                CopyField::Value(bytes) => {
+                    let text = std::str::from_utf8(bytes).map_err(|_| self.no_key())?;
+                    column.of_text(0, text, usage)?
+                }
+            };
+            values.push(value.ok_or_else(|| self.no_key())?);
+        }
+        let key = key_of(values).ok_or_else(|| self.no_key())?;
+        self.map.locate(&key).map(|it| it.shard).ok_or_else(|| self.unmapped(&key))
     }
 
     /// An end that cannot be told is no end: the interval grows by that, and loses no row.

@@ -6,6 +6,7 @@ mod assign;
 mod catalog;
 mod cluster;
 mod compile;
+mod copy;
 mod decide;
 mod evaluate;
 mod explain;
@@ -21,6 +22,7 @@ pub use catalog::{
     SearchPaths, Type, Unique,
 };
 pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
+pub use copy::{CopyOwner, CopyPlan};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
 pub use keys::{KeySource, Params};
 pub use plan::{Kind, Leaves, Plan};

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use super::copy::CopyPlan;
 use super::reads::ShardRead;
 use crate::base::{Access, Refusal, ShardId};
-use crate::sql::{SchemaChange, SetStatement};
+use crate::sql::{InsertedRows, SchemaChange, SetStatement};
 
 /// What a text is, for the client task that handles it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +140,22 @@ impl Plan {
         }
     }
 
+    /// How the shards of a decision in `Mode::Copy` are given their rows.
+    pub fn copy(&self) -> Option<&Arc<CopyPlan>> {
+        match &self.target {
+            Target::Copy(plan) => Some(plan),
+            _ => None,
+        }
+    }
+
+    /// How the shards of a decision in `Mode::Split` write.
+    pub fn inserted_rows(&self) -> Option<InsertedRows> {
+        match &self.target {
+            Target::Keyed(Keyed { many: Many::Split(rows), .. }) => Some(*rows),
+            _ => None,
+        }
+    }
+
     /// Whether deciding needs the values of parameters, so that it has to wait for Bind.
     pub fn needs_params(&self) -> bool {
         self.params_read > 0
@@ -155,6 +172,8 @@ pub(super) enum Target {
     Keyed(Keyed),
     /// A write of reference tables: every shard holds a copy.
     Everywhere,
+    /// Each shard gets its rows of COPY FROM STDIN.
+    Copy(Arc<CopyPlan>),
     /// DDL.
     InTurn,
 }
@@ -175,12 +194,16 @@ pub(super) struct Keyed {
     pub writes: bool,
 }
 
-/// How several shards answer a read.
+/// How several shards answer a read, or do a write.
 #[derive(Clone, Debug)]
 pub(super) enum Many {
     /// Their rows follow one another; the same as a merge, where that was possible.
     Rows(Option<Arc<ShardRead>>),
     Merged(Arc<ShardRead>),
+    /// Each writes those of its rows that the statement means, and reads only what lies beside them.
+    Written,
+    /// Each inserts the rows whose keys are its own.
+    Split(InsertedRows),
     /// They do not, because of this.
     Refused(String),
 }

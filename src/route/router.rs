@@ -11,7 +11,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::base::{Reason, Refusal, ShardId, SqlState};
-use crate::config::{Database, TableName, TableRule};
+use crate::config::{CrossShardWrites, Database, TableName, TableRule};
 use crate::shard::Map;
 use crate::sql::{self, Literals, Parser, Scan, Table};
 
@@ -29,7 +29,8 @@ pub struct Router {
     /// Schemas whose tables all live on one shard.
     schemas: BTreeMap<String, ShardId>,
     default_shard: Option<ShardId>,
-    /// Of all above.
+    cross_shard_writes: CrossShardWrites,
+    /// Of all above but for `cross_shard_writes`, which plans do not depend on.
     config_version: u64,
     catalog: ArcSwap<Catalog>,
     /// Of the plans to be used: made of `config_version` and the newest catalog's.
@@ -85,6 +86,16 @@ impl Router {
         let (maps, tables) = (database.maps.clone(), database.tables.clone());
         Router::of_parts(shards, maps, tables, plans_max, parser)
             .with_homes(database.schemas.clone(), database.default_shard)
+            .with_cross_shard_writes(database.cross_shard_writes)
+    }
+
+    pub(super) fn with_cross_shard_writes(self, cross_shard_writes: CrossShardWrites) -> Router {
+        Router { cross_shard_writes, ..self }
+    }
+
+    /// Whether a statement may write rows of several shards.
+    pub fn writes_in_one_phase(&self) -> bool {
+        self.cross_shard_writes == CrossShardWrites::OnePhase
     }
 
     /// The router of a database where whole schemas, or all tables that are not listed, live on one shard.
@@ -119,6 +130,7 @@ impl Router {
             tables,
             schemas,
             default_shard,
+            cross_shard_writes: CrossShardWrites::default(),
             config_version,
             catalog,
             version,
@@ -183,7 +195,9 @@ impl Router {
 
     /// Whether the other one would do all that this one does: at a reload its plans are kept then.
     pub fn is_same(&self, other: &Router) -> bool {
-        self.config_version == other.config_version && self.plans_max == other.plans_max
+        self.config_version == other.config_version
+            && self.plans_max == other.plans_max
+            && self.cross_shard_writes == other.cross_shard_writes
     }
 
     pub fn shard_count(&self) -> usize {

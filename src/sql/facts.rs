@@ -25,8 +25,41 @@ pub struct Statement {
     /// A COLLATE is written, other than those that compare bytes.
     pub collates: bool,
     pub schema_change: SchemaChange,
+    /// Of COPY FROM STDIN.
+    pub copy: Option<CopyFrom>,
     /// Something in it that this module does not know, so that nothing may be concluded.
     pub unknown: Option<&'static str>,
+}
+
+/// What COPY FROM STDIN says of its data. It holds for these values of its literals alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyFrom {
+    /// `None`: all columns that are not generated, in the table's order.
+    pub columns: Option<Vec<String>>,
+    /// Or what of it Keyway does not read.
+    pub form: Result<CopyForm, &'static str>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyFormat {
+    #[default]
+    Text,
+    Csv,
+    Binary,
+}
+
+/// How the data is written (manual, "COPY").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyForm {
+    pub format: CopyFormat,
+    pub delimiter: u8,
+    pub null: String,
+    pub default: Option<String>,
+    /// This and `escape` of CSV alone.
+    pub quote: u8,
+    pub escape: u8,
+    /// The first line is one of names.
+    pub header: bool,
 }
 
 /// What DDL does to what a catalog says of statements.

@@ -3,9 +3,11 @@
 //! calls and asks, with constants named by their places, so that it holds for every text of the fingerprint.
 
 mod body;
+mod copy_text;
 mod expression;
 mod facts;
 mod functions;
+mod inserted;
 mod lexer;
 mod literal;
 mod parse;
@@ -16,12 +18,14 @@ mod split;
 mod utility;
 
 pub use body::{Body, body, named_settings};
+pub use copy_text::copy_unescaped;
 pub use facts::{
-    Assigned, Call, Clause, Column, Condition, EndValue, Equality, Facts, Field, InsertSource, Level,
-    LevelRole, Locks, Merged, OuterJoin, OutputColumn, Predicate, Relation, SchemaChange, SetArms, SetKind,
-    SetStatement, SettingCall, Statement, Table, Utility, Value, Write,
+    Assigned, Call, Clause, Column, Condition, CopyForm, CopyFormat, CopyFrom, EndValue, Equality, Facts,
+    Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, OutputColumn, Predicate, Relation,
+    SchemaChange, SetArms, SetKind, SetStatement, SettingCall, Statement, Table, Utility, Value, Write,
 };
 pub use functions::{BuiltIn, Volatility, built_in};
+pub use inserted::{InsertedRows, RowSpans};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};
 pub use parse::{NotParsed, Parser};
 pub use prepared::{ExecuteName, PrepareText, execute_names, prepare_names, prepare_text};

@@ -8,7 +8,9 @@ use pg_query::protobuf::{
 };
 
 use super::expression::boolean;
-use super::facts::{Assigned, Facts, Level, LevelRole, SchemaChange, SetStatement, Utility};
+use super::facts::{
+    Assigned, CopyForm, CopyFormat, CopyFrom, Facts, Level, LevelRole, SchemaChange, SetStatement, Utility,
+};
 use super::lexer::{Lexer, TokenKind};
 use super::query::{Reader, table_relation};
 use super::scan::Literal;
@@ -144,6 +146,9 @@ impl Reader<'_> {
             level.relations.push(table_relation(relation));
             self.statement.levels.push(level);
         }
+        if it.is_from && !server_file {
+            self.statement.copy = Some(copy_from(it));
+        }
         let utility =
             if it.is_from { Utility::CopyIn { server_file } } else { Utility::CopyOut { server_file } };
         self.is(utility);
@@ -170,6 +175,79 @@ impl Reader<'_> {
         self.inner_query(&it.query, None, LevelRole::Root);
         let holds = it.options & CURSOR_OPT_HOLD != 0;
         self.is(if holds { Utility::Session("WITH HOLD cursor") } else { Utility::DeclareCursor });
+    }
+}
+
+fn copy_from(it: &CopyStmt) -> CopyFrom {
+    let name = |node: &Node| match &node.node {
+        Some(NodeEnum::String(it)) => Some(it.sval.clone()),
+        _ => None,
+    };
+    let columns = (!it.attlist.is_empty()).then(|| it.attlist.iter().filter_map(name).collect());
+    let form = if it.where_clause.is_some() { Err("WHERE") } else { copy_form(&it.options) };
+    CopyFrom { columns, form }
+}
+
+fn copy_form(options: &[Node]) -> Result<CopyForm, &'static str> {
+    const KNOWN: [&str; 9] =
+        ["format", "delimiter", "null", "default", "quote", "escape", "header", "freeze", "encoding"];
+    for it in options {
+        let Some(NodeEnum::DefElem(it)) = &it.node else { return Err("an option of this form") };
+        match &it.defname[..] {
+            known if KNOWN.contains(&known) => {}
+            "force_null" | "force_not_null" => return Err("FORCE_NULL or FORCE_NOT_NULL"),
+            "on_error" => return Err("ON_ERROR"),
+            _ => return Err("an option that Keyway does not read"),
+        }
+    }
+    if exact_text(options, "encoding")?
+        .is_some_and(|it| !matches!(&it.to_ascii_lowercase()[..], "utf8" | "utf-8"))
+    {
+        return Err("ENCODING other than UTF8");
+    }
+    let format = match exact_text(options, "format")?.as_deref() {
+        None | Some("text") => CopyFormat::Text,
+        Some("csv") => CopyFormat::Csv,
+        Some("binary") => CopyFormat::Binary,
+        Some(_) => return Err("a format that Keyway does not read"),
+    };
+    let csv = format == CopyFormat::Csv;
+    let byte = |name: &str, default: u8| match exact_text(options, name)?.as_deref().map(str::as_bytes) {
+        None => Ok(default),
+        Some([one]) => Ok(*one),
+        Some(_) => Err("a DELIMITER, QUOTE or ESCAPE that is not one byte"),
+    };
+    let quote = byte("quote", b'"')?;
+    let header = match option(options, "header") {
+        None => options.iter().any(
+            |it| matches!(&it.node, Some(NodeEnum::DefElem(it)) if it.defname == "header" && it.arg.is_none()),
+        ),
+        Some(value) => match word(value).as_deref() {
+            Some("true" | "on" | "match") => true,
+            Some("false" | "off") => false,
+            _ => match option_flag(options, "header") {
+                Some(header) => header,
+                None => return Err("a HEADER that is neither true, false nor match"),
+            },
+        },
+    };
+    Ok(CopyForm {
+        format,
+        delimiter: byte("delimiter", if csv { b',' } else { b'\t' })?,
+        null: exact_text(options, "null")?.unwrap_or_else(|| if csv { "" } else { "\\N" }.to_owned()),
+        default: exact_text(options, "default")?,
+        quote,
+        escape: byte("escape", quote)?,
+        header,
+    })
+}
+
+/// An option's value as it is written.
+fn exact_text(options: &[Node], name: &str) -> Result<Option<String>, &'static str> {
+    match option(options, name).map(|it| &it.node) {
+        None => Ok(None),
+        Some(Some(NodeEnum::String(it))) => Ok(Some(it.sval.clone())),
+        Some(_) => Err("an option of this form"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::HEADER_BYTES;
+use super::{FrontendTag, HEADER_BYTES};
 
 /// A body that does not hold what its tag promises; PostgreSQL answers 08P01.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -50,6 +50,37 @@ impl<'a> Body<'a> {
     pub fn end(self) -> Result<(), BodyError> {
         if self.0.is_empty() { Ok(()) } else { Err(BodyError) }
     }
+}
+
+/// What the client's next bytes are while it copies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyInput<'a> {
+    /// The header of a CopyData message, and how many bytes of data are behind it.
+    Data(usize),
+    Done,
+    Fail(&'a [u8]),
+    /// Sync and Flush, which say nothing here.
+    Skip,
+    Terminate,
+    Other(u8),
+}
+
+/// Reads one message, of CopyData the header alone, and says how long that is. `None`: more has to come.
+pub fn copy_input(bytes: &[u8]) -> Result<Option<(CopyInput<'_>, usize)>, BodyError> {
+    let Some(head) = super::header(bytes).map_err(|_| BodyError)? else { return Ok(None) };
+    let tag = FrontendTag(head.tag);
+    if tag == FrontendTag::COPY_DATA {
+        return Ok(Some((CopyInput::Data(head.total - HEADER_BYTES), HEADER_BYTES)));
+    }
+    let Some(message) = bytes.get(..head.total) else { return Ok(None) };
+    let input = match tag {
+        FrontendTag::COPY_DONE => CopyInput::Done,
+        FrontendTag::COPY_FAIL => CopyInput::Fail(Body::of(message)?.cstr()?),
+        FrontendTag::SYNC | FrontendTag::FLUSH => CopyInput::Skip,
+        FrontendTag::TERMINATE => CopyInput::Terminate,
+        FrontendTag(other) => CopyInput::Other(other),
+    };
+    Ok(Some((input, head.total)))
 }
 
 /// The text of a Query message. Not checked to be UTF-8: that depends on client_encoding.

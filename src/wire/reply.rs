@@ -48,6 +48,7 @@ pub fn error(out: &mut Vec<u8>, severity: Severity, refusal: &Refusal) {
     fields.extend(refusal.detail_text().map(|it| (b'D', it.to_owned())));
     fields.extend(refusal.hint_text().map(|it| (b'H', it.to_owned())));
     fields.extend(refusal.position().map(|it| (b'P', it.to_string())));
+    fields.extend(refusal.context().map(|it| (b'W', it.to_owned())));
     put(out, &ErrorResponse::new(fields));
 }
 

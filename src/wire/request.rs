@@ -1,5 +1,6 @@
 //! Messages to a server that Keyway writes itself.
 
+use super::HEADER_BYTES;
 use super::bind::Bind;
 use super::startup::{CancelKey, PROTOCOL_3_0};
 use super::tag::FrontendTag;
@@ -56,6 +57,28 @@ pub fn query(out: &mut Vec<u8>, text: &str) {
 /// In answer to a request for a clear text or an MD5 password.
 pub fn password(out: &mut Vec<u8>, password: &[u8]) {
     message(out, FrontendTag::PASSWORD, |out| cstr(out, password));
+}
+
+/// Begins a CopyData message, whose bytes are then appended.
+pub fn begin_copy_data(out: &mut Vec<u8>) {
+    out.push(FrontendTag::COPY_DATA.0);
+    out.extend_from_slice(&[0; 4]);
+}
+
+/// Ends the message that `begin_copy_data` began at the start of `out`.
+pub fn end_copy_data(out: &mut [u8]) {
+    let length = (out.len().saturating_sub(1) as u32).to_be_bytes();
+    if let Some(field) = out.get_mut(1..HEADER_BYTES) {
+        field.copy_from_slice(&length);
+    }
+}
+
+pub fn copy_done(out: &mut Vec<u8>) {
+    message(out, FrontendTag::COPY_DONE, |_| {});
+}
+
+pub fn copy_fail(out: &mut Vec<u8>, why: &[u8]) {
+    message(out, FrontendTag::COPY_FAIL, |out| cstr(out, why));
 }
 
 pub fn sasl_initial(out: &mut Vec<u8>, method: &str, data: &[u8]) {

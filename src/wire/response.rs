@@ -2,6 +2,7 @@
 
 use super::frontend::{Body, BodyError};
 use super::startup::CancelKey;
+use super::{BackendTag, HEADER_BYTES};
 
 /// The status byte of ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,32 @@ pub fn error_fields(message: &[u8]) -> Result<ErrorFields<'_>, BodyError> {
             _ => {}
         }
     }
+}
+
+/// Whole messages with the contexts of errors and notices replaced where `map` gives another.
+pub fn map_contexts(messages: &[u8], map: impl Fn(&str) -> Option<String>) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::with_capacity(messages.len()), messages);
+    while let Ok(Some(head)) = super::header(rest) {
+        let Some((message, after)) = rest.split_at_checked(head.total) else { break };
+        rest = after;
+        let told = matches!(BackendTag(head.tag), BackendTag::ERROR | BackendTag::NOTICE);
+        let mapped = if told { mapped_context(message, &map) } else { None };
+        out.extend_from_slice(mapped.as_deref().unwrap_or(message));
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+fn mapped_context(message: &[u8], map: impl Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
+    let context = error_fields(message).ok()?.context;
+    let mapped = map(std::str::from_utf8(context).ok()?)?;
+    // Of one field alone is it a part.
+    let field = [b"W", context, b"\0"].concat();
+    let at = memchr::memmem::rfind(message, &field)?;
+    let body =
+        [&message[HEADER_BYTES..at], b"W", mapped.as_bytes(), &message[at + field.len() - 1..]].concat();
+    let length = (body.len() as u32 + 4).to_be_bytes();
+    Some([&message[..1], &length, &body].concat())
 }
 
 /// What a server asks for during login.

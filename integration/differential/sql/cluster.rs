@@ -280,6 +280,7 @@ fn config_text(addresses: &[String], listen: &str, admin: &str) -> String {
          [users.{user}]\npassword = \"{APP_PASSWORD}\"\n"
     );
     for size in SIZES {
+        text.push_str(&format!("[databases.split{size}]\ncross_shard_writes = \"one_phase\"\n"));
         let mut ranges = String::new();
         for (index, address) in addresses[..size].iter().enumerate() {
             text.push_str(&format!("[databases.split{size}.shards.s{index}]\nservers = [\"{address}\"]\n"));

@@ -20,7 +20,7 @@ use self::report::{Report, Verdict};
 use crate::harness::{Fallible, Harness, Outcome, Shared};
 
 const STATEMENTS: &str = "integration/differential/statements";
-const FILES: [&str; 3] = ["shop.sql", "pgbench.sql", "tenants.sql"];
+const FILES: [&str; 4] = ["shop.sql", "pgbench.sql", "tenants.sql", "writes.sql"];
 const WRITTEN_MIN: usize = 400;
 /// Of the written statements, in percent.
 const REFUSED_MAX: usize = 15;

@@ -154,6 +154,16 @@ impl Replies {
         self.error = None;
     }
 
+    /// The last command tag.
+    pub fn shown_tag(&self) -> String {
+        String::from_utf8_lossy(&self.tag).into_owned()
+    }
+
+    /// The last command tag with the rows of all parts.
+    pub fn summed_tag(&self) -> String {
+        with_rows(&self.shown_tag(), self.rows)
+    }
+
     fn forward(&mut self, range: Range<usize>) {
         match self.pieces.last_mut() {
             Some(Piece::Input(last)) if last.end == range.start => last.end = range.end,
@@ -368,7 +378,7 @@ impl Pipeline {
             BackendTag::READY_FOR_QUERY => self.ready(&input[range]),
             BackendTag::COMMAND_COMPLETE => self.complete(&input[range], replies),
             BackendTag::ROW_DESCRIPTION | BackendTag::NO_DATA | BackendTag::PARAMETER_DESCRIPTION => {
-                if self.part.collect {
+                if self.part.collect && self.is_clients() {
                     replies.descriptions.push(range.clone());
                 }
                 self.description(tag, &input[range], replies)
@@ -483,6 +493,7 @@ impl Pipeline {
         replies: &mut Replies,
     ) -> Result<Verdict, Unexpected> {
         let shown = self.shown(self.part.describe, replies);
+        let compared = self.part.complete != Complete::Forward && !self.part.collect && self.is_clients();
         match self.owed.front() {
             Some(Expect::Query(_) | Expect::SetUp) if tag == BackendTag::ROW_DESCRIPTION => {}
             Some(Expect::Describe) if tag == BackendTag::PARAMETER_DESCRIPTION => return Ok(shown),
@@ -491,7 +502,6 @@ impl Pipeline {
             }
             _ => return Err(Unexpected::Message { tag: tag.0, want: "no description" }),
         }
-        let compared = self.part.complete != Complete::Forward && !self.part.collect;
         if tag == BackendTag::ROW_DESCRIPTION && compared {
             same_columns(message, replies)?;
         }
@@ -541,7 +551,7 @@ impl Pipeline {
                 self.owed.remove(1);
             }
         }
-        Ok(self.shown(true, replies))
+        Ok(self.shown(self.part.describe || tag == BackendTag::COPY_OUT, replies))
     }
 
     fn error(
@@ -585,15 +595,16 @@ impl Pipeline {
 }
 
 /// `SELECT 3` with the count replaced.
+fn with_rows(tag: &str, rows: u64) -> String {
+    match tag.rsplit_once(' ') {
+        Some((verb, count)) if count.parse::<u64>().is_ok() => format!("{verb} {rows}"),
+        _ => tag.to_owned(),
+    }
+}
+
 fn summed(tag: &[u8], rows: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    let tag = String::from_utf8_lossy(tag);
-    match tag.rsplit_once(' ') {
-        Some((verb, count)) if count.parse::<u64>().is_ok() => {
-            wire::command_complete(&mut out, &format!("{verb} {rows}"));
-        }
-        _ => wire::command_complete(&mut out, &tag),
-    }
+    wire::command_complete(&mut out, &with_rows(&String::from_utf8_lossy(tag), rows));
     out
 }
 

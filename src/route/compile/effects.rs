@@ -248,6 +248,22 @@ impl<'a> Calls<'a> {
         self.0.iter().find(differs).map(|(call, ..)| &call.name[..])
     }
 
+    /// The first that is not known to give each row the same whichever shard has it: a clock, a sequence, a
+    /// function of the user's that may read or write.
+    pub fn first_of_a_server(&self, catalog: &Catalog) -> Option<&'a str> {
+        let alike = |(call, effect, _): &&(&'a Call, Effect, Effects)| match effect {
+            Effect::Known(Volatility::Immutable) => true,
+            // As random(), anew for each row.
+            Effect::Known(_) => {
+                let is_built_in = call.schema.is_none() && built_in(&call.name).is_some();
+                let tells_start = TIME.contains(&&call.name[..]) && call.name != "clock_timestamp";
+                is_built_in && !tells_start && catalog.calling(None, &call.name).is_none()
+            }
+            _ => false,
+        };
+        self.0.iter().find(|it| !alike(it)).map(|(call, ..)| &call.name[..])
+    }
+
     pub fn list_channels(&self) -> bool {
         self.0.iter().any(|(call, ..)| call.schema.is_none() && call.name == "pg_listening_channels")
     }

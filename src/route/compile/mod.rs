@@ -6,6 +6,8 @@ mod predicates;
 mod relations;
 mod tables;
 
+use std::sync::Arc;
+
 use crate::base::{Access, Reason, Refusal};
 use crate::sql::{
     Assigned, Facts, Literal, NotParsed, Parser, SchemaChange, SetStatement, Splitting, Statement, Utility,
@@ -51,14 +53,21 @@ pub(super) fn compile(
         1 => parts.remove(0),
         _ => several(router, parts),
     };
-    if let Target::Keyed(keyed) = &mut plan.target {
-        plan.fixed_literals = std::mem::take(&mut keyed.fixed_literals);
+    match &mut plan.target {
+        Target::Keyed(keyed) => plan.fixed_literals = std::mem::take(&mut keyed.fixed_literals),
+        // They are its options.
+        Target::Copy(_) => plan.fixed_literals = (0..splitter.literals.len() as u32).collect(),
+        _ => {}
     }
     plan.params_read = match &plan.target {
-        Target::Keyed(keyed) => keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0),
+        Target::Keyed(keyed) => {
+            let keys = keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0);
+            // All of them, should it be for several shards: they must not tell different times.
+            keys.max(u16::from(matches!(keyed.many, Many::Written | Many::Split(_))))
+        }
         // All of them: copies must not differ.
         Target::Everywhere => 1,
-        Target::Anywhere | Target::First | Target::InTurn => 0,
+        Target::Anywhere | Target::First | Target::Copy(_) | Target::InTurn => 0,
     };
     plan
 }
@@ -121,7 +130,7 @@ fn several(router: &Router, parts: Vec<Plan>) -> Plan {
                 keyed.classes.extend(one.classes);
             }
             Target::Everywhere | Target::InTurn if all_ddl => {}
-            Target::Everywhere | Target::InTurn => {
+            Target::Everywhere | Target::Copy(_) | Target::InTurn => {
                 plan.refusal.get_or_insert_with(|| {
                     Refusal::unsupported(
                         Reason::Unsupported,
@@ -289,6 +298,12 @@ fn on_several_shards(
         (Some(Utility::Notify), None) => return Ok(Target::First),
         (None, None) if calls.only_notify() && reads_no_table(it) => return Ok(Target::First),
         (Some(Utility::CreateAs), None) => return create_as(standings),
+        (Some(Utility::CopyIn { server_file: false }), None) => {
+            return match tables::copy_in(router, it, standings, catalog)? {
+                Some(plan) => Ok(Target::Copy(Arc::new(plan))),
+                None => tables::target(router, it, standings, splitter, catalog),
+            };
+        }
         (Some(Utility::CreateAs | Utility::Ddl), Some(true)) => {
             return Err(unsupported("EXPLAIN ANALYZE of DDL"));
         }
@@ -296,8 +311,14 @@ fn on_several_shards(
         (None, _) => {}
     }
     calls.refuse_hidden()?;
-    let target = tables::target(router, it, standings, splitter, catalog)?;
-    match &target {
+    let mut target = tables::target(router, it, standings, splitter, catalog)?;
+    match &mut target {
+        Target::Keyed(keyed) if keyed.writes => {
+            if let Some(what) = differs_by_shard(it, calls, catalog) {
+                keyed.many = Many::Refused(what);
+            }
+            Ok(target)
+        }
         Target::Keyed(_) => Ok(target),
         Target::Everywhere if it.explain == Some(false) => Ok(Target::Anywhere),
         Target::Everywhere if it.explain == Some(true) => {
@@ -310,11 +331,6 @@ fn on_several_shards(
 
 fn refuse_utility(utility: &Utility) -> Result<(), Refusal> {
     match utility {
-        Utility::CopyIn { server_file: false } => Err(Refusal::unsupported(
-            Reason::MultiShardWrite,
-            "COPY FROM STDIN into several shards is not supported",
-            "use INSERT, or copy into each shard by itself",
-        )),
         Utility::CopyIn { server_file: true } | Utility::CopyOut { server_file: true } => {
             Err(unsupported("COPY of a file or program of the server"))
         }
@@ -375,6 +391,14 @@ fn same_on_every_shard(it: &Statement, calls: &Calls<'_>) -> Result<(), Refusal>
             "compute the value in the application and pass it as a constant",
         )),
     }
+}
+
+/// What would not give the rows of several shards what it gives the rows of one statement.
+fn differs_by_shard(it: &Statement, calls: &Calls<'_>, catalog: &Catalog) -> Option<String> {
+    if it.asks_session_value {
+        return Some("CURRENT_TIMESTAMP, CURRENT_USER or the like".to_owned());
+    }
+    calls.first_of_a_server(catalog).map(|it| format!("function {it}()"))
 }
 
 /// One row of constants or parameters, as `SELECT pg_notify($1, $2)`.

@@ -5,6 +5,7 @@ mod homes;
 mod refusals;
 mod shards;
 mod values;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,6 +117,9 @@ fn said(decision: &Result<Decision, Refusal>) -> String {
         (Mode::Scatter, _) => format!("scatter {}", names.join(" ")),
         (Mode::Merge, _) => format!("merge {}", names.join(" ")),
         (Mode::Everywhere, _) => "everywhere".to_owned(),
+        (Mode::OnePhase, _) => format!("each {}", names.join(" ")),
+        (Mode::Split, _) => format!("split {}", names.join(" ")),
+        (Mode::Copy, _) => "copy".to_owned(),
         (Mode::InTurn, _) => "in turn".to_owned(),
     };
     if decision.role == Role::Replica { format!("{shards} replica") } else { shards }

@@ -13,6 +13,7 @@ use crate::sql::{
 };
 
 mod parts;
+mod written;
 
 use super::super::catalog::Catalog;
 use super::super::plan::{Class, Fixed, KeyPlace, Keyed, Keys, Many, Target};
@@ -22,6 +23,8 @@ use super::Splitter;
 use super::predicates::{self, place};
 use super::{first_write, unsupported, writes};
 use parts::{Answer, Shown, Spread};
+pub(super) use written::copy_in;
+use written::written;
 
 /// What the config says of a relation.
 #[derive(Clone, Debug)]
@@ -134,7 +137,7 @@ pub(super) fn target(
         return Ok(Target::Anywhere);
     }
     let (many, fixed_literals) = if writes(it) {
-        (Many::Refused(String::new()), Box::default())
+        (written(&graph, splitter), Box::default())
     } else {
         many(&graph, splitter, catalog)
     };

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use super::super::super::reads::Manner;
 use super::{Graph, Home, KeyOf, Standing};
-use crate::sql::{Clause, Column, Level, LevelRole, OuterJoin, SetArms, SetKind, Split, Utility};
+use crate::sql::{
+    Clause, Column, InsertSource, Level, LevelRole, OuterJoin, SetArms, SetKind, Split, Utility, Write,
+};
 
 /// How the rows of a level's result lie on the shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,39 @@ impl Graph<'_> {
         match (answer, split) {
             (Answer::Merged(_), None) => Err(refused.unwrap_or("a statement of this form").into()),
             (answer, _) => Ok(answer),
+        }
+    }
+
+    /// Whether several shards may each do their part of the statement, a write, or what stands in the way.
+    pub fn written(&self) -> Judged<()> {
+        let statement = self.statement;
+        if statement.explain.is_some() {
+            return Err("EXPLAIN".into());
+        }
+        let root = statement.levels.first().filter(|_| statement.utility.is_none());
+        let root = root.ok_or("a statement of this form")?;
+        let mut visited = Visited::default();
+        self.base(0, &mut visited)?;
+        match &root.write {
+            Some(Write::Update { .. } | Write::Delete) => {}
+            Some(Write::Insert { source: InsertSource::Query { level, .. }, .. }) => {
+                if self.spread(*level, &mut visited)? == Spread::Copies {
+                    return Err("an INSERT of rows that every shard has".into());
+                }
+            }
+            Some(Write::Insert { source: InsertSource::Rows(_), .. }) => {
+                if statement.levels.iter().any(|it| it.role == LevelRole::Cte) {
+                    return Err("WITH".into());
+                }
+            }
+            _ => return Err("a statement of this form".into()),
+        }
+        if let Some(clause) = root.clauses.first() {
+            return Err(super::clause_name(clause));
+        }
+        match self.nodes.iter().find(|it| !visited.0.contains(&it.level)) {
+            Some(node) => Err(self.role_name(node.level).into()),
+            None => Ok(()),
         }
     }
 
