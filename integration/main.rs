@@ -22,6 +22,7 @@ mod postgres;
 mod protocol;
 mod reload;
 mod replicas;
+mod replication;
 mod routing;
 mod sessions;
 mod shard_keys;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         protocol::tests,
         reload::tests,
         replicas::tests,
+        replication::tests,
         routing::tests,
         sessions::tests,
         shard_keys::tests,

@@ -49,6 +49,8 @@ impl Building<'_> {
         let moved = before.is_some_and(|it| it.router.version() != router.version());
         let clients = before.map_or_else(|| Quota::new(None), |it| it.clients.clone());
         clients.set_max(database.clients_max);
+        let replication = before.map_or_else(|| Quota::new(None), |it| it.replication.clone());
+        replication.set_max(Some(database.replication_connections_max));
         let topology = before.map(|it| &it.topology);
         let probe = self.probe(database, &tls);
         client::Database {
@@ -60,6 +62,7 @@ impl Building<'_> {
             lookup: self.lookup(database, &tls, before),
             tls,
             clients,
+            replication,
             traffic: before.map_or_else(Arc::default, |it| it.traffic.clone()),
             statements: before.map_or_else(Arc::default, |it| it.statements.clone()),
             metrics: families.client.of_database(&database.name, &shards),

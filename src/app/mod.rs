@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
+use crate::cancel::CancelMetrics;
 use crate::client::{ClientMetricFamilies, Latest, UserPools};
 use crate::config::Config;
 use crate::metrics::{LimitHits, RegisterError, Registry};
@@ -81,6 +82,7 @@ pub struct Families {
     pub pool: PoolMetricFamilies,
     pub topology: TopologyMetricFamilies,
     pub tls: TlsMetrics,
+    pub cancel: CancelMetrics,
     pub plans: PlanMetricFamilies,
     pub hits: LimitHits,
 }
@@ -97,6 +99,7 @@ impl Proxy {
             topology: TopologyMetricFamilies::register(&registry)?,
             tls: TlsMetrics::register(&registry)?,
             plans: PlanMetricFamilies::register(&registry)?,
+            cancel: CancelMetrics::register(&registry)?,
             hits,
         };
         let (accepting, closed) = watch::channel(false);

@@ -35,8 +35,8 @@ impl Backend {
     /// Sends one Query, or messages up to one Sync, and reads all rows. Not cancel safe: dropped half way
     /// the connection is of no use.
     pub async fn rows(&mut self, request: &[u8]) -> Result<Vec<Row>, QuestionError> {
-        let lost = |it| QuestionError::Lost(ConnectError::Io(it));
-        self.stream.write_all(request).await.map_err(lost)?;
+        let lost = QuestionError::Lost;
+        self.stream.write_all(request).await.map_err(|it| lost(ConnectError::Io(it)))?;
         let (mut buffer, mut rows, mut refused) = (Buffer::default(), Vec::new(), None);
         loop {
             let (tag, total) = net::read_message(&mut self.stream, &mut buffer, ANSWER_BYTES_MAX).await?;
@@ -49,11 +49,12 @@ impl Backend {
                 BackendTag::ERROR => {
                     let fields = wire::error_fields(message).map_err(|_| malformed())?;
                     let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
-                    let (state, message) = (text(fields.state), text(fields.message));
+                    let (state, text) = (text(fields.state), text(fields.message));
                     if fields.severity != b"ERROR" {
-                        return Err(QuestionError::Lost(ConnectError::Refused(state, message)));
+                        let bytes = message.into();
+                        return Err(lost(ConnectError::Refused { state, message: text, bytes }));
                     }
-                    refused = Some(QuestionError::Refused { state, message });
+                    refused = Some(QuestionError::Refused { state, message: text });
                 }
                 BackendTag::READY_FOR_QUERY => return refused.map_or(Ok(rows), Err),
                 _ => {}

@@ -60,7 +60,7 @@ impl Session {
             }
             Err(SetUpError::Refused(_)) => Err(self.one_snapshot(from, shard)),
             Err(SetUpError::Lost) => {
-                self.cancel.slot().detach().await;
+                let _closed = self.cancel.slot().detach().await;
                 self.held = None;
                 self.transaction.lose();
                 let message = "server connection was lost inside a transaction";

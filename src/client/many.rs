@@ -11,6 +11,7 @@ use super::relay::{Flow, RelayError, Stop, relay};
 use super::session::{End, Held, Session};
 use super::timeouts::transaction_time;
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
+use crate::cancel::Detached;
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::wire;
 
@@ -33,9 +34,9 @@ impl Session {
     }
 
     async fn dismiss(&mut self, team: Team) {
-        self.cancel.slot().detach().await;
+        let detached = self.cancel.slot().detach().await;
         let now = Instant::now();
-        team.into_iter().for_each(|it| it.lease.release(now));
+        team.into_iter().for_each(|it| it.release(detached, now));
     }
 
     /// All at once, answered in the order of the shards: rows of a later shard wait in its socket, so
@@ -100,6 +101,12 @@ impl Session {
             tag.get_or_insert_with(|| replies.tag.clone());
             self.count(request, team[index].shard, team[index].role, &flow);
         }
+        // No cancel may come from here on: one that hit the COMMIT of a single shard would part it from the
+        // others.
+        if self.cancel.slot().detach().await == Detached::Doubtful {
+            drop(team);
+            return Ok(Ran::Refused(cancelled()));
+        }
         let verb = if failed.is_empty() { "COMMIT" } else { "ROLLBACK" };
         for done in 0..team.len() {
             let ended = run_own(&mut team[done].lease, verb, Origin::Keyway).await;
@@ -107,7 +114,6 @@ impl Session {
                 let refusal = self.half_committed(&team, done);
                 self.mark_written(&team);
                 drop(team);
-                self.cancel.slot().detach().await;
                 return Ok(Ran::Refused(refusal));
             }
         }
@@ -222,8 +228,8 @@ impl Session {
 
     async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
         self.mark_written(&team);
-        let lost = self.cancel_all(team, &error);
-        self.cancel.slot().detach().await;
+        let lost = cancel_all(team, &error);
+        let _closed = self.cancel.slot().detach().await;
         match error {
             RelayError::ClientLeft => Err(End::Left),
             RelayError::TransactionTime => Err(End::Fatal(transaction_time())),
@@ -235,17 +241,22 @@ impl Session {
             }
         }
     }
+}
 
-    /// Nobody wants the answers that are still on their way.
-    fn cancel_all(&self, team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
-        let mut lost = None;
-        for held in team.into_iter().filter(|it| !it.lease.pipeline.is_drained()) {
-            lost.get_or_insert(held.server);
-            let target = super::attach::cancel_target(&held.lease);
-            abandon(held.lease, target);
-        }
-        lost.filter(|_| error.is_servers())
+/// The servers are closed with their transactions open.
+fn cancelled() -> Refusal {
+    Refusal::new(Reason::NoServer, SqlState::QUERY_CANCELED, "canceling statement due to user request")
+        .detail("a server did not say whether it got the cancel request; no shard keeps the statement")
+}
+
+/// Nobody wants the answers that are still on their way.
+fn cancel_all(team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
+    let mut lost = None;
+    for held in team.into_iter().filter(|it| !it.lease.pipeline.is_drained()) {
+        lost.get_or_insert(held.server);
+        abandon(held.lease);
     }
+    lost.filter(|_| error.is_servers())
 }
 
 async fn send(held: &mut Held, payload: Payload<'_>, before: &[&str]) -> Result<(), RelayError> {

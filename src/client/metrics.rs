@@ -21,6 +21,8 @@ pub struct ClientMetricFamilies {
     pins: IntCounterVec,
     pinned: IntGaugeVec,
     logins: IntCounterVec,
+    replication: IntGaugeVec,
+    replication_bytes: IntCounterVec,
     pub clients: IntGauge,
     /// Those of `clients` that came with TLS.
     pub tls_clients: IntGauge,
@@ -69,6 +71,16 @@ impl ClientMetricFamilies {
                 "Logins by result: ok, refused, left.",
                 &["result"],
             )?,
+            replication: registry.gauges(
+                "keyway_replication_connections",
+                "Clients that speak the replication protocol, each with a server connection of its own.",
+                &["database"],
+            )?,
+            replication_bytes: registry.counters(
+                "keyway_replication_bytes_total",
+                "Bytes relayed between these clients and their servers.",
+                &["database", "to"],
+            )?,
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
                 .with_label_values::<&str>(&[]),
@@ -98,6 +110,8 @@ impl ClientMetricFamilies {
         metrics::forget(&self.refusals, &of);
         metrics::forget(&self.retries, &of);
         metrics::forget(&self.pins, &of);
+        metrics::forget(&self.replication, &of);
+        metrics::forget(&self.replication_bytes, &of);
     }
 
     /// Counted when somebody looks: each session knows its own pin.
@@ -134,6 +148,9 @@ impl ClientMetricFamilies {
             refusals: Reason::ALL.map(refusal).to_vec(),
             retries: self.retries.with_label_values(&[database]),
             pins: self.pins.clone(),
+            replication: self.replication.with_label_values(&[database]),
+            to_client: self.replication_bytes.with_label_values(&[database, "client"]),
+            to_server: self.replication_bytes.with_label_values(&[database, "server"]),
             database: database.to_owned(),
         }
     }
@@ -144,6 +161,10 @@ pub struct DatabaseMetrics {
     targets: Vec<[TargetMetrics; 3]>,
     refusals: Vec<IntCounter>,
     pub retries: IntCounter,
+    /// Replication connections now, and their bytes.
+    pub replication: IntGauge,
+    pub to_client: IntCounter,
+    pub to_server: IntCounter,
     pins: IntCounterVec,
     database: String,
 }

@@ -19,6 +19,7 @@ mod quota;
 mod registry;
 mod relay;
 mod reload;
+mod replication;
 mod search_path;
 mod session;
 mod sql_prepare;
@@ -111,6 +112,8 @@ pub struct Database {
     /// To its servers.
     pub tls: Arc<Connectors>,
     pub clients: Arc<Quota>,
+    /// Clients that speak the replication protocol.
+    pub replication: Arc<Quota>,
     /// Lives as long as the database.
     pub traffic: Arc<Traffic>,
     /// Lives as long as the database: names on servers are never given twice.

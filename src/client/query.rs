@@ -338,7 +338,7 @@ impl Session {
 
     /// Closes the held connection, with all that is on it.
     pub async fn close_held(&mut self) {
-        self.cancel.slot().detach().await;
+        let _closed = self.cancel.slot().detach().await;
         self.held = None;
         self.unpin();
         self.suspected = None;
@@ -350,7 +350,7 @@ impl Session {
             tracing::warn!(server = ?held.server, %error, "read is tried on another server");
             self.database.topology.report_failure(held.server);
         }
-        self.cancel.slot().try_detach();
+        let _closed = self.cancel.slot().try_detach();
     }
 
     /// Sends the request to the held server, BEGIN in front of it where one waits, and relays the answer.

@@ -19,7 +19,7 @@ use super::statements::Names;
 use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::{Database, Latest, Shared, UserPools};
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
-use crate::cancel;
+use crate::cancel::{self, Detached};
 use crate::metrics::Limit;
 use crate::net::{Buffer, Stream};
 use crate::pool::Lease;
@@ -60,6 +60,16 @@ pub(super) struct Held {
     pub role: Role,
     /// Its settings are not the session's yet: they go in front of the next request.
     pub needs_set_up: bool,
+}
+
+impl Held {
+    /// Gives the server back, unless a cancel may hit it still.
+    pub fn release(self, detached: Detached, now: Instant) {
+        match detached {
+            Detached::Clean => self.lease.release(now),
+            Detached::Doubtful => drop(self.lease),
+        }
+    }
 }
 
 pub(super) struct Session {
@@ -112,7 +122,8 @@ pub(super) struct Session {
 
 impl Session {
     pub fn new(stream: Stream, latest: Arc<Latest>, login: LoggedIn) -> Session {
-        let entropy = u64::from(login.cancel.key().secret) << 32 | u64::from(login.cancel.key().pid);
+        // The pid is random, and no secret.
+        let entropy = u64::from(login.cancel.pid()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         Session {
             stream,
             shared: login.shared,
@@ -181,7 +192,7 @@ impl Session {
                 self.utc = is_utc(value);
             }
         }
-        wire::backend_key_data(&mut out, self.cancel.key());
+        wire::backend_key_data(&mut out, &self.cancel.key());
         wire::ready_for_query(&mut out, TxStatus::Idle);
         self.stream.write_all(&out).await.map_err(|_| End::Left)
     }
@@ -452,11 +463,13 @@ impl Session {
             }
             return;
         }
-        if !self.cancel.slot().try_detach() {
-            self.cancel.slot().detach().await;
-        }
+        let slot = self.cancel.slot();
+        let detached = match slot.try_detach() {
+            Some(it) => it,
+            None => slot.detach().await,
+        };
         if let Some(held) = self.held.take() {
-            held.lease.release(now);
+            held.release(detached, now);
         }
     }
 
@@ -464,12 +477,9 @@ impl Session {
     /// locks and temporary tables; a query that still runs is cancelled first.
     async fn let_go_for_good(mut self) {
         let Some(held) = self.held.take() else { return };
-        self.cancel.slot().detach().await;
-        if held.lease.pipeline.is_drained() {
-            drop(held.lease);
-        } else {
-            let target = super::attach::cancel_target(&held.lease);
-            abandon(held.lease, target);
+        let _closed = self.cancel.slot().detach().await;
+        if !held.lease.pipeline.is_drained() {
+            abandon(held.lease);
         }
     }
 
@@ -491,7 +501,7 @@ impl Session {
     /// The held server failed: what it held is lost, and the client is told what that means.
     pub fn lose_server(&mut self, error: RelayError, flow: &Flow) -> Result<Refusal, End> {
         let lost = self.held.take();
-        self.cancel.slot().try_detach();
+        let _closed = self.cancel.slot().try_detach();
         let committing = std::mem::take(&mut self.committing);
         self.unsynced = false;
         if let RelayError::ClientLeft | RelayError::TransactionTime = error {

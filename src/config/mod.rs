@@ -8,6 +8,7 @@ mod document;
 mod listing;
 mod login;
 mod map;
+mod peers;
 mod secret;
 mod settings;
 mod sqlname;
@@ -38,11 +39,27 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Threads; 0 is one per core.
     pub workers: usize,
+    /// Of several Keyways behind one address, from 1 to `cancel::Instance::MAX`.
+    pub instance: Option<u16>,
+    pub peers: Vec<Peer>,
     pub tls: ClientTls,
     pub limits: Limits,
     pub users: Vec<User>,
     pub databases: Vec<Database>,
     pub console: Console,
+}
+
+/// A Keyway behind the same address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub instance: u16,
+    pub address: Address,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.instance, self.address)
+    }
 }
 
 /// Who may use it; names of `Config::users`.
@@ -60,6 +77,7 @@ pub struct Limits {
     pub clients_max: usize,
     pub login_timeout: Duration,
     pub logins_max: usize,
+    pub cancels_max: usize,
     /// To one server.
     pub server_connections_max: Option<usize>,
     /// To one server.
@@ -148,6 +166,7 @@ pub struct Database {
     pub auth_query: Option<AuthQuery>,
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
+    pub replication_connections_max: usize,
     pub maps: Vec<Arc<Map>>,
     pub tables: BTreeMap<TableName, TableRule>,
     /// Schemas whose tables all live on one shard.

@@ -97,6 +97,18 @@ pub const STATS_USERS: Setting = other(
     "nobody",
     "users of this file who may use SHOW in the console, and nothing else",
 );
+pub const INSTANCE: Setting = optional_count(
+    "instance",
+    1,
+    2047,
+    "which of several keyways behind one address this is, for `peers`: another number on each. Off: chosen by chance at each start",
+);
+pub const PEERS: Setting = other(
+    "peers",
+    "[]",
+    "none",
+    "the other keyways behind the same address, each as { instance = 2, address = \"10.0.0.12:6432\" }: a cancel request comes on a connection of its own and may reach any of them, and is passed on to the one that its key names. The list may be the same on all, this one included; the way between them is not encrypted",
+);
 pub const LIMITS_SECTION: Setting = other("limits", "", "", "bounds for all clients together and for each");
 pub const TLS_SECTION: Setting = other(
     "tls",
@@ -110,6 +122,8 @@ pub const TOP: &[&Setting] = &[
     &LISTEN,
     &ADMIN,
     &WORKERS,
+    &INSTANCE,
+    &PEERS,
     &ADMIN_USERS,
     &STATS_USERS,
     &TLS_SECTION,
@@ -192,6 +206,13 @@ pub const LOGINS_MAX: Setting = count(
     1_000_000,
     "clients that are logging in at once, counted from their startup packet; the next ones wait, within `login_timeout`",
 );
+pub const CANCELS_MAX: Setting = count(
+    "cancels_max",
+    1_000,
+    1,
+    100_000,
+    "cancel requests under way at once, each with a connection to a server or a peer; the next one is dropped, as PostgreSQL may drop one",
+);
 pub const SERVER_CONNECTIONS_MAX: Setting = optional_count(
     "server_connections_max",
     1,
@@ -263,6 +284,7 @@ pub const LIMITS: &[&Setting] = &[
     &LOGIN_TIMEOUT,
     &MESSAGE_BYTES_MAX,
     &LOGINS_MAX,
+    &CANCELS_MAX,
     &SERVER_CONNECTIONS_MAX,
     &SERVER_LOGINS_MAX,
     &STATEMENTS_MAX,
@@ -424,6 +446,13 @@ pub const DATABASE_CONNECTIONS_MAX: Setting = optional_count(
     1_000_000,
     "connections of all users to all servers of this database together",
 );
+pub const REPLICATION_CONNECTIONS_MAX: Setting = count(
+    "replication_connections_max",
+    10,
+    0,
+    10_000,
+    "clients that speak the replication protocol (pg_basebackup, pg_receivewal, subscriptions), each with a connection of its own to the primary, which counts among the server's max_wal_senders and not in pools; the next one gets 53300. Only where the database has one shard",
+);
 pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
 pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
 pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
@@ -466,6 +495,7 @@ pub const DATABASE: &[&Setting] = &[
     &AUTH_QUERY_USERS_MAX,
     &DATABASE_CLIENTS_MAX,
     &DATABASE_CONNECTIONS_MAX,
+    &REPLICATION_CONNECTIONS_MAX,
     &POOL_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
@@ -619,7 +649,7 @@ const REFERENCE_WIDTH: usize = 100;
 pub fn reference() -> String {
     let mut out = Reference { text: REFERENCE_HEAD.to_owned(), commented: false };
     out.paragraph(false);
-    out.settings(&[&LISTEN, &ADMIN, &WORKERS, &ADMIN_USERS, &STATS_USERS]);
+    out.settings(&[&LISTEN, &ADMIN, &WORKERS, &INSTANCE, &PEERS, &ADMIN_USERS, &STATS_USERS]);
     out.about(&TLS_SECTION).header("tls").settings(TLS);
     out.about(&LIMITS_SECTION).header("limits").settings(LIMITS);
     out.about(&USERS_SECTION).header("users.app").settings(USER);
@@ -631,7 +661,8 @@ pub fn reference() -> String {
     out.settings(&[&SERVER_TLS, &SERVER_CA, &SERVER_CERT, &SERVER_KEY, &SERVER_TLS_NEGOTIATION]);
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
     out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
-    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX, &DEFAULT_SHARD]);
+    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX]);
+    out.settings(&[&REPLICATION_CONNECTIONS_MAX, &DEFAULT_SHARD]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");

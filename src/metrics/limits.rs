@@ -13,6 +13,8 @@ pub enum Limit {
     UserClients,
     FoundUsers,
     Logins,
+    Cancels,
+    Replication,
     LoginTime,
     StartupPacket,
     MessageBytes,
@@ -33,12 +35,14 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Limit; 22] = [
+    const ALL: [Limit; 24] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
         Limit::FoundUsers,
         Limit::Logins,
+        Limit::Cancels,
+        Limit::Replication,
         Limit::LoginTime,
         Limit::StartupPacket,
         Limit::MessageBytes,
@@ -65,6 +69,8 @@ impl Limit {
             Limit::UserClients => "users.clients_max",
             Limit::FoundUsers => "auth_query_users_max",
             Limit::Logins => "logins_max",
+            Limit::Cancels => "cancels_max",
+            Limit::Replication => "replication_connections_max",
             Limit::LoginTime => "login_timeout",
             Limit::StartupPacket => "startup_packet",
             Limit::MessageBytes => "message_bytes_max",

@@ -78,7 +78,8 @@ impl Stream {
         poll_fn(|cx| self.poll_has_bytes(cx)).await
     }
 
-    fn poll_has_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// As [`Stream::has_bytes`], for who waits for several things at once.
+    pub fn poll_has_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_readable(cx))?;
             if self.tls.is_some() || !matches!(self.peek(), Err(error) if is_not_yet(&error)) {
@@ -123,7 +124,8 @@ impl Stream {
         .await
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Sends what the socket takes. With TLS some of it may go out later, with [`Stream::poll_flush`].
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(tls) = &mut self.tls {
             return tls.poll_write(&mut self.tcp, cx, bytes);
         }
@@ -133,6 +135,14 @@ impl Stream {
                 Err(error) if is_not_yet(&error) => {}
                 written => return Poll::Ready(written),
             }
+        }
+    }
+
+    /// Ready when all that was written is with the socket.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => tls.poll_flush(&mut self.tcp, cx),
         }
     }
 

@@ -1,14 +1,12 @@
 //! Messages to a server that Keyway writes itself.
 
 use super::bind::Bind;
-use super::startup::{CancelKey, PROTOCOL_3_0};
+use super::startup::PROTOCOL_3_0;
 use super::tag::FrontendTag;
 
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
 /// What makes a server send its answers although no Sync follows.
 pub const FLUSH: &[u8] = b"H\0\0\0\x04";
-
-const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// Writes one message; `body` appends to the buffer and the length is filled in behind it.
 fn message(out: &mut Vec<u8>, tag: FrontendTag, body: impl FnOnce(&mut Vec<u8>)) {
@@ -38,15 +36,6 @@ pub fn startup_message(out: &mut Vec<u8>, user: &str, database: &str, settings: 
         }
         out.push(0);
     });
-}
-
-pub fn cancel_request(key: CancelKey) -> [u8; 16] {
-    let mut out = [0; 16];
-    out[..4].copy_from_slice(&16u32.to_be_bytes());
-    out[4..8].copy_from_slice(&CANCEL_REQUEST.to_be_bytes());
-    out[8..12].copy_from_slice(&key.pid.to_be_bytes());
-    out[12..].copy_from_slice(&key.secret.to_be_bytes());
-    out
 }
 
 pub fn query(out: &mut Vec<u8>, text: &str) {
