@@ -7,7 +7,7 @@ use keyway::shard::{KeyColumn, KeyType, KeyValue, Purpose, Usage, partition_hash
 use libtest_mimic::Trial;
 use tokio_postgres::Client;
 
-use crate::harness::{Fallible, Harness, Outcome, Shared};
+use crate::harness::{Fallible, Harness, Outcome, Shared, Xorshift};
 
 /// A prime: a hash that differs in any bit is very unlikely to leave the same remainder.
 const MODULUS: i32 = 2_000_000_011;
@@ -22,15 +22,12 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     ]
 }
 
-/// xorshift64*, so that a failure can be had again.
-struct Random(u64);
+/// A failure can be had again.
+struct Random(Xorshift);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+        self.0.next()
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -134,7 +131,7 @@ fn remainder(key: &KeyValue) -> i32 {
 
 async fn hash_is_postgres_own(harness: Arc<Shared>) -> Outcome {
     let client = session(&harness).await?;
-    let mut random = Random(SEED);
+    let mut random = Random(Xorshift(SEED));
     for name in TYPES {
         let column: KeyColumn = name.parse().unwrap();
         client
@@ -163,7 +160,7 @@ async fn hash_is_postgres_own(harness: Arc<Shared>) -> Outcome {
 
 async fn hash_of_several_columns(harness: Arc<Shared>) -> Outcome {
     let client = session(&harness).await?;
-    let mut random = Random(SEED);
+    let mut random = Random(Xorshift(SEED));
     for names in [
         &["bigint", "text"][..],
         &["uuid", "date", "char(100)"],

@@ -274,7 +274,7 @@ impl Names {
                 let pid = if self.pid.is_some_and(|it| it == pid) { "its own" } else { "another's" };
                 format!("from {pid} process: {}", rest.escape_ascii())
             }
-            'T' => self.columns(&message.body).unwrap_or_else(|| message.body.escape_ascii().to_string()),
+            'T' => self.columns(message).unwrap_or_else(|| message.body.escape_ascii().to_string()),
             't' => {
                 let oids = message.body.get(2..).unwrap_or_default().as_chunks::<4>().0;
                 let oids: Vec<_> = oids.iter().map(|it| self.oid(u32::from_be_bytes(*it))).collect();
@@ -285,13 +285,10 @@ impl Names {
         Told { text: format!("{} {text}", message.tag), source: None }
     }
 
-    fn columns(&mut self, body: &[u8]) -> Option<String> {
-        let (count, mut rest) = body.split_first_chunk::<2>()?;
-        let mut columns = vec![format!("{} columns", u16::from_be_bytes(*count))];
-        while !rest.is_empty() {
-            let end = rest.iter().position(|it| *it == 0)?;
-            let (name, after) = (&rest[..end], rest.get(end + 1..)?);
-            let (fixed, after) = after.split_first_chunk::<18>()?;
+    fn columns(&mut self, message: &Message) -> Option<String> {
+        let found = message.columns()?;
+        let mut columns = vec![format!("{} columns", u16::from_be_bytes(*message.body.first_chunk()?))];
+        for (name, fixed) in found {
             let table = self.oid(u32::from_be_bytes(*fixed.first_chunk()?));
             let type_ = self.oid(u32::from_be_bytes(*fixed[6..].first_chunk()?));
             let others = [&fixed[4..6], &fixed[10..]].concat();
@@ -300,7 +297,6 @@ impl Names {
                 name.escape_ascii(),
                 others.escape_ascii()
             ));
-            rest = after;
         }
         Some(columns.join("; "))
     }

@@ -5,12 +5,14 @@
 mod fixture;
 mod keyway;
 mod postgres18;
+mod random;
 pub mod wire;
 
 pub use fixture::{APP_PASSWORD, ShopFixture, SingleFixture, unsharded_config};
 pub use keyway::{
     KeywayProcess, as_db_error, assert_error, connect, connect_hearing, error_of, rows, run, until,
 };
+pub use random::Xorshift;
 
 use std::error::Error;
 use std::future::Future;

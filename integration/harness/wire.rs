@@ -29,6 +29,20 @@ impl Message {
         })
     }
 
+    /// Of a RowDescription: each column's name, and what stands behind it (table, attribute, type, length,
+    /// modifier, format). `None` where it is cut off.
+    pub fn columns(&self) -> Option<Vec<(&[u8], &[u8; 18])>> {
+        let (_, mut rest) = self.body.split_first_chunk::<2>()?;
+        let mut columns = Vec::new();
+        while !rest.is_empty() {
+            let end = rest.iter().position(|it| *it == 0)?;
+            let (fixed, after) = rest.get(end + 1..)?.split_first_chunk::<18>()?;
+            columns.push((&rest[..end], fixed));
+            rest = after;
+        }
+        Some(columns)
+    }
+
     /// SQLSTATE of an error, its message behind it.
     pub fn error(&self) -> String {
         let field = |code| self.field(code).unwrap_or_default();
@@ -213,11 +227,17 @@ pub fn parse(name: &str, sql: &str) -> Vec<u8> {
 
 /// Text parameters; `binary` asks for binary results.
 pub fn bind(portal: &str, statement: &str, values: &[&str], binary: bool) -> Vec<u8> {
+    let values: Vec<_> = values.iter().map(|it| Some(*it)).collect();
+    bind_or_null(portal, statement, &values, binary)
+}
+
+/// As `bind`; `None` is NULL.
+pub fn bind_or_null(portal: &str, statement: &str, values: &[Option<&str>], binary: bool) -> Vec<u8> {
     let mut body = format!("{portal}\0{statement}\0\0\0").into_bytes();
     body.extend((values.len() as u16).to_be_bytes());
     for value in values {
-        body.extend((value.len() as u32).to_be_bytes());
-        body.extend(value.as_bytes());
+        body.extend(value.map_or(-1, |it| it.len() as i32).to_be_bytes());
+        body.extend(value.unwrap_or_default().as_bytes());
     }
     body.extend([0, 1, 0, u8::from(binary)]);
     message('B', &body)

@@ -407,14 +407,9 @@ fn type_oids(messages: &[Message]) -> Vec<u32> {
 
 /// Name and type of each column of a RowDescription.
 fn fields(description: &Message) -> Vec<(String, u32)> {
-    let mut rest = &description.body[2..];
-    let mut fields = Vec::new();
-    while !rest.is_empty() {
-        let end = rest.iter().position(|it| *it == 0).unwrap();
-        let name = String::from_utf8_lossy(&rest[..end]).into_owned();
-        let oid = u32::from_be_bytes(rest[end + 7..end + 11].try_into().unwrap());
-        fields.push((name, oid));
-        rest = &rest[end + 19..];
-    }
-    fields
+    let field = |(name, fixed): (&[u8], &[u8; 18])| {
+        let oid = u32::from_be_bytes(fixed[6..10].try_into().unwrap());
+        (String::from_utf8_lossy(name).into_owned(), oid)
+    };
+    description.columns().expect("a whole RowDescription").into_iter().map(field).collect()
 }

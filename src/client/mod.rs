@@ -34,7 +34,7 @@ pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
 pub use quota::Quota;
 pub use registry::{Activity, Registered, SessionRecord, Sessions, Totals};
-pub use reload::Latest;
+pub use reload::{Latest, sent_away};
 pub use statements::Registry as StatementRegistry;
 pub use timeouts::Timeouts;
 pub use traffic::Traffic;

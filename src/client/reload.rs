@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::session::{End, Held, Session};
 use super::{Database, Shared};
-use crate::base::{Reason, Refusal, ServerId, ShardId, SqlState};
+use crate::base::{Reason, Refusal, SqlState};
 
 /// The newest of the immutable snapshots that reloads make.
 pub struct Latest(ArcSwap<Shared>);
@@ -81,8 +81,8 @@ fn relocate(held: &mut Held, database: &Database) -> Result<(), End> {
     let cluster = database.topology.snapshot();
     let found = cluster.shards.iter().flat_map(|it| &it.servers).find(|it| it.address == address);
     match found.map(|it| it.id).filter(|_| spec.database == database.dbname) {
-        Some(ServerId { shard, index }) => {
-            (held.shard, held.server) = (ShardId(shard.0), ServerId { shard, index });
+        Some(server) => {
+            (held.shard, held.server) = (server.shard, server);
             Ok(())
         }
         None => {
@@ -94,8 +94,8 @@ fn relocate(held: &mut Held, database: &Database) -> Result<(), End> {
     }
 }
 
-/// As PostgreSQL says it (`ProcessInterrupts` in postgres.c).
-fn sent_away() -> Refusal {
+/// To whom an administrator ends the session, as PostgreSQL says it (`ProcessInterrupts` in postgres.c).
+pub fn sent_away() -> Refusal {
     let message = "terminating connection due to administrator command";
     Refusal::new(Reason::Limit, SqlState::ADMIN_SHUTDOWN, message)
 }

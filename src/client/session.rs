@@ -15,6 +15,7 @@ use super::pins::Suspicion;
 use super::query::Copying;
 use super::registry::{Activity, Registered};
 use super::relay::{Flow, RelayError, step};
+use super::reload::sent_away;
 use super::statements::Names;
 use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::{Database, Latest, Shared, UserPools};
@@ -162,7 +163,7 @@ impl Session {
     pub async fn run(mut self, buffer: Buffer) {
         let end = self.until_killed(buffer).await;
         let end = match end {
-            End::Killed if self.record.activity() == Activity::Idle => End::Fatal(killed()),
+            End::Killed if self.record.activity() == Activity::Idle => End::Fatal(sent_away()),
             other => other,
         };
         if let End::Fatal(refusal) = end {
@@ -369,8 +370,7 @@ impl Session {
             }
             if let Some(held) = self.held.as_mut().filter(|_| is_tied) {
                 let server = &mut held.lease.stream;
-                // What is asked first may only clear an old readiness; the second one is woken then.
-                if server.has_news(cx) || server.has_news(cx) {
+                if server.has_news(cx) {
                     return Poll::Ready(Ok(Roused::Server));
                 }
             }
@@ -559,12 +559,6 @@ impl Session {
             None => Ok(()),
         }
     }
-}
-
-/// The console's KILL.
-fn killed() -> Refusal {
-    let message = "terminating connection due to administrator command";
-    Refusal::new(Reason::Limit, SqlState::ADMIN_SHUTDOWN, message)
 }
 
 /// A lost server in PostgreSQL's terms; its own last words where it said any.

@@ -180,8 +180,7 @@ impl Stream {
 
     /// Whether an idle server connection has anything to say, which it should not.
     pub fn has_news(&mut self, cx: &mut Context<'_>) -> bool {
-        self.poll_readable(cx).is_ready()
-            && (self.tls.is_some() || !matches!(self.peek(), Err(error) if is_not_yet(&error)))
+        self.poll_has_bytes(cx).is_ready()
     }
 
     /// Sends the end of the stream; the peer may still speak.

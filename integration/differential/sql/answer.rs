@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::harness::Fallible;
-use crate::harness::wire::{Message, Wire, describe, execute, message, query, sync};
+use crate::harness::wire::{Message, Wire, bind_or_null, describe, execute, parse, query, sync};
 
 /// Statements that run one after the other in one session; several are within one transaction block.
 pub struct Case {
@@ -133,9 +133,10 @@ pub async fn ask(wire: &mut Wire, step: &Step, way: Way) -> Fallible<Answer> {
         Way::Simple => query(&step.sql),
         Way::Extended { binary } => {
             let params = step.params.as_deref().unwrap_or_default();
-            let parse = message('P', format!("\0{}\0\0\0", step.sql).as_bytes());
+            let params: Vec<_> = params.iter().map(Option::as_deref).collect();
+            let bound = bind_or_null("", "", &params, binary);
             let parts =
-                [parse, describe('S', ""), bind(params, binary), describe('P', ""), execute("", 0), sync()];
+                [parse("", &step.sql), describe('S', ""), bound, describe('P', ""), execute("", 0), sync()];
             parts.concat()
         }
     };
@@ -147,25 +148,9 @@ pub async fn ask(wire: &mut Wire, step: &Step, way: Way) -> Fallible<Answer> {
     Ok(answer)
 }
 
-fn bind(params: &[Option<String>], binary: bool) -> Vec<u8> {
-    let mut body = b"\0\0\0\0".to_vec();
-    body.extend((params.len() as u16).to_be_bytes());
-    for value in params {
-        match value {
-            None => body.extend((-1i32).to_be_bytes()),
-            Some(value) => {
-                body.extend((value.len() as u32).to_be_bytes());
-                body.extend(value.as_bytes());
-            }
-        }
-    }
-    body.extend([0, 1, 0, u8::from(binary)]);
-    message('B', &body)
-}
-
 fn note(answer: &mut Answer, message: &Message) {
     match message.tag {
-        'T' => answer.columns.push(columns(&message.body).unwrap_or_default()),
+        'T' => answer.columns.push(columns(message).unwrap_or_default()),
         'n' => answer.columns.push("no data".to_owned()),
         't' => answer.columns.push(format!("parameters {}", message.body.escape_ascii())),
         'D' => answer.rows.push(message.body.clone()),
@@ -181,21 +166,11 @@ fn note(answer: &mut Answer, message: &Message) {
 }
 
 /// Without the oid of the table, which is each database's own.
-fn columns(body: &[u8]) -> Option<String> {
-    let (_, mut rest) = body.split_first_chunk::<2>()?;
-    let mut columns = Vec::new();
-    while !rest.is_empty() {
-        let end = rest.iter().position(|it| *it == 0)?;
-        let (name, after) = (&rest[..end], rest.get(end + 1..)?);
-        let (fixed, after) = after.split_first_chunk::<18>()?;
-        let has_table = fixed[..4] != [0; 4];
+fn columns(message: &Message) -> Option<String> {
+    let column = |(name, fixed): (&[u8], &[u8; 18])| {
         let others = fixed[4..].iter().map(|it| format!("{it:02x}")).collect::<String>();
-        columns.push(format!(
-            "{} {} {others}",
-            name.escape_ascii(),
-            if has_table { "column" } else { "expression" }
-        ));
-        rest = after;
-    }
-    Some(columns.join(", "))
+        let kind = if fixed[..4] != [0; 4] { "column" } else { "expression" };
+        format!("{} {kind} {others}", name.escape_ascii())
+    };
+    Some(message.columns()?.into_iter().map(column).collect::<Vec<_>>().join(", "))
 }

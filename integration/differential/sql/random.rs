@@ -2,6 +2,7 @@
 //! The same seed makes the same statements.
 
 use super::answer::{Case, Step};
+use crate::harness::Xorshift;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Type {
@@ -126,9 +127,8 @@ const FAMILIES: [&[usize]; 2] = [&[0, 1, 2], &[6, 7, 8]];
 const LOOKUPS: [(&str, &str, usize, &str); 2] =
     [("countries", "code", 0, "country"), ("plans", "plan", 6, "plan")];
 
-/// xorshift64*: statements must not change with a crate's version.
 pub struct Generator {
-    state: u64,
+    random: Xorshift,
     made: u64,
 }
 
@@ -144,7 +144,7 @@ struct Source {
 
 impl Generator {
     pub fn new(seed: u64) -> Generator {
-        Generator { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, made: 0 }
+        Generator { random: Xorshift(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1), made: 0 }
     }
 
     pub fn case(&mut self) -> Case {
@@ -163,15 +163,8 @@ impl Generator {
         Case { name: format!("random:{}", self.made), text: sql, steps: vec![step] }
     }
 
-    fn next(&mut self) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        self.state.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
     fn below(&mut self, count: usize) -> usize {
-        ((self.next() >> 33) as usize) % count.max(1)
+        ((self.random.next() >> 33) as usize) % count.max(1)
     }
 
     fn chance(&mut self, percent: usize) -> bool {

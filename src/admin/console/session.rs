@@ -15,7 +15,7 @@ use super::Console;
 use super::command::{self, Command, Word};
 use super::tables;
 use crate::base::{Reason, Refusal, SqlState};
-use crate::client::{Place, Visitor};
+use crate::client::{Place, Visitor, sent_away};
 use crate::net::{Buffer, Stream};
 use crate::proto::{Intake, Limits, Unit, UnitEnd};
 use crate::wire::{self, Bind, Column, FrontendTag, Severity, Target, TxStatus, Value};
@@ -138,9 +138,7 @@ impl Session<'_> {
         let latest = &self.console.latest;
         poll_fn(|cx| {
             if record.is_killed() || record.is_called() && *latest.load().stopping.borrow() {
-                let message = "terminating connection due to administrator command";
-                let refusal = Refusal::new(Reason::Limit, SqlState::ADMIN_SHUTDOWN, message);
-                return Poll::Ready(Err(End::Fatal(refusal)));
+                return Poll::Ready(Err(End::Fatal(sent_away())));
             }
             record.answer();
             stream.poll_readable(cx).map_err(|_| End::Left)

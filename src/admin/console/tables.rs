@@ -25,6 +25,17 @@ const fn int(name: &'static str) -> Column {
     Column { name, of: ColumnType::Int }
 }
 
+/// `N` is how many there are in all.
+const fn behind_socket<const N: usize>(ours: &[Column]) -> [Column; N] {
+    let mut columns = [ours[0]; N];
+    let mut at = 0;
+    while at < N {
+        columns[at] = if at < SOCKET.len() { SOCKET[at] } else { ours[at - SOCKET.len()] };
+        at += 1;
+    }
+    columns
+}
+
 const HELP: &[Column] = &[text("command"), text("effect")];
 const VERSION: &[Column] = &[text("version")];
 const KEY_VALUE: &[Column] = &[text("key"), text("value")];
@@ -51,7 +62,8 @@ const POOLS: &[Column] = &[
     int("cl_pinned"),
     int("size"),
 ];
-const CLIENTS: &[Column] = &[
+/// What a client and a server have alike.
+const SOCKET: [Column; 21] = [
     text("type"),
     text("user"),
     text("database"),
@@ -73,35 +85,9 @@ const CLIENTS: &[Column] = &[
     text("application_name"),
     int("prepared_statements"),
     int("id"),
-    int("pid"),
-    text("pin"),
 ];
-const SERVERS: &[Column] = &[
-    text("type"),
-    text("user"),
-    text("database"),
-    text("replication"),
-    text("state"),
-    text("addr"),
-    int("port"),
-    text("local_addr"),
-    int("local_port"),
-    text("connect_time"),
-    text("request_time"),
-    int("wait"),
-    int("wait_us"),
-    int("close_needed"),
-    text("ptr"),
-    text("link"),
-    int("remote_pid"),
-    text("tls"),
-    text("application_name"),
-    int("prepared_statements"),
-    int("id"),
-    text("shard"),
-    text("role"),
-    int("client_id"),
-];
+const CLIENTS: &[Column] = &behind_socket::<23>(&[int("pid"), text("pin")]);
+const SERVERS: &[Column] = &behind_socket::<24>(&[text("shard"), text("role"), int("client_id")]);
 const DATABASES: &[Column] = &[
     text("name"),
     text("host"),
