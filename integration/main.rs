@@ -6,6 +6,7 @@
 mod auth;
 mod bad_input;
 mod cancel;
+mod catalog;
 mod cli;
 mod console;
 mod copy;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         auth::tests,
         bad_input::tests,
         cancel::tests,
+        catalog::tests,
         cli::tests,
         console::tests,
         copy::tests,

@@ -26,6 +26,7 @@ pub mod auth;
 pub mod backend;
 
 pub mod cancel;
+pub mod catalog;
 pub mod pool;
 pub mod topology;
 

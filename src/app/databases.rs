@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::Families;
 use crate::auth::{Credentials, Derivation};
 use crate::backend::BackendSpec;
+use crate::catalog::{CatalogWatch, ReadSpec};
 use crate::client::{self, PoolDirectory, PoolMaker, Quota, Shared, UserLookup, UserPools};
 use crate::config::{self, Config};
 use crate::net::Connectors;
@@ -46,18 +47,23 @@ impl Building<'_> {
         let shards: Vec<String> = database.shards.iter().map(|it| it.name.clone()).collect();
         let router = Router::new(database, self.config.limits.plans_max, parser.clone());
         let kept = before.map(|it| &it.router).filter(|it| it.is_same(&router)).cloned();
-        let moved = before.is_some_and(|it| it.router.version() != router.version());
+        let router = kept.unwrap_or_else(|| Arc::new(router));
+        let moved = before.is_some_and(|it| it.router.config_version() != router.config_version());
         let clients = before.map_or_else(|| Quota::new(None), |it| it.clients.clone());
         clients.set_max(database.clients_max);
         let replication = before.map_or_else(|| Quota::new(None), |it| it.replication.clone());
         replication.set_max(Some(database.replication_connections_max));
-        let topology = before.map(|it| &it.topology);
         let probe = self.probe(database, &tls);
+        let topology = before.map(|it| &it.topology);
+        let topology = Topology::start(database, &probe, &families.topology, ended, topology);
+        let catalog = self.catalog(database, probe.backend, &topology, before);
+        catalog.serve(&router);
         client::Database {
             name: database.name.clone(),
             dbname: database.dbname.as_str().into(),
-            router: kept.unwrap_or_else(|| Arc::new(router)),
-            topology: Topology::start(database, &probe, &families.topology, ended, topology),
+            router,
+            topology,
+            catalog,
             pools: self.pools(database, &tls, before),
             lookup: self.lookup(database, &tls, before),
             tls,
@@ -80,6 +86,27 @@ impl Building<'_> {
         let anywhere = config::Address { host: String::new(), port: 0 };
         let backend = self::spec(&self.config.limits, database, tls, &anywhere, &probe.user, &credentials);
         ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout }
+    }
+
+    /// The watch of `before` where it reads the same servers in the same way.
+    fn catalog(
+        &self,
+        database: &config::Database,
+        backend: BackendSpec,
+        topology: &Arc<Topology>,
+        before: Option<&client::Database>,
+    ) -> Arc<CatalogWatch> {
+        let roles = topology.clone();
+        let cluster = Box::new(move || roles.snapshot().clone());
+        let spec = ReadSpec { backend, limits: database.catalog.clone(), cluster };
+        let kept = before.filter(|it| Arc::ptr_eq(&it.topology, topology)).map(|it| &it.catalog);
+        match kept.filter(|it| it.is_same(&spec)) {
+            Some(kept) => kept.clone(),
+            None => {
+                let (families, before) = (&self.common.families, before.map(|it| &it.catalog));
+                CatalogWatch::start(database, spec, &families.catalog, &self.common.ended, before)
+            }
+        }
     }
 
     fn pools(

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::cancel::CancelMetrics;
+use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, Latest, UserPools};
 use crate::config::Config;
 use crate::metrics::{LimitHits, RegisterError, Registry};
@@ -81,6 +82,7 @@ pub struct Families {
     pub client: ClientMetricFamilies,
     pub pool: PoolMetricFamilies,
     pub topology: TopologyMetricFamilies,
+    pub catalog: CatalogMetricFamilies,
     pub tls: TlsMetrics,
     pub cancel: CancelMetrics,
     pub plans: PlanMetricFamilies,
@@ -97,6 +99,7 @@ impl Proxy {
             client: ClientMetricFamilies::register(&registry)?,
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
+            catalog: CatalogMetricFamilies::register(&registry)?,
             tls: TlsMetrics::register(&registry)?,
             plans: PlanMetricFamilies::register(&registry)?,
             cancel: CancelMetrics::register(&registry)?,

@@ -134,9 +134,11 @@ impl Process {
         }
         for it in gone(|it| &it.shards, &was) {
             families.client.forget_shard(&it[0], &it[1]);
+            families.catalog.forget_shard(&it[0], &it[1]);
         }
         for name in before.databases.keys().filter(|it| !after.databases.contains_key(*it)) {
             families.client.forget_database(name);
+            families.catalog.forget_database(name);
             families.plans.forget(name);
         }
     }

@@ -191,6 +191,7 @@ impl Source for ProcessSource {
         shared.metrics.count_pins(&shared.sessions);
         for database in shared.databases.values() {
             self.plans.count(database);
+            database.catalog.observe(Instant::now());
             database.pools.for_each(|user| {
                 user.all().for_each(|it| {
                     it.usage();

@@ -9,7 +9,7 @@ use crate::net::{self, Buffer, ReadError};
 use crate::wire::{self, BackendTag};
 
 /// Of one message. Nothing that Keyway asks for is longer: a password has at most 65,535 bytes
-/// (`PG_MAX_AUTH_TOKEN_LENGTH`).
+/// (`PG_MAX_AUTH_TOKEN_LENGTH`), and so has the source of a function that is read.
 const ANSWER_BYTES_MAX: usize = 1 << 17;
 
 /// Values in text format; `None` is NULL.
@@ -35,17 +35,25 @@ impl Backend {
     /// Sends one Query, or messages up to one Sync, and reads all rows. Not cancel safe: dropped half way
     /// the connection is of no use.
     pub async fn rows(&mut self, request: &[u8]) -> Result<Vec<Row>, QuestionError> {
+        let mut rows = Vec::new();
+        self.each_row(request, |row| rows.push(row.iter().map(|it| it.map(str::to_owned)).collect())).await?;
+        Ok(rows)
+    }
+
+    /// As `rows`, for answers that are not to be kept as they come.
+    pub async fn each_row(
+        &mut self,
+        request: &[u8],
+        mut take: impl FnMut(&[Option<&str>]),
+    ) -> Result<(), QuestionError> {
         let lost = QuestionError::Lost;
         self.stream.write_all(request).await.map_err(|it| lost(ConnectError::Io(it)))?;
-        let (mut buffer, mut rows, mut refused) = (Buffer::default(), Vec::new(), None);
+        let (mut buffer, mut refused) = (Buffer::default(), None);
         loop {
             let (tag, total) = net::read_message(&mut self.stream, &mut buffer, ANSWER_BYTES_MAX).await?;
             let message = &buffer.filled()[..total];
             match BackendTag(tag) {
-                BackendTag::DATA_ROW => {
-                    let values = wire::row_texts(message).map_err(|_| malformed())?;
-                    rows.push(values.into_iter().map(|it| it.map(str::to_owned)).collect());
-                }
+                BackendTag::DATA_ROW => take(&wire::row_texts(message).map_err(|_| malformed())?),
                 BackendTag::ERROR => {
                     let fields = wire::error_fields(message).map_err(|_| malformed())?;
                     let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
@@ -56,7 +64,7 @@ impl Backend {
                     }
                     refused = Some(QuestionError::Refused { state, message: text });
                 }
-                BackendTag::READY_FOR_QUERY => return refused.map_or(Ok(rows), Err),
+                BackendTag::READY_FOR_QUERY => return refused.map_or(Ok(()), Err),
                 _ => {}
             }
             buffer.consume(total);

@@ -59,6 +59,8 @@ pub enum Reason {
     KeyUpdate,
     /// DDL where it cannot be sent to every shard.
     Ddl,
+    /// A table that is not the same on every shard.
+    Difference,
     /// Session state that is not kept across servers yet.
     SessionState,
     /// No server that may take the statement.
@@ -74,7 +76,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::Parse,
         Reason::UnlistedTable,
         Reason::MissingKey,
@@ -84,6 +86,7 @@ impl Reason {
         Reason::MultiShardRead,
         Reason::KeyUpdate,
         Reason::Ddl,
+        Reason::Difference,
         Reason::SessionState,
         Reason::NoServer,
         Reason::Limit,
@@ -103,6 +106,7 @@ impl Reason {
             Reason::MultiShardRead => "multi_shard_read",
             Reason::KeyUpdate => "key_update",
             Reason::Ddl => "ddl",
+            Reason::Difference => "difference",
             Reason::SessionState => "session_state",
             Reason::NoServer => "no_server",
             Reason::Limit => "limit",

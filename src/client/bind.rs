@@ -20,7 +20,7 @@ const LEAVE: &str = "SELECT 1 OPERATOR(pg_catalog./) (pg_catalog.current_setting
 impl Session {
     /// A transaction is at a server and may still go to another shard.
     pub fn is_movable(&self) -> bool {
-        self.transaction.is_movable() && !self.is_tied() && !self.unsynced
+        self.transaction.is_movable() && self.pinned.is_none() && !self.unsynced
     }
 
     /// A Query of `plan` has run.
@@ -39,8 +39,8 @@ impl Session {
         if !group.leaves_nothing() {
             self.transaction.bind(Bond::Bound);
         }
-        for statement in group.statements() {
-            self.bind_to(&statement.planned.plan, decision);
+        for plan in group.plans() {
+            self.bind_to(plan, decision);
         }
     }
 
@@ -55,6 +55,11 @@ impl Session {
         match run_own(&mut held.lease, text, Origin::Keyway).await {
             Ok(_) => {
                 self.transaction.defer_again();
+                // What only the state of the catalog makes suspect may move.
+                self.look_for_state().await;
+                if self.is_tied() {
+                    return Err(self.one_snapshot(from, shard));
+                }
                 self.let_go_if_free(Instant::now()).await;
                 Ok(())
             }

@@ -2,6 +2,7 @@
 //! takes note of when a server has.
 
 use super::encoding;
+use super::pins::ORIGIN;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::proto::{Assignment, PROLOGUE_MAX, Settings, set_config};
@@ -177,7 +178,10 @@ impl Session {
             if *kind == Kind::DiscardAll {
                 held.lease.settings = Settings::default();
                 self.settings = self.startup.clone();
-                self.unpin();
+                // DISCARD ALL leaves a replication origin.
+                if self.pinned != Some(ORIGIN) {
+                    self.unpin();
+                }
                 self.suspected = None;
             }
         }

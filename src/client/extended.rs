@@ -13,13 +13,13 @@ use super::statements::Statement;
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
 use crate::proto::{Expect, Origin, Part, UnitEnd};
-use crate::route::{Decision, KeySource, Kind, Mode, Params, SettingMade, Why};
+use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SettingMade, Why};
 use crate::wire::{self, Bind, FrontendTag, Target};
 
 /// One message of a group, its statement looked up.
 pub(super) enum Op<'a> {
     Parse { name: &'a [u8], statement: Arc<Statement>, raw: &'a [u8] },
-    Bind { bind: Bind<'a>, statement: Arc<Statement>, raw: &'a [u8] },
+    Bind { bind: Bind<'a>, statement: Arc<Statement>, plan: Arc<Plan>, raw: &'a [u8] },
     DescribeStatement { statement: Arc<Statement>, raw: &'a [u8] },
     DescribePortal { raw: &'a [u8] },
     Execute { limited: bool, raw: &'a [u8] },
@@ -27,6 +27,14 @@ pub(super) enum Op<'a> {
     ClosePortal { raw: &'a [u8] },
     Sync { raw: &'a [u8] },
     Flush { raw: &'a [u8] },
+}
+
+/// A statement that runs, with the plan that holds for all of its group.
+#[derive(Clone, Copy)]
+struct Bound<'g, 'a> {
+    bind: &'g Bind<'a>,
+    statement: &'g Arc<Statement>,
+    plan: &'g Arc<Plan>,
 }
 
 pub(super) struct Group<'a> {
@@ -43,9 +51,9 @@ impl<'a> Group<'a> {
         self.end == UnitEnd::Sync
     }
 
-    fn bound(&self) -> impl Iterator<Item = (&Bind<'a>, &Arc<Statement>)> {
+    fn bound(&self) -> impl Iterator<Item = Bound<'_, 'a>> {
         self.ops.iter().filter_map(|it| match it {
-            Op::Bind { bind, statement, .. } => Some((bind, statement)),
+            Op::Bind { bind, statement, plan, .. } => Some(Bound { bind, statement, plan }),
             _ => None,
         })
     }
@@ -54,9 +62,9 @@ impl<'a> Group<'a> {
         self.ops.iter().any(|it| matches!(it, Op::Execute { .. }))
     }
 
-    /// The statements that run.
-    pub fn statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
-        self.bound().map(|(_, statement)| statement)
+    /// Of the statements that run.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.bound().map(|it| &**it.plan)
     }
 
     /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end. Of a row
@@ -179,7 +187,7 @@ fn rewrite(
             out.extend_from_slice(raw);
             owe(op, server);
         }
-        Op::Bind { bind, statement, raw } => {
+        Op::Bind { bind, statement, raw, .. } => {
             ensure(statement, server, sent, out);
             if statement.id.is_unnamed() {
                 out.extend_from_slice(raw);
@@ -273,17 +281,17 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
-        if let Some(refusal) = group.bound().find_map(|(_, it)| self.refuse_virtual(it)) {
+        if let Some(refusal) = group.bound().find_map(|it| self.refuse_virtual(it.plan, it.statement)) {
             return self.refuse_group(refusal, end).await;
         }
-        for (_, statement) in group.bound() {
-            self.suspect(&statement.planned.plan, statement.text());
+        for it in group.bound() {
+            self.suspect(it.plan, it.statement.text());
         }
-        self.committing = group.bound().any(|(_, it)| matches!(it.planned.plan.kind, Kind::Commit { .. }));
+        self.committing = group.plans().any(|it| matches!(it.kind, Kind::Commit { .. }));
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
-        let ends_blocks = group.statements().any(|it| it.planned.plan.kind.is_transaction_control());
+        let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
         let request = Request { payload: Payload::Group(&group), decision, access, started, ends_blocks };
         let ran = self.perform(&request).await?;
         self.committing = false;
@@ -316,8 +324,8 @@ impl Session {
         };
         self.name_statements(group, if failed { self.named } else { usize::MAX });
         if !failed && group.executes() {
-            for (_, statement) in group.bound() {
-                self.take_effect(&statement.planned.plan.kind, statement.text());
+            for it in group.bound() {
+                self.take_effect(&it.plan.kind, it.statement.text());
             }
         } else if failed && group.ends_early {
             // The server is past its error, the client is not before its Sync.
@@ -402,7 +410,11 @@ impl Session {
             FrontendTag::PARSE => self.read_parse(wire::parse(raw)?, raw, group),
             FrontendTag::BIND => {
                 let bind = Bind::read(raw)?;
-                self.lookup(bind.statement, group).map(|statement| Op::Bind { bind, statement, raw })
+                let statement = self.lookup(bind.statement, group);
+                statement.map(|statement| {
+                    let plan = statement.plan(&self.database.router);
+                    Op::Bind { bind, statement, plan, raw }
+                })
             }
             FrontendTag::DESCRIBE => match wire::target(raw)? {
                 Target::Portal(_) => Ok(Op::DescribePortal { raw }),
@@ -433,7 +445,7 @@ impl Session {
             registry.unnamed(parse.text, parse.oids, plan())
         } else {
             self.check_name(parse.name, group)?;
-            registry.named(parse.text, parse.oids, self.database.router.version(), plan)
+            registry.named(parse.text, parse.oids, plan)
         };
         Ok(Op::Parse { name: parse.name, statement, raw })
     }
@@ -490,10 +502,8 @@ impl Session {
         let refused = self.transaction.is_refused();
         let mut bound = group.bound();
         let answer = match (bound.next(), bound.next()) {
-            (Some((_, statement)), None) if group.executes() && group.is_synced() => {
-                let statement = statement.clone();
-                drop(bound);
-                self.answer(&statement.planned.plan.kind, statement.text())
+            (Some(only), None) if group.executes() && group.is_synced() => {
+                self.answer(&only.plan.kind, only.statement.text())
             }
             (None, _) if !refused => return Ok(None),
             _ if refused => self.answer(&Kind::Statement, ""),
@@ -525,8 +535,8 @@ impl Session {
     fn decide_group(&self, group: &Group<'_>) -> Result<(Decision, Access), Refusal> {
         let mut view = self.view();
         let (mut chosen, mut access, mut statements): (Option<Decision>, _, _) = (None, Access::Read, 0);
-        for (bind, statement) in group.bound() {
-            let plan = &statement.planned.plan;
+        for it in group.bound() {
+            let plan = it.plan;
             access = access.and(plan.access);
             if let Kind::Begin { read_only } = plan.kind {
                 view.read_only_transaction |= read_only && !view.in_transaction;
@@ -537,7 +547,7 @@ impl Session {
                 continue;
             }
             statements += 1;
-            let decision = self.decide_bound(bind, statement, &view)?;
+            let decision = self.decide_bound(it, &view)?;
             chosen = Some(match chosen.take() {
                 None => decision,
                 Some(before) => both(before, decision)?,
@@ -561,15 +571,10 @@ impl Session {
         Ok((decision, access))
     }
 
-    fn decide_bound(
-        &self,
-        bind: &Bind<'_>,
-        statement: &Statement,
-        view: &crate::route::SessionView,
-    ) -> Result<Decision, Refusal> {
-        let plan = &statement.planned.plan;
+    fn decide_bound(&self, it: Bound<'_, '_>, view: &crate::route::SessionView) -> Result<Decision, Refusal> {
+        let Bound { bind, statement, plan } = it;
         if !plan.needs_params() {
-            let literals = &statement.planned.literals;
+            let literals = &statement.literals;
             let keys = KeySource { text: statement.text(), literals, params: None };
             return self.database.router.decide(plan, &keys, view);
         }
@@ -578,8 +583,7 @@ impl Session {
 
     fn settings_of_group(&mut self, group: &Group<'_>) -> Result<Vec<SettingMade>, Refusal> {
         let mut made = Vec::new();
-        for (bind, statement) in group.bound() {
-            let plan = &statement.planned.plan;
+        for Bound { bind, statement, plan } in group.bound() {
             if plan.makes_settings() {
                 made.extend(with_params(bind, statement, |keys| self.settings_made(plan, keys))?);
             }
@@ -592,7 +596,7 @@ impl Session {
     fn decide_unbound(&self, group: &Group<'_>) -> Result<Decision, Refusal> {
         for op in &group.ops {
             if let Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } = op
-                && let Some(refusal) = statement.planned.plan.refusal()
+                && let Some(refusal) = statement.plan(&self.database.router).refusal()
             {
                 return Err(refusal.clone());
             }
@@ -602,7 +606,7 @@ impl Session {
             let any = (self.entropy % self.floors.len().max(1) as u64) as u16;
             let home = group.ops.iter().find_map(|op| match op {
                 Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => {
-                    statement.planned.plan.home()
+                    statement.plan(&self.database.router).home()
                 }
                 _ => None,
             });
@@ -622,7 +626,7 @@ fn with_params<T>(bind: &Bind<'_>, statement: &Statement, then: impl FnOnce(&Key
     let formats: SmallVec<[i16; 16]> =
         (0..values.len()).map(|it| i16::from(bind.formats.is_binary(it))).collect();
     let params = Params { oids: &oids, formats: &formats, values: &values };
-    let literals = &statement.planned.literals;
+    let literals = &statement.literals;
     then(&KeySource { text: statement.text(), literals, params: Some(params) })
 }
 

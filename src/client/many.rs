@@ -33,10 +33,24 @@ impl Session {
         Ok(team)
     }
 
+    /// A server with state on it that only this session may meet is closed: of several servers none can be
+    /// kept.
     async fn dismiss(&mut self, team: Team) {
+        // From here on a cancel finds nothing: the client has its answer, and questions are Keyway's own.
         let detached = self.cancel.slot().detach().await;
+        let suspicion = self.suspected.take();
+        let mut clean = Team::with_capacity(team.len());
+        for mut held in team {
+            let found = match &suspicion {
+                Some(it) => self.look_at(&mut held, it).await,
+                None => Ok(None),
+            };
+            if let Ok(None) = found {
+                clean.push(held);
+            }
+        }
         let now = Instant::now();
-        team.into_iter().for_each(|it| it.release(detached, now));
+        clean.into_iter().for_each(|it| it.release(detached, now));
     }
 
     /// All at once, answered in the order of the shards: rows of a later shard wait in its socket, so
@@ -134,7 +148,9 @@ impl Session {
     pub async fn run_in_turn(&mut self, request: &Request<'_>) -> Result<Ran, End> {
         let shards = request.decision.shards.clone();
         let count = shards.len();
+        let suspicion = self.suspected.clone();
         for (index, &shard) in shards.iter().enumerate() {
+            self.suspected = suspicion.clone();
             let mut team = match self.assemble(&[shard], Role::Primary).await {
                 Ok(it) => it,
                 Err(refusal) => {

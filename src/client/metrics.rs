@@ -19,6 +19,7 @@ pub struct ClientMetricFamilies {
     refusals: IntCounterVec,
     retries: IntCounterVec,
     pins: IntCounterVec,
+    state_probes: IntCounterVec,
     pinned: IntGaugeVec,
     logins: IntCounterVec,
     replication: IntGaugeVec,
@@ -60,6 +61,11 @@ impl ClientMetricFamilies {
                 "keyway_pins_total",
                 "Clients that got a server connection of their own, by the state that needs it.",
                 &["database", "reason"],
+            )?,
+            state_probes: registry.counters(
+                "keyway_state_probes_total",
+                "Times that a server was searched for state that a statement may have left on it.",
+                &["database"],
             )?,
             pinned: registry.gauges(
                 "keyway_pins",
@@ -112,6 +118,7 @@ impl ClientMetricFamilies {
         metrics::forget(&self.pins, &of);
         metrics::forget(&self.replication, &of);
         metrics::forget(&self.replication_bytes, &of);
+        metrics::forget(&self.state_probes, &of);
     }
 
     /// Counted when somebody looks: each session knows its own pin.
@@ -147,6 +154,7 @@ impl ClientMetricFamilies {
             targets: shards.collect(),
             refusals: Reason::ALL.map(refusal).to_vec(),
             retries: self.retries.with_label_values(&[database]),
+            state_probes: self.state_probes.with_label_values(&[database]),
             pins: self.pins.clone(),
             replication: self.replication.with_label_values(&[database]),
             to_client: self.replication_bytes.with_label_values(&[database, "client"]),
@@ -165,6 +173,7 @@ pub struct DatabaseMetrics {
     pub replication: IntGauge,
     pub to_client: IntCounter,
     pub to_server: IntCounter,
+    pub state_probes: IntCounter,
     pins: IntCounterVec,
     database: String,
 }

@@ -51,6 +51,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
+use crate::catalog::CatalogWatch;
 use crate::metrics::LimitHits;
 use crate::net::{Acceptors, BufferStock, Connectors};
 use crate::pool::{Ledger, Pool};
@@ -106,6 +107,7 @@ pub struct Database {
     pub dbname: Arc<str>,
     pub router: Arc<Router>,
     pub topology: Arc<Topology>,
+    pub catalog: Arc<CatalogWatch>,
     /// By user; pools stand as servers do in `route::Cluster`.
     pub pools: PoolDirectory,
     pub lookup: Option<Arc<UserLookup>>,

@@ -11,12 +11,16 @@
 //! ```
 //! The probe runs when a transaction is over, behind the answer, so no statement waits for it but the
 //! client's own next one. What no catalog shows pins at once. Nothing suspected costs nothing.
+//!
+//! What functions, triggers and views may leave is in the plan, as `route::Catalog` has it. While that is in
+//! doubt, everything that it could tell of is suspected.
 
-use super::attach::run_own;
-use super::session::Session;
+use super::attach::{SetUpError, run_own};
+use super::session::{Held, Session};
 use super::sql_prepare::Renamed;
 use crate::proto::{Origin, Settings, quote_literal};
-use crate::route::{Kind, Plan, SetStatement};
+use crate::route::{Kind, Leaves, Plan, SchemaChange, SetStatement};
+use crate::sql::named_settings;
 
 /// Why state may be on the server that only its client may meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub(super) struct Suspicion {
     pub opaque: bool,
     /// Custom settings that may have been made: PostgreSQL lists none of them.
     pub custom: Vec<String>,
+    /// A replication origin may have been given back.
+    pub origin: bool,
 }
 
 /// How the state that a statement leaves can be found again.
@@ -42,7 +48,7 @@ fn trace(reason: &str) -> Trace {
         "DO" | "CALL" | "EXECUTE" | "function" | "not_understood" | "set_config" | "set_among_statements" => {
             Trace::Opaque
         }
-        "currval" | "setseed" | "dblink connection" | "replication origin" => Trace::Hidden,
+        "currval" | "setseed" | "dblink connection" | ORIGIN => Trace::Hidden,
         _ => Trace::Probed,
     }
 }
@@ -57,7 +63,12 @@ const STATE: &str = "SELECT CASE \
         WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) THEN 'session advisory lock' \
     WHEN pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM pg_catalog.pg_depend \
         WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
-        AND refobjid = pg_catalog.pg_my_temp_schema()) THEN 'temporary object' END";
+        AND refobjid = pg_catalog.pg_my_temp_schema()) THEN 'temporary object'";
+
+/// Only who has one may ask for it.
+const ORIGIN_STATE: &str =
+    " WHEN pg_catalog.pg_replication_origin_session_is_setup() THEN 'replication origin'";
+pub(super) const ORIGIN: &str = "replication origin";
 
 /// Settings that differ from what a new session has, and who the session is.
 const SETTINGS: &str = "; SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
@@ -66,8 +77,8 @@ const SETTINGS: &str = "; SELECT name, pg_catalog.current_setting(name) FROM pg_
     UNION ALL SELECT 'session_authorization', session_user::pg_catalog.text";
 
 /// The labels of pins as metrics and SHOW PINS have them.
-const REASONS: [&str; 5] =
-    ["PREPARE", "WITH HOLD cursor", "LISTEN", "session advisory lock", "temporary object"];
+const REASONS: [&str; 6] =
+    ["PREPARE", "WITH HOLD cursor", "LISTEN", "session advisory lock", "temporary object", ORIGIN];
 
 impl Session {
     /// Takes note of what `plan` may leave behind, before it runs.
@@ -85,11 +96,56 @@ impl Session {
         if let Some(reason) = reason {
             match trace(reason) {
                 Trace::Hidden => self.pin(reason),
-                Trace::Probed => self.raise(reason, false, Vec::new()),
-                Trace::Opaque => self.raise(reason, true, custom_settings(&plan.kind, text)),
+                Trace::Probed => {
+                    self.raise(reason, false, Vec::new());
+                }
+                Trace::Opaque => {
+                    self.raise(reason, true, custom_settings(&plan.kind, text));
+                }
             }
         } else if let Some(reason) = self.pinned.filter(|it| plan.may_release && trace(it) == Trace::Probed) {
             self.raise(reason, false, Vec::new());
+        }
+        if plan.may_release && self.pinned == Some(ORIGIN) {
+            self.raise(ORIGIN, false, Vec::new()).origin = true;
+        }
+        self.suspect_code(plan, text);
+        self.note_schema_change(plan, text);
+    }
+
+    /// Functions, triggers and the like of which no word of the text tells.
+    fn suspect_code(&mut self, plan: &Plan, text: &str) {
+        let anything = Leaves { settings: true, unknown_table: true };
+        // What was known a moment ago may be known better now: then the plan is of the catalog before.
+        let is_old = || plan.version != self.database.router.version();
+        let in_doubt = || plan.meets_catalog && (self.database.catalog.is_in_doubt() || is_old());
+        let leaves = match plan.leaves {
+            // Most likely one of its own temporary ones, which is looked for when it gives the server back.
+            Some(it) if it.unknown_table && self.pinned == Some("temporary object") => return,
+            Some(it) => it,
+            // Event triggers, and what a transaction has just made and calls.
+            None if has_ddl(&plan.kind) || in_doubt() => anything,
+            None => return,
+        };
+        let custom = if leaves.settings { custom_settings(&plan.kind, text) } else { Vec::new() };
+        self.raise("function", leaves.settings, custom);
+    }
+
+    /// DDL counts when it is committed: from just before until it has been read, the catalog is in doubt.
+    fn note_schema_change(&mut self, plan: &Plan, text: &str) {
+        self.schema_change = self.schema_change.max(plan.schema_change).max(hidden_change(plan, text));
+        let commits = self.transaction.is_idle() || plan.kind.is_transaction_control();
+        if commits && self.schema_change != SchemaChange::None && self.changing.is_none() {
+            let doubts = self.schema_change == SchemaChange::Any;
+            self.changing = Some(self.database.catalog.change(doubts));
+        }
+    }
+
+    /// A unit of the client's has been dealt with.
+    pub fn end_schema_change(&mut self) {
+        if self.schema_change != SchemaChange::None && self.transaction.is_idle() && !self.unsynced {
+            self.schema_change = SchemaChange::None;
+            self.changing = None;
         }
     }
 
@@ -99,7 +155,7 @@ impl Session {
             Some(it) if it.prepares.is_some() => {}
             Some(it) if plan.kind == Kind::SessionState("EXECUTE") && text.matches('(').count() < 2 => {
                 for statement in &it.needs {
-                    self.suspect(&statement.planned.plan, statement.text());
+                    self.suspect(&statement.plan(&self.database.router), statement.text());
                 }
             }
             _ => self.suspect(plan, text),
@@ -111,10 +167,12 @@ impl Session {
         self.raise("function", true, Vec::new());
     }
 
-    fn raise(&mut self, reason: &'static str, opaque: bool, custom: Vec<String>) {
-        let it = self.suspected.get_or_insert(Suspicion { reason, opaque, custom: Vec::new() });
+    fn raise(&mut self, reason: &'static str, opaque: bool, custom: Vec<String>) -> &mut Suspicion {
+        let none = Suspicion { reason, opaque, custom: Vec::new(), origin: false };
+        let it = self.suspected.get_or_insert(none);
         it.opaque |= opaque;
         it.custom.extend(custom);
+        it
     }
 
     fn pin(&mut self, reason: &'static str) {
@@ -137,30 +195,16 @@ impl Session {
     /// Asks the server, which is idle, for the state that is suspected. Where it does not answer, the
     /// suspicion stays, and the server with its client.
     pub async fn look_for_state(&mut self) {
-        let (Some(suspicion), Some(held)) = (self.suspected.take(), &mut self.held) else { return };
-        let mut text = STATE.to_owned();
-        if suspicion.opaque {
-            text.push_str(SETTINGS);
-            for name in &suspicion.custom {
-                let name = quote_literal(name);
-                text.push_str(&format!(" UNION ALL SELECT {name}, pg_catalog.current_setting({name}, true)"));
-            }
-        }
-        let Ok(answer) = run_own(&mut held.lease, &text, Origin::Keyway).await else {
+        let Some(suspicion) = self.suspected.take() else { return };
+        let Some(mut held) = self.held.take() else { return };
+        let found = self.look_at(&mut held, &suspicion).await;
+        self.held = Some(held);
+        let Ok(found) = found else {
             self.suspected = Some(suspicion);
             return;
         };
-        // Whoever has left is noticed at the next read.
-        let _ = self.stream.write_all(&answer.notifications).await;
-        let mut rows = answer.rows.into_iter();
-        let found = rows.next().and_then(|it| it.into_iter().next().flatten());
-        if suspicion.opaque {
-            let pair = |row: Vec<Option<String>>| <[Option<String>; 2]>::try_from(row).ok();
-            let settings = rows.filter_map(pair).filter_map(|[name, value]| Some((name?, value?)));
-            self.adopt_settings(settings.collect());
-        }
-        let found = found.and_then(|it| REASONS.into_iter().find(|of| *of == it));
-        if self.pinned.is_some_and(|it| trace(it) == Trace::Probed && Some(it) != found) {
+        let shown = |it: &str| trace(it) == Trace::Probed || it == ORIGIN && suspicion.origin;
+        if self.pinned.is_some_and(|it| shown(it) && Some(it) != found) {
             self.unpin();
         }
         if let Some(reason) = found {
@@ -168,9 +212,47 @@ impl Session {
         }
     }
 
+    /// What pins on a server. The settings that it has are the session's afterwards.
+    pub async fn look_at(
+        &mut self,
+        held: &mut Held,
+        suspicion: &Suspicion,
+    ) -> Result<Option<&'static str>, SetUpError> {
+        let mut text = STATE.to_owned();
+        text.push_str(if suspicion.origin { ORIGIN_STATE } else { "" });
+        text.push_str(" END");
+        let catalog = self.database.catalog.newest();
+        if suspicion.opaque {
+            text.push_str(SETTINGS);
+            let mut names: Vec<&String> = suspicion.custom.iter().chain(catalog.custom_settings()).collect();
+            names.sort_unstable();
+            names.dedup();
+            for name in names {
+                let name = quote_literal(name);
+                text.push_str(&format!(" UNION ALL SELECT {name}, pg_catalog.current_setting({name}, true)"));
+            }
+        }
+        self.database.metrics.state_probes.inc();
+        let answer = run_own(&mut held.lease, &text, Origin::Keyway).await?;
+        // Whoever has left is noticed at the next read.
+        let _ = self.stream.write_all(&answer.notifications).await;
+        let mut rows = answer.rows.into_iter();
+        let found = rows.next().and_then(|it| it.into_iter().next().flatten());
+        if suspicion.opaque {
+            let pair = |row: Vec<Option<String>>| <[Option<String>; 2]>::try_from(row).ok();
+            let settings = rows.filter_map(pair).filter_map(|[name, value]| Some((name?, value?)));
+            // One that was once set there, by anybody, is an empty string ever after.
+            let told = |(name, value): &(String, String)| {
+                !value.is_empty() || suspicion.custom.contains(name) || self.settings.has(name)
+            };
+            let settings = settings.filter(|it| !it.0.contains('.') || told(it)).collect();
+            self.adopt_settings(held, settings);
+        }
+        Ok(found.and_then(|it| REASONS.into_iter().find(|of| *of == it)))
+    }
+
     /// The session has what the server has.
-    fn adopt_settings(&mut self, mut visible: Vec<(String, String)>) {
-        let Some(held) = &mut self.held else { return };
+    fn adopt_settings(&mut self, held: &mut Held, mut visible: Vec<(String, String)>) {
         let user = held.lease.spec().user.clone();
         visible.retain(|(name, value)| match name.as_str() {
             "role" => value != "none",
@@ -180,6 +262,28 @@ impl Session {
         // The server has what it shows, and not the start values of this session.
         held.lease.settings.adopt(visible.clone(), &Settings::default());
         self.settings.adopt(visible, &self.startup);
+    }
+}
+
+/// DDL of code: migrations come as DO. What a procedure does, no word of its call tells.
+fn hidden_change(plan: &Plan, text: &str) -> SchemaChange {
+    let named = |words: [&str; 3]| {
+        let lower = text.to_ascii_lowercase();
+        words.iter().any(|it| lower.contains(it))
+    };
+    match plan.kind {
+        Kind::SessionState("DO") if named(["create", "alter", "execute"]) => SchemaChange::Any,
+        Kind::SessionState("CALL") => SchemaChange::Harmless,
+        _ if !plan.understood => SchemaChange::Harmless,
+        _ => SchemaChange::None,
+    }
+}
+
+fn has_ddl(kind: &Kind) -> bool {
+    match kind {
+        Kind::Ddl => true,
+        Kind::Several { parts, .. } => parts.contains(&Kind::Ddl),
+        _ => false,
     }
 }
 
@@ -198,40 +302,6 @@ fn custom_settings(kind: &Kind, text: &str) -> Vec<String> {
     named_settings(text)
 }
 
-/// Looks at words, not at syntax: a name too many costs a column of the probe.
-fn named_settings(text: &str) -> Vec<String> {
-    let is_name = |it: char| it.is_alphanumeric() || matches!(it, '_' | '.' | '$');
-    let words = text.split(|it: char| !is_name(it)).filter(|it| !it.is_empty());
-    let (mut names, mut before) = (Vec::new(), "");
-    for word in words {
-        let set = ["set", "session", "set_config"].iter().any(|it| before.eq_ignore_ascii_case(it))
-            || before.to_ascii_lowercase().ends_with(".set_config");
-        if set && word.contains('.') && names.len() < NAMED_SETTINGS_MAX {
-            names.push(word.to_ascii_lowercase());
-        }
-        before = word;
-    }
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Beyond this a text is not worth the search.
-const NAMED_SETTINGS_MAX: usize = 64;
-
 fn is_local(statement: &SetStatement) -> bool {
     matches!(statement, SetStatement::Assign { local: true, .. } | SetStatement::Transaction { .. })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn custom_settings_are_found_in_code() {
-        let code = "DO $$ BEGIN PERFORM set_config('app.Tenant', '7', false); SET SESSION a.b = 1; \
-            PERFORM pg_catalog.set_config('app.user', x.y, false); UPDATE t SET c = d.e; END $$";
-        assert_eq!(named_settings(code), ["a.b", "app.tenant", "app.user"]);
-        assert!(named_settings("DO $$ BEGIN SET work_mem = 1; END $$").is_empty());
-    }
 }

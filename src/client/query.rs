@@ -245,12 +245,17 @@ impl Session {
 
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
         self.overdue = None;
-        match request.decision.mode {
+        let ran = match request.decision.mode {
             Mode::One => self.run_on_one(request).await,
             Mode::Scatter => self.run_scattered(request).await,
             Mode::Everywhere => self.run_everywhere(request).await,
             Mode::InTurn => self.run_in_turn(request).await,
+        };
+        if self.held.is_none() {
+            // Where no server is held there is nothing to look at.
+            self.suspected = None;
         }
+        ran
     }
 
     /// One server, again on another one while the client has seen nothing and it was only read

@@ -64,8 +64,7 @@ impl Session {
         if let Some(held) = &mut self.held {
             relocate(held, &database)?;
         }
-        if database.router.version() != self.database.router.version() {
-            self.names.plan_again(&database);
+        if database.router.config_version() != self.database.router.config_version() {
             // Rows may have come from other shards: what replicas had before that will not do.
             self.floors = vec![Some(Instant::now()); database.topology.shard_count()];
         }

@@ -21,11 +21,12 @@ use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::{Database, Latest, Shared, UserPools};
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::cancel::{self, Detached};
+use crate::catalog::Changing;
 use crate::metrics::Limit;
 use crate::net::{Buffer, Stream};
 use crate::pool::Lease;
 use crate::proto::{Ended, Intake, Replies, Settings, Transaction, Unexpected, Unit, UnitEnd};
-use crate::route::SessionView;
+use crate::route::{SchemaChange, SessionView};
 use crate::wire::{self, Severity, TxStatus};
 
 /// Why a session is over.
@@ -91,6 +92,10 @@ pub(super) struct Session {
     pub pinned: Option<&'static str>,
     /// What ran on the held server may have left state there.
     pub suspected: Option<Suspicion>,
+    /// What DDL of the transaction under way does to the catalog.
+    pub schema_change: SchemaChange,
+    /// It is being committed.
+    pub changing: Option<Changing>,
     /// An error of ours before a Sync: everything up to Sync is ignored.
     pub skipping: bool,
     /// When this session's last write on each shard was answered.
@@ -139,6 +144,8 @@ impl Session {
             held: None,
             pinned: None,
             suspected: None,
+            schema_change: SchemaChange::None,
+            changing: None,
             skipping: false,
             floors: vec![login.database.floor; login.database.topology.shard_count()],
             utc: false,
@@ -239,6 +246,7 @@ impl Session {
                 }
                 Unit::Terminate => return End::Left,
             };
+            self.end_schema_change();
             if let Err(end) = result {
                 return end;
             }

@@ -50,7 +50,7 @@ impl Session {
         let statement = self
             .database
             .statements
-            .by_sql(prepare.body, router.version(), || router.plan(prepare.statement));
+            .by_sql(prepare.body, prepare.statement, || router.plan(prepare.statement));
         let taken = statement.by_sql.as_ref().is_some_and(|it| it.load(Ordering::Relaxed));
         if taken && self.transaction.status() != TxStatus::Failed {
             // Some server has judged this text already.
@@ -87,8 +87,8 @@ impl Session {
     }
 
     /// EXECUTE by the extended protocol, of a name that no server knows.
-    pub fn refuse_virtual(&self, statement: &Statement) -> Option<Refusal> {
-        if statement.planned.plan.kind != Kind::SessionState("EXECUTE") {
+    pub fn refuse_virtual(&self, plan: &Plan, statement: &Statement) -> Option<Refusal> {
+        if plan.kind != Kind::SessionState("EXECUTE") {
             return None;
         }
         let names = sql::execute_names(statement.text());

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::Database;
 use crate::proto::StatementId;
-use crate::route::Planned;
-use crate::sql;
+use crate::route::{Literals, Plan, Planned, Router};
 
 /// A text with its parameter types, and the plan for it.
 #[derive(Debug)]
@@ -18,7 +17,11 @@ pub struct Statement {
     pub text: Box<[u8]>,
     /// As in Parse: big-endian, four bytes each.
     pub oids: Box<[u8]>,
-    pub planned: Planned,
+    pub literals: Literals,
+    /// The newest one made; [`Statement::plan`] makes another where it has grown old.
+    plan: ArcSwap<Plan>,
+    /// Where in `text` the statement begins that is planned.
+    planned_from: usize,
     /// Made by PREPARE: `text` is what stands behind its name. A server has taken it once.
     pub by_sql: Option<AtomicBool>,
 }
@@ -27,6 +30,18 @@ impl Statement {
     /// PREPARE under the name that servers know it by.
     pub fn prepare_text(&self) -> String {
         format!("PREPARE {}{}", self.id.server_name(), self.text())
+    }
+
+    /// The plan by the router's rules and newest catalog (DESIGN invariant 10). During a reload sessions of two
+    /// routers may share the statement: each gets its own router's, made again when the other one was here.
+    pub fn plan(&self, router: &Router) -> Arc<Plan> {
+        let plan = self.plan.load();
+        if plan.version == router.version() {
+            return plan.clone();
+        }
+        let newer = router.plan(self.text().get(self.planned_from..).unwrap_or_default()).plan;
+        self.plan.store(newer.clone());
+        newer
     }
 
     pub fn text(&self) -> &str {
@@ -52,51 +67,40 @@ const SWEEP_MIN: usize = 1_024;
 
 impl Registry {
     /// The statement that all clients share under one server-side name.
-    /// `version` is that of the plan.
-    pub fn named(
-        &self,
-        text: &[u8],
-        oids: &[u8],
-        version: u64,
-        plan: impl FnOnce() -> Planned,
-    ) -> Arc<Statement> {
-        self.shared((text.into(), oids.into()), None, version, plan)
+    pub fn named(&self, text: &[u8], oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+        self.shared((text.into(), oids.into()), None, 0, plan)
     }
 
-    /// The same for a statement of PREPARE, whose types are part of its text.
-    pub fn by_sql(&self, body: &str, version: u64, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+    /// The same for a statement of PREPARE, whose types are part of its text: `statement` is its end.
+    pub fn by_sql(&self, body: &str, statement: &str, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+        let planned_from = body.len().saturating_sub(statement.len());
         // No list of types has one byte.
-        self.shared((body.as_bytes().into(), [0].into()), Some(false), version, plan)
+        self.shared((body.as_bytes().into(), [0].into()), Some(AtomicBool::new(false)), planned_from, plan)
     }
 
-    /// `taken` as in `Statement::by_sql`, where nobody has the text yet.
     fn shared(
         &self,
         key: Key,
-        taken: Option<bool>,
-        version: u64,
+        by_sql: Option<AtomicBool>,
+        planned_from: usize,
         plan: impl FnOnce() -> Planned,
     ) -> Arc<Statement> {
-        let is_current = |it: &Arc<Statement>| it.planned.plan.version == version;
-        if let Some(found) = self.by_text.lock().get(&key).and_then(Weak::upgrade).filter(is_current) {
+        if let Some(found) = self.by_text.lock().get(&key).and_then(Weak::upgrade) {
             return found;
         }
         // Planned without the lock; two clients may do it at once, the first to come in wins.
         let planned = plan();
         let mut by_text = self.by_text.lock();
-        let before = by_text.get(&key).and_then(Weak::upgrade);
-        if let Some(found) = before.clone().filter(is_current) {
+        if let Some(found) = by_text.get(&key).and_then(Weak::upgrade) {
             return found;
         }
         if by_text.len() >= SWEEP_MIN && by_text.len() == by_text.capacity() {
             by_text.retain(|_, it| it.strong_count() > 0);
         }
-        // Under another version of the maps it is the same statement to servers.
-        let next = || StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let id = before.as_ref().map_or_else(next, |it| it.id);
-        let known = before.as_ref().and_then(|it| it.by_sql.as_ref()).map(|it| it.load(Ordering::Relaxed));
-        let by_sql = known.or(taken).map(AtomicBool::new);
-        let made = Arc::new(Statement { id, text: key.0.clone(), oids: key.1.clone(), planned, by_sql });
+        let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
+        let (text, oids) = (key.0.clone(), key.1.clone());
+        let made = Arc::new(Statement { id, text, oids, literals, plan, planned_from, by_sql });
         by_text.insert(key, Arc::downgrade(&made));
         made
     }
@@ -114,7 +118,9 @@ impl Registry {
     /// A statement of this client alone.
     pub fn unnamed(&self, text: &[u8], oids: &[u8], planned: Planned) -> Arc<Statement> {
         let id = StatementId::unnamed(self.next_id.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Statement { id, text: text.into(), oids: oids.into(), planned, by_sql: None })
+        let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
+        let (text, oids) = (text.into(), oids.into());
+        Arc::new(Statement { id, text, oids, literals, plan, planned_from: 0, by_sql: None })
     }
 }
 
@@ -150,26 +156,6 @@ impl Names {
         let removed = self.named.remove(name);
         self.bytes -= removed.as_ref().map_or(0, |it| it.text.len());
         removed.is_some()
-    }
-
-    /// Plans carry the version of the maps that they were made with: an older one is never used (DESIGN
-    /// invariant 10).
-    pub fn plan_again(&mut self, database: &Database) {
-        let (router, registry) = (&database.router, &database.statements);
-        for it in self.named.values_mut() {
-            *it = if it.by_sql.is_some() {
-                let text = it.prepare_text();
-                let Some(prepare) = sql::prepare_text(&text) else { continue };
-                registry.by_sql(prepare.body, router.version(), || router.plan(prepare.statement))
-            } else {
-                registry.named(&it.text, &it.oids, router.version(), || router.plan(it.text()))
-            };
-        }
-        if let Some(it) = &mut self.unnamed {
-            let (text, oids) = (it.text.clone(), it.oids.clone());
-            let planned = router.plan(it.text());
-            *it = Arc::new(Statement { id: it.id, text, oids, planned, by_sql: None });
-        }
     }
 
     pub fn clear(&mut self) {

@@ -9,7 +9,7 @@ use super::login;
 use super::settings::{self, Setting};
 use super::tls;
 use super::user::check_name;
-use super::{Address, Database, Pool, Probe, ShardServers, User, map, table};
+use super::{Address, Catalog, Database, Pool, Probe, ShardServers, User, map, table};
 
 const POSTGRES_PORT: u16 = 5432;
 
@@ -62,6 +62,7 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
         pool: pool(section, name),
         max_lag: max_lag(section, probe.interval),
         probe,
+        catalog: catalog(section),
         server_auth: login::server_auth(section),
         server_tls: tls::servers(section, directory),
         auth_query: login::auth_query(section, users),
@@ -124,6 +125,14 @@ fn probe(section: &Section<'_>, users: &[User]) -> Probe {
         user: user.to_owned(),
         interval: section.duration(&settings::PROBE_INTERVAL).unwrap_or_default(),
         timeout: section.duration(&settings::PROBE_TIMEOUT).unwrap_or_default(),
+    }
+}
+
+fn catalog(section: &Section<'_>) -> Catalog {
+    Catalog {
+        interval: section.duration(&settings::CATALOG_INTERVAL).unwrap_or_default(),
+        timeout: section.duration(&settings::CATALOG_TIMEOUT).unwrap_or_default(),
+        rows_max: section.count(&settings::CATALOG_ROWS_MAX),
     }
 }
 

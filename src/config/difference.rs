@@ -103,8 +103,8 @@ fn of_user(before: &User, after: &User) -> Vec<&'static str> {
 
 fn of_database(before: &Database, after: &Database) -> Vec<&'static str> {
     let mut parts = differing!(Database, before, after;
-        name dbname shards pool max_lag probe server_auth server_tls auth_query clients_max server_connections_max
-        replication_connections_max maps tables schemas default_shard);
+        name dbname shards pool max_lag probe catalog server_auth server_tls auth_query clients_max
+        server_connections_max replication_connections_max maps tables schemas default_shard);
     if let Some(at) = parts.iter().position(|it| *it == "pool") {
         parts.splice(at..=at, of_pool(&before.pool, &after.pool));
     }

@@ -139,6 +139,7 @@ fn list_database(list: &mut List, database: &Database) {
         pool,
         max_lag,
         probe,
+        catalog,
         server_auth,
         server_tls,
         auth_query,
@@ -159,6 +160,9 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "probe_user", probe.user.clone());
     list.put(&path, of, "probe_interval", probe.interval.shown());
     list.put(&path, of, "probe_timeout", probe.timeout.shown());
+    list.put(&path, of, "catalog_interval", catalog.interval.shown());
+    list.put(&path, of, "catalog_timeout", catalog.timeout.shown());
+    list.put(&path, of, "catalog_rows_max", catalog.rows_max.shown());
     let methods =
         [("scram", server_auth.scram), ("md5", server_auth.md5), ("password", server_auth.password)];
     let methods: Vec<_> = methods.iter().filter(|it| it.1).map(|it| it.0).collect();

@@ -161,6 +161,7 @@ pub struct Database {
     pub pool: Pool,
     pub max_lag: Duration,
     pub probe: Probe,
+    pub catalog: Catalog,
     pub server_auth: ServerAuth,
     pub server_tls: ServerTls,
     pub auth_query: Option<AuthQuery>,
@@ -215,6 +216,14 @@ pub struct Probe {
     pub user: String,
     pub interval: Duration,
     pub timeout: Duration,
+}
+
+/// How the catalogs of the shards are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Catalog {
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub rows_max: usize,
 }
 
 /// A table, each part as the catalog has it: folded to lower case unless it was quoted.

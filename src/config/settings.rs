@@ -347,7 +347,7 @@ pub const PROBE_USER: Setting = other(
     "probe_user",
     "\"app\"",
     "the first user whose password keyway has",
-    "who watches the servers; needs only the right to connect",
+    "who watches the servers and reads their catalogs; needs only the right to connect",
 );
 pub const PROBE_INTERVAL: Setting = duration(
     "probe_interval",
@@ -362,6 +362,22 @@ pub const PROBE_TIMEOUT: Setting = duration(
     "50ms",
     "1m",
     "a server that does not answer a probe in time is not used",
+);
+pub const CATALOG_INTERVAL: Setting = duration(
+    "catalog_interval",
+    "1m",
+    "100ms",
+    "1d",
+    "how often each shard's catalog is looked at for changes that others make: functions, triggers, views, tables; what clients change through keyway is read at once",
+);
+pub const CATALOG_TIMEOUT: Setting =
+    duration("catalog_timeout", "30s", "100ms", "1h", "a catalog that is not read by then is tried again");
+pub const CATALOG_ROWS_MAX: Setting = count(
+    "catalog_rows_max",
+    1_000_000,
+    1_000,
+    100_000_000,
+    "rows of a shard's catalog that are kept, most of them columns, at about 100 bytes each; of a larger one nothing is known, so that servers are searched for session state after every statement",
 );
 pub const SERVER_AUTH: Setting = other(
     "server_auth",
@@ -481,6 +497,9 @@ pub const DATABASE: &[&Setting] = &[
     &PROBE_USER,
     &PROBE_INTERVAL,
     &PROBE_TIMEOUT,
+    &CATALOG_INTERVAL,
+    &CATALOG_TIMEOUT,
+    &CATALOG_ROWS_MAX,
     &SERVER_AUTH,
     &SERVER_TLS,
     &SERVER_CA,
@@ -657,7 +676,8 @@ pub fn reference() -> String {
     out.comment("The smallest form: one shard, so no statement is refused for sharding.");
     out.header("databases.plain").settings(&[&SERVERS]);
     out.comment("The same with everything said, on two shards.").header("databases.shop");
-    out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT, &SERVER_AUTH]);
+    out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT]);
+    out.settings(&[&CATALOG_INTERVAL, &CATALOG_TIMEOUT, &CATALOG_ROWS_MAX, &SERVER_AUTH]);
     out.settings(&[&SERVER_TLS, &SERVER_CA, &SERVER_CERT, &SERVER_KEY, &SERVER_TLS_NEGOTIATION]);
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
     out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);

@@ -48,6 +48,11 @@ impl Settings {
         self.0.is_empty()
     }
 
+    /// Whether it says anything of this setting.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub fn same(&self, other: &Settings) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
     }

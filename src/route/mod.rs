@@ -3,6 +3,7 @@
 
 mod array;
 mod assign;
+mod catalog;
 mod cluster;
 mod compile;
 mod decide;
@@ -13,13 +14,18 @@ mod plan;
 mod router;
 
 pub use assign::SettingMade;
+pub use catalog::{
+    Called, Catalog, Collation, Column, ColumnDefault, Difference, Effects, ForeignKey, Function, LOCAL_PATH,
+    Locale, Oid, Part, QualifiedName, Relation, RelationKind, RowError, Schema, SchemaReader, SearchPath,
+    SearchPaths, Type, Unique,
+};
 pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
 pub use keys::{KeySource, Params};
-pub use plan::{Kind, Plan};
+pub use plan::{Kind, Leaves, Plan};
 pub use router::{PlanCacheCounts, Planned, Router};
 
-pub use crate::sql::{Assigned, Literal, Literals, SetStatement};
+pub use crate::sql::{Assigned, Literal, Literals, SchemaChange, SetStatement};
 
 #[cfg(test)]
 mod tests;

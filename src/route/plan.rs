@@ -2,7 +2,7 @@
 //! fingerprint, so a hit in the cache costs a lookup and a few key decodings (DESIGN D2).
 
 use crate::base::{Access, Refusal, ShardId};
-use crate::sql::SetStatement;
+use crate::sql::{SchemaChange, SetStatement};
 
 /// What a text is, for the client task that handles it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,11 @@ pub struct Plan {
     /// False if the text could not be parsed or holds something that Keyway does not read; then it may
     /// have left anything behind in its session.
     pub understood: bool,
+    /// What it may leave in its session by code that the text does not show.
+    pub leaves: Option<Leaves>,
+    /// It uses a table or function of which the catalog tells what it does.
+    pub meets_catalog: bool,
+    pub schema_change: SchemaChange,
     /// It may give back what pins a server: CLOSE, DROP, an advisory unlock.
     pub may_release: bool,
     /// Of the router that made it; a plan of another version is not to be used.
@@ -80,6 +85,24 @@ pub struct Plan {
     pub(super) settings: Box<[SettingPlaces]>,
     /// How many parameters a decision reads: the highest number among them.
     pub(super) params_read: u16,
+}
+
+/// What functions, triggers, views and the like may leave behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaves {
+    /// Settings may be changed too.
+    pub settings: bool,
+    /// Only because of a table that the catalog does not have, as it has no temporary ones.
+    pub unknown_table: bool,
+}
+
+impl Leaves {
+    pub fn and(self, other: Leaves) -> Leaves {
+        Leaves {
+            settings: self.settings || other.settings,
+            unknown_table: self.unknown_table && other.unknown_table,
+        }
+    }
 }
 
 impl Plan {

@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
@@ -13,11 +14,12 @@ use crate::config::{Database, TableName, TableRule};
 use crate::shard::Map;
 use crate::sql::{self, Literals, Parser, Table};
 
+use super::catalog::Catalog;
 use super::compile;
 use super::decide::Path;
 use super::plan::Plan;
 
-/// Immutable but for its cache; a reload builds a new one.
+/// Immutable but for its cache and the catalog that it is given; a reload builds a new one.
 #[derive(Debug)]
 pub struct Router {
     shards: Vec<String>,
@@ -26,7 +28,11 @@ pub struct Router {
     /// Schemas whose tables all live on one shard.
     schemas: BTreeMap<String, ShardId>,
     default_shard: Option<ShardId>,
-    version: u64,
+    /// Of all above.
+    config_version: u64,
+    catalog: ArcSwap<Catalog>,
+    /// Of the plans to be used: made of `config_version` and the newest catalog's.
+    version: AtomicU64,
     parser: Arc<Parser>,
     plans: PlanCache,
     plans_max: usize,
@@ -86,9 +92,10 @@ impl Router {
         schemas: BTreeMap<String, ShardId>,
         default_shard: Option<ShardId>,
     ) -> Router {
-        let form = format!("{} {schemas:?} {default_shard:?}", self.version);
-        let version = xxhash_rust::xxh3::xxh3_64(form.as_bytes());
-        Router { schemas, default_shard, version, ..self }
+        let form = format!("{} {schemas:?} {default_shard:?}", self.config_version);
+        let config_version = xxhash_rust::xxh3::xxh3_64(form.as_bytes());
+        let version = AtomicU64::new(config_version);
+        Router { schemas, default_shard, config_version, version, ..self }
     }
 
     pub(super) fn of_parts(
@@ -101,15 +108,18 @@ impl Router {
         let plans_max = plans_max.max(1);
         let (hasher, lifecycle) = (BuildHasherDefault::default(), DefaultLifecycle::default());
         let plans = PlanCache::with(plans_max, plans_max as u64, UnitWeighter, hasher, lifecycle);
-        let version = version(&shards, &maps, &tables);
+        let config_version = version(&shards, &maps, &tables);
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         let (schemas, default_shard) = (BTreeMap::new(), None);
+        let (catalog, version) = (ArcSwap::default(), AtomicU64::new(config_version));
         Router {
             shards,
             maps,
             tables,
             schemas,
             default_shard,
+            config_version,
+            catalog,
             version,
             parser,
             plans,
@@ -148,14 +158,31 @@ impl Router {
         self.rule(&Table { schema: None, name: name.to_owned() }).is_some()
     }
 
-    /// Changes when a map, a table's rule, a home or the list of shards does.
+    /// Changes when a map, a table's rule, a home, the list of shards or the catalog does. A plan of another
+    /// version is not to be used (DESIGN invariant 10).
     pub fn version(&self) -> u64 {
-        self.version
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// As `version`, the catalog left out: where rows live, as the configuration has it.
+    pub fn config_version(&self) -> u64 {
+        self.config_version
+    }
+
+    /// From here on plans are made with this catalog.
+    pub fn adopt(&self, catalog: Arc<Catalog>) {
+        let version = self.version_with(&catalog);
+        self.catalog.store(catalog);
+        self.version.store(version, Ordering::Release);
+    }
+
+    fn version_with(&self, catalog: &Catalog) -> u64 {
+        self.config_version ^ catalog.version()
     }
 
     /// Whether the other one would do all that this one does: at a reload its plans are kept then.
     pub fn is_same(&self, other: &Router) -> bool {
-        self.version == other.version && self.plans_max == other.plans_max
+        self.config_version == other.config_version && self.plans_max == other.plans_max
     }
 
     pub fn shard_count(&self) -> usize {
@@ -183,6 +210,7 @@ impl Router {
         let scan = sql::scan(text);
         if scan.well_formed
             && let Some(plan) = self.plans.get(&scan.fingerprint)
+            && plan.version == self.version()
         {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Planned { plan, literals: scan.literals, hit: true };
@@ -192,7 +220,10 @@ impl Router {
         // A text that fails may share its fingerprint with one that does not, and what the two scanners
         // do not agree on has no fingerprint.
         let keep = scan.well_formed && parsed.is_ok();
-        let plan = Arc::new(compile::compile(self, parsed));
+        let catalog = self.catalog.load();
+        let mut plan = compile::compile(self, &catalog, parsed);
+        plan.version = self.version_with(&catalog);
+        let plan = Arc::new(plan);
         if keep {
             self.plans.insert(scan.fingerprint, plan.clone());
         }

@@ -22,8 +22,19 @@ pub struct Statement {
     pub settings: Vec<SettingCall>,
     /// CURRENT_TIMESTAMP, CURRENT_USER and their like.
     pub asks_session_value: bool,
+    pub schema_change: SchemaChange,
     /// Something in it that this module does not know, so that nothing may be concluded.
     pub unknown: Option<&'static str>,
+}
+
+/// What DDL does to what a catalog says of statements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SchemaChange {
+    #[default]
+    None,
+    /// No statement does more than before: DROP, an index.
+    Harmless,
+    Any,
 }
 
 /// Statements that are not queries.

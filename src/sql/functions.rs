@@ -7,7 +7,7 @@
 //! of types, operators and index methods. The functions of versions 16 to 18 are added by hand.
 
 /// How far a listed function's answer may differ from call to call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Volatility {
     Immutable,
     /// Depends on settings or on the time of the transaction.

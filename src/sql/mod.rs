@@ -2,6 +2,7 @@
 //! literals. `facts` is what PostgreSQL's own grammar says of a text: what each statement reads, writes,
 //! calls and asks, with constants named by their places, so that it holds for every text of the fingerprint.
 
+mod body;
 mod expression;
 mod facts;
 mod functions;
@@ -13,10 +14,11 @@ mod query;
 mod scan;
 mod utility;
 
+pub use body::{Body, body, named_settings};
 pub use facts::{
     Assigned, Call, Clause, Column, Condition, EndValue, Equality, Facts, Field, InsertSource, Level,
-    LevelRole, Locks, Merged, OuterJoin, Predicate, Relation, SetStatement, SettingCall, Statement, Table,
-    Utility, Value, Write,
+    LevelRole, Locks, Merged, OuterJoin, Predicate, Relation, SchemaChange, SetStatement, SettingCall,
+    Statement, Table, Utility, Value, Write,
 };
 pub use functions::{BuiltIn, Volatility, built_in};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};

@@ -8,7 +8,7 @@ use pg_query::protobuf::{
 };
 
 use super::expression::boolean;
-use super::facts::{Assigned, Facts, Level, LevelRole, SetStatement, Utility};
+use super::facts::{Assigned, Facts, Level, LevelRole, SchemaChange, SetStatement, Utility};
 use super::lexer::{Lexer, TokenKind};
 use super::query::{Reader, table_relation};
 use super::scan::Literal;
@@ -86,7 +86,10 @@ impl Reader<'_> {
             NodeEnum::CheckPointStmt(_) => Utility::Server,
             other => match temporary(other, self.text) {
                 Some(true) => Utility::Session(TEMPORARY),
-                Some(false) => Utility::Ddl,
+                Some(false) => {
+                    self.statement.schema_change = schema_change(other);
+                    Utility::Ddl
+                }
                 None => return self.unknown("a statement of a kind that Keyway does not read"),
             },
         };
@@ -156,6 +159,7 @@ impl Reader<'_> {
     fn create_as(&mut self, into: &IntoClause) {
         let dropped = into.on_commit() == OnCommitAction::OncommitDrop;
         let temporary = into.rel.as_ref().is_some_and(is_temporary) && !dropped;
+        self.statement.schema_change = if temporary { SchemaChange::None } else { SchemaChange::Any };
         self.is(if temporary { Utility::Session(TEMPORARY) } else { Utility::CreateAs });
     }
 
@@ -313,6 +317,35 @@ fn names_temporary_schema(text: &str) -> bool {
         }
     }
     false
+}
+
+/// Of DDL that makes nothing temporary.
+fn schema_change(node: &NodeEnum) -> SchemaChange {
+    use NodeEnum as N;
+    match node {
+        N::TruncateStmt(_)
+        | N::VacuumStmt(_)
+        | N::ClusterStmt(_)
+        | N::ReindexStmt(_)
+        | N::RefreshMatViewStmt(_)
+        | N::CommentStmt(_)
+        | N::SecLabelStmt(_)
+        | N::GrantStmt(_)
+        | N::GrantRoleStmt(_)
+        | N::AlterDefaultPrivilegesStmt(_)
+        | N::CreateRoleStmt(_)
+        | N::AlterRoleStmt(_)
+        | N::DropRoleStmt(_)
+        | N::AlterSystemStmt(_)
+        | N::CreateTableSpaceStmt(_)
+        | N::DropTableSpaceStmt(_)
+        | N::CreateStatsStmt(_)
+        | N::AlterStatsStmt(_) => SchemaChange::None,
+        N::DropStmt(_) | N::IndexStmt(_) | N::AlterRoleSetStmt(_) | N::AlterDatabaseSetStmt(_) => {
+            SchemaChange::Harmless
+        }
+        _ => SchemaChange::Any,
+    }
 }
 
 #[rustfmt::skip]

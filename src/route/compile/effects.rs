@@ -1,6 +1,7 @@
 //! What the functions that a statement calls do to its session, its server and its answer.
 
 use crate::base::{Reason, Refusal};
+use crate::route::catalog::{Catalog, Effects};
 use crate::route::plan::{KeyPlace, SettingPlaces};
 use crate::sql::{Call, SettingCall, Statement, Value, Volatility, built_in};
 
@@ -17,6 +18,8 @@ pub(super) enum Effect {
     Setting,
     /// Reads or changes what one shard alone has, and the text does not show it.
     Hidden,
+    /// A function of the user's that changes nothing, and may read any table.
+    Reads,
     /// current_setting, which is to a query what SHOW is by itself.
     Shown,
     /// A function of PostgreSQL's own that reads no table of the user's.
@@ -105,6 +108,19 @@ fn effect(call: &Call) -> Effect {
     }
 }
 
+/// What a function of PostgreSQL's own does inside of a view, a default or a policy.
+pub(in crate::route) fn built_in_effects(name: &str) -> Effects {
+    let call = Call { schema: None, name: name.to_owned(), ends_in_true: false };
+    match effect(&call) {
+        Effect::Known(_) | Effect::Shown => Effects::NONE,
+        Effect::Session("currval") => Effects::WRITES,
+        Effect::Session(_) => Effects::ANYTHING,
+        Effect::Setting | Effect::Hidden | Effect::Server | Effect::Reads | Effect::Unknown => {
+            Effects::WRITES
+        }
+    }
+}
+
 fn is_set_config(call: &Call) -> bool {
     call.schema.is_none() && call.name == "set_config"
 }
@@ -139,53 +155,101 @@ fn text_place(value: &Value) -> Option<KeyPlace> {
     }
 }
 
+/// Functions of PostgreSQL's own that run the text of an argument.
+const RUN_TEXTS: &[&str] =
+    &["query_to_xml", "query_to_xml_and_xmlschema", "query_to_xmlschema", "ts_rewrite", "ts_stat"];
+
+/// What a call means, and what may be left by it, with all that the user's functions of its name may do: the
+/// types of its arguments, which choose one of them, are not known here.
+fn with_users(call: &Call, own: Effect, catalog: &Catalog) -> (Effect, Effects) {
+    let Some(called) = catalog.calling(call.schema.as_deref(), &call.name) else {
+        let built_in = call.schema.is_none() && catalog.is_built_in(&call.name);
+        let anything = own == Effect::Unknown && !built_in || RUN_TEXTS.contains(&&call.name[..]);
+        return (own, if anything { Effects::ANYTHING } else { Effects::NONE });
+    };
+    let users = match called.volatility {
+        _ if called.effects.has(Effects::ANYTHING) => Effect::Unknown,
+        Volatility::Stable => Effect::Reads,
+        volatility => Effect::Known(volatility),
+    };
+    let both = match (own, users) {
+        (Effect::Known(a), Effect::Known(b)) => Effect::Known(a.max(b)),
+        (Effect::Known(_) | Effect::Unknown, users) => users,
+        (own, _) => own,
+    };
+    (both, called.effects)
+}
+
 /// The calls of a statement with their effects.
-pub(super) struct Calls<'a>(Vec<(&'a Call, Effect)>);
+pub(super) struct Calls<'a>(Vec<(&'a Call, Effect, Effects)>);
 
 impl<'a> Calls<'a> {
     /// `settings`: those of the statement, if every set_config in it is among them.
-    pub fn of(statement: &'a Statement, settings: &[SettingPlaces]) -> Calls<'a> {
+    pub fn of(statement: &'a Statement, settings: &[SettingPlaces], catalog: &Catalog) -> Calls<'a> {
         let kept = !settings.is_empty();
-        let effect = |it: &Call| match effect(it) {
-            Effect::Session("set_config") | Effect::Server if kept && is_set_config(it) => Effect::Setting,
-            effect => effect,
+        let effects = |it: &'a Call| {
+            let own = match effect(it) {
+                Effect::Session("set_config") | Effect::Server if kept && is_set_config(it) => {
+                    Effect::Setting
+                }
+                effect => effect,
+            };
+            let (effect, left) = with_users(it, own, catalog);
+            (it, effect, left)
         };
-        Calls(statement.calls.iter().map(|it| (it, effect(it))).collect())
+        Calls(statement.calls.iter().map(effects).collect())
+    }
+
+    /// What the user's functions may do.
+    pub fn effects(&self) -> Effects {
+        self.0.iter().map(|(_, _, it)| *it).fold(Effects::NONE, Effects::and)
+    }
+
+    /// A function is among them that may be the user's.
+    pub fn meet_users(&self) -> bool {
+        self.0.iter().any(|(_, effect, _)| matches!(effect, Effect::Unknown | Effect::Reads))
+            || self.0.iter().any(|(call, ..)| built_in(&call.name).is_none())
     }
 
     pub fn session_state(&self) -> Option<&'static str> {
-        self.0.iter().find_map(|(_, effect)| match effect {
+        self.0.iter().find_map(|(_, effect, _)| match effect {
             Effect::Session(reason) => Some(*reason),
             _ => None,
         })
     }
 
-    /// An advisory lock may be given back.
+    /// An advisory lock or a replication origin may be given back.
     pub fn release(&self) -> bool {
-        self.0.iter().any(|(call, _)| call.name.starts_with("pg_advisory_unlock"))
+        let gives_back =
+            |it: &str| it.starts_with("pg_advisory_unlock") || it == "pg_replication_origin_session_reset";
+        self.0.iter().any(|(call, ..)| gives_back(&call.name))
     }
 
     pub fn only_known(&self) -> bool {
-        self.0.iter().all(|(_, effect)| matches!(effect, Effect::Known(_) | Effect::Setting | Effect::Shown))
+        let reads =
+            |it: &Effect| matches!(it, Effect::Known(_) | Effect::Setting | Effect::Shown | Effect::Reads);
+        self.0.iter().all(|(_, effect, _)| reads(effect))
     }
 
     pub fn show_settings(&self) -> bool {
-        self.0.iter().any(|(_, effect)| *effect == Effect::Shown)
+        self.0.iter().any(|(_, effect, _)| *effect == Effect::Shown)
     }
 
+    /// Asked again, they may answer otherwise.
     pub fn tell_time(&self) -> bool {
-        self.0.iter().any(|(call, _)| TIME.contains(&&call.name[..]))
+        self.0.iter().any(|(call, effect, _)| TIME.contains(&&call.name[..]) || *effect == Effect::Reads)
     }
 
     pub fn first_not_immutable(&self) -> Option<&'a str> {
-        let differs = |(_, effect): &&(&'a Call, Effect)| *effect != Effect::Known(Volatility::Immutable);
-        self.0.iter().find(differs).map(|(call, _)| &call.name[..])
+        let differs =
+            |(_, effect, _): &&(&'a Call, Effect, Effects)| *effect != Effect::Known(Volatility::Immutable);
+        self.0.iter().find(differs).map(|(call, ..)| &call.name[..])
     }
 
     /// What reaches past the statement's own tables.
     pub fn refuse_hidden(&self) -> Result<(), Refusal> {
-        match self.0.iter().find(|(_, effect)| *effect == Effect::Hidden) {
-            Some((call, _)) => Err(unsupported(&format!("function {}()", call.name))),
+        match self.0.iter().find(|(_, effect, _)| *effect == Effect::Hidden) {
+            Some((call, ..)) => Err(unsupported(&format!("function {}()", call.name))),
             None => Ok(()),
         }
     }
@@ -193,8 +257,9 @@ impl<'a> Calls<'a> {
     /// Without a table that names a shard, a function that may read tables or sequences would run on
     /// one shard by guess.
     pub fn refuse_unknown(&self) -> Result<(), Refusal> {
-        match self.0.iter().find(|(_, effect)| *effect == Effect::Unknown) {
-            Some((call, _)) => Err(Refusal::unsupported(
+        let depends = |it: &Effect| matches!(it, Effect::Unknown | Effect::Reads);
+        match self.0.iter().find(|(_, effect, _)| depends(effect)) {
+            Some((call, ..)) => Err(Refusal::unsupported(
                 Reason::Unsupported,
                 format!("function {}() may depend on the shard that runs it", call.name),
                 "call it in a statement that names a shard key",

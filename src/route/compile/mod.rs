@@ -3,28 +3,32 @@
 
 mod effects;
 mod predicates;
+mod relations;
 mod tables;
 
 use crate::base::{Access, Reason, Refusal};
-use crate::sql::{Assigned, Facts, NotParsed, SetStatement, Statement, Utility, Write};
+use crate::sql::{Assigned, Facts, NotParsed, SchemaChange, SetStatement, Statement, Utility, Write};
 
-use super::plan::{Keyed, Kind, Plan, Target};
+use super::catalog::{Catalog, Effects};
+use super::plan::{Keyed, Kind, Leaves, Plan, Target};
 use super::router::{Router, not_parsed};
 use effects::Calls;
+pub(super) use effects::built_in_effects;
+use relations::Relations;
 use tables::Standing;
 
-pub(super) fn compile(router: &Router, parsed: Result<Facts, NotParsed>) -> Plan {
+/// The plan lacks its version, which is the caller's to say.
+pub(super) fn compile(router: &Router, catalog: &Catalog, parsed: Result<Facts, NotParsed>) -> Plan {
     let facts = match parsed {
         Ok(facts) => facts,
         Err(error) => return unparsed(router, &error),
     };
-    let mut parts: Vec<Plan> = facts.statements.iter().map(|it| statement(router, it)).collect();
+    let mut parts: Vec<Plan> = facts.statements.iter().map(|it| statement(router, catalog, it)).collect();
     let mut plan = match parts.len() {
         0 => part(Kind::Empty, Access::Read, Target::Anywhere),
         1 => parts.remove(0),
         _ => several(parts),
     };
-    plan.version = router.version();
     plan.params_read = match &plan.target {
         Target::Keyed(keyed) => keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0),
         // All of them: copies must not differ.
@@ -42,6 +46,9 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         repeatable: false,
         settings: Box::default(),
         understood: true,
+        leaves: None,
+        meets_catalog: false,
+        schema_change: SchemaChange::None,
         may_release: false,
         version: 0,
         target,
@@ -54,7 +61,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
 fn unparsed(router: &Router, error: &NotParsed) -> Plan {
     let refusal = (router.shard_count() > 1).then(|| not_parsed(error));
     let plan = part(Kind::Statement, Access::Write, Target::Anywhere);
-    Plan { understood: false, version: router.version(), refusal, ..plan }
+    Plan { understood: false, refusal, ..plan }
 }
 
 /// Several statements of one text go to the same single shard, or are all DDL.
@@ -68,6 +75,12 @@ fn several(parts: Vec<Plan>) -> Plan {
         plan.primary_only |= it.primary_only;
         plan.understood &= it.understood;
         plan.may_release |= it.may_release;
+        plan.leaves = match (plan.leaves, it.leaves) {
+            (Some(a), Some(b)) => Some(a.and(b)),
+            (a, b) => a.or(b),
+        };
+        plan.meets_catalog |= it.meets_catalog;
+        plan.schema_change = plan.schema_change.max(it.schema_change);
         plan.refusal = plan.refusal.or(it.refusal);
         kinds.push(it.kind);
         match it.target {
@@ -96,19 +109,24 @@ fn several(parts: Vec<Plan>) -> Plan {
     plan
 }
 
-fn statement(router: &Router, it: &Statement) -> Plan {
+fn statement(router: &Router, catalog: &Catalog, it: &Statement) -> Plan {
     let settings = effects::settings(it);
-    let calls = Calls::of(it, &settings);
-    let kind = kind(it, &calls);
+    let calls = Calls::of(it, &settings, catalog);
+    let relations = Relations::of(it, catalog);
+    let kind = kind(it, &calls, &relations);
     let standings = tables::standings(router, it);
-    let mut plan = part(kind, access(it, &calls), Target::Anywhere);
+    let mut plan = part(kind, access(it, &calls, &relations), Target::Anywhere);
     plan.primary_only = matches!(it.utility, Some(Utility::Show(_)))
         || calls.show_settings()
+        || relations.effects.has(Effects::PRIMARY)
         || standings.iter().flatten().any(|it| matches!(it, Standing::Catalog));
     let query = matches!(it.utility, None | Some(Utility::Show(_)));
     plan.repeatable = query && plan.access == Access::Read && !it.asks_session_value && !calls.tell_time();
     plan.settings = settings;
     plan.understood = it.unknown.is_none();
+    plan.leaves = leaves(it, &calls, &relations);
+    plan.meets_catalog = it.explain != Some(false) && (relations.any || calls.meet_users());
+    plan.schema_change = it.schema_change;
     let gives_back = |it: &Utility| {
         use Utility as U;
         matches!(it, U::SessionRelease | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll)
@@ -120,6 +138,7 @@ fn statement(router: &Router, it: &Statement) -> Plan {
         plan.target = tables::target(router, it, &standings).unwrap_or(Target::Anywhere);
         return plan;
     }
+    plan.refusal = plan.refusal.or_else(|| relations::unlike(router, it, &standings, catalog));
     match on_several_shards(router, it, &standings, &calls, &plan.kind) {
         Ok(target) => plan.target = target,
         Err(refusal) => plan.refusal = plan.refusal.or(Some(refusal)),
@@ -127,9 +146,22 @@ fn statement(router: &Router, it: &Statement) -> Plan {
     plan
 }
 
-fn kind(it: &Statement, calls: &Calls<'_>) -> Kind {
+fn leaves(it: &Statement, calls: &Calls<'_>, relations: &Relations) -> Option<Leaves> {
+    if it.explain == Some(false) {
+        return None;
+    }
+    let effects = calls.effects().and(relations.effects);
+    let known = effects.leaves();
+    (known || relations.unknown).then_some(Leaves {
+        settings: effects.has(Effects::SETTINGS) || relations.unknown,
+        unknown_table: !known,
+    })
+}
+
+fn kind(it: &Statement, calls: &Calls<'_>, relations: &Relations) -> Kind {
     let runs = it.explain != Some(false);
-    let session = if runs { calls.session_state() } else { None };
+    let session = calls.session_state().or(relations.writes_settings.then_some("set_config"));
+    let session = session.filter(|_| runs);
     match &it.utility {
         None => session.map_or(Kind::Statement, Kind::SessionState),
         Some(Utility::Begin { read_only }) => Kind::Begin { read_only: *read_only },
@@ -152,7 +184,7 @@ fn kind(it: &Statement, calls: &Calls<'_>) -> Kind {
 }
 
 /// A read is what is known to change nothing and to be answered alike by a replica.
-fn access(it: &Statement, calls: &Calls<'_>) -> Access {
+fn access(it: &Statement, calls: &Calls<'_>, relations: &Relations) -> Access {
     let reading = match &it.utility {
         None
         | Some(Utility::CopyOut { server_file: false } | Utility::DeclareCursor | Utility::Cursor)
@@ -160,11 +192,8 @@ fn access(it: &Statement, calls: &Calls<'_>) -> Access {
         Some(_) => false,
     };
     let levels_read = it.levels.iter().all(|it| it.write.is_none() && it.locks.is_none());
-    if reading && levels_read && it.unknown.is_none() && calls.only_known() {
-        Access::Read
-    } else {
-        Access::Write
-    }
+    let harmless = calls.only_known() && !relations.effects.has(Effects::ANYTHING);
+    if reading && levels_read && it.unknown.is_none() && harmless { Access::Read } else { Access::Write }
 }
 
 /// Settings under which a text would mean something else than the scanner takes it to mean.

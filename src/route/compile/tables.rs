@@ -68,7 +68,7 @@ fn of_unlisted(router: &Router, table: &Table) -> Standing {
     }
 }
 
-fn is_catalog(table: &Table) -> bool {
+pub(super) fn is_catalog(table: &Table) -> bool {
     match table.schema.as_deref() {
         Some(schema) => matches!(schema, "pg_catalog" | "information_schema" | "pg_toast"),
         None => table.name.starts_with("pg_"),
