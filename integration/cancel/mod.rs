@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use self::gate::{Gate, Mode};
-use crate::harness::wire::{Wire, cancel_request, query, startup};
+use crate::harness::wire::{Wire, cancel_request, query};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, connect, rows, run,
     unsharded_config, until,
@@ -26,7 +26,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("cancel::of_an_idle_client_hits_nobody", of_an_idle_client_hits_nobody),
         harness.test("cancel::reaches_every_shard_of_a_scattered_read", reaches_every_shard),
         harness.test("cancel::long_keys_at_protocol_3_2", long_keys),
-        harness.test("cancel::long_keys_of_a_server", long_keys_of_a_server),
+        harness.test("cancel::keys_of_servers_are_as_long_as_they_may_be", keys_of_servers),
         harness.test("cancel::a_storm_hits_nobody_else", a_storm_hits_nobody_else),
         harness.test("cancel::a_server_being_cancelled_is_given_to_nobody", given_to_nobody),
         harness.test("cancel::an_end_unknown_costs_the_connection", an_end_unknown),
@@ -182,34 +182,23 @@ async fn long_keys(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
-/// The codec that Keyway reads servers' keys with, before a server that sends long ones.
-async fn long_keys_of_a_server(harness: Arc<Shared>) -> Outcome {
-    let server = &harness.single18().await?.shard.primary;
-    let address: SocketAddr = server.address().parse()?;
-    let mut wire = Wire::connect(address).await?;
-    wire.send(&startup(196_610, &[("user", USER), ("database", "plain")])).await?;
-    wire.prove(APP_PASSWORD).await?;
-    let greeting = wire.until('Z').await?;
-    let told = greeting.iter().find(|it| it.tag == 'K').ok_or("no key")?;
-    let key = keyway::wire::backend_key(&crate::harness::wire::message('K', &told.body))?;
-    assert_eq!(key.secret.len(), 32);
-    wire.send(&query("SELECT pg_sleep(600)")).await?;
-    let target =
-        keyway::backend::CancelTarget { host: "127.0.0.1".into(), port: address.port(), key, tls: None };
-    let ended = AtomicBool::new(false);
-    let cancelling = async {
-        // The first may come before the statement has begun.
-        while !ended.load(Ordering::Relaxed) {
-            assert_eq!(target.cancel().await, keyway::backend::CancelEnd::Done);
-        }
-    };
-    let answering = async {
-        let answer = wire.until('Z').await;
-        ended.store(true, Ordering::Relaxed);
-        answer
-    };
-    let (answer, ()) = tokio::join!(answering, cancelling);
-    assert!(answer?.iter().any(|it| it.tag == 'E' && it.error().starts_with("57014")));
+/// A server's key is as long as its version lets it be, and a server that knows of no newer versions is spoken to
+/// as it likes.
+async fn keys_of_servers(harness: Arc<Shared>) -> Outcome {
+    let (new, old) = (&harness.single18().await?.shard, &harness.single().await?.shard);
+    for (shard, mode, bytes) in [(new, Mode::Pass, 12 + 32), (new, Mode::Old, 16), (old, Mode::Pass, 16)] {
+        let gate = Gate::start(mode).await?;
+        gate.lead_to(shard.primary.address().parse()?);
+        let keyway = gated_by(&harness, &gate, "").await?;
+        let direct = shard.primary.connect(SingleFixture::DATABASE).await?;
+        let (mut wire, key) = peers::client(&keyway, 196_608).await?;
+        wire.send(&query("DO $$ BEGIN PERFORM pg_sleep(600), 'key of a server'; END $$")).await?;
+        until("it runs", || async { Ok(running(&direct, "key of a server").await? == 1) }).await?;
+        request(keyway.listen(), &key).await?;
+        let answer = wire.until('Z').await?;
+        assert!(answer.iter().any(|it| it.tag == 'E' && it.error().starts_with("57014")), "{answer:?}");
+        assert_eq!((gate.cancel_bytes(), gate.refused() > 0), (bytes, mode == Mode::Old));
+    }
     Ok(())
 }
 
@@ -275,6 +264,10 @@ async fn a_storm_hits_nobody_else(harness: Arc<Shared>) -> Outcome {
 /// One server connection, behind a gate.
 async fn gated(harness: &Shared, gate: &Gate, more: &str) -> Fallible<KeywayProcess> {
     gate.lead_to(harness.single().await?.shard.primary.address().parse()?);
+    gated_by(harness, gate, more).await
+}
+
+async fn gated_by(harness: &Shared, gate: &Gate, more: &str) -> Fallible<KeywayProcess> {
     let server = gate.address();
     harness
         .start_keyway(|listen, admin| {

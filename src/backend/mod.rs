@@ -136,6 +136,12 @@ impl ConnectError {
             _ => false,
         }
     }
+
+    /// Whether an older version of the protocol might do better: servers from before the end of 2017, and
+    /// poolers, refuse a minor version that they do not know in place of naming theirs.
+    fn is_over_version(&self) -> bool {
+        matches!(self, ConnectError::Refused { state, .. } if state == "0A000" || state == "08P01")
+    }
 }
 
 /// Connects and logs in, all within `spec.connect_timeout`.
@@ -167,7 +173,11 @@ async fn try_each(
     let connector = spec.tls.current();
     let mut failure = None;
     for encryption in connector.attempts() {
-        match log_in(spec, settings, &connector, *encryption, now).await {
+        let mut logged_in = log_in(spec, settings, &connector, *encryption, wire::MINOR_MAX, now).await;
+        if logged_in.as_ref().is_err_and(ConnectError::is_over_version) {
+            logged_in = log_in(spec, settings, &connector, *encryption, 0, now).await;
+        }
+        match logged_in {
             // What is told in the end is what became of TLS, which was meant or insisted on.
             Err(error) if error.is_over_tls() => {
                 if failure.is_none() || *encryption != Encryption::None {
@@ -185,13 +195,14 @@ async fn log_in(
     settings: &[(&str, &str)],
     connector: &Arc<Connector>,
     encryption: Encryption,
+    minor: u16,
     now: Instant,
 ) -> Result<Backend, ConnectError> {
     let address = (&*spec.host, spec.port);
     let dialled = net::dial(address, connector, encryption, spec.connect_timeout).await?;
     let Dialled { mut stream, end_point } = dialled;
     let mut out = Vec::new();
-    wire::startup_message(&mut out, &spec.user, &spec.database, settings);
+    wire::startup_message(&mut out, minor, &spec.user, &spec.database, settings);
     stream.write_all(&out).await?;
     let mut buffer = Buffer::default();
     let mut nonce = [0; auth::NONCE_BYTES];
@@ -224,6 +235,7 @@ async fn log_in(
                     bytes: message.into(),
                 });
             }
+            // An older version than was asked for is as good: its keys are shorter, and that is all.
             BackendTag::NOTICE | BackendTag::NEGOTIATE_VERSION => {}
             BackendTag::READY_FOR_QUERY => break,
             BackendTag(tag) => {

@@ -54,6 +54,13 @@ impl Slot {
         self.state.lock().targets.push(target);
     }
 
+    /// The same server goes on to work for this client, with what `detach` has said of it.
+    pub fn attach_again(&self, target: Arc<CancelTarget>, detached: Detached) {
+        let mut state = self.state.lock();
+        state.targets.push(target);
+        state.doubtful |= detached == Detached::Doubtful;
+    }
+
     /// The client lets go of its servers. Waits while a cancel is on its way, so that it cannot hit
     /// the query of whoever gets a server next.
     pub async fn detach(&self) -> Detached {
@@ -154,6 +161,8 @@ mod tests {
         slot.attach(target(1));
         // As when the future of a cancel is dropped.
         drop(slot.begin_cancel());
+        assert_eq!(slot.try_detach(), Some(Detached::Doubtful));
+        slot.attach_again(target(1), Detached::Doubtful);
         assert_eq!(slot.try_detach(), Some(Detached::Doubtful));
         slot.attach(target(2));
         assert_eq!(slot.try_detach(), Some(Detached::Clean));

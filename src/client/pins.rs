@@ -197,7 +197,10 @@ impl Session {
     pub async fn look_for_state(&mut self) {
         let Some(suspicion) = self.suspected.take() else { return };
         let Some(mut held) = self.held.take() else { return };
+        // The client has its answer: a cancel that comes late must not hit the question.
+        let detached = self.cancel.slot().detach().await;
         let found = self.look_at(&mut held, &suspicion).await;
+        self.cancel.slot().attach_again(held.lease.cancel.clone(), detached);
         self.held = Some(held);
         let Ok(found) = found else {
             self.suspected = Some(suspicion);

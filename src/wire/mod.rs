@@ -34,8 +34,8 @@ pub use response::{
 };
 pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{
-    ALPN, GSS_ENC_REQUEST, PROTOCOL_3_0, Replication, SSL_REQUEST, Startup, StartupError, StartupParameters,
-    TLS_ACCEPTED, TLS_REFUSED, is_direct_tls, startup, tls_answer, tls_request,
+    ALPN, GSS_ENC_REQUEST, MINOR_MAX, PROTOCOL_3_0, Replication, SSL_REQUEST, Startup, StartupError,
+    StartupParameters, TLS_ACCEPTED, TLS_REFUSED, is_direct_tls, startup, tls_answer, tls_request,
 };
 pub use table::{Column, ColumnType, PORTAL_SUSPENDED, Value, describe_columns, put_row};
 pub use tag::{BackendTag, FrontendTag};

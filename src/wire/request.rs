@@ -27,9 +27,10 @@ fn cstr(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0);
 }
 
-pub fn startup_message(out: &mut Vec<u8>, user: &str, database: &str, settings: &[(&str, &str)]) {
+/// Of protocol 3.`minor`.
+pub fn startup_message(out: &mut Vec<u8>, minor: u16, user: &str, database: &str, settings: &[(&str, &str)]) {
     with_length(out, |out| {
-        out.extend_from_slice(&PROTOCOL_3_0.to_be_bytes());
+        out.extend_from_slice(&(PROTOCOL_3_0 + u32::from(minor)).to_be_bytes());
         for (name, value) in [("user", user), ("database", database)].iter().chain(settings) {
             cstr(out, name.as_bytes());
             cstr(out, value.as_bytes());

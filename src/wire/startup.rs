@@ -8,8 +8,8 @@ pub const PROTOCOL_3_0: u32 = 3 << 16;
 pub const SSL_REQUEST: u32 = 80_877_103;
 pub const GSS_ENC_REQUEST: u32 = 80_877_104;
 
-/// The newest minor version of protocol 3 that is spoken with clients.
-const MINOR_MAX: u16 = 2;
+/// The newest minor version of protocol 3 that is spoken, with clients and with servers.
+pub const MINOR_MAX: u16 = 2;
 /// From here on secrets of cancel keys may have more than 4 bytes.
 const MINOR_OF_LONG_KEYS: u16 = 2;
 
