@@ -196,6 +196,7 @@ async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: wat
         for database in latest.load().databases.values() {
             database.pools.reap(now);
         }
+        latest.load().sessions.let_rest(now);
     }
 }
 

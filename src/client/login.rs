@@ -77,7 +77,7 @@ pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Con
     shared.metrics.login(if session.is_some() { "refused" } else { "left" });
     if let Some(refusal) = session {
         tracing::info!(peer = ?stream.peer(), %refusal, "login refused");
-        say_goodbye(&mut stream, &refusal).await;
+        Box::pin(say_goodbye(&mut stream, &refusal)).await;
     }
 }
 
@@ -408,9 +408,9 @@ fn greet(
         database: database.clone(),
         shared: shared.clone(),
         record,
+        startup: pools.share(startup),
         pools,
         places,
-        startup,
         cancel,
         greeting,
         application_name,
@@ -500,4 +500,19 @@ pub(super) fn pools_of(
         Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
             .hint("raise auth_query_users_max in the configuration of keyway, or list users there")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each idle client costs first of all (docs/performance.md): what is large is boxed where it is used.
+    #[test]
+    fn a_session_at_rest_is_small() {
+        fn bytes<F>(_: impl FnOnce(Stream, Arc<Latest>, Arc<dyn Console>, bool) -> F) -> usize {
+            size_of::<F>()
+        }
+        let (task, session) = (bytes(serve), size_of::<Session>());
+        assert!(task <= 896 && session <= 640, "the task has {task} bytes, and the session {session}");
+    }
 }

@@ -136,11 +136,23 @@ pub struct UserPools {
     pub shards: Vec<Vec<Arc<Pool>>>,
     pub credentials: Arc<Credentials>,
     pub parameters: Mutex<Option<Parameters>>,
+    /// Of the last startup packet.
+    startup: Mutex<proto::Settings>,
 }
 
 impl UserPools {
     pub fn new(shards: Vec<Vec<Arc<Pool>>>, credentials: Arc<Credentials>) -> UserPools {
-        UserPools { shards, credentials, parameters: Mutex::default() }
+        UserPools { shards, credentials, parameters: Mutex::default(), startup: Mutex::default() }
+    }
+
+    /// The settings of a startup packet, in one place for all clients that bring the same: applications
+    /// connect many times with one.
+    pub fn share(&self, startup: proto::Settings) -> proto::Settings {
+        let mut known = self.startup.lock();
+        if !known.same(&startup) {
+            *known = startup;
+        }
+        known.clone()
     }
 
     /// What servers told at logins before, where this is the same database on one of the same servers.

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+/// How long a client is silent before its session rests: long enough that one that works is not made to
+/// allocate again and again.
+const REST_AFTER: Duration = Duration::from_secs(5);
+
 /// In the order of their logins.
 #[derive(Default)]
 pub struct Sessions {
@@ -113,6 +117,10 @@ pub struct SessionRecord {
     pub(super) counts: SessionCounts,
     called: AtomicBool,
     killed: AtomicBool,
+    /// Told that it may rest, and not heard yet.
+    drowsy: AtomicBool,
+    /// It has given up what it needs for statements.
+    resting: AtomicBool,
     /// Of the session's task.
     waker: Mutex<Option<Waker>>,
 }
@@ -153,6 +161,8 @@ impl Sessions {
             counts: SessionCounts::default(),
             called: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            drowsy: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             waker: Mutex::default(),
         });
         self.by_id.lock().insert(id, record.clone());
@@ -174,6 +184,18 @@ impl Sessions {
         let mut totals = ended.get(database).copied().unwrap_or_default();
         by_id.values().filter(|it| &*it.database == database).for_each(|it| totals += it.counts());
         totals
+    }
+
+    /// Sessions whose clients have been silent for `REST_AFTER` give up what only statements need. To be called
+    /// now and then: no session has to look at a clock for it.
+    pub fn let_rest(&self, now: Instant) {
+        for record in self.all() {
+            let is_over = record.silent_time(now) >= REST_AFTER;
+            if is_over && record.activity() == Activity::Idle && !record.resting.load(Ordering::Relaxed) {
+                record.drowsy.store(true, Ordering::Release);
+                record.wake();
+            }
+        }
     }
 
     /// The process stops or the configuration is another: every session has a look when it is between
@@ -224,6 +246,20 @@ impl SessionRecord {
 
     pub fn request_time(&self) -> SystemTime {
         self.connected_time + Duration::from_micros(self.requested_us.load(Ordering::Relaxed))
+    }
+
+    /// Since the last request, or the login.
+    fn silent_time(&self, now: Instant) -> Duration {
+        let requested = Duration::from_micros(self.requested_us.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.connected_at).saturating_sub(requested)
+    }
+
+    pub(super) fn take_drowsy(&self) -> bool {
+        self.drowsy.load(Ordering::Relaxed) && self.drowsy.swap(false, Ordering::Acquire)
+    }
+
+    pub(super) fn set_resting(&self, resting: bool) {
+        self.resting.store(resting, Ordering::Relaxed);
     }
 
     fn micros(&self, now: Instant) -> u64 {
@@ -312,6 +348,25 @@ mod tests {
 
     fn identity() -> Identity {
         Identity { database: "db".into(), user: "app".into(), peer: None, pid: 7, application_name: None }
+    }
+
+    #[test]
+    fn who_is_silent_is_told_to_rest_once() {
+        let sessions = Arc::new(Sessions::default());
+        let (silent, busy) = (sessions.register(identity()), sessions.register(identity()));
+        silent.set_activity(Activity::Idle);
+        let later = Instant::now() + REST_AFTER;
+        sessions.let_rest(Instant::now());
+        assert!(!silent.take_drowsy());
+        sessions.let_rest(later);
+        assert!(silent.take_drowsy() && !silent.take_drowsy() && !busy.take_drowsy());
+        silent.set_resting(true);
+        sessions.let_rest(later);
+        assert!(!silent.take_drowsy());
+        silent.set_resting(false);
+        silent.requested(later);
+        sessions.let_rest(later + REST_AFTER / 2);
+        assert!(!silent.take_drowsy());
     }
 
     #[test]
