@@ -140,8 +140,12 @@ async fn replica(harness: Arc<Shared>) -> Outcome {
     };
     let keyway = start(&harness, &said).await?;
     let client = client(&keyway).await?;
-    // A function in the statement itself would keep it from replicas.
-    run(&client, "CREATE OR REPLACE VIEW reload_here AS SELECT pg_is_in_recovery() AS is_replica").await?;
+    // A function that asks the server where it is would keep the statement from replicas.
+    run(
+        &client,
+        "CREATE OR REPLACE VIEW reload_here AS SELECT current_setting('in_hot_standby')::bool AS is_replica",
+    )
+    .await?;
     run(&client, "SET application_name = 'stays'").await?;
     let statement = client.prepare("SELECT pg_backend_pid() WHERE $1::int > 0").await?;
     let on_primary = "BEGIN; SELECT pg_backend_pid()::text || current_setting('application_name'); COMMIT";

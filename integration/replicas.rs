@@ -27,19 +27,21 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("replicas::one_that_dies_costs_no_reader_anything", one_that_dies_costs_nothing),
         harness.test("replicas::a_write_waits_for_a_primary", a_write_waits_for_a_primary),
         harness.test("replicas::a_primary_that_dies_ends_the_transaction", a_primary_that_dies),
+        harness.test("replicas::a_primary_that_dies_in_silence", a_primary_that_dies_in_silence),
         harness.test("replicas::a_commit_without_an_answer_is_unknown", a_commit_without_an_answer),
     ]
 }
 
-/// Database `plain` on servers of one test, with a view that tells which server answers: a call of
-/// `inet_server_port` in the statement itself would not go to a replica.
+/// Database `plain` on servers of one test, with a view that tells which server answers by its settings:
+/// functions that ask the server where they are would not go to a replica.
 struct Own {
     keyway: KeywayProcess,
     servers: OwnShard,
 }
 
 const SCHEMA: &str = "CREATE TABLE t (a int); CREATE VIEW here AS \
-    SELECT inet_server_port() AS port, pg_is_in_recovery() AS is_replica, (SELECT count(*) FROM t) AS count";
+    SELECT current_setting('port')::int AS port, current_setting('in_hot_standby')::bool AS is_replica, \
+    (SELECT count(*) FROM t) AS count";
 
 impl Own {
     /// `settings` are lines of the database's table in the configuration.
@@ -410,6 +412,38 @@ async fn a_primary_that_dies(harness: Arc<Shared>) -> Outcome {
     assert_eq!(own.count_on_primary().await?, "2");
     let direct = own.servers.shard.primary.connect("postgres").await?;
     assert_eq!(rows(&direct, &active).await?, ["0"], "no retry runs");
+    Ok(())
+}
+
+/// The server goes while nothing runs on it, and Keyway hears of it before the client asks for anything.
+async fn a_primary_that_dies_in_silence(harness: Arc<Shared>) -> Outcome {
+    let mut own = Own::start(&harness, 0, "").await?;
+    let (committing, inserting) = (own.client().await?, own.client().await?);
+    run(&committing, "CREATE FUNCTION note() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'").await?;
+    for client in [&committing, &inserting] {
+        run(client, "BEGIN").await?;
+        run(client, "INSERT INTO t VALUES (note())").await?;
+    }
+    own.servers.shard.primary.kill().await?;
+    let address = own.servers.shard.primary.address();
+    until("both connections are gone", || async {
+        let text = own.keyway.metrics().await?;
+        let mut active = text.lines().filter(|it| {
+            it.starts_with("keyway_pool_connections{") && it.contains(&address) && it.contains("\"active\"")
+        });
+        Ok(active.all(|it| it.ends_with(" 0")))
+    })
+    .await?;
+    let error = error_of(&committing, "COMMIT").await?;
+    assert!(["08006", "57P01", "57P02"].contains(&error.code().code()), "{error:?}");
+    let error = error_of(&inserting, "INSERT INTO t VALUES (2)").await?;
+    assert!(["08006", "57P01", "57P02"].contains(&error.code().code()), "{error:?}");
+    assert_error(&error_of(&inserting, "SELECT 1").await?, "25P02", "aborted");
+    own.servers.shard.primary.start().await?;
+    own.keyway.wait_for_status("/readyz", 200).await?;
+    assert_eq!(rows(&committing, "SELECT count FROM here").await?, ["0"]);
+    run(&inserting, "COMMIT").await?;
+    assert_eq!(own.count_on_primary().await?, "0");
     Ok(())
 }
 

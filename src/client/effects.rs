@@ -72,11 +72,12 @@ impl Session {
         match kind {
             Kind::Commit { .. } | Kind::Rollback { .. } if self.held.is_some() => Answer::Rollback,
             Kind::Commit { .. } | Kind::Rollback { .. } => {
+                let untold = self.untold.take().filter(|_| matches!(kind, Kind::Commit { .. }));
                 self.transaction.end();
-                made("ROLLBACK")
+                untold.map_or_else(|| made("ROLLBACK"), Answer::Refused)
             }
             Kind::RollbackTo if self.held.is_some() => Answer::Server,
-            _ => Answer::Refused(aborted()),
+            _ => Answer::Refused(self.untold.take().unwrap_or_else(aborted)),
         }
     }
 

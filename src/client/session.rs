@@ -98,6 +98,9 @@ pub(super) struct Session {
     pub schema_change: SchemaChange,
     /// It is being committed.
     pub changing: Option<Changing>,
+    /// What the server of the open transaction was lost to while nothing ran, which is told to the next
+    /// statement: a COMMIT that was answered "ROLLBACK" would pass for a success.
+    pub untold: Option<Refusal>,
     /// An error of ours before a Sync: everything up to Sync is ignored.
     pub skipping: bool,
     /// When this session's last write on each shard was answered.
@@ -149,6 +152,7 @@ impl Session {
             suspected: None,
             schema_change: SchemaChange::None,
             changing: None,
+            untold: None,
             skipping: false,
             floors: vec![login.database.floor; login.database.topology.shard_count()],
             utc: false,
@@ -392,7 +396,9 @@ impl Session {
             if let Err(error) =
                 step(&mut self.stream, server, &stock, &mut buffer, &mut replies, &mut flow).await
             {
-                return self.lose_server(error, &flow).map(drop);
+                let refusal = self.lose_server(error, &flow)?;
+                self.untold = (!self.transaction.is_idle()).then_some(refusal);
+                return Ok(());
             }
             if buffer.is_none() {
                 return self.note_parameters(&mut flow);
