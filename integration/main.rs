@@ -10,12 +10,14 @@ mod catalog;
 mod cli;
 mod console;
 mod copy;
+mod deallocate;
 mod demo;
 mod differential;
 mod drivers;
 mod harness;
 mod leaks;
 mod limits;
+mod listen;
 mod merge_values;
 mod metrics;
 mod pins;
@@ -24,7 +26,9 @@ mod protocol;
 mod reload;
 mod replicas;
 mod replication;
+mod round_trips;
 mod routing;
+mod session_mode;
 mod sessions;
 mod shard_keys;
 mod shop;
@@ -54,11 +58,13 @@ fn main() -> ExitCode {
         cli::tests,
         console::tests,
         copy::tests,
+        deallocate::tests,
         demo::tests,
         differential::tests,
         drivers::tests,
         leaks::tests,
         limits::tests,
+        listen::tests,
         merge_values::tests,
         metrics::tests,
         pins::tests,
@@ -67,7 +73,9 @@ fn main() -> ExitCode {
         reload::tests,
         replicas::tests,
         replication::tests,
+        round_trips::tests,
         routing::tests,
+        session_mode::tests,
         sessions::tests,
         shard_keys::tests,
         shop::tests,

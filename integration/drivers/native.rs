@@ -81,7 +81,9 @@ async fn sharded(harness: Arc<Shared>) -> Outcome {
         let name: String = client.query_one(&by_key, &[&key]).await?.get(0);
         assert_eq!(name, format!("user {key}"));
     }
-    let refused = client.query("SELECT max(user_id) FROM users", &[]).await.unwrap_err();
+    let largest = client.query_one("SELECT max(user_id) FROM users WHERE user_id < $1", &[&100i64]).await?;
+    assert_eq!(largest.get::<_, i64>(0), 99);
+    let refused = client.query("SELECT row_number() OVER () FROM users", &[]).await.unwrap_err();
     let error = refused.as_db_error().ok_or("an error of the server")?;
     assert_eq!(*error.code(), SqlState::FEATURE_NOT_SUPPORTED);
     assert!(error.hint().is_some(), "{error:?}");

@@ -243,7 +243,7 @@ async fn shows_errors_as_the_server_does(harness: Arc<Shared>) -> Outcome {
 
 async fn shows_refusals_and_goes_on(harness: Arc<Shared>) -> Outcome {
     let url = harness.shop().await?.url();
-    let asked = ["-c", "SELECT count(*) FROM users", "-c", "SELECT 'on'"];
+    let asked = ["-c", "SELECT row_number() OVER () FROM users", "-c", "SELECT 'on'"];
     let (code, words) = answer(&harness, &url, &asked).await?;
     assert_eq!(code, Some(0), "{words}");
     let lines: Vec<_> = words.lines().collect();

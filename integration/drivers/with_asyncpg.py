@@ -437,15 +437,23 @@ async def a_transaction_waits_for_its_first_key(target, check):
 async def what_needs_several_shards_is_refused(target, check):
     conn = await target.connect()
     first, second = await target.users_of_two_shards(conn)
+    few = await conn.fetch("SELECT user_id FROM users WHERE user_id <= $1 ORDER BY user_id DESC LIMIT $2", 100, 3)
+    check.equal("sorted", [row["user_id"] for row in few], [100, 99, 98])
+    check.equal("counted", await conn.fetchval("SELECT count(*) FROM users WHERE user_id <= $1", 100), 100)
+    # Both ask for one row and leave the others.
+    last = "SELECT user_id, name FROM users WHERE user_id <= 100 ORDER BY user_id DESC"
+    check.equal("one value", await conn.fetchval(last), 100)
+    check.equal("one row", tuple(await conn.fetchrow(last)), (100, "user 100"))
+    check.equal("any row", await conn.fetchval("SELECT 1 FROM users WHERE user_id <= 100"), 1)
     refused = [
-        lambda: conn.fetch("SELECT count(*) FROM users"),
-        lambda: conn.fetch("SELECT name FROM users ORDER BY name LIMIT $1", 3),
+        lambda: conn.fetch("SELECT row_number() OVER (ORDER BY user_id) FROM users"),
+        lambda: conn.fetch("SELECT user_id FROM users FOR UPDATE"),
         lambda: conn.execute("UPDATE users SET name = 'x'"),
         lambda: conn.execute("DELETE FROM users WHERE user_id = ANY($1::int8[])", [first, second]),
         lambda: conn.execute("INSERT INTO users (name, email, country) VALUES ('a', 'b', 'NL')"),
         lambda: conn.executemany(target.insert, [(first, "a"), (second, "b")]),
         lambda: conn.copy_records_to_table("users", records=[(first, "a", "", "NL")]),
-        lambda: conn.execute("LISTEN asyncpg"),
+        lambda: conn.execute("CREATE TEMPORARY TABLE asyncpg_mine (a int)"),
     ]
     for index, run in enumerate(refused):
         error = await fails(check, f"refused[{index}]", errors.FeatureNotSupportedError, run())

@@ -375,7 +375,7 @@ fn written() -> Vec<(&'static str, Expression)> {
     let arithmetic = |operator, a, b| Expression::Arithmetic(operator, a, b);
     let ratio = arithmetic(Operator::Divide, column(3), column(1));
     let modifier = NumericModifier { precision: 12, scale: 3 };
-    let negative = Expression::Compare(Comparison::Less, column(2), int(0), Collation::Other);
+    let negative = Expression::Compare(Comparison::Less, column(2), int(0), Collation::Deterministic);
     let branches = Expression::unify(
         vec![Expression::Column(3), *int(0)],
         &[Type::Int4, Type::Int8, Type::Int8, Type::Numeric],
@@ -404,8 +404,11 @@ fn written() -> Vec<(&'static str, Expression)> {
             Expression::Case(vec![(negative, *int(-1))], Some(column(0))),
         ),
         ("coalesce(sum(n), 0)", Expression::Coalesce(branches)),
-        ("nullif(g, 3)", Expression::NullIf(column(0), int(3))),
-        ("greatest(g, 6)", Expression::Greatest(vec![Expression::Column(0), *int(6)], Collation::Other)),
+        ("nullif(g, 3)", Expression::NullIf(column(0), int(3), Collation::Unknown)),
+        (
+            "greatest(g, 6)",
+            Expression::Greatest(vec![Expression::Column(0), *int(6)], Collation::Deterministic),
+        ),
         (
             "max(t) || g::text",
             Expression::Concat(column(5), Box::new(Expression::Cast(column(0), Type::Text, None))),
@@ -422,12 +425,12 @@ fn expression_cases() -> Vec<Case> {
     let mut outputs = vec![output("g", Expression::Column(0))];
     outputs.extend(written.into_iter().enumerate().map(|(at, it)| output(&format!("e{at}"), it.1)));
     let having = Expression::And(vec![
-        Expression::Compare(Comparison::Greater, column(1), int(60), Collation::Other),
+        Expression::Compare(Comparison::Greater, column(1), int(60), Collation::Deterministic),
         Expression::Not(Box::new(Expression::Compare(
             Comparison::Equal,
             column(0),
             int(5),
-            Collation::Other,
+            Collation::Deterministic,
         ))),
     ]);
     let count = Aggregate { argument: None, ..aggregate(F::Count, Type::Int8, vec![1]) };

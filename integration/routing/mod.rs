@@ -93,7 +93,8 @@ fn config_text(shop: &ShopFixture, listen: &str, admin: &str) -> String {
         "\n[databases.{0}.maps.by_day]\nkind = \"range\"\ntype = \"date\"\nranges = [\n\
          {{ from = \"2026-01-01\", to = \"2026-07-01\", shard = \"s1\" }},\n\
          {{ from = \"2026-07-01\", to = \"2027-01-01\", shard = \"s2\" }},\n]\n\
-         [databases.{0}.tables.visits]\nmap = \"by_day\"\nkey = \"day\"\n",
+         [databases.{0}.tables.visits]\nmap = \"by_day\"\nkey = \"day\"\n\
+         [databases.{0}.tables.tastings]\nmap = \"by_day\"\nkey = \"day\"\n",
         shop::DATABASE
     ));
     text

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::cancel::CancelMetrics;
 use crate::catalog::CatalogMetricFamilies;
-use crate::client::{ClientMetricFamilies, Latest, UserPools};
+use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
 use crate::config::Config;
 use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::{self, TlsError, TlsMetrics};
@@ -85,6 +85,7 @@ pub struct Families {
     pub catalog: CatalogMetricFamilies,
     pub tls: TlsMetrics,
     pub cancel: CancelMetrics,
+    pub notify: NotifyMetricFamilies,
     pub plans: PlanMetricFamilies,
     pub hits: LimitHits,
 }
@@ -99,6 +100,7 @@ impl Proxy {
             client: ClientMetricFamilies::register(&registry)?,
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
+            notify: NotifyMetricFamilies::register(&registry)?,
             catalog: CatalogMetricFamilies::register(&registry)?,
             tls: TlsMetrics::register(&registry)?,
             plans: PlanMetricFamilies::register(&registry)?,

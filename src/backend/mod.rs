@@ -2,10 +2,12 @@
 //! settings, what is owed), and nothing of who uses it.
 
 mod cancel;
+mod holder;
 mod question;
 mod record;
 
 pub use cancel::{CancelEnd, CancelTarget};
+pub use holder::{Holder, Holders};
 pub use question::{QuestionError, Row};
 pub use record::ServerRecord;
 
@@ -17,7 +19,7 @@ use thiserror::Error;
 use crate::auth::{self, Credentials, ServerChannel, ServerLogin};
 use crate::config::ServerAuth;
 use crate::net::{self, Buffer, Connector, Connectors, DialError, Dialled, Encryption, ReadError, Stream};
-use crate::proto::{Pipeline, ServerStatements, Settings};
+use crate::proto::{Pipeline, ServerStatements, Settings, StatementBounds};
 use crate::wire::{self, BackendTag, CancelKey};
 
 /// A login message longer than this is not PostgreSQL's.
@@ -38,7 +40,9 @@ pub struct BackendSpec {
     pub application_name: Option<&'static str>,
     pub connect_timeout: Duration,
     pub message_bytes_max: usize,
-    pub statements_max: usize,
+    pub statements: StatementBounds,
+    /// Where its connections are known by their process.
+    pub holders: Holders,
 }
 
 pub struct Backend {
@@ -49,6 +53,8 @@ pub struct Backend {
     pub settings: Settings,
     /// Made once, so that each request has it for a count of references.
     pub cancel: Arc<CancelTarget>,
+    /// The client whose writes it has had last.
+    pub holder: Holder,
     /// Parameters that the server reported at login, in order.
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
@@ -72,7 +78,8 @@ impl BackendSpec {
             application_name,
             connect_timeout,
             message_bytes_max,
-            statements_max,
+            statements,
+            holders,
         } = self;
         *host == other.host
             && *port == other.port
@@ -84,7 +91,8 @@ impl BackendSpec {
             && *application_name == other.application_name
             && *connect_timeout == other.connect_timeout
             && *message_bytes_max == other.message_bytes_max
-            && *statements_max == other.statements_max
+            && *statements == other.statements
+            && holders.is_same(&other.holders)
     }
 }
 
@@ -250,8 +258,9 @@ async fn log_in(
     Ok(Backend {
         stream,
         pipeline: Pipeline::new(spec.message_bytes_max),
-        statements: ServerStatements::new(spec.statements_max),
+        statements: ServerStatements::new(spec.statements),
         settings: Settings::default(),
+        holder: spec.holders.register((spec.host.clone(), spec.port), target.key.pid),
         cancel: Arc::new(target),
         parameters: parameters.into(),
         connected_at: now,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::attach::{SetUpError, run_own};
 use super::effects::is_prologue;
-use super::extended::Group;
+use super::group::Group;
 use super::session::Session;
 use crate::base::{Reason, Refusal, ShardId, SqlState};
 use crate::proto::{Bond, Origin};

@@ -6,252 +6,16 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::deallocate;
 use super::effects::Answer;
+use super::group::{Bound, Group, Op, put_made};
 use super::query::{Payload, Ran, Request, malformed, not_utf8};
 use super::session::{End, Outcome, Session};
 use super::statements::Statement;
-use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
-use crate::proto::{Expect, Origin, Part, UnitEnd};
-use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SettingMade, Why};
-use crate::wire::{self, Bind, FrontendTag, Target};
-
-/// One message of a group, its statement looked up.
-pub(super) enum Op<'a> {
-    Parse { name: &'a [u8], statement: Arc<Statement>, raw: &'a [u8] },
-    Bind { bind: Bind<'a>, statement: Arc<Statement>, plan: Arc<Plan>, raw: &'a [u8] },
-    DescribeStatement { statement: Arc<Statement>, raw: &'a [u8] },
-    DescribePortal { raw: &'a [u8] },
-    Execute { limited: bool, raw: &'a [u8] },
-    CloseStatement { name: &'a [u8], raw: &'a [u8] },
-    ClosePortal { raw: &'a [u8] },
-    Sync { raw: &'a [u8] },
-    Flush { raw: &'a [u8] },
-}
-
-/// A statement that runs, with the plan that holds for all of its group.
-#[derive(Clone, Copy)]
-struct Bound<'g, 'a> {
-    bind: &'g Bind<'a>,
-    statement: &'g Arc<Statement>,
-    plan: &'g Arc<Plan>,
-}
-
-pub(super) struct Group<'a> {
-    ops: Vec<Op<'a>>,
-    raw: &'a [u8],
-    end: UnitEnd,
-    /// A Sync of ours takes the place of its Flush, because nothing of it has to wait for the client's:
-    /// drivers that prepare like this bind to a shard only with what comes next.
-    ends_early: bool,
-}
-
-impl<'a> Group<'a> {
-    pub fn is_synced(&self) -> bool {
-        self.end == UnitEnd::Sync
-    }
-
-    fn bound(&self) -> impl Iterator<Item = Bound<'_, 'a>> {
-        self.ops.iter().filter_map(|it| match it {
-            Op::Bind { bind, statement, plan, .. } => Some(Bound { bind, statement, plan }),
-            _ => None,
-        })
-    }
-
-    fn executes(&self) -> bool {
-        self.ops.iter().any(|it| matches!(it, Op::Execute { .. }))
-    }
-
-    /// Of the statements that run.
-    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.bound().map(|it| &**it.plan)
-    }
-
-    /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end. Of a row
-    /// limit the unnamed portal may stay, but the Bind or Query that leaves the shard destroys it anyway
-    /// (manual, "Extended Query"); asyncpg has a limit of 1 wherever it wants one row.
-    pub fn leaves_nothing(&self) -> bool {
-        let mut open = false;
-        (self.is_synced() || self.ends_early)
-            && self.ops.iter().all(|op| match op {
-                Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal.is_empty(),
-                Op::Execute { .. } => std::mem::take(&mut open),
-                Op::DescribePortal { .. } | Op::ClosePortal { .. } => open,
-                _ => true,
-            })
-            && !open
-    }
-
-    /// What the client sees of the answer.
-    pub fn part(&self) -> Part {
-        Part { ready: !self.ends_early, ..Part::WHOLE }
-    }
-
-    /// Statements are parsed and described, and none is bound.
-    fn only_prepares(&self) -> bool {
-        self.ops.iter().all(|it| {
-            matches!(
-                it,
-                Op::Parse { .. }
-                    | Op::DescribeStatement { .. }
-                    | Op::CloseStatement { .. }
-                    | Op::Flush { .. }
-            )
-        })
-    }
-
-    /// There is more to it than Sync or Flush.
-    fn asks(&self) -> bool {
-        !self.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. }))
-    }
-
-    fn is_limited(&self) -> bool {
-        self.ops.iter().any(|it| matches!(it, Op::Execute { limited: true, .. }))
-    }
-
-    /// Says what will be owed, and gives the bytes: as they came where no name has to be replaced.
-    pub fn compose(&self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
-        for id in server.statements.evict() {
-            wire::close_statement(out, id.server_name().as_bytes());
-            server.pipeline.push(Expect::Close(Origin::Keyway));
-        }
-        if out.is_empty() && self.end != UnitEnd::Open && !self.ends_early && self.is_verbatim(server) {
-            self.ops.iter().for_each(|it| owe(it, server));
-            return Some(self.raw);
-        }
-        let mut sent = SmallVec::<[_; 4]>::new();
-        for op in &self.ops {
-            if !(self.ends_early && matches!(op, Op::Flush { .. })) {
-                rewrite(op, server, &mut sent, out);
-            }
-        }
-        if self.ends_early {
-            out.extend_from_slice(wire::SYNC);
-            server.pipeline.push(Expect::Sync);
-        } else if self.end == UnitEnd::Open {
-            out.extend_from_slice(wire::FLUSH);
-        }
-        None
-    }
-
-    /// Only unnamed statements, each parsed in this group or the last one parsed on this server.
-    fn is_verbatim(&self, server: &Backend) -> bool {
-        let mut unnamed = server.statements.unnamed();
-        self.ops.iter().all(|op| match op {
-            Op::Parse { statement, .. } => {
-                unnamed = Some(statement.id);
-                statement.id.is_unnamed()
-            }
-            Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
-                unnamed == Some(statement.id)
-            }
-            Op::CloseStatement { name, .. } => name.is_empty(),
-            _ => true,
-        })
-    }
-}
-
-fn owe(op: &Op<'_>, server: &mut Backend) {
-    let expect = match op {
-        Op::Parse { statement, .. } => {
-            server.statements.set_unnamed(None);
-            Expect::Parse(Origin::Client, statement.id)
-        }
-        Op::Bind { .. } => Expect::Bind,
-        Op::DescribeStatement { .. } | Op::DescribePortal { .. } => Expect::Describe,
-        Op::Execute { .. } => Expect::Execute,
-        Op::CloseStatement { .. } | Op::ClosePortal { .. } => Expect::Close(Origin::Client),
-        Op::Sync { .. } => Expect::Sync,
-        Op::Flush { .. } => return,
-    };
-    server.pipeline.push(expect);
-}
-
-/// Appends one message under the server's names, with a Parse in front where it lacks the statement.
-fn rewrite(
-    op: &Op<'_>,
-    server: &mut Backend,
-    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
-    out: &mut Vec<u8>,
-) {
-    match op {
-        Op::Parse { statement, .. } if !statement.id.is_unnamed() => {
-            if server.statements.has(statement.id) || sent.contains(&statement.id) {
-                server.pipeline.push(Expect::MadeParse(statement.id));
-            } else {
-                parse_on(statement, server, Origin::Client, sent, out);
-            }
-        }
-        Op::Parse { statement, raw, .. } => {
-            sent.push(statement.id);
-            out.extend_from_slice(raw);
-            owe(op, server);
-        }
-        Op::Bind { bind, statement, raw, .. } => {
-            ensure(statement, server, sent, out);
-            if statement.id.is_unnamed() {
-                out.extend_from_slice(raw);
-            } else {
-                wire::bind_renamed(out, raw, bind, statement.id.server_name().as_bytes());
-            }
-            owe(op, server);
-        }
-        Op::DescribeStatement { statement, raw } => {
-            ensure(statement, server, sent, out);
-            if statement.id.is_unnamed() {
-                out.extend_from_slice(raw);
-            } else {
-                wire::describe_statement(out, statement.id.server_name().as_bytes());
-            }
-            owe(op, server);
-        }
-        Op::CloseStatement { name, .. } if !name.is_empty() => server.pipeline.push(Expect::MadeClose),
-        Op::DescribePortal { raw }
-        | Op::Execute { raw, .. }
-        | Op::CloseStatement { raw, .. }
-        | Op::ClosePortal { raw }
-        | Op::Sync { raw }
-        | Op::Flush { raw } => {
-            out.extend_from_slice(raw);
-            owe(op, server);
-        }
-    }
-}
-
-fn ensure(
-    statement: &Statement,
-    server: &mut Backend,
-    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
-    out: &mut Vec<u8>,
-) {
-    let there = if statement.id.is_unnamed() {
-        let last = sent.iter().rev().find(|it| it.is_unnamed()).copied();
-        last.or(server.statements.unnamed()) == Some(statement.id)
-    } else {
-        server.statements.has(statement.id) || sent.contains(&statement.id)
-    };
-    if !there {
-        parse_on(statement, server, Origin::Keyway, sent, out);
-    }
-}
-
-fn parse_on(
-    statement: &Statement,
-    server: &mut Backend,
-    origin: Origin,
-    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
-    out: &mut Vec<u8>,
-) {
-    let name = if statement.id.is_unnamed() {
-        server.statements.set_unnamed(None);
-        String::new()
-    } else {
-        statement.id.server_name()
-    };
-    wire::parse_named(out, name.as_bytes(), &statement.text, &statement.oids);
-    server.pipeline.push(Expect::Parse(origin, statement.id));
-    sent.push(statement.id);
-}
+use crate::proto::UnitEnd;
+use crate::route::{Decision, KeySource, Kind, Mode, Params, SettingMade, Why};
+use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
 
 impl Session {
     pub async fn extended(&mut self, unit: &[u8], end: UnitEnd) -> Result<Outcome, End> {
@@ -281,19 +45,28 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
-        if let Some(refusal) = group.bound().find_map(|it| self.refuse_virtual(it.plan, it.statement)) {
+        if let Some(refusal) = self.refuse_dropping(&group) {
             return self.refuse_group(refusal, end).await;
         }
+        let lent = match self.prepare_channels_of_group(&group, &decision).await {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse_group(refusal, end).await,
+        };
         for it in group.bound() {
             self.suspect(it.plan, it.statement.text());
         }
         self.committing = group.plans().any(|it| matches!(it.kind, Kind::Commit { .. }));
+        let renewable =
+            group.is_synced() && group.describes_all() && self.transaction.is_idle() && !self.unsynced;
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
         let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
-        let request = Request { payload: Payload::Group(&group), decision, access, started, ends_blocks };
+        let reading = if decision.mode.reads_many() { group.reading() } else { None };
+        let payload = Payload::Group(&group);
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
+        self.take_back_channels(lent).await;
         self.committing = false;
         self.bind_to_group(&group, &request.decision);
         if !ran.has_failed() && group.executes() {
@@ -324,7 +97,8 @@ impl Session {
         };
         self.name_statements(group, if failed { self.named } else { usize::MAX });
         if !failed && group.executes() {
-            for it in group.bound() {
+            let dropped = group.has_deallocate_all();
+            for it in group.bound().filter(|it| !(dropped && it.plan.kind == Kind::DeallocateAll)) {
                 self.take_effect(&it.plan.kind, it.statement.text());
             }
         } else if failed && group.ends_early {
@@ -337,11 +111,12 @@ impl Session {
             }
         } else if !self.unsynced {
             self.settle(access == Access::Write).await;
+            self.finish().await?;
         }
         Ok(Outcome::Done)
     }
 
-    /// Takes note of the first `count` Parses and Closes, which is what was done before an error: drivers
+    /// Takes note of the first `count` Parses, Closes and DEALLOCATEs, which is what was done before an error: drivers
     /// send Parse, Bind and Execute at once and do not send a Parse again that has succeeded.
     fn name_statements(&mut self, group: &Group<'_>, count: usize) {
         self.name_each(group, count);
@@ -350,7 +125,10 @@ impl Session {
 
     fn name_each(&mut self, group: &Group<'_>, count: usize) {
         let naming = |it: &&Op<'_>| {
-            matches!(it, Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. })
+            matches!(
+                it,
+                Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. } | Op::Deallocate { .. }
+            )
         };
         for op in group.ops.iter().filter(naming).take(count) {
             match op {
@@ -358,6 +136,7 @@ impl Session {
                 Op::CloseStatement { name, .. } => {
                     self.names.remove(name);
                 }
+                Op::Deallocate { plan, .. } => deallocate::drop_names(&plan.kind, &mut self.names),
                 _ => {}
             }
         }
@@ -410,10 +189,10 @@ impl Session {
             FrontendTag::PARSE => self.read_parse(wire::parse(raw)?, raw, group),
             FrontendTag::BIND => {
                 let bind = Bind::read(raw)?;
-                let statement = self.lookup(bind.statement, group);
-                statement.map(|statement| {
+                self.lookup(bind.statement, group).and_then(|statement| {
                     let plan = statement.plan(&self.database.router);
-                    Op::Bind { bind, statement, plan, raw }
+                    self.check_sql_names(&plan, statement.text(), group)?;
+                    Ok(Op::Bind { bind, statement, plan, raw })
                 })
             }
             FrontendTag::DESCRIBE => match wire::target(raw)? {
@@ -422,9 +201,9 @@ impl Session {
                     self.lookup(name, group).map(|statement| Op::DescribeStatement { statement, raw })
                 }
             },
-            FrontendTag::EXECUTE => Ok(Op::Execute { limited: wire::execute(raw)?.rows_max > 0, raw }),
+            FrontendTag::EXECUTE => Ok(self.read_execute(wire::execute(raw)?, raw, group)),
             FrontendTag::CLOSE => Ok(match wire::target(raw)? {
-                Target::Portal(_) => Op::ClosePortal { raw },
+                Target::Portal(portal) => Op::ClosePortal { portal, raw },
                 Target::Statement(name) => Op::CloseStatement { name, raw },
             }),
             FrontendTag::SYNC => Ok(Op::Sync { raw }),
@@ -467,13 +246,19 @@ impl Session {
     }
 
     /// The statement behind a name, as it is at this place of the group.
-    fn lookup(&self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
+    pub fn find<'g>(&'g self, name: &[u8], group: &'g Group<'_>) -> Option<&'g Arc<Statement>> {
         let in_group = group.ops.iter().rev().find_map(|it| match it {
             Op::Parse { name: of, statement, .. } if *of == name => Some(Some(statement)),
             Op::CloseStatement { name: of, .. } if *of == name => Some(None),
+            Op::Deallocate { plan, .. } if deallocate::drops(&plan.kind, name) => Some(None),
             _ => None,
         });
-        let found = in_group.unwrap_or_else(|| self.names.get(name)).cloned();
+        in_group.unwrap_or_else(|| self.names.get(name))
+    }
+
+    /// As `find`, to be bound or described.
+    fn lookup(&self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
+        let found = self.find(name, group).cloned();
         if found.as_ref().is_some_and(|it| it.by_sql.is_some()) {
             return Err(Refusal::unsupported(
                 Reason::SessionState,
@@ -502,6 +287,14 @@ impl Session {
         let refused = self.transaction.is_refused();
         let mut bound = group.bound();
         let answer = match (bound.next(), bound.next()) {
+            (Some(_), None)
+                if group.is_synced()
+                    && !refused
+                    && self.transaction.status() != TxStatus::Failed
+                    && let Some(tag) = group.only_deallocates() =>
+            {
+                Answer::Made { notices: Vec::new(), tag }
+            }
             (Some(only), None) if group.executes() && group.is_synced() => {
                 self.answer(&only.plan.kind, only.statement.text())
             }
@@ -517,12 +310,27 @@ impl Session {
                 put_made(group, &[], "ROLLBACK", &mut out);
                 self.roll_back_silently().await?;
             }
-            Answer::Made { notices, tag } => put_made(group, &notices, tag, &mut out),
+            Answer::Made { notices, tag } => {
+                if let Err(refusal) = self.put_in_force().await {
+                    return self.refuse_group(refusal, group.end).await.map(Some);
+                }
+                put_made(group, &notices, tag, &mut out);
+            }
         }
         self.name_statements(group, usize::MAX);
+        if self.unsynced {
+            return self.end_at_server(&out).await.map(Some);
+        }
         self.put_ready(&mut out);
         self.stream.write_all(&out).await.map_err(|_| End::Left)?;
         Ok(Some(Outcome::Done))
+    }
+
+    /// Ends an answer of ours where a server has an unfinished pipeline, which ends there too: what it has done
+    /// is committed now, or is not.
+    pub async fn end_at_server(&mut self, answer: &[u8]) -> Result<Outcome, End> {
+        self.stream.write_all(answer).await.map_err(|_| End::Left)?;
+        Box::pin(self.extended(wire::SYNC, UnitEnd::Sync)).await
     }
 
     /// The server of an aborted transaction is closed, which rolls it back.
@@ -557,10 +365,12 @@ impl Session {
             Some(it) => it,
             None => self.decide_unbound(group)?,
         };
-        if decision.mode != Mode::One && (statements > 1 || !group.is_synced() || group.is_limited()) {
+        let limited = group.is_limited() && !(decision.mode.reads_many() && group.reading().is_some());
+        if decision.mode != Mode::One && (statements > 1 || !group.is_synced() || limited) {
+            let told = if limited { "without a row limit" } else { "alone before its Sync" };
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
-                "a statement on several shards must stand alone before its Sync, without a row limit",
+                format!("a statement on several shards must stand {told}"),
                 "send it by itself, or restrict it to one shard with its shard key",
             ));
         }
@@ -646,27 +456,4 @@ fn both(before: Decision, after: Decision) -> Result<Decision, Refusal> {
         "statements before one Sync would touch two shards",
         "send a Sync after each statement, or use one shard key",
     ))
-}
-
-/// The answers of a group that no server has seen.
-fn put_made(group: &Group<'_>, notices: &[u8], tag: &str, out: &mut Vec<u8>) {
-    for op in &group.ops {
-        match op {
-            Op::Parse { .. } => out.extend_from_slice(wire::PARSE_COMPLETE),
-            Op::Bind { .. } => out.extend_from_slice(wire::BIND_COMPLETE),
-            Op::DescribeStatement { .. } => {
-                wire::parameter_description(out, &[]);
-                out.extend_from_slice(wire::NO_DATA);
-            }
-            Op::DescribePortal { .. } => out.extend_from_slice(wire::NO_DATA),
-            Op::Execute { .. } => {
-                out.extend_from_slice(notices);
-                wire::command_complete(out, tag);
-            }
-            Op::CloseStatement { .. } | Op::ClosePortal { .. } => {
-                out.extend_from_slice(wire::CLOSE_COMPLETE);
-            }
-            Op::Sync { .. } | Op::Flush { .. } => {}
-        }
-    }
 }

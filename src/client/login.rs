@@ -17,7 +17,7 @@ use super::{Database, Latest, Shared, UserPools};
 use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::cancel::{self, Sender};
-use crate::config::Auth;
+use crate::config::{Auth, PoolMode};
 use crate::metrics::{Limit, Live};
 use crate::net::{Acceptor, Buffer, ClientFacts, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
@@ -119,6 +119,7 @@ pub(super) struct LoggedIn {
     pub places: [Option<quota::Place>; 2],
     pub greeting: Vec<u8>,
     pub application_name: Option<String>,
+    pub pool_mode: PoolMode,
     /// Settings that a server has to judge before the client is greeted.
     pub unchecked: bool,
 }
@@ -393,6 +394,7 @@ fn greet(
             unchecked = true;
         }
     }
+    let of_user = shared.users.get(&parameters.user).and_then(|it| it.pool_mode);
     let record = shared.sessions.register(Identity {
         database: database.name.as_str().into(),
         user: parameters.user.into(),
@@ -405,6 +407,7 @@ fn greet(
         record.call();
     }
     Ok(LoggedIn {
+        pool_mode: of_user.unwrap_or(database.pool_mode),
         database: database.clone(),
         shared: shared.clone(),
         record,
@@ -513,6 +516,6 @@ mod tests {
             size_of::<F>()
         }
         let (task, session) = (bytes(serve), size_of::<Session>());
-        assert!(task <= 896 && session <= 640, "the task has {task} bytes, and the session {session}");
+        assert!(task <= 896 && session <= 672, "the task has {task} bytes, and the session {session}");
     }
 }

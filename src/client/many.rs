@@ -16,14 +16,19 @@ use crate::proto::{Expect, Origin, Part, Replies};
 use crate::wire;
 
 /// Servers at work for one statement; dropped half way, each that is not free is closed.
-type Team = Vec<Held>;
+pub(super) type Team = Vec<Held>;
 
 impl Session {
-    async fn assemble(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
+    pub async fn assemble(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
         let mut team = Team::with_capacity(shards.len());
         for &shard in shards {
             match self.attach_set_up(shard, role).await {
-                Ok(held) => team.push(held),
+                Ok(held) => {
+                    if role == Role::Primary {
+                        held.lease.holder.set(self.cancel.pid());
+                    }
+                    team.push(held);
+                }
                 Err(refusal) => {
                     self.dismiss(team).await;
                     return Err(refusal);
@@ -35,7 +40,7 @@ impl Session {
 
     /// A server with state on it that only this session may meet is closed: of several servers none can be
     /// kept.
-    async fn dismiss(&mut self, team: Team) {
+    pub async fn dismiss(&mut self, team: Team) {
         // From here on a cancel finds nothing: the client has its answer, and questions are Keyway's own.
         let detached = self.cancel.slot().detach().await;
         let suspicion = self.suspected.take();
@@ -213,7 +218,7 @@ impl Session {
             self.named = replies.named;
         }
         match stop {
-            Stop::Drained | Stop::Retry => Ok(()),
+            Stop::Drained | Stop::Retry | Stop::Renew => Ok(()),
             // COPY FROM STDIN is planned for one server only.
             Stop::CopyIn => Err(RelayError::ServerClosed),
         }
@@ -242,7 +247,7 @@ impl Session {
         .hint("compare the table on all shards and repeat the write where it is missing")
     }
 
-    async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
+    pub async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
         self.mark_written(&team);
         let lost = cancel_all(team, &error);
         let _closed = self.cancel.slot().detach().await;
@@ -266,7 +271,7 @@ fn cancelled() -> Refusal {
 }
 
 /// Nobody wants the answers that are still on their way.
-fn cancel_all(team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
+pub(super) fn cancel_all(team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
     let mut lost = None;
     for held in team.into_iter().filter(|it| !it.lease.pipeline.is_drained()) {
         lost.get_or_insert(held.server);

@@ -18,6 +18,8 @@ pub struct ClientMetricFamilies {
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
     retries: IntCounterVec,
+    evictions: IntCounterVec,
+    renewals: IntCounterVec,
     pins: IntCounterVec,
     state_probes: IntCounterVec,
     pinned: IntGaugeVec,
@@ -30,6 +32,11 @@ pub struct ClientMetricFamilies {
 }
 
 const LABELS: [&str; 4] = ["database", "shard", "role", "access"];
+
+fn replication_bytes(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
+    let help = "Bytes relayed between clients that speak the replication protocol and their servers.";
+    registry.counters("keyway_replication_bytes_total", help, &["database", "to"])
+}
 
 impl ClientMetricFamilies {
     pub fn register(registry: &Registry) -> Result<ClientMetricFamilies, RegisterError> {
@@ -57,6 +64,16 @@ impl ClientMetricFamilies {
                 "Reads sent again to another server after one failed before a byte of its answer.",
                 &["database"],
             )?,
+            evictions: registry.counters(
+                "keyway_statement_evictions_total",
+                "Prepared statements closed on a server connection to make room for others.",
+                &["database"],
+            )?,
+            renewals: registry.counters(
+                "keyway_statement_renewals_total",
+                "Statements prepared and run again because a table had changed since.",
+                &["database"],
+            )?,
             pins: registry.counters(
                 "keyway_pins_total",
                 "Clients that got a server connection of their own, by the state that needs it.",
@@ -82,11 +99,7 @@ impl ClientMetricFamilies {
                 "Clients that speak the replication protocol, each with a server connection of its own.",
                 &["database"],
             )?,
-            replication_bytes: registry.counters(
-                "keyway_replication_bytes_total",
-                "Bytes relayed between these clients and their servers.",
-                &["database", "to"],
-            )?,
+            replication_bytes: replication_bytes(registry)?,
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
                 .with_label_values::<&str>(&[]),
@@ -115,6 +128,8 @@ impl ClientMetricFamilies {
         let of = [("database", database)];
         metrics::forget(&self.refusals, &of);
         metrics::forget(&self.retries, &of);
+        metrics::forget(&self.evictions, &of);
+        metrics::forget(&self.renewals, &of);
         metrics::forget(&self.pins, &of);
         metrics::forget(&self.replication, &of);
         metrics::forget(&self.replication_bytes, &of);
@@ -154,6 +169,8 @@ impl ClientMetricFamilies {
             targets: shards.collect(),
             refusals: Reason::ALL.map(refusal).to_vec(),
             retries: self.retries.with_label_values(&[database]),
+            evictions: self.evictions.with_label_values(&[database]),
+            renewals: self.renewals.with_label_values(&[database]),
             state_probes: self.state_probes.with_label_values(&[database]),
             pins: self.pins.clone(),
             replication: self.replication.with_label_values(&[database]),
@@ -173,6 +190,8 @@ pub struct DatabaseMetrics {
     pub replication: IntGauge,
     pub to_client: IntCounter,
     pub to_server: IntCounter,
+    pub evictions: IntCounter,
+    pub renewals: IntCounter,
     pub state_probes: IntCounter,
     pins: IntCounterVec,
     database: String,

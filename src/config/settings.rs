@@ -190,6 +190,13 @@ pub const SERVER_STATEMENTS_MAX: Setting = count(
     100_000,
     "prepared statements on one server connection; the least recently used is closed for the next",
 );
+pub const SERVER_STATEMENT_BYTES_MAX: Setting = count(
+    "server_statement_bytes_max",
+    16_777_216,
+    65_536,
+    1_073_741_824,
+    "their texts; a server needs several times as much memory for the statements themselves",
+);
 pub const PLANS_MAX: Setting =
     count("plans_max", 10_000, 16, 10_000_000, "routing plans kept for each database, about 1 kB each");
 pub const STATEMENT_BYTES_MAX: Setting = count(
@@ -198,6 +205,13 @@ pub const STATEMENT_BYTES_MAX: Setting = count(
     1_024,
     1_073_741_824,
     "texts of one client's prepared statements; the next one gets 54000",
+);
+pub const MERGE_BYTES_MAX: Setting = count(
+    "merge_bytes_max",
+    67_108_864,
+    65_536,
+    1_099_511_627_776,
+    "groups, distinct rows and rows to be sorted of one read over several shards; one that needs more gets 54000",
 );
 pub const LOGINS_MAX: Setting = count(
     "logins_max",
@@ -217,7 +231,7 @@ pub const SERVER_CONNECTIONS_MAX: Setting = optional_count(
     "server_connections_max",
     1,
     1_000_000,
-    "connections to one server (host and port) of all databases and users together; set it below the server's max_connections, less one for each database's probe. At the bound a pool without waiters gives up an idle connection for the one that waits longest, and a pool with more than its share gives up the next that is released",
+    "connections to one server (host and port) of all databases and users together; set it below the server's max_connections, less two for each database: one probes, and one listens while clients LISTEN. At the bound a pool without waiters gives up an idle connection for the one that waits longest, and a pool with more than its share gives up the next that is released",
 );
 pub const SERVER_LOGINS_MAX: Setting = count(
     "server_logins_max",
@@ -275,6 +289,20 @@ pub const TRANSACTION_TIMEOUT: Setting = optional_duration(
     "365d",
     "a client whose transaction, or statement outside of one, takes longer is disconnected with 25P04; off as in PostgreSQL 17",
 );
+pub const CHANNELS_MAX: Setting = count(
+    "channels_max",
+    1_000,
+    1,
+    1_000_000,
+    "channels that one client may LISTEN to; the next one gets 54000",
+);
+pub const NOTIFICATION_BYTES_MAX: Setting = count(
+    "notification_bytes_max",
+    1_048_576,
+    16_384,
+    1_073_741_824,
+    "notifications that wait for one client that does not read them or is in a transaction; with more it is disconnected with 53400",
+);
 pub const SHUTDOWN_TIMEOUT: Setting =
     duration("shutdown_timeout", "30s", "0s", "1h", "on SIGTERM open transactions may end for this long");
 pub const BUFFERS_MAX: Setting =
@@ -289,7 +317,9 @@ pub const LIMITS: &[&Setting] = &[
     &SERVER_LOGINS_MAX,
     &STATEMENTS_MAX,
     &STATEMENT_BYTES_MAX,
+    &MERGE_BYTES_MAX,
     &SERVER_STATEMENTS_MAX,
+    &SERVER_STATEMENT_BYTES_MAX,
     &PLANS_MAX,
     &CLIENT_IDLE_TIMEOUT,
     &IDLE_IN_TRANSACTION_TIMEOUT,
@@ -298,6 +328,8 @@ pub const LIMITS: &[&Setting] = &[
     &QUERY_TIMEOUT,
     &CANCEL_TIMEOUT,
     &TRANSACTION_TIMEOUT,
+    &CHANNELS_MAX,
+    &NOTIFICATION_BYTES_MAX,
     &SHUTDOWN_TIMEOUT,
     &BUFFERS_MAX,
 ];
@@ -326,7 +358,13 @@ pub const USER_CONNECTIONS_MAX: Setting = optional_count(
     1_000_000,
     "connections of this user to all servers of all databases together",
 );
-pub const USER: &[&Setting] = &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX];
+pub const USER_POOL_MODE: Setting = other(
+    "pool_mode",
+    "\"transaction\"",
+    "that of the database",
+    "of this user's clients, whatever their database says",
+);
+pub const USER: &[&Setting] = &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX, &USER_POOL_MODE];
 
 pub const SERVERS: Setting = other(
     "servers",
@@ -469,6 +507,12 @@ pub const REPLICATION_CONNECTIONS_MAX: Setting = count(
     10_000,
     "clients that speak the replication protocol (pg_basebackup, pg_receivewal, subscriptions), each with a connection of its own to the primary, which counts among the server's max_wal_senders and not in pools; the next one gets 53300. Only where the database has one shard",
 );
+pub const POOL_MODE: Setting = other(
+    "pool_mode",
+    "\"transaction\"",
+    "transaction",
+    "when a server connection may go to another client: \"transaction\" (after each transaction; what only a session can hold keeps it longer) or \"session\" (when its client leaves: then it is closed, which no state outlives). A client in session mode is always on the primary, and keeps a place of `pool.size`; only on databases of one shard",
+);
 pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
 pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
 pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
@@ -515,6 +559,7 @@ pub const DATABASE: &[&Setting] = &[
     &DATABASE_CLIENTS_MAX,
     &DATABASE_CONNECTIONS_MAX,
     &REPLICATION_CONNECTIONS_MAX,
+    &POOL_MODE,
     &POOL_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
@@ -654,131 +699,4 @@ pub fn keys() -> Vec<(&'static str, &'static str)> {
         ("databases.*.schemas.*", SCHEMA),
     ];
     sections.iter().flat_map(|(path, all)| all.iter().map(|it| (*path, it.key))).collect()
-}
-
-const REFERENCE_HEAD: &str = "\
-# Every key of Keyway's configuration, with what it is for, its bounds and its default.
-# The values are the defaults, or examples where there is none; a key that is left out has its default.
-# Written from the code (src/config/settings.rs): `cargo test` compares this file with it.
-";
-
-const REFERENCE_WIDTH: usize = 100;
-
-/// The text of `config/reference.toml`.
-pub fn reference() -> String {
-    let mut out = Reference { text: REFERENCE_HEAD.to_owned(), commented: false };
-    out.paragraph(false);
-    out.settings(&[&LISTEN, &ADMIN, &WORKERS, &INSTANCE, &PEERS, &ADMIN_USERS, &STATS_USERS]);
-    out.about(&TLS_SECTION).header("tls").settings(TLS);
-    out.about(&LIMITS_SECTION).header("limits").settings(LIMITS);
-    out.about(&USERS_SECTION).header("users.app").settings(USER);
-    out.about(&DATABASES_SECTION);
-    out.comment("The smallest form: one shard, so no statement is refused for sharding.");
-    out.header("databases.plain").settings(&[&SERVERS]);
-    out.comment("The same with everything said, on two shards.").header("databases.shop");
-    out.settings(&[&DBNAME, &MAX_LAG, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT]);
-    out.settings(&[&CATALOG_INTERVAL, &CATALOG_TIMEOUT, &CATALOG_ROWS_MAX, &SERVER_AUTH]);
-    out.settings(&[&SERVER_TLS, &SERVER_CA, &SERVER_CERT, &SERVER_KEY, &SERVER_TLS_NEGOTIATION]);
-    out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
-    out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
-    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX]);
-    out.settings(&[&REPLICATION_CONNECTIONS_MAX, &DEFAULT_SHARD]);
-    out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
-    out.about(&SHARDS_SECTION);
-    out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");
-    out.header("databases.shop.shards.s2").value(&SERVERS, "[\"10.0.2.1:5432\", \"10.0.2.2:5432\"]");
-    out.about(&MAPS_SECTION).header("databases.shop.maps.by_user");
-    out.settings(&[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN, &MAP_PINNED]);
-    out.header("databases.shop.maps.by_time");
-    out.value(&MAP_KIND, "\"range\"").value(&MAP_TYPE, "\"timestamptz\"");
-    out.settings(&[&MAP_RANGES, &MAP_COLLATION]);
-    out.header("databases.shop.maps.by_country");
-    out.value(&MAP_KIND, "\"list\"").value(&MAP_TYPE, "\"text\"").settings(&[&MAP_LISTS, &MAP_DEFAULT]);
-    out.about(&TABLES_SECTION).header("databases.shop.tables.users").settings(&[&TABLE_MAP, &TABLE_KEY]);
-    out.comment("With its schema, in quotes.").header("databases.shop.tables.\"app.countries\"");
-    out.settings(&[&TABLE_REFERENCE]);
-    out.header("databases.shop.tables.audit_log").settings(&[&TABLE_SHARD]);
-    out.about(&SCHEMAS_SECTION).header("databases.shop.schemas.tenant_a").settings(SCHEMA);
-    out.text
-}
-
-/// The text so far, and whether it ends in a comment that the next header belongs to.
-struct Reference {
-    text: String,
-    commented: bool,
-}
-
-impl Reference {
-    /// A blank line comes before a header and the comment above it, never between them.
-    fn paragraph(&mut self, commented: bool) {
-        if !self.commented {
-            self.text.push('\n');
-        }
-        self.commented = commented;
-    }
-
-    fn wrapped(&mut self, comment: &str) {
-        let mut width = 0;
-        for word in comment.split(' ') {
-            let starts = width == 0 || width + 1 + word.len() > REFERENCE_WIDTH;
-            match (starts, width) {
-                (true, 0) => self.text.push('#'),
-                (true, _) => self.text.push_str("\n#"),
-                (false, _) => {}
-            }
-            self.text.push(' ');
-            self.text.push_str(word);
-            width = if starts { 1 } else { width } + 1 + word.len();
-        }
-        self.text.push('\n');
-    }
-
-    fn comment(&mut self, text: &str) -> &mut Reference {
-        self.paragraph(true);
-        self.wrapped(text);
-        self
-    }
-
-    fn about(&mut self, section: &Setting) -> &mut Reference {
-        self.comment(&format!("{}: {}.", section.key, section.reason))
-    }
-
-    fn header(&mut self, path: &str) -> &mut Reference {
-        self.paragraph(false);
-        self.text.push_str(&format!("[{path}]\n"));
-        self
-    }
-
-    fn value(&mut self, setting: &Setting, value: &str) -> &mut Reference {
-        self.text.push_str(&format!("{} = {value}\n", setting.key));
-        self
-    }
-
-    fn settings(&mut self, settings: &[&Setting]) -> &mut Reference {
-        for it in settings {
-            let (bound, value) = bound_and_value(it);
-            self.wrapped(&format!("{} ({bound}).", it.reason));
-            self.value(it, &value);
-        }
-        self
-    }
-}
-
-fn bound_and_value(setting: &Setting) -> (String, String) {
-    match &setting.kind {
-        Kind::Count { default, min, max } => {
-            (format!("{min} to {max}, default {default}"), default.to_string())
-        }
-        Kind::OptionalCount { min, max } => {
-            (format!("{min} to {max} or \"off\", default \"off\""), "\"off\"".to_owned())
-        }
-        Kind::Duration { default, min, max, may_be_off } => {
-            let off = if *may_be_off { " or \"off\"" } else { "" };
-            (format!("\"{min}\" to \"{max}\"{off}, default \"{default}\""), format!("\"{default}\""))
-        }
-        Kind::Other { example, default } if default.starts_with("required") => {
-            ((*default).to_owned(), (*example).to_owned())
-        }
-        Kind::Other { example, default } => (format!("default: {default}"), (*example).to_owned()),
-    }
 }

@@ -17,7 +17,7 @@
 //! it. Integers and numerics are exact, and so equal to the digit.
 
 use super::error;
-use super::order::check_order;
+use super::order::{check_equality, check_order};
 use super::spec::{Collation, SortKey};
 use super::types::Type;
 use crate::base::Refusal;
@@ -187,7 +187,7 @@ pub fn partials(
     }
     match argument {
         // Equality has to be known to the byte.
-        Some(it) if it.is_known() => {}
+        Some(it) if it.is_known() => check_equality(it, collation)?,
         _ => return Err(unsupported("with DISTINCT", argument)),
     }
     Ok(Partials { columns: vec![Partial::Value], result, order_of_addition })

@@ -8,7 +8,7 @@ use super::distinct::{Memory, Seen};
 use super::error;
 use super::expression::{Columns, Expression};
 use super::hash::ByteHash;
-use super::order::{Key, check_order, compare_values, missing_column};
+use super::order::{Key, check_equality, check_order, compare_values, missing_column};
 use super::row::{Column, Row};
 use super::spec::{Distinct, Grouping, MergeSpec, SortKey};
 use super::state::{Cell, Combiner, State};
@@ -91,8 +91,8 @@ impl Groups {
         check(spec, grouping, &types)?;
         let key_columns: Vec<_> =
             grouping.keys.iter().filter_map(|at| columns.get(*at).map(|it| (*at, *it))).collect();
-        if let Some((_, column)) = key_columns.iter().find(|it| !it.1.of.is_known()) {
-            check_order(column.of, super::spec::Collation::Bytes)?;
+        for (_, column) in &key_columns {
+            check_equality(column.of, spec.collation)?;
         }
         let combiner = |it: &aggregate::Aggregate| Combiner {
             aggregate: it.clone(),
@@ -279,8 +279,8 @@ fn check(spec: &MergeSpec, grouping: &Grouping, types: &[Type]) -> Result<(), Re
     }
     for at in &spec.visible {
         let of = *outputs.get(*at).ok_or_else(missing_column)?;
-        if spec.distinct == Distinct::Rows && !of.is_known() {
-            check_order(of, super::spec::Collation::Bytes)?;
+        if spec.distinct == Distinct::Rows {
+            check_equality(of, spec.collation)?;
         }
     }
     let needs_sort = spec.window.with_ties || matches!(spec.distinct, Distinct::On(_));

@@ -4,15 +4,16 @@ use super::aggregate::Aggregate;
 use super::expression::Expression;
 use super::types::Format;
 
-/// What the planner knows of a text column's order. (Where texts are only compared for equality, by DISTINCT
-/// and GROUP BY, bytes are right in every deterministic collation; others the planner has to refuse.)
+/// What the planner knows of how texts compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Collation {
     /// Collation C or POSIX: by bytes.
     Bytes,
-    /// Any other, or not known. Of no concern to types that have no collation.
+    /// Texts are equal where their bytes are, as in every deterministic collation; their order is not known.
+    Deterministic,
+    /// Texts of different bytes may be equal. Of no concern to types that have no collation.
     #[default]
-    Other,
+    Unknown,
 }
 
 /// One expression of ORDER BY, computed by the shards into a column.
@@ -28,7 +29,7 @@ pub struct SortKey {
 impl SortKey {
     /// Ascending, NULLs last.
     pub fn ascending(column: usize) -> SortKey {
-        SortKey { column, descending: false, nulls_first: false, collation: Collation::Other }
+        SortKey { column, descending: false, nulls_first: false, collation: Collation::Deterministic }
     }
 
     #[must_use]
@@ -94,6 +95,8 @@ pub struct MergeSpec {
     pub sorted: Vec<SortKey>,
     pub grouping: Option<Grouping>,
     pub distinct: Distinct,
+    /// Of the texts that DISTINCT and GROUP BY tell apart.
+    pub collation: Collation,
     pub window: Window,
     /// What the client sees, in this order: columns of the shards' rows, or of `Grouping::outputs`.
     pub visible: Vec<usize>,
@@ -111,6 +114,13 @@ impl ResultFormats {
 }
 
 impl MergeSpec {
+    /// How many rows of each shard are enough to show `rows` of the result; `None`: all of them.
+    pub fn rows_max_of_a_shard(&self, rows: u64) -> Option<u64> {
+        let as_they_come = self.grouping.is_none() && matches!(self.distinct, Distinct::No);
+        // One more lets the merge see what follows in order.
+        as_they_come.then(|| rows.saturating_add(self.window.offset).saturating_add(1))
+    }
+
     /// The result formats to ask each shard for, for `columns` columns, where the client asked for `client`.
     /// What is passed on as it is comes in the client's format, what is only compared in binary. What is
     /// computed with comes as text where some of the result goes out as text: its form shows the session's

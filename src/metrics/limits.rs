@@ -32,10 +32,12 @@ pub enum Limit {
     Unfinished,
     QueryTime,
     TransactionTime,
+    Channels,
+    NotificationBytes,
 }
 
 impl Limit {
-    const ALL: [Limit; 24] = [
+    const ALL: [Limit; 26] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -60,6 +62,8 @@ impl Limit {
         Limit::Unfinished,
         Limit::QueryTime,
         Limit::TransactionTime,
+        Limit::Channels,
+        Limit::NotificationBytes,
     ];
 
     fn label(self) -> &'static str {
@@ -88,6 +92,8 @@ impl Limit {
             Limit::Unfinished => "unfinished_timeout",
             Limit::QueryTime => "query_timeout",
             Limit::TransactionTime => "transaction_timeout",
+            Limit::Channels => "channels_max",
+            Limit::NotificationBytes => "notification_bytes_max",
         }
     }
 }

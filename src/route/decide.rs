@@ -9,7 +9,7 @@ use crate::shard::Place;
 
 use super::evaluate::{Met, Need};
 use super::keys::KeySource;
-use super::plan::{Class, Keyed, Keys, Plan, Target};
+use super::plan::{Class, Keyed, Keys, Many, Plan, Target};
 use super::router::Router;
 
 /// Shards in ascending order, each once.
@@ -48,6 +48,8 @@ pub enum Mode {
     One,
     /// A read on several shards, whose rows are put after one another.
     Scatter,
+    /// A read on several shards, whose answers make one (`Plan::shard_read`).
+    Merge,
     /// A write of reference tables: on each shard in a transaction of its own.
     Everywhere,
     /// DDL: one shard after the other.
@@ -55,10 +57,16 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// A read on several shards.
+    pub fn reads_many(self) -> bool {
+        matches!(self, Mode::Scatter | Mode::Merge)
+    }
+
     pub fn label(self) -> &'static str {
         match self {
             Mode::One => "one",
             Mode::Scatter => "scatter",
+            Mode::Merge => "merge",
             Mode::Everywhere => "everywhere",
             Mode::InTurn => "in_turn",
         }
@@ -87,6 +95,8 @@ pub enum Why {
     NoRow,
     /// Nothing in it belongs to a shard, so it is no reason to bind a transaction to one.
     Anywhere,
+    /// A notification, which is sent where Keyway listens.
+    Notify,
     /// Every shard holds a copy that must change.
     EveryCopy,
     /// Every shard has the schema.
@@ -102,6 +112,7 @@ impl fmt::Display for Why {
             Why::NoKey => "no shard key restricts it",
             Why::NoRow => "no row can satisfy its shard keys, so any shard answers",
             Why::Anywhere => "it reads nothing that belongs to a shard, so any shard answers",
+            Why::Notify => "notifications are sent on the first shard, where keyway listens",
             Why::EveryCopy => "it changes a reference table, which every shard holds",
             Why::Ddl => "every shard has the schema",
         })
@@ -141,6 +152,10 @@ impl Router {
         }
         match &plan.target {
             Target::Anywhere => Ok(on(self.any_shard(session), Mode::One, None, Why::Anywhere)),
+            Target::First => match session.enlisted.filter(|it| *it != ShardId(0)) {
+                Some(enlisted) => Err(notify_elsewhere(self, enlisted)),
+                None => Ok(on(smallvec![ShardId(0)], Mode::One, None, Why::Notify)),
+            },
             Target::InTurn if session.in_transaction => Err(Refusal::unsupported(
                 Reason::Ddl,
                 "a statement for every shard cannot run in a transaction",
@@ -160,7 +175,11 @@ impl Router {
             Target::Everywhere => Ok(on(self.all_shards(), Mode::Everywhere, None, Why::EveryCopy)),
             Target::Keyed(keyed) => {
                 let (shards, key, why) = self.keyed(keyed, keys, session)?;
-                let mode = if shards.len() == 1 { Mode::One } else { Mode::Scatter };
+                let mode = match &keyed.many {
+                    _ if shards.len() == 1 => Mode::One,
+                    Many::Merged(_) => Mode::Merge,
+                    _ => Mode::Scatter,
+                };
                 Ok(on(shards, mode, key, why))
             }
         }
@@ -255,7 +274,7 @@ impl Router {
             };
             return Err(Refusal::unsupported(Reason::MultiShardWrite, message, hint));
         }
-        if let Some(what) = &keyed.merge {
+        if let Many::Refused(what) = &keyed.many {
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
                 format!("{what} over several shards is not supported"),
@@ -286,6 +305,20 @@ fn unclear_schema(class: &Class) -> Refusal {
         ),
         "name the schema of each table",
     )
+}
+
+fn notify_elsewhere(router: &Router, enlisted: ShardId) -> Refusal {
+    let first = router.shard_name(ShardId(0));
+    Refusal::unsupported(
+        Reason::MultiShardWrite,
+        format!("NOTIFY in a transaction of another shard than \"{first}\" is not supported"),
+        "send the notification outside of the transaction, when it is committed",
+    )
+    .detail(format!(
+        "notifications of a database of several shards are sent on shard \"{first}\", the transaction is on \
+         shard \"{}\"",
+        router.shard_name(enlisted)
+    ))
 }
 
 fn two_shards(router: &Router, enlisted: ShardId, wanted: ShardId) -> Refusal {

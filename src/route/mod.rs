@@ -11,6 +11,7 @@ mod evaluate;
 mod explain;
 mod keys;
 mod plan;
+mod reads;
 mod router;
 
 pub use assign::SettingMade;
@@ -23,6 +24,7 @@ pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
 pub use keys::{KeySource, Params};
 pub use plan::{Kind, Leaves, Plan};
+pub use reads::{Described, Manner, ShardQuery, ShardRead};
 pub use router::{PlanCacheCounts, Planned, Router};
 
 pub use crate::sql::{Assigned, Literal, Literals, SchemaChange, SetStatement};

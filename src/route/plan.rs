@@ -1,6 +1,9 @@
 //! A plan: all that can be said of a statement before its keys are known. It holds for every text of one
 //! fingerprint, so a hit in the cache costs a lookup and a few key decodings (DESIGN D2).
 
+use std::sync::Arc;
+
+use super::reads::ShardRead;
 use crate::base::{Access, Refusal, ShardId};
 use crate::sql::{SchemaChange, SetStatement};
 
@@ -34,6 +37,9 @@ pub enum Kind {
     DiscardAll,
     DeallocateAll,
     Deallocate(String),
+    Listen(String),
+    /// Of one channel, or of all.
+    Unlisten(Option<String>),
     /// Several statements in one text, routed as one; what each is, in their order.
     Several {
         parts: Box<[Kind]>,
@@ -76,6 +82,10 @@ pub struct Plan {
     pub schema_change: SchemaChange,
     /// It may give back what pins a server: CLOSE, DROP, an advisory unlock.
     pub may_release: bool,
+    /// It calls pg_listening_channels.
+    pub lists_channels: bool,
+    /// Literals whose values were looked at: it holds for texts that have these in common.
+    pub(super) fixed_literals: Box<[u32]>,
     /// Of the router that made it; a plan of another version is not to be used.
     pub version: u64,
     pub(super) target: Target,
@@ -121,6 +131,14 @@ impl Plan {
         })
     }
 
+    /// How the shards of a decision in `Mode::Merge` answer.
+    pub fn shard_read(&self) -> Option<&Arc<ShardRead>> {
+        match &self.target {
+            Target::Keyed(Keyed { many: Many::Merged(read) | Many::Rows(Some(read)), .. }) => Some(read),
+            _ => None,
+        }
+    }
+
     /// Whether deciding needs the values of parameters, so that it has to wait for Bind.
     pub fn needs_params(&self) -> bool {
         self.params_read > 0
@@ -132,6 +150,8 @@ impl Plan {
 pub(super) enum Target {
     /// Any one: no table, a reference table, a catalog.
     Anywhere,
+    /// The first one: NOTIFY, because that is where Keyway listens.
+    First,
     Keyed(Keyed),
     /// A write of reference tables: every shard holds a copy.
     Everywhere,
@@ -139,13 +159,30 @@ pub(super) enum Target {
     InTurn,
 }
 
+impl Default for Many {
+    fn default() -> Many {
+        Many::Rows(None)
+    }
+}
+
 /// Tables that live where their keys say.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keyed {
     pub classes: Vec<Class>,
-    /// What makes an answer of several shards more than their rows one after another.
-    pub merge: Option<String>,
+    pub many: Many,
+    /// Until the plan has them.
+    pub fixed_literals: Box<[u32]>,
     pub writes: bool,
+}
+
+/// How several shards answer a read.
+#[derive(Clone, Debug)]
+pub(super) enum Many {
+    /// Their rows follow one another; the same as a merge, where that was possible.
+    Rows(Option<Arc<ShardRead>>),
+    Merged(Arc<ShardRead>),
+    /// They do not, because of this.
+    Refused(String),
 }
 
 /// Sharded tables whose rows meet on one shard, because their keys are equated or all live on it.

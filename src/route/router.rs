@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::base::{Reason, Refusal, ShardId, SqlState};
 use crate::config::{Database, TableName, TableRule};
 use crate::shard::Map;
-use crate::sql::{self, Literals, Parser, Table};
+use crate::sql::{self, Literals, Parser, Scan, Table};
 
 use super::catalog::Catalog;
 use super::compile;
@@ -209,7 +210,7 @@ impl Router {
     pub fn plan(&self, text: &str) -> Planned {
         let scan = sql::scan(text);
         if scan.well_formed
-            && let Some(plan) = self.plans.get(&scan.fingerprint)
+            && let Some(plan) = self.cached(text, &scan)
             && plan.version == self.version()
         {
             self.hits.fetch_add(1, Ordering::Relaxed);
@@ -220,14 +221,28 @@ impl Router {
         // A text that fails may share its fingerprint with one that does not, and what the two scanners
         // do not agree on has no fingerprint.
         let keep = scan.well_formed && parsed.is_ok();
+        let splitter = compile::Splitter { parser: &self.parser, text, literals: &scan.literals };
         let catalog = self.catalog.load();
-        let mut plan = compile::compile(self, &catalog, parsed);
+        let mut plan = compile::compile(self, &catalog, parsed, &splitter);
         plan.version = self.version_with(&catalog);
         let plan = Arc::new(plan);
         if keep {
             self.plans.insert(scan.fingerprint, plan.clone());
+            if !plan.fixed_literals.is_empty() {
+                self.plans.insert(with_literals(text, &scan, &plan.fixed_literals), plan.clone());
+            }
         }
         Planned { plan, literals: scan.literals, hit: false }
+    }
+
+    /// Where a plan depends on values of literals, the one under the fingerprint says on which, and that for
+    /// these values is beside it.
+    fn cached(&self, text: &str, scan: &Scan) -> Option<Arc<Plan>> {
+        let plan = self.plans.get(&scan.fingerprint)?;
+        if plan.fixed_literals.is_empty() {
+            return Some(plan);
+        }
+        self.plans.get(&with_literals(text, scan, &plan.fixed_literals))
     }
 
     /// The rule for a table as SQL names it. Without a schema on either side the name alone decides,
@@ -249,6 +264,17 @@ impl Router {
             }
         }
     }
+}
+
+/// A fingerprint that does not forget these literals.
+fn with_literals(text: &str, scan: &Scan, indexes: &[u32]) -> u128 {
+    let mut hash = Xxh3::new();
+    hash.update(&scan.fingerprint.to_le_bytes());
+    for literal in indexes.iter().filter_map(|it| scan.literals.get(*it as usize)) {
+        hash.update(literal.written(text).as_bytes());
+        hash.update(&[0]);
+    }
+    hash.digest128()
 }
 
 fn version(shards: &[String], maps: &[Arc<Map>], tables: &BTreeMap<TableName, TableRule>) -> u64 {

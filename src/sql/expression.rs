@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use pg_query::protobuf::{
-    AConst, AExpr, AExprKind, BoolExprType, ColumnRef, FuncCall, Node, TypeCast, TypeName, WindowDef, a_const,
+    AConst, AExpr, AExprKind, BoolExprType, CollateClause, ColumnRef, FuncCall, Node, SubLinkType, TypeCast,
+    TypeName, WindowDef, a_const,
 };
 use pg_query::{NodeEnum, NodeRef};
 
@@ -71,7 +72,14 @@ impl Reader<'_> {
             NodeEnum::FuncCall(it) => self.call(it, level, spot),
             NodeEnum::SubLink(it) => {
                 self.walk_some(&it.testexpr, level, spot);
-                self.inner_query(&it.subselect, Some(level), LevelRole::Sublink);
+                let inner = self.inner_query(&it.subselect, Some(level), LevelRole::Sublink);
+                let operator = strings(&it.oper_name);
+                let is_in = it.sub_link_type() == SubLinkType::AnySublink
+                    && (operator.is_empty() || operator == ["="]);
+                let member = it.testexpr.as_deref().and_then(column).filter(|_| is_in);
+                if let Some(inner) = inner.and_then(|it| self.level_mut(it)) {
+                    inner.member = member;
+                }
             }
             NodeEnum::List(it) => self.walk_all(&it.items, level, spot),
             NodeEnum::RowExpr(it) => self.walk_all(&it.args, level, spot),
@@ -80,7 +88,10 @@ impl Reader<'_> {
             NodeEnum::MinMaxExpr(it) => self.walk_all(&it.args, level, spot),
             NodeEnum::NullTest(it) => self.walk_some(&it.arg, level, spot),
             NodeEnum::BooleanTest(it) => self.walk_some(&it.arg, level, spot),
-            NodeEnum::CollateClause(it) => self.walk_some(&it.arg, level, spot),
+            NodeEnum::CollateClause(it) => {
+                self.statement.collates |= !is_by_bytes(it);
+                self.walk_some(&it.arg, level, spot);
+            }
             NodeEnum::NamedArgExpr(it) => self.walk_some(&it.arg, level, spot),
             other => self.walk_rarer(other, level, spot),
         }
@@ -139,6 +150,10 @@ impl Reader<'_> {
         let known = if schema.is_none() { built_in(&name) } else { None };
         if let Some(window) = &call.over {
             self.clause(level, Clause::WindowFunction);
+            let columns = window.partition_clause.iter().filter_map(column).collect();
+            if let Some(level) = self.level_mut(level) {
+                level.partitions.push(columns);
+            }
             self.window(window, level, spot);
         } else if aggregates(call) || known.is_some_and(|it| it.aggregate) {
             self.clause(level, Clause::Aggregate);
@@ -496,4 +511,15 @@ pub(super) fn strings(nodes: &[Node]) -> Vec<String> {
         _ => None,
     };
     nodes.iter().filter_map(text).collect()
+}
+
+/// One of PostgreSQL's own collations that compare bytes.
+pub(super) fn is_by_bytes(it: &CollateClause) -> bool {
+    let names = strings(&it.collname);
+    let (name, schema) = match &names[..] {
+        [name] => (name, "pg_catalog"),
+        [schema, name] => (name, schema.as_str()),
+        _ => return false,
+    };
+    schema == "pg_catalog" && matches!(name.as_str(), "C" | "POSIX" | "ucs_basic")
 }

@@ -22,6 +22,8 @@ pub struct Statement {
     pub settings: Vec<SettingCall>,
     /// CURRENT_TIMESTAMP, CURRENT_USER and their like.
     pub asks_session_value: bool,
+    /// A COLLATE is written, other than those that compare bytes.
+    pub collates: bool,
     pub schema_change: SchemaChange,
     /// Something in it that this module does not know, so that nothing may be concluded.
     pub unknown: Option<&'static str>,
@@ -70,7 +72,7 @@ pub enum Utility {
     CreateAs,
     /// Leaves something in the session; the text is the reason's label.
     Session(&'static str),
-    /// Gives session state back and changes nothing where there is none: UNLISTEN, CLOSE ALL.
+    /// Gives session state back and changes nothing where there is none: CLOSE ALL.
     SessionRelease,
     DiscardAll,
     DeallocateAll,
@@ -80,6 +82,9 @@ pub enum Utility {
     /// FETCH, MOVE, CLOSE.
     Cursor,
     Lock,
+    Listen(String),
+    /// Of one channel, or of all.
+    Unlisten(Option<String>),
     Notify,
     /// SET CONSTRAINTS: dies with the transaction.
     SetConstraints,
@@ -176,6 +181,42 @@ pub struct Level {
     pub clauses: Vec<Clause>,
     pub write: Option<Write>,
     pub locks: Option<Locks>,
+    /// Columns of the result that are listed.
+    pub outputs: Vec<OutputColumn>,
+    /// Each `*` of the result, with the relation in front of it.
+    pub stars: Vec<Option<String>>,
+    /// Plain columns of GROUP BY.
+    pub groups: Vec<Column>,
+    /// For each window function the plain columns of its PARTITION BY; none of a window that has a name.
+    pub partitions: Vec<Vec<Column>>,
+    /// Of a set operation, whose rows are those of its arms.
+    pub set: Option<SetArms>,
+    /// `column IN (this level)`, its column one of the level around.
+    pub member: Option<Column>,
+}
+
+/// A column of a level's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputColumn {
+    pub name: String,
+    /// The column that it shows as it is.
+    pub column: Option<Column>,
+}
+
+/// The levels of a set operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetArms {
+    pub kind: SetKind,
+    pub left: usize,
+    pub right: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetKind {
+    UnionAll,
+    Union,
+    /// INTERSECT and EXCEPT, with or without ALL.
+    Compared,
 }
 
 impl Level {
@@ -192,6 +233,12 @@ impl Level {
             clauses: Vec::new(),
             write: None,
             locks: None,
+            outputs: Vec::new(),
+            stars: Vec::new(),
+            groups: Vec::new(),
+            partitions: Vec::new(),
+            set: None,
+            member: None,
         }
     }
 }
@@ -206,6 +253,8 @@ pub struct Relation {
     pub renamed: bool,
     /// `None` for a subquery, a CTE, a function, VALUES.
     pub table: Option<Table>,
+    /// Of a subquery or CTE.
+    pub level: Option<usize>,
 }
 
 /// A predicate that each row made of the relations in `covers` must satisfy.

@@ -12,16 +12,21 @@ mod parse;
 mod prepared;
 mod query;
 mod scan;
+mod split;
 mod utility;
 
 pub use body::{Body, body, named_settings};
 pub use facts::{
     Assigned, Call, Clause, Column, Condition, EndValue, Equality, Facts, Field, InsertSource, Level,
-    LevelRole, Locks, Merged, OuterJoin, Predicate, Relation, SchemaChange, SetStatement, SettingCall,
-    Statement, Table, Utility, Value, Write,
+    LevelRole, Locks, Merged, OuterJoin, OutputColumn, Predicate, Relation, SchemaChange, SetArms, SetKind,
+    SetStatement, SettingCall, Statement, Table, Utility, Value, Write,
 };
 pub use functions::{BuiltIn, Volatility, built_in};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};
 pub use parse::{NotParsed, Parser};
-pub use prepared::{ExecuteName, PrepareText, execute_names, prepare_text};
+pub use prepared::{ExecuteName, PrepareText, execute_names, prepare_names, prepare_text};
 pub use scan::{Literal, LiteralKind, Literals, Scan, scan};
+pub use split::{
+    Computed, Filled, NotSplit, Split, SplitAggregate, SplitDistinct, SplitGroups, SplitKey, SplitSet,
+    SplitWindow, Splitting, Template, WindowValue,
+};

@@ -6,6 +6,7 @@ use pg_query::protobuf::ParseResult;
 use super::facts::Facts;
 use super::lexer::Lexer;
 use super::scan::Literal;
+use super::split::{self, Splitting};
 use super::utility;
 
 /// A longer text is not parsed: its tree takes many times its size.
@@ -46,6 +47,11 @@ impl Parser {
             }
         };
         Ok(utility::facts(text, literals, &tree))
+    }
+
+    /// The only statement of `text`, a SELECT, taken apart for several shards.
+    pub fn split(&self, text: &str, literals: &[Literal]) -> Splitting {
+        split::split(|marked| self.tree(marked).ok(), text, literals)
     }
 
     fn tree(&self, text: &str) -> Result<ParseResult, Failure> {

@@ -8,10 +8,10 @@ use pg_query::protobuf::{
     RangeSubselect, RangeVar, ReturningClause, SelectStmt, SetOperation, UpdateStmt, WithClause,
 };
 
-use super::expression::{On, Spot, boolean, strings};
+use super::expression::{On, Spot, boolean, column, strings};
 use super::facts::{
-    Clause, Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, Relation, SettingCall,
-    Statement, Table, Write,
+    Clause, Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, OutputColumn, Relation, SetArms,
+    SetKind, SettingCall, Statement, Table, Write,
 };
 use super::scan::Literal;
 
@@ -20,8 +20,8 @@ pub(super) struct Reader<'a> {
     pub text: &'a str,
     pub literals: &'a [Literal],
     pub statement: Statement,
-    /// Names of the CTEs in sight, the nearest last.
-    ctes: Vec<String>,
+    /// The CTEs in sight with their levels, the nearest last. One that reads itself has none.
+    ctes: Vec<(String, Option<usize>)>,
 }
 
 impl<'a> Reader<'a> {
@@ -85,12 +85,22 @@ impl<'a> Reader<'a> {
             _ => None,
         });
         if clause.recursive {
-            let all: Vec<String> = names.clone().map(|it| it.ctename.clone()).collect();
+            let all: Vec<_> = names.clone().map(|it| (it.ctename.clone(), None)).collect();
             self.ctes.extend(all);
         }
         for cte in names {
-            self.inner_query(&cte.ctequery, parent, LevelRole::Cte);
-            self.ctes.push(cte.ctename.clone());
+            let level = self.inner_query(&cte.ctequery, parent, LevelRole::Cte);
+            let aliases = strings(&cte.aliascolnames);
+            if let Some(level) = level.and_then(|it| self.level_mut(it)) {
+                let named = level.outputs.iter_mut().zip(aliases.iter());
+                named.for_each(|(output, name)| output.name.clone_from(name));
+                if !aliases.is_empty() && !level.stars.is_empty() {
+                    // Which alias is whose is not known.
+                    level.outputs.clear();
+                    level.stars.clear();
+                }
+            }
+            self.ctes.push((cte.ctename.clone(), level.filter(|_| !clause.recursive)));
         }
     }
 
@@ -100,8 +110,16 @@ impl<'a> Reader<'a> {
         self.with(&stmt.with_clause, level);
         if stmt.op() != SetOperation::SetopNone && stmt.op() != SetOperation::Undefined {
             self.clause(level, Clause::SetOperation);
-            for arm in [&stmt.larg, &stmt.rarg].into_iter().flatten() {
-                self.select(arm, parent, LevelRole::SetOperationArm);
+            let arms = [&stmt.larg, &stmt.rarg].into_iter().flatten();
+            let arms: Vec<usize> =
+                arms.map(|it| self.select(it, parent, LevelRole::SetOperationArm)).collect();
+            let kind = match (stmt.op(), stmt.all) {
+                (SetOperation::SetopUnion, true) => SetKind::UnionAll,
+                (SetOperation::SetopUnion, false) => SetKind::Union,
+                _ => SetKind::Compared,
+            };
+            if let ([left, right], Some(level)) = (&arms[..], self.level_mut(level)) {
+                level.set = Some(SetArms { kind, left: *left, right: *right });
             }
         }
         self.walk_all(&stmt.values_lists, level, Spot::SelectList);
@@ -109,12 +127,30 @@ impl<'a> Reader<'a> {
         let all = On::everything(self.relation_count(level));
         self.condition(&stmt.where_clause, level, all);
         self.walk_all(&stmt.target_list, level, Spot::SelectList);
+        self.outputs(stmt, level);
         self.clauses(stmt, level);
         if role == LevelRole::Root && has_one_row(stmt) {
             self.settings(&stmt.target_list);
         }
         self.ctes.truncate(in_sight);
         level
+    }
+
+    fn outputs(&mut self, stmt: &SelectStmt, level: usize) {
+        let Some(level) = self.level_mut(level) else { return };
+        for target in &stmt.target_list {
+            let Some(NodeEnum::ResTarget(target)) = &target.node else { continue };
+            let Some(value) = target.val.as_deref() else { continue };
+            if let Some(NodeEnum::ColumnRef(it)) = value.node.as_ref().filter(|_| is_star(value)) {
+                level.stars.push(strings(&it.fields).pop());
+                continue;
+            }
+            let column = column(value);
+            let own = column.as_ref().map(|it| it.name.clone()).unwrap_or_default();
+            let name = if target.name.is_empty() { own } else { target.name.clone() };
+            level.outputs.push(OutputColumn { name, column });
+        }
+        level.groups.extend(stmt.group_clause.iter().filter_map(column));
     }
 
     fn settings(&mut self, targets: &[Node]) {
@@ -198,7 +234,7 @@ impl<'a> Reader<'a> {
                 self.walk_some(&it.docexpr, level, Spot::Elsewhere);
                 self.walk_some(&it.rowexpr, level, Spot::Elsewhere);
                 self.unknown("XMLTABLE");
-                self.derived(&it.alias, String::new(), level);
+                self.derived(&it.alias, String::new(), level, None);
             }
             _ => self.unknown("a FROM item of a kind that Keyway does not read"),
         }
@@ -212,23 +248,24 @@ impl<'a> Reader<'a> {
     }
 
     fn table(&mut self, it: &RangeVar, level: usize) {
-        let is_cte = it.schemaname.is_empty() && self.ctes.contains(&it.relname);
-        if is_cte {
-            return self.derived(&it.alias, it.relname.clone(), level);
+        let cte = self.ctes.iter().rev().find(|(name, _)| it.schemaname.is_empty() && *name == it.relname);
+        if let Some((name, inner)) = cte.cloned() {
+            return self.derived(&it.alias, name, level, inner);
         }
         self.relation(table_relation(it), level);
     }
 
-    fn derived(&mut self, alias: &Option<Alias>, name: String, level: usize) {
+    fn derived(&mut self, alias: &Option<Alias>, name: String, level: usize, inner: Option<usize>) {
         let aliased = alias.is_some();
+        let renamed = alias.as_ref().is_some_and(|it| !it.colnames.is_empty());
         let name = alias.as_ref().map_or(name, |it| it.aliasname.clone());
-        self.relation(Relation { name, aliased, renamed: false, table: None }, level);
+        self.relation(Relation { name, aliased, renamed, table: None, level: inner }, level);
     }
 
     fn subselect(&mut self, it: &RangeSubselect, level: usize) {
         let parent = if it.lateral { Some(level) } else { self.parent_of(level) };
-        self.inner_query(&it.subquery, parent, LevelRole::FromSubquery);
-        self.derived(&it.alias, String::new(), level);
+        let inner = self.inner_query(&it.subquery, parent, LevelRole::FromSubquery);
+        self.derived(&it.alias, String::new(), level, inner);
     }
 
     fn function(&mut self, it: &RangeFunction, level: usize) {
@@ -242,7 +279,7 @@ impl<'a> Reader<'a> {
             }
             self.walk(call, level, Spot::Elsewhere);
         }
-        self.derived(&it.alias, name, level);
+        self.derived(&it.alias, name, level, None);
     }
 
     fn join(&mut self, it: &JoinExpr, level: usize) {
@@ -404,7 +441,7 @@ pub(super) fn table_relation(it: &RangeVar) -> Relation {
     let table = Table { schema, name: it.relname.clone() };
     let renamed = it.alias.as_ref().is_some_and(|it| !it.colnames.is_empty());
     let name = it.alias.as_ref().map_or_else(|| it.relname.clone(), |it| it.aliasname.clone());
-    Relation { name, aliased: it.alias.is_some(), renamed, table: Some(table) }
+    Relation { name, aliased: it.alias.is_some(), renamed, table: Some(table), level: None }
 }
 
 /// The columns that a list of targets assigns.

@@ -20,6 +20,11 @@ pub struct Bind<'a> {
 pub struct Formats<'a>(&'a [u8]);
 
 impl Formats<'_> {
+    /// As they stand in the message.
+    pub fn codes(&self) -> impl Iterator<Item = i16> {
+        self.0.as_chunks::<2>().0.iter().map(|it| i16::from_be_bytes(*it))
+    }
+
     /// Whether parameter `index` (from 0) is in binary form.
     pub fn is_binary(&self, index: usize) -> bool {
         let codes = self.0.as_chunks::<2>().0;

@@ -19,18 +19,18 @@ pub use cancel::{CancelKey, backend_key, backend_key_data, cancel_request, forwa
 pub use frame::{FrameError, HEADER_BYTES, Header, header};
 pub use frontend::{BodyError, Execute, Parse, Target, execute, parse, query_text, target};
 pub use reply::{
-    BIND_COMPLETE, CLOSE_COMPLETE, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE, Severity, TextRows,
-    authentication_ok, cleartext_wanted, command_complete, error, information, md5_wanted, negotiate_version,
-    notice, parameter_description, parameter_status, ready_for_query, sasl_continue, sasl_final,
-    sasl_methods,
+    ALL_DEALLOCATED, BIND_COMPLETE, CLOSE_COMPLETE, DEALLOCATED, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE,
+    Severity, TextRows, authentication_ok, cleartext_wanted, command_complete, error, information,
+    md5_wanted, negotiate_version, notice, notification_of, parameter_description, parameter_status,
+    ready_for_query, sasl_continue, sasl_final, sasl_methods,
 };
 pub use request::{
-    FLUSH, SYNC, ask, bind_renamed, close_statement, describe_statement, parse_named, password, query,
-    sasl_initial, sasl_response, startup_message, terminate,
+    FLUSH, SYNC, ask, bind_renamed, close_portal, close_statement, describe_statement, parse_named, password,
+    query, run_unnamed, sasl_initial, sasl_response, startup_message, terminate,
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, column_shapes, copied_tag, error_fields,
-    parameter, row_texts, rows_of, tx_status,
+    notification, parameter, parameter_oids, row_texts, rows_of, tx_status,
 };
 pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{

@@ -79,6 +79,34 @@ pub fn ask(out: &mut Vec<u8>, text: &str, values: &[&str], rows_max: u32) {
     out.extend_from_slice(SYNC);
 }
 
+/// Bind of the unnamed statement to the unnamed portal, Describe of the portal and Execute of `rows_max` of its
+/// rows, 0 for all. Values with their format codes, NULL is `None`; `results` are format codes of columns.
+pub fn run_unnamed(out: &mut Vec<u8>, values: &[(i16, Option<&[u8]>)], results: &[i16], rows_max: u32) {
+    let count = |out: &mut Vec<u8>, it: usize| out.extend_from_slice(&(it as u16).to_be_bytes());
+    message(out, FrontendTag::BIND, |out| {
+        out.extend_from_slice(&[0; 2]);
+        count(out, values.len());
+        values.iter().for_each(|it| out.extend_from_slice(&it.0.to_be_bytes()));
+        count(out, values.len());
+        for (_, value) in values {
+            match value {
+                None => out.extend_from_slice(&(-1i32).to_be_bytes()),
+                Some(value) => {
+                    out.extend_from_slice(&(value.len() as u32).to_be_bytes());
+                    out.extend_from_slice(value);
+                }
+            }
+        }
+        count(out, results.len());
+        results.iter().for_each(|it| out.extend_from_slice(&it.to_be_bytes()));
+    });
+    message(out, FrontendTag::DESCRIBE, |out| out.extend_from_slice(b"P\0"));
+    message(out, FrontendTag::EXECUTE, |out| {
+        cstr(out, b"");
+        out.extend_from_slice(&rows_max.to_be_bytes());
+    });
+}
+
 /// Parse under a name of ours. `oids` as they stand in the client's message: big-endian.
 pub fn parse_named(out: &mut Vec<u8>, name: &[u8], text: &[u8], oids: &[u8]) {
     message(out, FrontendTag::PARSE, |out| {
@@ -109,6 +137,13 @@ pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     message(out, FrontendTag::CLOSE, |out| {
         out.push(b'S');
+        cstr(out, name);
+    });
+}
+
+pub fn close_portal(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, FrontendTag::CLOSE, |out| {
+        out.push(b'P');
         cstr(out, name);
     });
 }

@@ -12,7 +12,7 @@ use super::answer::{Answer, Case, Way, ask};
 use super::report::Verdict;
 use super::{Fallible, STATEMENTS};
 use crate::harness::wire::{Wire, query};
-use crate::harness::{APP_PASSWORD, KeywayProcess, Shared, cluster_options, connect, rows};
+use crate::harness::{APP_PASSWORD, KeywayProcess, Shared, cluster_options, connect, rows, until};
 
 const SIZES: [usize; 3] = [1, 2, 4];
 
@@ -81,7 +81,18 @@ impl Cluster {
         for pair in &cluster.pairs {
             cluster.fill(pair).await?;
         }
+        cluster.is_known().await?;
         Ok(cluster)
+    }
+
+    /// Of every database the catalog: without it texts are not merged.
+    async fn is_known(&self) -> Fallible<()> {
+        until("the catalogs are known", || async {
+            let metrics = self.keyway.metrics().await?;
+            let known = metrics.lines().filter(|it| it.starts_with("keyway_catalog_known{"));
+            Ok(known.filter(|it| it.ends_with(" 1")).count() == SIZES.len())
+        })
+        .await
     }
 
     /// The whole first; then each row through Keyway, which puts it where it belongs.

@@ -23,7 +23,7 @@ const STATEMENTS: &str = "integration/differential/statements";
 const FILES: [&str; 3] = ["shop.sql", "pgbench.sql", "tenants.sql"];
 const WRITTEN_MIN: usize = 400;
 /// Of the written statements, in percent.
-const REFUSED_MAX: usize = 80;
+const REFUSED_MAX: usize = 15;
 const RANDOM_DEFAULT: u64 = 600;
 const SHOWN_MAX: usize = 40;
 

@@ -46,7 +46,7 @@ pub enum Expression {
     /// CASE WHEN; that with an operand is written with `Compare`.
     Case(Vec<(Expression, Expression)>, Option<Box<Expression>>),
     Coalesce(Vec<Expression>),
-    NullIf(Box<Expression>, Box<Expression>),
+    NullIf(Box<Expression>, Box<Expression>, Collation),
     Greatest(Vec<Expression>, Collation),
     Least(Vec<Expression>, Collation),
     Cast(Box<Expression>, Type, Option<NumericModifier>),
@@ -143,8 +143,9 @@ impl Expression {
             Expression::Negate(it) => number(of(it)?, "-"),
             Expression::Compare(comparison, a, b, collation) => {
                 let common = comparable(of(a)?, of(b)?)?;
-                if !comparison.is_equality() {
-                    order::check_order(common, *collation)?;
+                match comparison.is_equality() {
+                    true => order::check_equality(common, *collation)?,
+                    false => order::check_order(common, *collation)?,
                 }
                 Ok(Type::Bool)
             }
@@ -157,8 +158,8 @@ impl Expression {
                 common_type(branches, &of)
             }
             Expression::Coalesce(them) => common_type(them.iter(), &of),
-            Expression::NullIf(a, b) => {
-                comparable(of(a)?, of(b)?)?;
+            Expression::NullIf(a, b, collation) => {
+                order::check_equality(comparable(of(a)?, of(b)?)?, *collation)?;
                 of(a)
             }
             Expression::Greatest(them, collation) | Expression::Least(them, collation) => {
@@ -221,7 +222,7 @@ impl Expression {
                 }
                 None
             }
-            Expression::NullIf(a, b) => {
+            Expression::NullIf(a, b, _) => {
                 let first = value(a)?;
                 let equal = Comparison::Equal.of(first.clone(), value(b)?)?;
                 first.filter(|_| equal != Some(true))

@@ -160,6 +160,10 @@ impl Merger {
             Distinct::No => None,
             // Rows in an order by all that is visible, and by nothing else, are beside their equals.
             Distinct::Rows => {
+                for at in &spec.visible {
+                    let column = columns.get(*at).ok_or_else(missing_column)?;
+                    super::order::check_equality(column.of, spec.collation)?;
+                }
                 let adjacent = !spec.visible.is_empty()
                     && spec.visible.iter().all(sorted)
                     && spec.sorted.iter().all(|it| spec.visible.contains(&it.column));

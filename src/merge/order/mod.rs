@@ -188,6 +188,23 @@ pub(super) fn check_order(of: Type, collation: Collation) -> Result<(), Refusal>
     Ok(())
 }
 
+/// Whether values are equal where, and only where, Keyway finds them so.
+///
+/// # Errors
+/// 0A000, naming what is missing.
+pub(super) fn check_equality(of: Type, collation: Collation) -> Result<(), Refusal> {
+    if !of.is_known() {
+        return check_order(of, collation);
+    }
+    if of.is_collated() && collation == Collation::Unknown {
+        return Err(error::unsupported(
+            "whether texts of several shards are equal is not known: their collation may not be deterministic",
+            "restrict the statement to one shard with its shard key, or declare the column deterministic",
+        ));
+    }
+    Ok(())
+}
+
 /// A row's sort keys, the first `keys.len()` of `sort`.
 pub(super) fn keys_of(
     row: Row<'_>,

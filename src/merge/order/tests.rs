@@ -70,8 +70,11 @@ fn nulls_go_where_the_key_says() {
 
 #[test]
 fn text_is_ordered_where_its_collation_is_c_alone() {
-    assert_eq!(check_order(Type::Text, Collation::Other).unwrap_err().state().0, "0A000");
+    assert_eq!(check_order(Type::Text, Collation::Deterministic).unwrap_err().state().0, "0A000");
     assert_eq!(check_order(Type::Other(3802), Collation::Bytes).unwrap_err().state().0, "0A000");
     assert!(check_order(Type::Text, Collation::Bytes).is_ok());
-    assert!(check_order(Type::Int4, Collation::Other).is_ok());
+    assert_eq!(check_equality(Type::Text, Collation::Unknown).unwrap_err().state().0, "0A000");
+    assert!(check_equality(Type::Text, Collation::Deterministic).is_ok());
+    assert!(check_equality(Type::Uuid, Collation::Unknown).is_ok());
+    assert!(check_order(Type::Int4, Collation::Deterministic).is_ok());
 }

@@ -39,6 +39,8 @@ pub enum Expect {
     Close(Origin),
     /// A CloseComplete of ours: closing a client's name leaves the shared statement alone.
     MadeClose,
+    /// A CommandComplete of ours, these bytes: what was executed changes names of the client's alone.
+    MadeExecute(&'static [u8]),
     Sync,
 }
 
@@ -51,6 +53,8 @@ pub struct Part {
     pub rows: bool,
     pub complete: Complete,
     pub ready: bool,
+    /// Rows of Execute and descriptions are for a merge to look at: `Replies::collected`, `Replies::descriptions`.
+    pub collect: bool,
 }
 
 /// What becomes of CommandComplete.
@@ -64,8 +68,11 @@ pub enum Complete {
 }
 
 impl Part {
-    pub const WHOLE: Part = Part { describe: true, rows: true, complete: Complete::Forward, ready: true };
-    pub const SILENT: Part = Part { describe: false, rows: false, complete: Complete::Hold, ready: false };
+    pub const WHOLE: Part =
+        Part { describe: true, rows: true, complete: Complete::Forward, ready: true, collect: false };
+    pub const SILENT: Part =
+        Part { describe: false, rows: false, complete: Complete::Hold, ready: false, collect: false };
+    pub const COLLECTED: Part = Part { collect: true, ..Part::SILENT };
     /// All but the end of the answer, which is made up when every server has done its work.
     pub const UNFINISHED: Part = Part { describe: true, rows: true, ..Part::SILENT };
 
@@ -73,7 +80,7 @@ impl Part {
     pub fn of_rows(index: usize, count: usize) -> Part {
         let last = index + 1 == count;
         let complete = if last { Complete::Sum } else { Complete::Hold };
-        Part { describe: index == 0, rows: true, complete, ready: last }
+        Part { describe: index == 0, rows: true, complete, ready: last, collect: false }
     }
 
     /// Part `index` of `count` answers of which the last one speaks for all.
@@ -109,12 +116,16 @@ pub struct Replies {
     pub pieces: SmallVec<[Piece; 4]>,
     /// Statements that the server has from now on.
     pub prepared: SmallVec<[StatementId; 2]>,
-    /// How many Parses and Closes of the client are done, before any error.
+    /// How many Parses, Closes and `MadeExecute` of the client are done, before any error.
     pub named: usize,
     /// ParameterStatus messages of the client's own doing, as ranges of the input.
     pub parameters: SmallVec<[Range<usize>; 2]>,
     /// Rows that answer Keyway's own Query, as ranges of the input.
     pub own_rows: SmallVec<[Range<usize>; 1]>,
+    /// Rows that answer an Execute of which the rows are collected, as ranges of the input.
+    pub collected: SmallVec<[Range<usize>; 1]>,
+    /// ParameterDescription, RowDescription and NoData likewise.
+    pub descriptions: SmallVec<[Range<usize>; 1]>,
     /// The last ErrorResponse, as a range of the input.
     pub error: Option<Range<usize>>,
     /// ErrorResponse to `Expect::SetUp`: the server must not be used as if it were set up.
@@ -138,6 +149,8 @@ impl Replies {
         self.prepared.clear();
         self.parameters.clear();
         self.own_rows.clear();
+        self.collected.clear();
+        self.descriptions.clear();
         self.error = None;
     }
 
@@ -183,6 +196,9 @@ pub struct Pipeline {
     /// Bytes of a message that is longer than the buffer, still to come, and whether they are forwarded.
     rest: usize,
     rest_forwarded: bool,
+    muted: bool,
+    /// The server's process, and the id that its client knows itself by.
+    known_as: (u32, u32),
     message_bytes_max: usize,
 }
 
@@ -200,6 +216,8 @@ impl Pipeline {
             part: Part::WHOLE,
             rest: 0,
             rest_forwarded: false,
+            muted: false,
+            known_as: (0, 0),
             message_bytes_max,
         }
     }
@@ -211,6 +229,16 @@ impl Pipeline {
     /// Nothing is owed; in `skipping` only a Sync can bring more.
     pub fn is_drained(&self) -> bool {
         self.owed.is_empty() && self.rest == 0
+    }
+
+    /// The rows of an Execute may come next.
+    pub fn is_executing(&self) -> bool {
+        self.owed.front() == Some(&Expect::Execute)
+    }
+
+    /// No row comes any more of what is owed now.
+    pub fn has_sent_rows(&self) -> bool {
+        !self.owed.contains(&Expect::Execute)
     }
 
     /// The client has a part of a message of which the rest is still to come.
@@ -233,6 +261,16 @@ impl Pipeline {
         self.part = part;
     }
 
+    /// Whether the client is not to see notifications of this server, because it is told of them otherwise.
+    pub fn mute_notifications(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
+    /// A notification from the server's own process `server` is one of `client`, by the id that it was given.
+    pub fn know_as(&mut self, server: u32, client: u32) {
+        self.known_as = (server, client);
+    }
+
     pub fn push(&mut self, expect: Expect) {
         match expect {
             Expect::Sync => self.skipping = false,
@@ -245,17 +283,19 @@ impl Pipeline {
 
     /// Replies of ours that stand first in line need no message of the server.
     pub fn release_made(&mut self, replies: &mut Replies) {
-        while let Some(expect @ (Expect::MadeParse(_) | Expect::MadeClose)) = self.owed.front().copied() {
-            self.owed.pop_front();
-            replies.named += 1;
-            let bytes = match expect {
+        while let Some(expect) = self.owed.front().copied() {
+            let (bytes, shown) = match expect {
                 Expect::MadeParse(statement) => {
                     replies.prepared.push(statement);
-                    wire::PARSE_COMPLETE
+                    (wire::PARSE_COMPLETE, self.part.describe)
                 }
-                _ => wire::CLOSE_COMPLETE,
+                Expect::MadeClose => (wire::CLOSE_COMPLETE, self.part.describe),
+                Expect::MadeExecute(bytes) => (bytes, self.part.complete != Complete::Hold),
+                _ => return,
             };
-            if self.part.describe && !replies.failed {
+            self.owed.pop_front();
+            replies.named += 1;
+            if shown && !replies.failed {
                 replies.pieces.push(Piece::Made(bytes));
             }
         }
@@ -277,8 +317,8 @@ impl Pipeline {
                 at = end;
                 continue;
             }
-            let own_row = self.owed.front() == Some(&Expect::Query(Origin::Keyway));
-            if own_row || (tag != BackendTag::DATA_ROW && tag != BackendTag::COPY_DATA) {
+            let looked_into = self.part.collect || self.owed.front() == Some(&Expect::Query(Origin::Keyway));
+            if looked_into || (tag != BackendTag::DATA_ROW && tag != BackendTag::COPY_DATA) {
                 if head.total > self.message_bytes_max {
                     return Err(Unexpected::TooLong(head.total));
                 }
@@ -317,10 +357,20 @@ impl Pipeline {
                 replies.own_rows.push(range);
                 Ok(Verdict::Swallow)
             }
+            BackendTag::DATA_ROW if self.part.collect && self.is_executing() => {
+                match replies.collected.last_mut() {
+                    Some(last) if last.end == range.start => last.end = range.end,
+                    _ => replies.collected.push(range),
+                }
+                Ok(Verdict::Swallow)
+            }
             BackendTag::DATA_ROW | BackendTag::COPY_DATA | BackendTag::COPY_DONE => self.row(tag, replies),
             BackendTag::READY_FOR_QUERY => self.ready(&input[range]),
             BackendTag::COMMAND_COMPLETE => self.complete(&input[range], replies),
             BackendTag::ROW_DESCRIPTION | BackendTag::NO_DATA | BackendTag::PARAMETER_DESCRIPTION => {
+                if self.part.collect {
+                    replies.descriptions.push(range.clone());
+                }
                 self.description(tag, &input[range], replies)
             }
             BackendTag::PARSE_COMPLETE | BackendTag::BIND_COMPLETE | BackendTag::CLOSE_COMPLETE => {
@@ -339,9 +389,21 @@ impl Pipeline {
                 Ok(if forward { Verdict::Forward } else { Verdict::Swallow })
             }
             // What the client listens for comes at any moment, in the middle of Keyway's own too.
-            BackendTag::NOTIFICATION => Ok(Verdict::Forward),
+            BackendTag::NOTIFICATION => Ok(self.notification(&input[range], replies)),
             BackendTag::NOTICE => Ok(if self.is_clients() { Verdict::Forward } else { Verdict::Swallow }),
             BackendTag(tag) => Err(Unexpected::Message { tag, want: "a reply" }),
+        }
+    }
+
+    fn notification(&self, message: &[u8], replies: &mut Replies) -> Verdict {
+        let (server, client) = self.known_as;
+        if self.muted {
+            Verdict::Swallow
+        } else if wire::notification(message).is_ok_and(|it| it.0 == server) {
+            replies.pieces.push(Piece::Owned(wire::notification_of(message, client)));
+            Verdict::Swallow
+        } else {
+            Verdict::Forward
         }
     }
 
@@ -429,7 +491,8 @@ impl Pipeline {
             }
             _ => return Err(Unexpected::Message { tag: tag.0, want: "no description" }),
         }
-        if tag == BackendTag::ROW_DESCRIPTION && self.part.complete != Complete::Forward {
+        let compared = self.part.complete != Complete::Forward && !self.part.collect;
+        if tag == BackendTag::ROW_DESCRIPTION && compared {
             same_columns(message, replies)?;
         }
         Ok(shown)

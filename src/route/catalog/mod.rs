@@ -6,6 +6,7 @@
 //! that holds under every `search_path`, also under those that functions set for themselves, so no plan
 //! depends on one for it.
 
+mod columns;
 mod difference;
 mod effects;
 mod rows;
@@ -223,6 +224,8 @@ pub struct Collation {
     /// As in [`Locale`]; `d` is the database's default.
     pub provider: char,
     pub collate: String,
+    /// Texts are equal where their bytes are, and only there.
+    pub deterministic: bool,
 }
 
 /// A table, partitioned table, view, materialized view, foreign table or sequence.
@@ -303,6 +306,8 @@ pub struct Type {
     pub kind: char,
     /// Of a domain; 0 for others.
     pub base: Oid,
+    /// 0 where values have none.
+    pub collation: Oid,
     /// Of an array; 0 for others.
     pub element: Oid,
     /// Of an enum, in its order.
@@ -361,6 +366,12 @@ impl Schema {
 
     pub fn collation(&self, oid: Oid) -> Option<&Collation> {
         self.collations.get(&oid)
+    }
+
+    /// Texts of this collation are equal where their bytes are; `false` where that is not known. A database's
+    /// own always is (manual, "Nondeterministic Collations").
+    pub fn is_deterministic(&self, collation: Oid) -> bool {
+        self.collation(collation).is_some_and(|it| it.deterministic)
     }
 
     /// Texts of this collation are ordered by their bytes; `false` where that is not known.

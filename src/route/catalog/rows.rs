@@ -111,7 +111,7 @@ const COLUMNS: &str = "SELECT a.attrelid, a.attname, a.attnum, a.atttypid, a.att
     AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
 /// Not the row types of tables, of which there are as many as tables.
-const TYPES: &str = "SELECT t.oid, n.nspname, t.typname, t.typtype, t.typbasetype, t.typelem \
+const TYPES: &str = "SELECT t.oid, n.nspname, t.typname, t.typtype, t.typbasetype, t.typelem, t.typcollation \
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.oid >= 16384 \
     AND (t.typtype IN ('e', 'd', 'r', 'm') OR t.oid IN (SELECT atttypid FROM pg_attribute \
     WHERE attrelid >= 16384 AND attnum > 0)) ORDER BY t.oid";
@@ -119,7 +119,7 @@ const TYPES: &str = "SELECT t.oid, n.nspname, t.typname, t.typtype, t.typbasetyp
 const ENUM_LABELS: &str = "SELECT enumtypid, enumlabel FROM pg_enum ORDER BY enumtypid, enumsortorder";
 
 const COLLATIONS: &str = "SELECT l.oid, n.nspname, l.collname, l.collprovider, coalesce(l.collcollate, \
-    to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', '') \
+    to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', ''), l.collisdeterministic \
     FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace \
     WHERE l.oid >= 16384 OR l.oid IN (100, 950, 951) OR l.oid IN (SELECT attcollation FROM pg_attribute \
     WHERE attrelid >= 16384 AND attnum > 0) ORDER BY l.oid";
@@ -407,7 +407,8 @@ impl SchemaReader {
         let QualifiedName { schema, name } = self.name(row.text(1)?, row.text(2)?);
         let (kind, base, element) = (row.letter(3)?, row.number(4)?, row.number(5)?);
         self.schema.bytes += size_of::<Type>();
-        let made = Type { schema, name, kind, base, element, labels: Vec::new() };
+        let collation = row.number(6)?;
+        let made = Type { schema, name, kind, base, element, collation, labels: Vec::new() };
         self.schema.types.insert(row.number(0)?, made);
         Ok(())
     }
@@ -422,7 +423,8 @@ impl SchemaReader {
 
     fn collation(&mut self, row: &Values<'_>) -> Result<(), RowError> {
         let QualifiedName { schema, name } = self.name(row.text(1)?, row.text(2)?);
-        let made = Collation { schema, name, provider: row.letter(3)?, collate: row.text(4)?.to_owned() };
+        let (provider, collate) = (row.letter(3)?, row.text(4)?.to_owned());
+        let made = Collation { schema, name, provider, collate, deterministic: row.flag(5)? };
         self.schema.collations.insert(row.number(0)?, made);
         Ok(())
     }

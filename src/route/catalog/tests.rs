@@ -157,8 +157,8 @@ fn domains_and_policies_count_where_they_are_used() {
         .table(17_001, "of_domain")
         .table(17_002, "guarded");
     let catalog = shard
-        .row(Part::Types, "18001|public|positive|d|23|0")
-        .row(Part::Types, "18002|public|more_positive|d|18001|0")
+        .row(Part::Types, "18001|public|positive|d|23|0|0")
+        .row(Part::Types, "18002|public|more_positive|d|18001|0|0")
         .column(17_001, 1, "a|18002|-1|0|f|")
         .row(Part::TreeReferences, "domain|18001|f|20001|locks")
         .row(Part::TreeReferences, "policy|17002|f|20001|locks")
@@ -225,9 +225,11 @@ fn differences_name_what_differs() {
 #[test]
 fn texts_are_in_the_order_of_their_bytes_where_the_collation_says_so() {
     let mut shard = Shard::new();
-    shard.row(Part::Collations, "100|pg_catalog|default|d|").row(Part::Collations, "950|pg_catalog|C|c|C");
-    shard.row(Part::Collations, "18001|public|german|i|de");
-    shard.row(Part::Collations, "18002|public|points|b|C.UTF-8");
+    shard
+        .row(Part::Collations, "100|pg_catalog|default|d||t")
+        .row(Part::Collations, "950|pg_catalog|C|c|C|t");
+    shard.row(Part::Collations, "18001|public|german|i|de|t");
+    shard.row(Part::Collations, "18002|public|points|b|C.UTF-8|t");
     let schema = shard.finish();
     assert_eq!(
         [100, 950, 18_001, 18_002, 7].map(|it| schema.is_byte_order(it)),
@@ -362,4 +364,121 @@ fn a_catalog_makes_no_other_router() {
     assert_ne!(one.version(), other.version());
     assert!(one.is_same(&other) && one.config_version() == other.config_version());
     assert!(!one.is_same(&router(&["s1", "s2"])));
+}
+
+/// Two shards on which the users of ids below 100 are apart from the others.
+fn sharded() -> crate::route::Router {
+    use crate::config::{TableName, TableRule};
+    use crate::shard::{KeyType, KeyValue, Map, Range};
+    let range = |from: Option<i64>, to: Option<i64>, shard| Range {
+        from: from.map(KeyValue::Int),
+        to: to.map(KeyValue::Int),
+        shard: ShardId(shard),
+    };
+    let ranges = vec![range(None, Some(100), 0), range(Some(100), None, 1)];
+    let map = Arc::new(Map::range("by_id", &[KeyType::Bigint.into()], ranges).unwrap());
+    let rule = TableRule::Sharded { map: 0, key: vec!["id".into()] };
+    let tables = [(TableName { schema: None, name: "t".into() }, rule)].into();
+    crate::route::Router::of_parts(vec!["s1".into(), "s2".into()], vec![map], tables, 100, Arc::default())
+}
+
+/// A table of a text, and what the database and the text are compared by.
+fn text_shard(database: &str, collation: Oid, more: &[(Part, &str)]) -> Arc<Schema> {
+    let mut shard = Shard { reader: SchemaReader::new(1_000) };
+    shard.row(Part::Database, &format!("{database}|150000|public"));
+    shard
+        .row(Part::Collations, "100|pg_catalog|default|d||t")
+        .row(Part::Collations, "950|pg_catalog|C|c|C|t");
+    shard.row(Part::Collations, "18001|public|german|i|de|t");
+    shard.table(17_000, "t").column(17_000, 1, "id|20|-1|0|t|");
+    shard.column(17_000, 2, &format!("name|25|-1|{collation}|f|"));
+    for (part, row) in more {
+        shard.row(*part, row);
+    }
+    shard.finish()
+}
+
+fn text_catalog(first: Arc<Schema>, other: Arc<Schema>) -> Arc<Catalog> {
+    Arc::new(Catalog::new(vec![first, other], &["s1".into(), "s2".into()]))
+}
+
+/// How rows of both shards are sorted by their first column.
+fn sorted_by(router: &crate::route::Router, sql: &str) -> crate::merge::Collation {
+    use crate::route::{Described, KeySource};
+    let planned = router.plan(sql);
+    let read = planned.plan.shard_read().unwrap_or_else(|| panic!("{sql}: {:?}", planned.plan));
+    let source = KeySource { text: sql, literals: &planned.literals, params: None };
+    let output = crate::wire::RowField {
+        name: b"name",
+        table_oid: 0,
+        attribute: 0,
+        type_oid: 25,
+        type_bytes: -1,
+        type_mod: -1,
+        binary: false,
+    };
+    let described = Described { param_oids: &[], outputs: &[output], typing: &[] };
+    read.query(&source, &described).unwrap().spec.sorted[0].collation
+}
+
+#[test]
+fn texts_of_several_shards_are_sorted_by_bytes_where_every_collation_says_so() {
+    use crate::merge::Collation::{Bytes, Deterministic, Unknown};
+    let router = sharded();
+    let sql = "SELECT name FROM t ORDER BY name";
+    assert_eq!(sorted_by(&router, sql), Unknown, "nothing is known");
+    let c = || text_shard("UTF8|c|C", 100, &[]);
+    let domain = (Part::Types, "18010|public|word|d|25|0|18001");
+    for (first, other, want) in [
+        (c(), c(), Bytes),
+        (text_shard("UTF8|b|C.UTF-8", 100, &[]), c(), Bytes),
+        (text_shard("UTF8|c|C", 950, &[]), text_shard("UTF8|c|C", 950, &[]), Bytes),
+        (c(), text_shard("UTF8|c|de_DE.utf8", 100, &[]), Deterministic),
+        (c(), text_shard("UTF8|i|C", 100, &[]), Deterministic),
+        (c(), text_shard("LATIN1|c|C", 100, &[]), Deterministic),
+        (text_shard("UTF8|c|C", 18_001, &[]), text_shard("UTF8|c|C", 18_001, &[]), Deterministic),
+        (text_shard("UTF8|c|C", 100, &[domain]), text_shard("UTF8|c|C", 100, &[domain]), Deterministic),
+    ] {
+        let told = format!("{:?} {:?}", first.locale, other.locale);
+        router.adopt(text_catalog(first, other));
+        assert_eq!(sorted_by(&router, sql), want, "{told}");
+    }
+    router.adopt(text_catalog(c(), c()));
+    assert_eq!(sorted_by(&router, "SELECT lower(name) FROM t ORDER BY 1"), Bytes);
+    assert_eq!(sorted_by(&router, "SELECT name FROM t ORDER BY name COLLATE \"C\""), Bytes);
+    assert_eq!(sorted_by(&router, "SELECT name COLLATE german FROM t ORDER BY 1"), Deterministic);
+    let inner = "SELECT x FROM (SELECT id, name COLLATE \"de-x-icu\" AS x FROM t) s ORDER BY x";
+    assert_eq!(sorted_by(&router, inner), Deterministic);
+    // Where a collation may find different bytes equal, neither what is of it nor what could be is told apart.
+    let folding = (Part::Collations, "18003|public|folding|i|und-u-ks-level2|f");
+    let with = |of: Oid| text_shard("UTF8|c|C", of, &[folding]);
+    router.adopt(text_catalog(with(100), with(100)));
+    assert_eq!(sorted_by(&router, sql), Bytes);
+    assert_eq!(sorted_by(&router, "SELECT name COLLATE folding FROM t ORDER BY 1"), Unknown);
+    router.adopt(text_catalog(with(100), with(18_003)));
+    assert_eq!(sorted_by(&router, sql), Unknown);
+}
+
+#[test]
+fn a_name_in_group_by_is_an_outputs_where_no_table_has_it() {
+    let router = sharded();
+    let refused = |sql: &str| router.plan(sql).plan.shard_read().is_none();
+    let by = |name: &str| format!("SELECT lower(name) AS {name}, count(*) FROM t GROUP BY {name}");
+    assert!(refused(&by("word")), "nothing is known");
+    let c = || text_shard("UTF8|c|C", 100, &[]);
+    router.adopt(text_catalog(c(), c()));
+    assert!(!refused(&by("word")));
+    assert!(refused(&by("name")), "a column of the table");
+    assert!(refused(&by("ctid")), "a column of every table");
+    for sql in [
+        "SELECT lower(name) AS x, count(*) FROM t AS t(id, name, x) GROUP BY x",
+        "SELECT lower(name) AS x, count(*) FROM t, generate_series(1, 2) AS x GROUP BY x",
+        "SELECT lower(name) AS x, count(*) FROM t JOIN newer USING (id) GROUP BY x",
+    ] {
+        assert!(refused(sql), "{sql}");
+    }
+    let more = [(Part::Columns, "17000|word|3|25|-1|100|f|")];
+    let other = || text_shard("UTF8|c|C", 100, &more);
+    router.adopt(text_catalog(other(), other()));
+    assert!(refused(&by("word")));
 }

@@ -7,33 +7,58 @@ mod relations;
 mod tables;
 
 use crate::base::{Access, Reason, Refusal};
-use crate::sql::{Assigned, Facts, NotParsed, SchemaChange, SetStatement, Statement, Utility, Write};
+use crate::sql::{
+    Assigned, Facts, Literal, NotParsed, Parser, SchemaChange, SetStatement, Splitting, Statement, Utility,
+    Write,
+};
 
 use super::catalog::{Catalog, Effects};
-use super::plan::{Keyed, Kind, Leaves, Plan, Target};
+use super::plan::{Keyed, Kind, Leaves, Many, Plan, Target};
 use super::router::{Router, not_parsed};
 use effects::Calls;
 pub(super) use effects::built_in_effects;
 use relations::Relations;
 use tables::Standing;
 
+/// Takes a SELECT apart when that is asked for.
+pub(super) struct Splitter<'a> {
+    pub parser: &'a Parser,
+    pub text: &'a str,
+    pub literals: &'a [Literal],
+}
+
+impl Splitter<'_> {
+    fn split(&self) -> Splitting {
+        self.parser.split(self.text, self.literals)
+    }
+}
+
 /// The plan lacks its version, which is the caller's to say.
-pub(super) fn compile(router: &Router, catalog: &Catalog, parsed: Result<Facts, NotParsed>) -> Plan {
+pub(super) fn compile(
+    router: &Router,
+    catalog: &Catalog,
+    parsed: Result<Facts, NotParsed>,
+    splitter: &Splitter<'_>,
+) -> Plan {
     let facts = match parsed {
         Ok(facts) => facts,
         Err(error) => return unparsed(router, &error),
     };
-    let mut parts: Vec<Plan> = facts.statements.iter().map(|it| statement(router, catalog, it)).collect();
+    let statements = facts.statements.iter();
+    let mut parts: Vec<Plan> = statements.map(|it| statement(router, catalog, it, splitter)).collect();
     let mut plan = match parts.len() {
         0 => part(Kind::Empty, Access::Read, Target::Anywhere),
         1 => parts.remove(0),
-        _ => several(parts),
+        _ => several(router, parts),
     };
+    if let Target::Keyed(keyed) = &mut plan.target {
+        plan.fixed_literals = std::mem::take(&mut keyed.fixed_literals);
+    }
     plan.params_read = match &plan.target {
         Target::Keyed(keyed) => keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0),
         // All of them: copies must not differ.
         Target::Everywhere => 1,
-        Target::Anywhere | Target::InTurn => 0,
+        Target::Anywhere | Target::First | Target::InTurn => 0,
     };
     plan
 }
@@ -50,7 +75,9 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         meets_catalog: false,
         schema_change: SchemaChange::None,
         may_release: false,
+        lists_channels: false,
         version: 0,
+        fixed_literals: Box::default(),
         target,
         refusal: None,
         params_read: 0,
@@ -65,16 +92,19 @@ fn unparsed(router: &Router, error: &NotParsed) -> Plan {
 }
 
 /// Several statements of one text go to the same single shard, or are all DDL.
-fn several(parts: Vec<Plan>) -> Plan {
+fn several(router: &Router, parts: Vec<Plan>) -> Plan {
     let all_ddl = parts.iter().all(|it| matches!(it.target, Target::InTurn));
-    let mut keyed = Keyed { merge: Some("several statements in one text".into()), ..Keyed::default() };
+    let mut keyed =
+        Keyed { many: Many::Refused("several statements in one text".into()), ..Keyed::default() };
     let mut kinds = Vec::with_capacity(parts.len());
+    let mut first = false;
     let mut plan = part(Kind::Empty, Access::Read, Target::InTurn);
     for it in parts {
         plan.access = plan.access.and(it.access);
         plan.primary_only |= it.primary_only;
         plan.understood &= it.understood;
         plan.may_release |= it.may_release;
+        plan.lists_channels |= it.lists_channels;
         plan.leaves = match (plan.leaves, it.leaves) {
             (Some(a), Some(b)) => Some(a.and(b)),
             (a, b) => a.or(b),
@@ -85,6 +115,7 @@ fn several(parts: Vec<Plan>) -> Plan {
         kinds.push(it.kind);
         match it.target {
             Target::Anywhere => {}
+            Target::First => first = true,
             Target::Keyed(one) => {
                 keyed.writes |= one.writes;
                 keyed.classes.extend(one.classes);
@@ -102,14 +133,30 @@ fn several(parts: Vec<Plan>) -> Plan {
         }
     }
     if !all_ddl {
-        plan.target = if keyed.classes.is_empty() { Target::Anywhere } else { Target::Keyed(keyed) };
+        plan.target = match (first, keyed.classes.is_empty()) {
+            (false, true) => Target::Anywhere,
+            (true, true) => Target::First,
+            (false, false) => Target::Keyed(keyed),
+            (true, false) => {
+                plan.refusal.get_or_insert_with(|| unsupported("NOTIFY beside statements of another shard"));
+                Target::Keyed(keyed)
+            }
+        };
+    }
+    let is_channels = |it: &Kind| matches!(it, Kind::Listen(_) | Kind::Unlisten(_));
+    if router.shard_count() > 1
+        && kinds.iter().any(|it| matches!(it, Kind::Listen(_)))
+        && !kinds.iter().all(is_channels)
+    {
+        // What is not answered by Keyway as a whole goes to one server, which would listen by itself.
+        plan.refusal.get_or_insert_with(|| unsupported("LISTEN beside other statements in one text"));
     }
     let transaction_control = kinds.iter().any(Kind::is_transaction_control);
     plan.kind = Kind::Several { parts: kinds.into(), transaction_control };
     plan
 }
 
-fn statement(router: &Router, catalog: &Catalog, it: &Statement) -> Plan {
+fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Splitter<'_>) -> Plan {
     let settings = effects::settings(it);
     let calls = Calls::of(it, &settings, catalog);
     let relations = Relations::of(it, catalog);
@@ -129,17 +176,21 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement) -> Plan {
     plan.schema_change = it.schema_change;
     let gives_back = |it: &Utility| {
         use Utility as U;
-        matches!(it, U::SessionRelease | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll)
+        matches!(
+            it,
+            U::SessionRelease | U::Unlisten(_) | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll
+        )
     };
+    plan.lists_channels = calls.list_channels();
     plan.may_release = it.utility.as_ref().is_some_and(gives_back) || calls.release();
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {
         // Only the keys are of interest, to count them.
-        plan.target = tables::target(router, it, &standings).unwrap_or(Target::Anywhere);
+        plan.target = tables::target(router, it, &standings, splitter, catalog).unwrap_or(Target::Anywhere);
         return plan;
     }
     plan.refusal = plan.refusal.or_else(|| relations::unlike(router, it, &standings, catalog));
-    match on_several_shards(router, it, &standings, &calls, &plan.kind) {
+    match on_several_shards(router, it, &standings, &calls, &plan.kind, splitter, catalog) {
         Ok(target) => plan.target = target,
         Err(refusal) => plan.refusal = plan.refusal.or(Some(refusal)),
     }
@@ -173,6 +224,8 @@ fn kind(it: &Statement, calls: &Calls<'_>, relations: &Relations) -> Kind {
         Some(Utility::Set(set)) => Kind::Set(set.clone()),
         Some(Utility::Show(name)) => Kind::Show(name.clone()),
         Some(Utility::Session(reason)) => Kind::SessionState(reason),
+        Some(Utility::Listen(name)) => Kind::Listen(name.clone()),
+        Some(Utility::Unlisten(name)) => Kind::Unlisten(name.clone()),
         Some(Utility::DiscardAll) => Kind::DiscardAll,
         Some(Utility::DeallocateAll) => Kind::DeallocateAll,
         Some(Utility::Deallocate(name)) => Kind::Deallocate(name.clone()),
@@ -217,6 +270,8 @@ fn on_several_shards(
     standings: &[Vec<Standing>],
     calls: &Calls<'_>,
     kind: &Kind,
+    splitter: &Splitter<'_>,
+    catalog: &Catalog,
 ) -> Result<Target, Refusal> {
     if let Some(what) = it.unknown {
         return Err(unsupported(what));
@@ -231,6 +286,8 @@ fn on_several_shards(
     match (&it.utility, it.explain) {
         (Some(Utility::Ddl), None) => return Ok(Target::InTurn),
         (Some(Utility::Server), None) => return Ok(Target::InTurn),
+        (Some(Utility::Notify), None) => return Ok(Target::First),
+        (None, None) if calls.only_notify() && reads_no_table(it) => return Ok(Target::First),
         (Some(Utility::CreateAs), None) => return create_as(standings),
         (Some(Utility::CreateAs | Utility::Ddl), Some(true)) => {
             return Err(unsupported("EXPLAIN ANALYZE of DDL"));
@@ -239,7 +296,7 @@ fn on_several_shards(
         (None, _) => {}
     }
     calls.refuse_hidden()?;
-    let target = tables::target(router, it, standings)?;
+    let target = tables::target(router, it, standings, splitter, catalog)?;
     match &target {
         Target::Keyed(_) => Ok(target),
         Target::Everywhere if it.explain == Some(false) => Ok(Target::Anywhere),
@@ -263,7 +320,6 @@ fn refuse_utility(utility: &Utility) -> Result<(), Refusal> {
         }
         Utility::TwoPhase => Err(unsupported("two-phase commit")),
         Utility::SetSnapshot => Err(unsupported("SET TRANSACTION SNAPSHOT")),
-        Utility::Notify => Err(unsupported("NOTIFY")),
         Utility::Lock => Err(unsupported("LOCK TABLE")),
         _ => Ok(()),
     }
@@ -319,6 +375,11 @@ fn same_on_every_shard(it: &Statement, calls: &Calls<'_>) -> Result<(), Refusal>
             "compute the value in the application and pass it as a constant",
         )),
     }
+}
+
+/// One row of constants or parameters, as `SELECT pg_notify($1, $2)`.
+fn reads_no_table(it: &Statement) -> bool {
+    !writes(it) && it.levels.iter().all(|it| it.relations.is_empty())
 }
 
 /// Whether any level of the statement changes rows.

@@ -175,7 +175,7 @@ fn tables_of_one_shard_are_asked_there() {
             ("SELECT * FROM audit WHERE x IN (SELECT x FROM jobs)", "s1 replica"),
             ("SELECT * FROM audit, notes WHERE n = 1 AND w = 'a'", "! multi_shard_read: join"),
             ("SELECT * FROM audit, mail", "! multi_shard_read: join"),
-            ("SELECT * FROM audit UNION SELECT * FROM mail", "! multi_shard_read: UNION"),
+            ("SELECT * FROM audit UNION SELECT * FROM mail", "! multi_shard_read: one shard"),
             ("INSERT INTO audit VALUES (1), (2)", "s1"),
             ("INSERT INTO audit SELECT * FROM jobs", "s1"),
             ("INSERT INTO audit SELECT * FROM mail", "! multi_shard_write: several shards"),

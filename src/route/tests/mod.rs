@@ -97,7 +97,7 @@ fn decide_in(
     decision
 }
 
-/// `s1`, `s1 replica`, `any`, `scatter s0 s1 replica`, `everywhere`, `in turn`, or `! reason: message`.
+/// `s1`, `s1 replica`, `any`, `scatter s0 s1 replica`, `merge s0 s1`, `everywhere`, `in turn`, or `! reason: message`.
 fn said(decision: &Result<Decision, Refusal>) -> String {
     let decision = match decision {
         Ok(decision) => decision,
@@ -114,6 +114,7 @@ fn said(decision: &Result<Decision, Refusal>) -> String {
             names.join(" ")
         }
         (Mode::Scatter, _) => format!("scatter {}", names.join(" ")),
+        (Mode::Merge, _) => format!("merge {}", names.join(" ")),
         (Mode::Everywhere, _) => "everywhere".to_owned(),
         (Mode::InTurn, _) => "in turn".to_owned(),
     };

@@ -231,10 +231,28 @@ fn inner_queries_are_routed_by_themselves_and_combined() {
             "SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM orders u WHERE u.user_id = u.user_id)",
             "! multi_shard_read: subquery",
         ),
-        ("SELECT * FROM users WHERE user_id IN (SELECT user_id FROM orders)", "! multi_shard_read: subquery"),
+        ("SELECT * FROM users WHERE user_id IN (SELECT user_id FROM orders)", "scatter s0 s1 s2 replica"),
+        (
+            "SELECT * FROM users WHERE user_id IN (SELECT user_id FROM orders LIMIT 3)",
+            "! multi_shard_read: subquery",
+        ),
+        ("SELECT * FROM users WHERE id IN (SELECT user_id FROM orders)", "! multi_shard_read: subquery"),
         ("SELECT * FROM users WHERE country IN (SELECT code FROM countries)", "scatter s0 s1 s2 replica"),
         ("SELECT * FROM (SELECT * FROM orders WHERE user_id = 107) o", "s1 replica"),
-        ("SELECT * FROM (SELECT * FROM orders) o WHERE o.user_id = 107", "! multi_shard_read: FROM"),
+        ("SELECT * FROM (SELECT * FROM orders) o WHERE o.user_id = 107", "s1 replica"),
+        ("SELECT * FROM (SELECT user_id AS u FROM orders) o WHERE o.u = 107", "s1 replica"),
+        (
+            "SELECT * FROM (SELECT id AS user_id FROM orders) o WHERE o.user_id = 107",
+            "! multi_shard_read: FROM",
+        ),
+        (
+            "SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY user_id) o",
+            "scatter s0 s1 s2 replica",
+        ),
+        (
+            "SELECT * FROM (SELECT o.user_id FROM users u LEFT JOIN orders o USING (user_id)) s WHERE user_id = 107",
+            "! multi_shard_read: FROM",
+        ),
         (
             "SELECT * FROM users u, LATERAL (SELECT * FROM orders o WHERE o.user_id = u.user_id \
              ORDER BY id LIMIT 3) x",
@@ -249,10 +267,35 @@ fn inner_queries_are_routed_by_themselves_and_combined() {
 }
 
 #[test]
+fn reads_of_several_shards_are_merged() {
+    check(&[
+        ("SELECT count(*) FROM users", "merge s0 s1 s2 replica"),
+        ("SELECT max(age) FROM users WHERE user_id IN (7, 107)", "merge s0 s1 replica"),
+        ("SELECT string_agg(name, ',' ORDER BY name) FROM users", "merge s0 s1 s2 replica"),
+        ("SELECT * FROM users ORDER BY name", "merge s0 s1 s2 replica"),
+        ("SELECT * FROM users LIMIT 1", "merge s0 s1 s2 replica"),
+        ("SELECT * FROM users OFFSET 1", "merge s0 s1 s2 replica"),
+        ("SELECT * FROM users FETCH FIRST ROW ONLY", "merge s0 s1 s2 replica"),
+        ("SELECT DISTINCT name FROM users", "merge s0 s1 s2 replica"),
+        ("SELECT name FROM users GROUP BY name", "merge s0 s1 s2 replica"),
+        ("SELECT user_id, count(*) FROM orders GROUP BY 1 ORDER BY 2", "merge s0 s1 s2 replica"),
+        ("SELECT 1 FROM users HAVING true", "merge s0 s1 s2 replica"),
+        ("SELECT row_number() OVER (PARTITION BY user_id) FROM orders", "merge s0 s1 s2 replica"),
+        ("SELECT user_id FROM users EXCEPT SELECT user_id FROM orders", "merge s0 s1 s2 replica"),
+        ("SELECT name FROM users UNION SELECT name FROM countries", "merge s0 s1 s2 replica"),
+        ("SELECT count(*) FROM users WHERE user_id = 107", "s1 replica"),
+    ]);
+}
+
+#[test]
 fn queries_of_with_and_set_operations_are_combined() {
     check(&[
         ("WITH o AS (SELECT * FROM orders WHERE user_id = 107) SELECT * FROM o", "s1 replica"),
-        ("WITH o AS (SELECT * FROM orders) SELECT * FROM o WHERE user_id = 107", "! multi_shard_read: WITH"),
+        ("WITH o AS (SELECT * FROM orders) SELECT * FROM o WHERE user_id = 107", "s1 replica"),
+        (
+            "WITH o (x) AS (SELECT * FROM orders) SELECT * FROM o WHERE user_id = 107",
+            "! multi_shard_read: WITH",
+        ),
         (
             "WITH o AS (SELECT * FROM orders WHERE user_id = 7) \
              SELECT * FROM o JOIN users u ON true WHERE u.user_id = 107",
@@ -261,7 +304,7 @@ fn queries_of_with_and_set_operations_are_combined() {
         ("SELECT * FROM users WHERE user_id = 7 UNION SELECT * FROM users WHERE user_id = 8", "s0 replica"),
         (
             "SELECT * FROM users WHERE user_id = 7 UNION ALL SELECT * FROM users WHERE user_id = 107",
-            "! multi_shard_read: UNION",
+            "merge s0 s1 replica",
         ),
         ("SELECT code FROM countries EXCEPT SELECT code FROM currencies", "any replica"),
         (

@@ -198,7 +198,7 @@ fn a_plan_depends_on_no_literals_value() {
             "SELECT * FROM users WHERE user_id = 107.0",
             "s1 replica",
         ),
-        ("SELECT * FROM users LIMIT 0", "SELECT * FROM users LIMIT 1", "! multi_shard_read: LIMIT"),
+        ("SELECT * FROM users LIMIT 0", "SELECT * FROM users LIMIT 1", "merge s0 s1 s2 replica"),
         (
             "EXPLAIN (ANALYZE 'off') SELECT * FROM users WHERE user_id = 107 FOR UPDATE",
             "EXPLAIN (ANALYZE 'on') SELECT * FROM users WHERE user_id = 107 FOR UPDATE",

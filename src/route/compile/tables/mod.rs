@@ -2,18 +2,26 @@
 //! and form a class; what WHERE and ON say of a class's key is its predicate (DESIGN D3).
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::base::{Reason, Refusal, ShardId};
 use crate::config::TableRule;
+use crate::merge::Collation;
 use crate::sql::{
-    Clause, Column, Condition, Field, InsertSource, Level, LevelRole, Predicate, Relation, Statement, Table,
-    Utility, Write,
+    Clause, Column, Condition, Field, InsertSource, Level, LevelRole, Predicate, Relation, Splitting,
+    Statement, Table, Write,
 };
 
-use super::super::plan::{Class, Fixed, KeyPlace, Keyed, Keys, Target};
+mod parts;
+
+use super::super::catalog::Catalog;
+use super::super::plan::{Class, Fixed, KeyPlace, Keyed, Keys, Many, Target};
+use super::super::reads::{Manner, ShardRead};
 use super::super::router::Router;
+use super::Splitter;
 use super::predicates::{self, place};
 use super::{first_write, unsupported, writes};
+use parts::{Answer, Shown, Spread};
 
 /// What the config says of a relation.
 #[derive(Clone, Debug)]
@@ -94,6 +102,8 @@ pub(super) fn target(
     router: &Router,
     it: &Statement,
     standings: &[Vec<Standing>],
+    splitter: &Splitter<'_>,
+    catalog: &Catalog,
 ) -> Result<Target, Refusal> {
     let unlisted_table = standings.iter().flatten().find_map(|it| match it {
         Standing::Unlisted(table) => Some(unlisted(table)),
@@ -102,6 +112,7 @@ pub(super) fn target(
     if let Some(refusal) = unlisted_table {
         return Err(refusal);
     }
+    let standings = &with_derived(router, it, standings);
     let graph = Graph::new(router, it, standings);
     let sharded = graph.nodes.len();
     refuse_copies(it, standings)?;
@@ -122,10 +133,75 @@ pub(super) fn target(
     if sharded == 0 && path.is_none() {
         return Ok(Target::Anywhere);
     }
-    let classes = graph.classes()?;
-    let merge = graph.merge(&classes);
-    let classes = classes.into_iter().map(|it| it.class).chain(path).collect();
-    Ok(Target::Keyed(Keyed { classes, merge, writes: writes(it) }))
+    let (many, fixed_literals) = if writes(it) {
+        (Many::Refused(String::new()), Box::default())
+    } else {
+        many(&graph, splitter, catalog)
+    };
+    let classes = graph.classes()?.into_iter().chain(path).collect();
+    Ok(Target::Keyed(Keyed { classes, many, fixed_literals, writes: writes(it) }))
+}
+
+/// How several shards answer a read, and on which literals that depends.
+fn many(graph: &Graph<'_>, splitter: &Splitter<'_>, catalog: &Catalog) -> (Many, Box<[u32]>) {
+    if graph.router.shard_count() == 1 {
+        return (Many::default(), Box::default());
+    }
+    let Splitting { split, fixed_literals } = splitter.split();
+    let read = |split, manner| Arc::new(ShardRead::new(split, manner, collation(graph.statement, catalog)));
+    let refused = split.as_ref().err().map(|it| it.0.clone());
+    let many = match graph.answer(split.as_ref().ok(), refused.as_deref()) {
+        Err(what) => Many::Refused(what),
+        Ok(Answer::Rows) => Many::Rows(split.ok().map(|it| read(it, Manner::Whole))),
+        Ok(Answer::Merged(manner)) => match split {
+            Ok(split)
+                if manner == Manner::Grouped
+                    && !are_outputs(graph.statement, &split.not_columns, catalog) =>
+            {
+                Many::Refused("GROUP BY of a result's name, which may be a column's too,".into())
+            }
+            Ok(split) => Many::Merged(read(split, manner)),
+            Err(what) => Many::Refused(what.0),
+        },
+    };
+    (many, fixed_literals.into())
+}
+
+/// Of texts in the statement without a COLLATE of their own.
+fn collation(it: &Statement, catalog: &Catalog) -> Collation {
+    let tables = it.levels.iter().flat_map(|it| &it.relations).filter_map(|it| it.table.as_ref());
+    catalog.collation(tables, it.collates)
+}
+
+/// A name in GROUP BY is an output's where no relation has a column of it. What a subquery, a function or an
+/// alias calls its columns, no catalog tells.
+fn are_outputs(it: &Statement, names: &[String], catalog: &Catalog) -> bool {
+    let mut relations = it.levels.iter().flat_map(|it| &it.relations);
+    let tables = relations.clone().filter_map(|it| it.table.as_ref());
+    names.is_empty()
+        || relations.all(|it| it.table.is_some() && !it.renamed)
+            && names.iter().all(|it| catalog.lacks_column(tables.clone(), it))
+}
+
+/// Subqueries and CTEs whose rows lie as those of a sharded table do: each on one shard, by a key that they show.
+fn with_derived(router: &Router, it: &Statement, standings: &[Vec<Standing>]) -> Vec<Vec<Standing>> {
+    let mut standings = standings.to_vec();
+    // What stands inside has the higher number.
+    for inner in (0..it.levels.len()).rev() {
+        if !matches!(it.levels[inner].role, LevelRole::FromSubquery | LevelRole::Cte) {
+            continue;
+        }
+        let graph = Graph::new(router, it, &standings);
+        let Ok(Spread::Parts(Shown { map: Some(map), names, .. })) = graph.spread_of(inner) else { continue };
+        for (level, relations) in it.levels.iter().zip(&mut standings) {
+            for (relation, standing) in level.relations.iter().zip(relations) {
+                if relation.level == Some(inner) && !names.is_empty() {
+                    *standing = Standing::Sharded { map, key: names.clone() };
+                }
+            }
+        }
+    }
+    standings
 }
 
 /// Where schemas are homes, a listed name without schema may be of the schema that search_path names first.
@@ -247,12 +323,6 @@ struct KeyOf {
     column: usize,
 }
 
-/// A class with what is needed to judge the whole statement.
-struct Formed {
-    class: Class,
-    level: usize,
-}
-
 struct Graph<'a> {
     router: &'a Router,
     statement: &'a Statement,
@@ -363,6 +433,7 @@ impl<'a> Graph<'a> {
                 }
             }
         }
+        self.link_members();
         // Unqualified names of merged columns need the links above.
         for (index, level) in self.statement.levels.iter().enumerate() {
             for equality in &level.equalities {
@@ -378,6 +449,30 @@ impl<'a> Graph<'a> {
                 if equality.kept.iter().all(holds) {
                     self.unite(a, b);
                 }
+            }
+        }
+    }
+
+    /// `key IN (SELECT key ...)`: whether a key is among them, its own shard knows, unless they are few of many.
+    fn link_members(&mut self) {
+        for (index, level) in self.statement.levels.iter().enumerate() {
+            let (Some(member), Some(parent), [shown]) = (&level.member, level.parent, &level.outputs[..])
+            else {
+                continue;
+            };
+            let plain = level.clauses.iter().all(|it| matches!(it, Clause::OrderBy | Clause::Distinct));
+            let Some(around) = self.statement.levels.get(parent).filter(|_| plain && level.stars.is_empty())
+            else {
+                continue;
+            };
+            let inner =
+                shown.column.as_ref().and_then(|it| self.resolve(index, &(0..level.relations.len()), it));
+            let outer = self.resolve(parent, &(0..around.relations.len()), member);
+            if let (Some(inner), Some(outer)) = (inner, outer)
+                && self.nodes[inner.node].level == index
+                && !self.may_be_null(inner.node)
+            {
+                self.unite(inner, outer);
             }
         }
     }
@@ -418,16 +513,29 @@ impl<'a> Graph<'a> {
 
     /// One class per set of linked tables. A table of an inner level that is linked to one around it is
     /// only looked at for rows of that one, so the outer level alone says which shards are needed.
-    fn classes(&self) -> Result<Vec<Formed>, Refusal> {
+    fn classes(&self) -> Result<Vec<Class>, Refusal> {
         let mut formed = Vec::new();
         for root in (0..self.nodes.len()).filter(|it| self.class_of(*it) == *it) {
-            let members: Vec<usize> = (0..self.nodes.len()).filter(|it| self.class_of(*it) == root).collect();
+            let members = (0..self.nodes.len()).filter(|it| self.class_of(*it) == root);
+            let members: Vec<usize> = members.filter(|it| !self.is_absorbed(self.nodes[*it].level)).collect();
+            if members.is_empty() {
+                // Looked for by their places (`position`).
+                formed.push(self.absorbed(root));
+                continue;
+            }
             let depth = members.iter().map(|it| self.depth(self.nodes[*it].level)).min().unwrap_or(0);
             let own = members.iter().copied().filter(|it| self.depth(self.nodes[*it].level) == depth);
             formed.push(self.class(root, &own.collect::<Vec<_>>())?);
         }
         self.insert_classes(&mut formed)?;
         Ok(formed)
+    }
+
+    /// A class that needs no shard of its own.
+    fn absorbed(&self, root: usize) -> Class {
+        let node = &self.nodes[root];
+        let (table, column) = (String::new(), node.key().join(", "));
+        Class { map: node.map(), table, column, keys: Keys::Never, writes: false }
     }
 
     fn depth(&self, level: usize) -> usize {
@@ -439,9 +547,8 @@ impl<'a> Graph<'a> {
         depth
     }
 
-    fn class(&self, root: usize, own: &[usize]) -> Result<Formed, Refusal> {
+    fn class(&self, root: usize, own: &[usize]) -> Result<Class, Refusal> {
         let first = own.first().copied().unwrap_or(root);
-        let level_index = self.nodes[first].level;
         let mut branches: Vec<(Vec<usize>, Keys)> = Vec::new();
         let mut writes = false;
         for member in own {
@@ -458,11 +565,12 @@ impl<'a> Graph<'a> {
             let valid = level.conditions.iter().enumerate();
             let valid = valid.filter(|(_, it)| it.covers.contains(&node.relation));
             let indexes: Vec<usize> = valid.clone().map(|(index, _)| index).collect();
-            if branches.iter().any(|(it, _)| *it == indexes) {
+            let inner = self.keys_inside(node)?;
+            if inner.is_none() && branches.iter().any(|(it, _)| *it == indexes) {
                 continue;
             }
             let keys = self.keys(node.level, root, &valid.map(|(_, it)| it).collect::<Vec<_>>());
-            branches.push((indexes, keys));
+            branches.push((indexes, Keys::and([keys].into_iter().chain(inner))));
         }
         let node = &self.nodes[first];
         let keys = match node.home {
@@ -472,8 +580,36 @@ impl<'a> Graph<'a> {
         };
         let table =
             self.relation(node).and_then(|it| it.table.as_ref()).map_or(String::new(), |it| it.name.clone());
-        let class = Class { map: node.map(), table, column: node.key().join(", "), keys, writes };
-        Ok(Formed { class, level: level_index })
+        Ok(Class { map: node.map(), table, column: node.key().join(", "), keys, writes })
+    }
+
+    /// Of a subquery or CTE: what it says of its key itself.
+    fn keys_inside(&self, node: &Node<'_>) -> Result<Option<Keys>, Refusal> {
+        let Some(inner) = self.relation(node).and_then(|it| it.level) else { return Ok(None) };
+        self.keys_of_level(inner).map(Some)
+    }
+
+    fn keys_of_level(&self, level: usize) -> Result<Keys, Refusal> {
+        if let Some(arms) = self.statement.levels.get(level).and_then(|it| it.set.as_ref()) {
+            return Ok(Keys::or([self.keys_of_level(arms.left)?, self.keys_of_level(arms.right)?]));
+        }
+        let own: Vec<usize> = (0..self.nodes.len()).filter(|it| self.nodes[*it].level == level).collect();
+        match own.first() {
+            None => Ok(Keys::All),
+            Some(first) => Ok(self.class(self.class_of(*first), &own)?.keys),
+        }
+    }
+
+    /// The level is looked at as the table that it stands for (`with_derived`).
+    fn is_absorbed(&self, level: usize) -> bool {
+        let stands = |it: &Node<'_>| self.relation(it).is_some_and(|it| it.level == Some(level));
+        if self.nodes.iter().any(stands) {
+            return true;
+        }
+        let arm_of = |it: &Level| it.set.as_ref().is_some_and(|it| it.left == level || it.right == level);
+        let set = self.statement.levels.iter().position(arm_of);
+        let around = self.statement.levels.get(level).and_then(|it| it.parent);
+        set.into_iter().chain(around).any(|it| self.is_absorbed(it))
     }
 
     /// What conditions say of the key of one class.
@@ -494,7 +630,7 @@ impl<'a> Graph<'a> {
     }
 
     /// For each INSERT into a sharded table, the keys of its rows.
-    fn insert_classes(&self, formed: &mut [Formed]) -> Result<(), Refusal> {
+    fn insert_classes(&self, formed: &mut [Class]) -> Result<(), Refusal> {
         for (index, node) in self.nodes.iter().enumerate() {
             let Some(level) = self.statement.levels.get(node.level) else { continue };
             let (Some(Write::Insert { columns, source, .. }), 0) = (&level.write, node.relation) else {
@@ -506,8 +642,8 @@ impl<'a> Graph<'a> {
             let keys = self.inserted(formed, node, columns.as_deref(), source)?;
             let class = self.class_of(index);
             if let Some(own) = self.formed_mut(formed, class) {
-                own.class.keys = keys;
-                own.class.writes = true;
+                own.keys = keys;
+                own.writes = true;
             }
         }
         Ok(())
@@ -515,7 +651,7 @@ impl<'a> Graph<'a> {
 
     fn inserted(
         &self,
-        formed: &[Formed],
+        formed: &[Class],
         node: &Node<'_>,
         columns: Option<&[String]>,
         source: &InsertSource,
@@ -560,7 +696,7 @@ impl<'a> Graph<'a> {
                 }
                 // The row keeps the key of the row that it is made from.
                 let from = self.class_of(from);
-                Ok(self.formed(formed, from).map_or(Keys::All, |it| it.class.keys.clone()))
+                Ok(self.formed(formed, from).map_or(Keys::All, |it| it.keys.clone()))
             }
         }
     }
@@ -591,48 +727,12 @@ impl<'a> Graph<'a> {
         (0..class).filter(|it| self.class_of(*it) == *it).count()
     }
 
-    fn formed<'f>(&self, formed: &'f [Formed], class: usize) -> Option<&'f Formed> {
+    fn formed<'f>(&self, formed: &'f [Class], class: usize) -> Option<&'f Class> {
         formed.get(self.position(class))
     }
 
-    fn formed_mut<'f>(&self, formed: &'f mut [Formed], class: usize) -> Option<&'f mut Formed> {
+    fn formed_mut<'f>(&self, formed: &'f mut [Class], class: usize) -> Option<&'f mut Class> {
         formed.get_mut(self.position(class))
-    }
-
-    /// What keeps the answer of several shards from being their rows one after another.
-    fn merge(&self, classes: &[Formed]) -> Option<String> {
-        let statement = self.statement;
-        if statement.explain.is_some() {
-            return Some("EXPLAIN".into());
-        }
-        match statement.utility {
-            None => {}
-            Some(Utility::CopyOut { .. }) => return Some("COPY".into()),
-            Some(_) => return Some("a cursor".into()),
-        }
-        let root = statement.levels.first()?;
-        if let Some(clause) = root.clauses.first() {
-            return Some(clause_name(clause));
-        }
-        if let Some(inner) = classes.iter().find(|it| it.level != 0) {
-            return statement.levels.get(inner.level).map(|it| role_name(it).to_owned());
-        }
-        if classes.len() > 1 {
-            return Some("a join that does not equate the shard keys of its tables".into());
-        }
-        if self.standings.iter().flatten().any(|it| matches!(it, Standing::Catalog)) {
-            return Some("a read of a system catalog".into());
-        }
-        let standings = self.standings.first()?;
-        let sharded = |range: &Range<usize>| {
-            let of_range = standings.get(range.clone()).unwrap_or_default();
-            of_range.iter().any(|it| matches!(it, Standing::Sharded { .. }))
-        };
-        let keeps_copies = |it: &crate::sql::OuterJoin| sharded(&it.nullable) && !sharded(&it.kept);
-        root.outer_joins
-            .iter()
-            .any(keeps_copies)
-            .then(|| "an outer join that keeps the rows of a table that is not sharded".into())
     }
 }
 
