@@ -10,12 +10,13 @@ use super::deallocate;
 use super::effects::Answer;
 use super::merged::{Reading, Step};
 use super::query::{Payload, Ran, Request, malformed, not_utf8};
+use super::routing;
 use super::session::{End, Outcome, Session};
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
 use crate::proto::{Expect, Origin, Part, UnitEnd};
-use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SettingMade, Why};
+use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, Router, SettingMade, Why};
 use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
 
 /// One message of a group, its statement looked up. `rows_max` of Execute is 0 for all of them.
@@ -190,6 +191,16 @@ impl<'a> Group<'a> {
     /// There is more to it than Sync or Flush.
     fn asks(&self) -> bool {
         !self.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. }))
+    }
+
+    /// All that it prepares or describes is EXPLAIN (KEYWAY), which no server knows.
+    fn only_explains_routing(&self, router: &Router) -> bool {
+        let mut statements = self.ops.iter().filter_map(|it| match it {
+            Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => Some(statement),
+            _ => None,
+        });
+        let explains = |it: &Arc<Statement>| it.plan(router).kind == Kind::ExplainRouting;
+        statements.next().is_some_and(explains) && statements.all(explains)
     }
 
     fn is_limited(&self) -> bool {
@@ -628,10 +639,15 @@ impl Session {
                     && self.transaction.status() != TxStatus::Failed
                     && let Some(tag) = group.only_deallocates() =>
             {
-                Answer::Made { notices: Vec::new(), tag }
+                Answer::Made { notices: Vec::new(), tag, columns: &[] }
             }
             (Some(only), None) if group.executes() && group.is_synced() => {
                 self.answer(&only.plan.kind, only.statement.text())
+            }
+            (None, _)
+                if !refused && group.is_synced() && group.only_explains_routing(&self.database.router) =>
+            {
+                Answer::Made { notices: Vec::new(), tag: "", columns: routing::COLUMNS }
             }
             (None, _) if !refused => return Ok(None),
             _ if refused => self.answer(&Kind::Statement, ""),
@@ -642,14 +658,14 @@ impl Session {
             Answer::Server => return Ok(None),
             Answer::Refused(refusal) => return self.refuse_group(refusal, group.end).await.map(Some),
             Answer::Rollback => {
-                put_made(group, &[], "ROLLBACK", &mut out);
+                put_made(group, &[], "ROLLBACK", &[], &mut out);
                 self.roll_back_silently().await?;
             }
-            Answer::Made { notices, tag } => {
+            Answer::Made { notices, tag, columns } => {
                 if let Err(refusal) = self.put_in_force().await {
                     return self.refuse_group(refusal, group.end).await.map(Some);
                 }
-                put_made(group, &notices, tag, &mut out);
+                put_made(group, &notices, tag, columns, &mut out);
             }
         }
         self.name_statements(group, usize::MAX);
@@ -721,9 +737,9 @@ impl Session {
         if !plan.needs_params() {
             let literals = &statement.literals;
             let keys = KeySource { text: statement.text(), literals, params: None };
-            return self.database.router.decide(plan, &keys, view);
+            return self.decide(plan, &keys, view);
         }
-        with_params(bind, statement, |keys| self.database.router.decide(plan, keys, view))
+        with_params(bind, statement, |keys| self.decide(plan, keys, view))
     }
 
     fn settings_of_group(&mut self, group: &Group<'_>) -> Result<Vec<SettingMade>, Refusal> {
@@ -794,16 +810,20 @@ fn both(before: Decision, after: Decision) -> Result<Decision, Refusal> {
 }
 
 /// The answers of a group that no server has seen.
-fn put_made(group: &Group<'_>, notices: &[u8], tag: &str, out: &mut Vec<u8>) {
+fn put_made(group: &Group<'_>, notices: &[u8], tag: &str, columns: &[wire::Column], out: &mut Vec<u8>) {
+    let describe = |out: &mut Vec<u8>| match columns {
+        [] => out.extend_from_slice(wire::NO_DATA),
+        columns => wire::describe_columns(out, columns, |_| false),
+    };
     for op in &group.ops {
         match op {
             Op::Parse { .. } => out.extend_from_slice(wire::PARSE_COMPLETE),
             Op::Bind { .. } => out.extend_from_slice(wire::BIND_COMPLETE),
             Op::DescribeStatement { .. } => {
                 wire::parameter_description(out, &[]);
-                out.extend_from_slice(wire::NO_DATA);
+                describe(out);
             }
-            Op::DescribePortal { .. } => out.extend_from_slice(wire::NO_DATA),
+            Op::DescribePortal { .. } => describe(out),
             Op::Execute { .. } => {
                 out.extend_from_slice(notices);
                 wire::command_complete(out, tag);
