@@ -26,7 +26,9 @@ async fn a_comment_names_the_place(harness: Arc<Shared>) -> Outcome {
     for (index, user_id) in users.into_iter().enumerate() {
         let name = &shards.shop.shop.shards[index].name;
         let select = "SELECT user_id FROM users WHERE name = 'hinted'";
-        for hint in [format!("shard={name}"), format!("key={user_id}"), format!("map=by_user key='{user_id}'")] {
+        for hint in
+            [format!("shard={name}"), format!("key={user_id}"), format!("map=by_user key='{user_id}'")]
+        {
             let sql = format!("/* keyway: {hint} */ {select}");
             assert_eq!(rows(&client, &sql).await?, [user_id.to_string()], "{hint}");
             let sql = format!("{select} /* keyway: {hint} */ AND user_id > $1");
@@ -38,7 +40,8 @@ async fn a_comment_names_the_place(harness: Arc<Shared>) -> Outcome {
         assert_eq!(rows(&client, &window).await?, ["1"]);
         let write = format!("/* keyway: shard={name} */ UPDATE users SET email = 'h' WHERE name = 'hinted'");
         run(&client, &write).await?;
-        let changed = shards.everywhere("SELECT count(*) FROM users WHERE name = 'hinted' AND email = 'h'").await?;
+        let changed =
+            shards.everywhere("SELECT count(*) FROM users WHERE name = 'hinted' AND email = 'h'").await?;
         assert_eq!(changed.concat().iter().filter(|it| **it == "1").count(), index + 1);
     }
     // DDL on one shard is seen there alone.
@@ -113,7 +116,11 @@ async fn wrong_ones_are_errors(harness: Arc<Shared>) -> Outcome {
         ("22023", "invalid role", "/* keyway: role=standby */ SELECT 1".to_owned()),
         ("22023", "map", "/* keyway: key=1 */ SELECT 1".to_owned()),
         ("22P02", "bigint", "/* keyway: map=by_user key=x */ SELECT 1".to_owned()),
-        ("22023", "contradicts", format!("/* keyway: shard={name} */ SELECT FROM users WHERE user_id = {user_id}")),
+        (
+            "22023",
+            "contradicts",
+            format!("/* keyway: shard={name} */ SELECT FROM users WHERE user_id = {user_id}"),
+        ),
         ("22023", "contradicts", format!("/* keyway: shard={name} */ {}", insert_user(user_id, "never"))),
         ("22023", "reference table", format!("/* keyway: shard={name} */ DELETE FROM countries")),
         ("25006", "replica", "/* keyway: role=replica */ DELETE FROM users WHERE user_id = 1".to_owned()),

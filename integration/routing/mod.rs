@@ -21,7 +21,8 @@ use tokio_postgres::Client;
 use crate::harness::{Fallible, Harness, KeywayProcess, Shared, ShopFixture, connect, rows};
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
-    let topics = [everywhere::tests, hints::tests, homes::tests, reads::tests, transactions::tests, writes::tests];
+    let topics =
+        [everywhere::tests, hints::tests, homes::tests, reads::tests, transactions::tests, writes::tests];
     topics.iter().flat_map(|it| it(harness)).collect()
 }
 

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::deallocate;
 use super::effects::Answer;
+use super::group_answer::put_made;
 use super::merged::{Reading, Step};
 use super::query::{Payload, Ran, Request, malformed, not_utf8};
 use super::routing;
@@ -74,7 +75,7 @@ struct Bound<'g, 'a> {
 }
 
 pub(super) struct Group<'a> {
-    ops: Vec<Op<'a>>,
+    pub(super) ops: Vec<Op<'a>>,
     raw: &'a [u8],
     end: UnitEnd,
     /// A Sync of ours takes the place of its Flush, because nothing of it has to wait for the client's:
@@ -807,32 +808,4 @@ fn both(before: Decision, after: Decision) -> Result<Decision, Refusal> {
         "statements before one Sync would touch two shards",
         "send a Sync after each statement, or use one shard key",
     ))
-}
-
-/// The answers of a group that no server has seen.
-fn put_made(group: &Group<'_>, notices: &[u8], tag: &str, columns: &[wire::Column], out: &mut Vec<u8>) {
-    let describe = |out: &mut Vec<u8>| match columns {
-        [] => out.extend_from_slice(wire::NO_DATA),
-        columns => wire::describe_columns(out, columns, |_| false),
-    };
-    for op in &group.ops {
-        match op {
-            Op::Parse { .. } => out.extend_from_slice(wire::PARSE_COMPLETE),
-            Op::Bind { .. } => out.extend_from_slice(wire::BIND_COMPLETE),
-            Op::DescribeStatement { .. } => {
-                wire::parameter_description(out, &[]);
-                describe(out);
-            }
-            Op::DescribePortal { .. } => describe(out),
-            Op::Execute { .. } => {
-                out.extend_from_slice(notices);
-                wire::command_complete(out, tag);
-            }
-            Op::Deallocate { plan, .. } => out.extend_from_slice(deallocate::completion(&plan.kind)),
-            Op::CloseStatement { .. } | Op::ClosePortal { .. } => {
-                out.extend_from_slice(wire::CLOSE_COMPLETE);
-            }
-            Op::Sync { .. } | Op::Flush { .. } => {}
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod effects;
 mod encoding;
 mod extended;
 mod function_call;
+mod group_answer;
 mod hints;
 mod listening;
 mod login;

@@ -102,6 +102,7 @@ impl Router {
         let text = if plan.hinted { text_hint(keys.text) } else { Ok(TextHint::default()) };
         let hint = Hint::of(text.map_err(|HintError(message)| wrong(message))?, settings)?;
         let placed = match (&hint.shard, &hint.key) {
+            _ if !decides_place(plan) => None,
             (Some(name), _) => Some((self.shard_named(name)?, None)),
             (None, Some(key)) => {
                 let key = self.hinted_key(plan, &hint, key, session)?;
@@ -110,10 +111,8 @@ impl Router {
             (None, None) => None,
         };
         let mut decision = match placed {
-            Some((shard, key)) if decides_place(plan) => {
-                self.on_hinted(plan, keys, session, &hint, shard, key)?
-            }
-            _ => self.decide_plain(plan, keys, session)?,
+            Some((shard, key)) => self.on_hinted(plan, keys, session, &hint, shard, key)?,
+            None => self.decide_plain(plan, keys, session)?,
         };
         if let Some(role) = hint.role.filter(|_| decides_role(plan)) {
             decision.role = self.hinted_role(plan, session, &hint, role, decision.role)?;
