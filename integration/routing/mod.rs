@@ -1,6 +1,7 @@
 //! Statements on two shards: where each goes, what is refused, and that a refusal leaves nothing behind.
 
 mod everywhere;
+mod hints;
 mod homes;
 mod reads;
 mod transactions;
@@ -20,7 +21,8 @@ use tokio_postgres::Client;
 use crate::harness::{Fallible, Harness, KeywayProcess, Shared, ShopFixture, connect, rows};
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
-    let topics = [everywhere::tests, homes::tests, reads::tests, transactions::tests, writes::tests];
+    let topics =
+        [everywhere::tests, hints::tests, homes::tests, reads::tests, transactions::tests, writes::tests];
     topics.iter().flat_map(|it| it(harness)).collect()
 }
 

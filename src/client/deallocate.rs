@@ -187,7 +187,7 @@ impl Session {
                 }
             }
             self.record.set_statements(self.names.len());
-            return Some(Answer::Made { notices: replies, tag: parts.last().map_or("", tag) });
+            return Some(Answer::Made { notices: replies, tag: parts.last().map_or("", tag), columns: &[] });
         }
         Some(Answer::Refused(Refusal::unsupported(
             Reason::SessionState,

@@ -10,6 +10,7 @@ use super::deallocate;
 use super::effects::Answer;
 use super::group::{Bound, Group, Op, put_made};
 use super::query::{Payload, Ran, Request, malformed, not_utf8};
+use super::routing;
 use super::session::{End, Outcome, Session};
 use super::statements::Statement;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
@@ -293,10 +294,15 @@ impl Session {
                     && self.transaction.status() != TxStatus::Failed
                     && let Some(tag) = group.only_deallocates() =>
             {
-                Answer::Made { notices: Vec::new(), tag }
+                Answer::Made { notices: Vec::new(), tag, columns: &[] }
             }
             (Some(only), None) if group.executes() && group.is_synced() => {
                 self.answer(&only.plan.kind, only.statement.text())
+            }
+            (None, _)
+                if !refused && group.is_synced() && group.only_explains_routing(&self.database.router) =>
+            {
+                Answer::Made { notices: Vec::new(), tag: "", columns: routing::COLUMNS }
             }
             (None, _) if !refused => return Ok(None),
             _ if refused => self.answer(&Kind::Statement, ""),
@@ -307,14 +313,14 @@ impl Session {
             Answer::Server => return Ok(None),
             Answer::Refused(refusal) => return self.refuse_group(refusal, group.end).await.map(Some),
             Answer::Rollback => {
-                put_made(group, &[], "ROLLBACK", &mut out);
+                put_made(group, &[], "ROLLBACK", &[], &mut out);
                 self.roll_back_silently().await?;
             }
-            Answer::Made { notices, tag } => {
+            Answer::Made { notices, tag, columns } => {
                 if let Err(refusal) = self.put_in_force().await {
                     return self.refuse_group(refusal, group.end).await.map(Some);
                 }
-                put_made(group, &notices, tag, &mut out);
+                put_made(group, &notices, tag, columns, &mut out);
             }
         }
         self.name_statements(group, usize::MAX);
@@ -386,9 +392,9 @@ impl Session {
         if !plan.needs_params() {
             let literals = &statement.literals;
             let keys = KeySource { text: statement.text(), literals, params: None };
-            return self.database.router.decide(plan, &keys, view);
+            return self.decide(plan, &keys, view);
         }
-        with_params(bind, statement, |keys| self.database.router.decide(plan, keys, view))
+        with_params(bind, statement, |keys| self.decide(plan, keys, view))
     }
 
     fn settings_of_group(&mut self, group: &Group<'_>) -> Result<Vec<SettingMade>, Refusal> {

@@ -10,7 +10,7 @@ use super::merged::{Reading, Step};
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::proto::{Expect, Origin, Part, StatementId, UnitEnd};
-use crate::route::{Kind, Plan};
+use crate::route::{Kind, Plan, Router};
 use crate::wire::{self, Bind};
 
 /// One message of a group, its statement looked up. `rows_max` of Execute is 0 for all of them.
@@ -183,6 +183,16 @@ impl<'a> Group<'a> {
         !self.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. }))
     }
 
+    /// All that it prepares or describes is EXPLAIN (KEYWAY), which no server knows.
+    pub fn only_explains_routing(&self, router: &Router) -> bool {
+        let mut statements = self.ops.iter().filter_map(|it| match it {
+            Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => Some(statement),
+            _ => None,
+        });
+        let explains = |it: &Arc<Statement>| it.plan(router).kind == Kind::ExplainRouting;
+        statements.next().is_some_and(explains) && statements.all(explains)
+    }
+
     pub fn is_limited(&self) -> bool {
         self.ops.iter().any(|it| matches!(it, Op::Execute { rows_max: 1.., .. }))
     }
@@ -339,16 +349,26 @@ fn parse_on(
 }
 
 /// The answers of a group that no server has seen.
-pub(super) fn put_made(group: &Group<'_>, notices: &[u8], tag: &str, out: &mut Vec<u8>) {
+pub(super) fn put_made(
+    group: &Group<'_>,
+    notices: &[u8],
+    tag: &str,
+    columns: &[wire::Column],
+    out: &mut Vec<u8>,
+) {
+    let describe = |out: &mut Vec<u8>| match columns {
+        [] => out.extend_from_slice(wire::NO_DATA),
+        columns => wire::describe_columns(out, columns, |_| false),
+    };
     for op in &group.ops {
         match op {
             Op::Parse { .. } => out.extend_from_slice(wire::PARSE_COMPLETE),
             Op::Bind { .. } => out.extend_from_slice(wire::BIND_COMPLETE),
             Op::DescribeStatement { .. } => {
                 wire::parameter_description(out, &[]);
-                out.extend_from_slice(wire::NO_DATA);
+                describe(out);
             }
-            Op::DescribePortal { .. } => out.extend_from_slice(wire::NO_DATA),
+            Op::DescribePortal { .. } => describe(out),
             Op::Execute { .. } => {
                 out.extend_from_slice(notices);
                 wire::command_complete(out, tag);

@@ -127,7 +127,7 @@ impl Session {
             self.change_channel(change);
         }
         let tag = kinds.last().map_or("", tag_of);
-        Answer::Made { notices: replies, tag }
+        Answer::Made { notices: replies, tag, columns: &[] }
     }
 
     /// Statements that end a transaction or a savepoint in a way that cannot be followed.

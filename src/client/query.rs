@@ -147,7 +147,7 @@ impl Session {
             answer => return self.say(answer).await,
         };
         let keys = KeySource { text, literals: &planned.literals, params: None };
-        let decision = match self.database.router.decide(plan, &keys, &self.view()) {
+        let decision = match self.decide(plan, &keys, &self.view()) {
             Ok(it) => it,
             Err(refusal) => return self.refuse(self.refusal_of(refusal)).await,
         };
@@ -189,7 +189,15 @@ impl Session {
 
     async fn say(&mut self, answer: Answer) -> Result<Outcome, End> {
         match answer {
-            Answer::Made { mut notices, tag } => {
+            Answer::Made { notices, tag, columns } if !columns.is_empty() => {
+                let mut out = Vec::new();
+                wire::describe_columns(&mut out, columns, |_| false);
+                out.extend_from_slice(&notices);
+                wire::command_complete(&mut out, tag);
+                self.put_ready(&mut out);
+                self.stream.write_all(&out).await.map(|()| Outcome::Done).map_err(|_| End::Left)
+            }
+            Answer::Made { mut notices, tag, .. } => {
                 if let Err(refusal) = self.put_in_force().await {
                     return self.refuse(refusal).await;
                 }

@@ -59,7 +59,7 @@ impl Session {
         if taken && self.transaction.status() != TxStatus::Failed {
             // Some server has judged this text already.
             self.names.insert(name.as_bytes(), statement);
-            return Err(Answer::Made { notices: Vec::new(), tag: "PREPARE" });
+            return Err(Answer::Made { notices: Vec::new(), tag: "PREPARE", columns: &[] });
         }
         let mut message = Vec::new();
         wire::query(&mut message, &statement.prepare_text());

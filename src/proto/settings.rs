@@ -53,6 +53,12 @@ impl Settings {
         self.0.contains_key(name)
     }
 
+    /// Whether it says anything of a setting whose name begins like this.
+    pub fn has_any(&self, prefix: &str) -> bool {
+        let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
+        self.0.range::<str, _>(from).next().is_some_and(|(name, _)| name.starts_with(prefix))
+    }
+
     pub fn same(&self, other: &Settings) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
     }

@@ -9,6 +9,7 @@ mod compile;
 mod decide;
 mod evaluate;
 mod explain;
+mod hint;
 mod keys;
 mod plan;
 mod reads;
@@ -22,6 +23,7 @@ pub use catalog::{
 };
 pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
+pub use hint::SessionHint;
 pub use keys::{KeySource, Params};
 pub use plan::{Kind, Leaves, Plan};
 pub use reads::{Described, Manner, ShardQuery, ShardRead};

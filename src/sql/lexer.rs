@@ -1,6 +1,11 @@
 //! PostgreSQL's lexical rules (`src/backend/parser/scan.l`, version 18) as an iterator of tokens over
 //! bytes, with `standard_conforming_strings = on`. White space and comments are passed over.
 
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use super::hint;
 use super::scan::LiteralKind;
 
 /// What a token is, as far as routing needs to know: keywords and names are both `Word`.
@@ -99,11 +104,13 @@ fn continues_name(byte: u8) -> bool {
 pub struct Lexer<'a> {
     text: &'a [u8],
     at: usize,
+    /// Comments passed so far that hold routing hints.
+    pub(super) hints: SmallVec<[Range<usize>; 1]>,
 }
 
 impl<'a> Lexer<'a> {
     pub fn new(text: &'a [u8]) -> Lexer<'a> {
-        Lexer { text, at: 0 }
+        Lexer { text, at: 0, hints: SmallVec::new() }
     }
 
     #[inline]
@@ -149,7 +156,13 @@ impl<'a> Lexer<'a> {
             self.at = self.run(self.at, |it| class(it) == SPACE);
             match (self.byte(self.at), self.byte(self.at + 1)) {
                 (b'-', b'-') => self.at = self.line_end(self.at),
-                (b'/', b'*') => self.at = self.block_comment(self.at)?,
+                (b'/', b'*') => {
+                    let comment = self.at..self.block_comment(self.at)?;
+                    self.at = comment.end;
+                    if hint::is_hint(&self.text[comment.clone()]) {
+                        self.hints.push(comment);
+                    }
+                }
                 _ => return Ok(()),
             }
         }

@@ -6,6 +6,7 @@ mod body;
 mod expression;
 mod facts;
 mod functions;
+mod hint;
 mod lexer;
 mod literal;
 mod parse;
@@ -22,6 +23,7 @@ pub use facts::{
     SetStatement, SettingCall, Statement, Table, Utility, Value, Write,
 };
 pub use functions::{BuiltIn, Volatility, built_in};
+pub use hint::{HintError, TextHint, text_hint};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};
 pub use parse::{NotParsed, Parser};
 pub use prepared::{ExecuteName, PrepareText, execute_names, prepare_names, prepare_text};

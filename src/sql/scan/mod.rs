@@ -8,6 +8,7 @@
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
+use super::hint;
 use super::lexer::{Lexer, TokenKind};
 
 /// How a literal is written, which is part of the fingerprint.
@@ -98,8 +99,19 @@ pub fn scan(text: &str) -> Scan {
             TokenKind::NationalPrefix => form.folded(b"nchar"),
         }
     }
+    for comment in &lexer.hints {
+        form.byte(HINT);
+        hint::form_of(&text[comment.clone()], |it| {
+            it.iter().for_each(|byte| form.byte(*byte));
+            // A value may have blanks; a text of the protocol has no NUL.
+            form.byte(0);
+        });
+    }
     Scan { fingerprint: form.digest(), literals, well_formed }
 }
+
+/// Stands behind the tokens, in front of a routing hint: no name, symbol or literal starts with it.
+const HINT: u8 = 9;
 
 const FORM_BYTES: usize = 512;
 
