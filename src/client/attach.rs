@@ -54,7 +54,7 @@ impl Session {
                 continue;
             };
             let Some(pool) = self.pools.get(server).cloned() else { return Err(self.no_primary(shard)) };
-            let lease = match pool.try_checkout() {
+            let mut lease = match pool.try_checkout() {
                 Some(it) => it,
                 None => match self.wait_for_server(&pool).await {
                     Ok(it) => it,
@@ -81,7 +81,7 @@ impl Session {
             lease.record.set_session(self.record.id);
             self.record.counts.assignments.add(1);
             self.cancel.slot().attach(cancel_target(&lease));
-            let needs_set_up = !lease.settings.same(&self.settings);
+            let needs_set_up = !lease.settings.unite(&mut self.settings);
             return Ok(Held { lease, shard, server, role, needs_set_up });
         }
     }
