@@ -265,7 +265,14 @@ impl Pipeline {
     }
 
     /// Replies of ours that stand first in line need no message of the server.
+    #[inline]
     pub fn release_made(&mut self, replies: &mut Replies) {
+        if matches!(self.owed.front(), Some(Expect::MadeParse(_) | Expect::MadeClose)) {
+            self.make_replies(replies);
+        }
+    }
+
+    fn make_replies(&mut self, replies: &mut Replies) {
         while let Some(expect @ (Expect::MadeParse(_) | Expect::MadeClose)) = self.owed.front().copied() {
             self.owed.pop_front();
             replies.named += 1;
