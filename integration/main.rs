@@ -10,12 +10,14 @@ mod catalog;
 mod cli;
 mod console;
 mod copy;
+mod deallocate;
 mod demo;
 mod differential;
 mod drivers;
 mod harness;
 mod leaks;
 mod limits;
+mod listen;
 mod merge_values;
 mod metrics;
 mod pins;
@@ -23,7 +25,9 @@ mod postgres;
 mod protocol;
 mod reload;
 mod replicas;
+mod round_trips;
 mod routing;
+mod session_mode;
 mod sessions;
 mod shard_keys;
 mod shop;
@@ -53,11 +57,13 @@ fn main() -> ExitCode {
         cli::tests,
         console::tests,
         copy::tests,
+        deallocate::tests,
         demo::tests,
         differential::tests,
         drivers::tests,
         leaks::tests,
         limits::tests,
+        listen::tests,
         merge_values::tests,
         metrics::tests,
         pins::tests,
@@ -65,7 +71,9 @@ fn main() -> ExitCode {
         protocol::tests,
         reload::tests,
         replicas::tests,
+        round_trips::tests,
         routing::tests,
+        session_mode::tests,
         sessions::tests,
         shard_keys::tests,
         shop::tests,

@@ -280,8 +280,8 @@ async fn errors_and_refusals_count(harness: Arc<Shared>) -> Outcome {
         ("multi_shard_write", format!("DELETE FROM users WHERE user_id IN ({a}, {b})")),
         ("multi_shard_read", "SELECT row_number() OVER () FROM users".to_owned()),
         ("key_update", format!("UPDATE users SET user_id = {a} WHERE user_id = {b}")),
-        ("session_state", "LISTEN news".to_owned()),
-        ("unsupported", "NOTIFY news".to_owned()),
+        ("session_state", "CREATE TEMPORARY TABLE news (a int)".to_owned()),
+        ("unsupported", "COMMIT PREPARED 'news'".to_owned()),
     ] {
         let before = Metrics::of(&shards.keyway).await?;
         error_of(&client, &sql).await?;

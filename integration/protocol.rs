@@ -15,6 +15,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
         harness.test("protocol::answers_are_postgresqls", answers_are_postgresqls),
         harness.test("protocol::flush_brings_answers_before_sync", flush_brings_answers_before_sync),
+        harness.test("protocol::an_answer_of_keyways_ends_a_flushed_pipeline", answers_end_pipelines),
         harness.test("protocol::bytes_one_by_one", bytes_one_by_one),
         harness.test("protocol::long_messages_stream_through", long_messages_stream_through),
         harness.test("protocol::encryption_is_declined_and_login_goes_on", encryption_is_declined),
@@ -220,6 +221,41 @@ async fn flush_brings_answers_before_sync(harness: Arc<Shared>) -> Outcome {
         let end = wire.ask(&[execute("", 0), sync()].concat(), 1).await?;
         assert_eq!(shown(&end), ["Z I"]);
         assert_eq!(wire.rows("SELECT 'well'").await?, ["well"]);
+    }
+    Ok(())
+}
+
+/// What Keyway answers itself behind a Flush has the server commit, or abort, what came before it.
+async fn answers_end_pipelines(harness: Arc<Shared>) -> Outcome {
+    let fixture = harness.single().await?;
+    let extended = |sql| [parse("", sql), bind("", "", &[], false), execute("", 0), sync()].concat();
+    let endings = [
+        (extended("DEALLOCATE d"), "12CZ", "committed"),
+        (query("DEALLOCATE d"), "CZ", "committed"),
+        (query("DEALLOCATE ALL"), "CZ", "committed"),
+        (extended("DISCARD ALL"), "12EZ", "aborted"),
+        (query("DISCARD ALL"), "EZ", "aborted"),
+    ];
+    for mut wire in both(fixture).await? {
+        for (ending, expected, fate) in &endings {
+            wire.ask(&[parse("d", "SELECT 1"), sync()].concat(), 1).await?;
+            let begun =
+                [parse("", "SELECT txid_current()"), bind("", "", &[], false), execute("", 0), flush()];
+            wire.send(&begun.concat()).await?;
+            let answer = wire.until('C').await?;
+            let row = answer.iter().find(|it| it.tag == 'D').ok_or("no row")?;
+            let id = String::from_utf8_lossy(&row.body[6..]).into_owned();
+            let answer = wire.ask(ending, 1).await?;
+            // An error of Keyway's comes without what a server has done of the group before it.
+            let tags: String = answer.iter().map(|it| it.tag).collect();
+            assert!(tags == *expected || tags == "EZ" && expected.ends_with("EZ"), "{tags} for {expected}");
+            if *fate == "aborted" {
+                let error = answer.iter().find(|it| it.tag == 'E').ok_or("no error")?.error();
+                assert!(error.starts_with("25001 DISCARD ALL cannot "), "{error}");
+                wire.ask(&query("DEALLOCATE d"), 1).await?;
+            }
+            assert_eq!(wire.rows(&format!("SELECT txid_status({id})")).await?, [*fate], "{expected}");
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use tokio::process::Command;
 use tokio_postgres::Client;
 
-use crate::harness::wire::Wire;
+use crate::harness::wire::{Wire, query};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, connect, error_of, rows,
     run, until,
@@ -26,6 +26,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("reload::limits_change", limits),
         harness.test("reload::statements_live_on_under_load", load),
         harness.test("reload::a_pinned_session_goes_along", pinned),
+        harness.test("reload::who_listens_hears_on", listening),
     ]
 }
 
@@ -381,5 +382,37 @@ async fn pinned(harness: Arc<Shared>) -> Outcome {
     run(&client, "CREATE TEMP TABLE reload_pinned AS SELECT 7 AS a").await?;
     say(&keyway, &Said { servers: servers(&harness, &[1]).await?, ..moved }).await?;
     until("its server is gone, and it too", async || Ok(client.is_closed())).await?;
+    Ok(())
+}
+
+/// The connection that listens stays where the primary does, at whatever place; senders are known as before, also
+/// by new server connections; bounds are those of the new configuration.
+async fn listening(harness: Arc<Shared>) -> Outcome {
+    let said = Said { servers: servers(&harness, &[0]).await?, pool: "size = 1", ..Said::default() };
+    let keyway = start(&harness, &said).await?;
+    let (mut listener, sender) = (wire(&keyway).await?, client(&keyway).await?);
+    listener.ask(&query("LISTEN reload_news"), 1).await?;
+    run(&sender, "NOTIFY reload_news, 'before'").await?;
+    let before = listener.until('A').await?.pop().ok_or("nothing heard")?;
+    let changed = Said {
+        servers: servers(&harness, &[1, 0]).await?,
+        pool: "size = 2",
+        limits: "channels_max = 1",
+        ..said.clone()
+    };
+    say(&keyway, &changed).await?;
+    run(&sender, "NOTIFY reload_news, 'behind'").await?;
+    let after = listener.until('A').await?.pop().ok_or("nothing heard")?;
+    assert!(after.body.ends_with(b"\0behind\0"), "{after:?}");
+    assert_eq!(before.body[..4], after.body[..4], "the sender's pid");
+    let answer = listener.ask(&query("LISTEN reload_more"), 1).await?;
+    assert!(answer[0].error().starts_with("54000"), "{answer:?}");
+    say(&keyway, &said).await?;
+    listener.ask(&query("LISTEN reload_more"), 1).await?;
+    run(&sender, "NOTIFY reload_more").await?;
+    listener.until('A').await?;
+    let metrics = keyway.metrics().await?;
+    let losses = metrics.lines().find(|it| it.starts_with("keyway_listener_losses_total{"));
+    assert!(losses.is_some_and(|it| it.ends_with(" 0")), "{losses:?}");
     Ok(())
 }

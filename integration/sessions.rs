@@ -7,7 +7,7 @@ use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
 use tokio_postgres::Client;
 
-use crate::harness::wire::{Wire, bind, describe, execute, parse, query, sync};
+use crate::harness::wire::{Message, Wire, bind, describe, execute, parse, query, sync};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, assert_error, connect,
     error_of, rows, run, unsharded_config, until,
@@ -23,7 +23,10 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("sessions::set_config_is_kept_like_set", set_config_is_kept_like_set),
         harness.test("sessions::statements_of_one_name_are_apart", statements_of_one_name_are_apart),
         harness.test("sessions::more_statements_than_a_server_keeps", more_statements_than_a_server_keeps),
+        harness
+            .test("sessions::longer_statements_than_a_server_keeps", longer_statements_than_a_server_keeps),
         harness.test("sessions::a_changed_table_under_a_statement", a_changed_table_under_a_statement),
+        harness.test("sessions::a_statement_is_renewed_when_its_table_has_changed", a_statement_is_renewed),
         harness.test("sessions::what_one_server_has_pins_it", what_one_server_has_pins_it),
         harness.test("sessions::a_pin_ends_with_discard_all", a_pin_ends_with_discard_all),
         harness.test("sessions::who_leaves_a_transaction_leaves_nothing", who_leaves_leaves_nothing),
@@ -236,6 +239,93 @@ async fn more_statements_than_a_server_keeps(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
+/// Long texts make room as many statements do, those of PREPARE too.
+async fn longer_statements_than_a_server_keeps(harness: Arc<Shared>) -> Outcome {
+    let keyway = narrow(&harness, "[limits]\nserver_statement_bytes_max = 65536").await?;
+    let (one, other) = (client(&keyway).await?, client(&keyway).await?);
+    let text = |n: usize| format!("SELECT {n} + $1::int /* {} */", "long ".repeat(2000));
+    let mut statements = Vec::new();
+    for n in 0..12 {
+        statements.push(one.prepare(&text(n)).await?);
+        run(&other, &format!("PREPARE p{n} (int) AS {}", text(n))).await?;
+    }
+    for turn in 0..2i32 {
+        for (n, statement) in statements.iter().enumerate() {
+            let got: i32 = one.query_one(statement, &[&turn]).await?.get(0);
+            assert_eq!(got, n as i32 + turn);
+            assert_eq!(
+                rows(&other, &format!("EXECUTE p{n}({turn})")).await?,
+                [(n as i32 + turn).to_string()]
+            );
+        }
+        let kept = rows(&other, "SELECT count(*) FROM pg_prepared_statements").await?.concat();
+        assert!(kept.parse::<u32>()? <= 8, "{kept} statements on the server");
+    }
+    let metrics = keyway.metrics().await?;
+    let line = metrics.lines().find(|it| it.starts_with("keyway_statement_evictions_total{"));
+    assert!(line.is_some_and(|it| !it.ends_with(" 0")), "{line:?}");
+    Ok(())
+}
+
+/// A statement that was described before is an error, as from PostgreSQL; one that is described anew runs.
+async fn a_statement_is_renewed(harness: Arc<Shared>) -> Outcome {
+    let keyway = narrow(&harness, "").await?;
+    let direct = harness.single().await?.shard.primary.connect(DATABASE).await?;
+    run(&direct, &format!("SET ROLE {USER}; CREATE TABLE renewed (a int)")).await?;
+    let mut wire = Wire::log_in(keyway.listen(), USER, APP_PASSWORD, DATABASE, &[]).await?;
+    let mut other = Wire::log_in(keyway.listen(), USER, APP_PASSWORD, DATABASE, &[]).await?;
+    let insert = "INSERT INTO renewed DEFAULT VALUES RETURNING *";
+    let write = |portal: bool| {
+        let described = if portal { describe('P', "") } else { Vec::new() };
+        [bind("", "w", &[], false), described, execute("", 0), sync()].concat()
+    };
+    let tags = |answer: &[Message]| answer.iter().map(|it| it.tag).collect::<String>();
+    wire.ask(&[parse("w", insert), sync()].concat(), 1).await?;
+    assert_eq!(tags(&wire.ask(&write(true), 1).await?), "2TDCZ");
+    wire.rows("PREPARE r AS SELECT * FROM renewed LIMIT 1").await?;
+    wire.rows("EXECUTE r").await?;
+    run(&direct, "ALTER TABLE renewed ADD b text").await?;
+    // Described anew: it runs, once.
+    let answer = wire.ask(&write(true), 1).await?;
+    assert_eq!(tags(&answer), "2TDCZ");
+    assert_eq!(answer[1].body[1], 2, "two columns are described");
+    assert_eq!(rows(&direct, "SELECT count(*) FROM renewed").await?, ["2"]);
+    let answer = wire.ask(&query("EXECUTE r"), 1).await?;
+    assert_eq!((tags(&answer), answer[0].body[1]), ("TDCZ".to_owned(), 2));
+    // Not described: the client would take the rows for what they were. The next time it runs.
+    run(&direct, "ALTER TABLE renewed ADD c text").await?;
+    let answer = wire.ask(&write(false), 1).await?;
+    assert_eq!(tags(&answer), "EZ");
+    assert_eq!(answer[0].error(), "0A000 cached plan must not change result type");
+    assert_eq!(tags(&wire.ask(&write(true), 1).await?), "2TDCZ");
+    assert_eq!(rows(&direct, "SELECT count(*) FROM renewed").await?, ["3"]);
+    // Inside of a transaction, as from PostgreSQL too; and then it is prepared anew.
+    run(&direct, "ALTER TABLE renewed ADD d text").await?;
+    wire.rows("BEGIN").await?;
+    assert_eq!(tags(&wire.ask(&write(true), 1).await?), "EZ");
+    assert!(wire.error("EXECUTE r").await?.starts_with("25P02"));
+    wire.rows("ROLLBACK").await?;
+    wire.rows("BEGIN").await?;
+    assert_eq!(tags(&wire.ask(&write(true), 1).await?), "2TDCZ");
+    wire.rows("COMMIT").await?;
+    assert_eq!(rows(&direct, "SELECT count(*) FROM renewed").await?, ["4"]);
+    // Behind another statement of the same transaction it is not run again.
+    run(&direct, "ALTER TABLE renewed ADD e text").await?;
+    let first = [parse("", "INSERT INTO renewed (a) VALUES (7)"), bind("", "", &[], false), execute("", 0)];
+    let answer = wire.ask(&[first.concat(), write(true)].concat(), 1).await?;
+    assert_eq!(tags(&answer), "12CEZ");
+    assert_eq!(rows(&direct, "SELECT count(*) FROM renewed").await?, ["4"]);
+    // Who prepares it after that gets it as it is, whatever servers have under its old name.
+    let answer = other.ask(&[parse("w", insert), describe('S', "w"), sync()].concat(), 1).await?;
+    assert_eq!(tags(&answer), "1tTZ");
+    assert_eq!(answer[2].body[1], 5);
+    run(&direct, "DROP TABLE renewed").await?;
+    let metrics = keyway.metrics().await?;
+    let line = metrics.lines().find(|it| it.starts_with("keyway_statement_renewals_total{"));
+    assert!(line.is_some_and(|it| it.ends_with(" 2")), "{line:?}");
+    Ok(())
+}
+
 /// PostgreSQL's own error, and its way out of it: parsing again.
 async fn a_changed_table_under_a_statement(harness: Arc<Shared>) -> Outcome {
     let keyway = narrow(&harness, "").await?;
@@ -250,7 +340,6 @@ async fn a_changed_table_under_a_statement(harness: Arc<Shared>) -> Outcome {
         error.to_string().contains("cached plan must not change result type")
             || error.as_db_error().is_some()
     );
-    run(&one, "DEALLOCATE ALL").await?;
     let again = one.prepare("SELECT * FROM sessions_changed").await?;
     assert_eq!(again.columns().len(), 2);
     one.query(&again, &[]).await?;
@@ -264,7 +353,6 @@ async fn what_one_server_has_pins_it(harness: Arc<Shared>) -> Outcome {
     for (pinning, probe, reason) in [
         ("CREATE TEMP TABLE mine (a int)", "SELECT count(*) FROM mine", "temp"),
         ("SELECT pg_advisory_lock(77)", "SELECT count(*) FROM pg_locks", "advisory"),
-        ("LISTEN sessions_channel", "SELECT count(*) FROM pg_listening_channels()", "LISTEN"),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "FETCH c", "WITH HOLD"),
         ("SELECT setseed(0.5)", "SELECT random()", "setseed"),
     ] {

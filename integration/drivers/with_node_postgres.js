@@ -397,7 +397,6 @@ async function whatNeedsSeveralShardsIsRefused(target) {
       ['DELETE FROM users WHERE user_id = ANY($1::int8[])', [[first, second]]],
       ["INSERT INTO users (name, email, country) VALUES ('a', 'b', 'NL')"],
       ['CREATE TEMPORARY TABLE node_mine (a int)'],
-      ['LISTEN node'],
     ];
     for (const [text, values] of refused) {
       const error = await fails(text, '0A000', client.query(text, values));

@@ -540,7 +540,7 @@ def session_state_stays_with_its_client(target, check):
             check.equal("WITH HOLD, later", len(cursor.fetchall()), 6)
 
 
-def a_pinned_server_is_heard_while_its_client_is_idle(target, check):
+def notifications_come_while_a_client_is_idle(target, check):
     with target.connect() as listener, target.connect() as other:
         listener.execute("LISTEN psycopg_news")
         for turn in range(3):
@@ -552,12 +552,21 @@ def a_pinned_server_is_heard_while_its_client_is_idle(target, check):
             check.equal("not inside", list(listener.notifies(timeout=0.05)), [])
         heard = [it.payload for it in listener.notifies(timeout=30, stop_after=1)]
         check.equal("after it", heard, ["after COMMIT"])
-        server = listener.execute("SELECT pg_backend_pid()").fetchone()[0]
+
+
+def a_pinned_server_is_heard_while_its_client_is_idle(target, check):
+    with target.connect() as pinned, target.connect() as other:
+        pinned.execute("CREATE TEMPORARY TABLE psycopg_pin (a int)")
+        pinned.execute("LISTEN psycopg_pin")
+        other.execute("NOTIFY psycopg_pin, 'to a pinned client'")
+        heard = [it.payload for it in pinned.notifies(timeout=30, stop_after=1)]
+        check.equal("a notification", heard, ["to a pinned client"])
+        server = pinned.execute("SELECT pg_backend_pid()").fetchone()[0]
         other.execute("SELECT pg_terminate_backend(%s)", [server])
         # Told at once, not at the next statement.
-        gone = lambda: list(listener.notifies(timeout=30, stop_after=1))
+        gone = lambda: list(pinned.notifies(timeout=30, stop_after=1))
         fails(check, "a server that was ended", psycopg.OperationalError, gone)
-        check.equal("and closed", listener.closed, True)
+        check.equal("and closed", pinned.closed, True)
         check.equal("another client", other.execute("SELECT 1").fetchone(), (1,))
 
 
@@ -682,6 +691,7 @@ EVERYWHERE = [
 UNSHARDED = [
     copy_goes_in_and_out,
     session_state_stays_with_its_client,
+    notifications_come_while_a_client_is_idle,
     a_pinned_server_is_heard_while_its_client_is_idle,
 ]
 SHARDED = [keys_choose_the_shard, a_transaction_waits_for_its_first_key, what_needs_several_shards_is_refused]

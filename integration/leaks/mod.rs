@@ -312,6 +312,16 @@ fn works() -> Vec<(&'static str, Vec<u8>)> {
             "a running query before others",
             [query("BEGIN; LOCK TABLE leak_t; SELECT pg_sleep(0.2)"), query("SELECT 1")].concat(),
         ),
+        (
+            "a pin",
+            [query("CREATE TEMP TABLE leak_temp (a int)"), query("SELECT pg_advisory_lock(7)")].concat(),
+        ),
+        ("a pin in a transaction", query("BEGIN; CREATE TEMP TABLE leak_temp (a int); LOCK TABLE leak_t")),
+        ("listening", query("LISTEN leak_channel")),
+        (
+            "listening in a transaction",
+            [query("BEGIN"), query("LISTEN leak_channel"), query("INSERT INTO leak_t VALUES (1)")].concat(),
+        ),
         ("half a message", query("INSERT INTO leak_t VALUES (1)")[..12].to_vec()),
     ]
 }
@@ -323,7 +333,8 @@ async fn work_of_who_is_cut_off(harness: Arc<Shared>) -> Outcome {
     let busy = format!(
         "SELECT (SELECT count(*) FROM pg_stat_activity WHERE usename = '{0}' AND pid <> pg_backend_pid() \
          AND state <> 'idle') + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = \
-         (SELECT oid FROM pg_database WHERE datname = '{0}'))",
+         (SELECT oid FROM pg_database WHERE datname = '{0}')) + \
+         (SELECT count(*) FROM pg_class WHERE relname = 'leak_temp')",
         place.name
     );
     for (name, bytes) in works() {
@@ -351,7 +362,8 @@ async fn work_of_who_is_cut_off(harness: Arc<Shared>) -> Outcome {
     }
     until("every client is gone", || async {
         let metrics = place.keyway.metrics().await?;
-        Ok(metrics.lines().any(|it| it.starts_with("keyway_clients") && it.ends_with(" 0")))
+        let is_zero = |name: &str| metrics.lines().any(|it| it.starts_with(name) && it.ends_with(" 0"));
+        Ok(["keyway_clients", "keyway_channels", "keyway_listening_clients"].into_iter().all(is_zero))
     })
     .await?;
     Ok(())

@@ -8,12 +8,16 @@ use tokio::sync::watch;
 
 use super::Families;
 use crate::auth::{Credentials, Derivation};
-use crate::backend::BackendSpec;
+use crate::backend::{BackendSpec, Holders};
 use crate::catalog::{CatalogWatch, ReadSpec};
-use crate::client::{self, PoolDirectory, PoolMaker, Quota, Shared, UserLookup, UserPools};
+use crate::client::{
+    self, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Quota, Shared, UserLookup,
+    UserPools,
+};
 use crate::config::{self, Config};
 use crate::net::Connectors;
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies, PoolName};
+use crate::proto::StatementBounds;
 use crate::route::Router;
 use crate::sql::Parser;
 use crate::topology::{ProbeSpec, Topology};
@@ -51,9 +55,11 @@ impl Building<'_> {
         let moved = before.is_some_and(|it| it.router.config_version() != router.config_version());
         let clients = before.map_or_else(|| Quota::new(None), |it| it.clients.clone());
         clients.set_max(database.clients_max);
-        let probe = self.probe(database, &tls);
         let topology = before.map(|it| &it.topology);
+        let hub = self.hub(database, before);
+        let probe = self.probe(database, &tls, &hub.holders);
         let topology = Topology::start(database, &probe, &families.topology, ended, topology);
+        let listener = self.listener(&hub, listeners(database, &probe.backend), &topology, before);
         let catalog = self.catalog(database, probe.backend, &topology, before);
         catalog.serve(&router);
         client::Database {
@@ -62,26 +68,61 @@ impl Building<'_> {
             router,
             topology,
             catalog,
-            pools: self.pools(database, &tls, before),
-            lookup: self.lookup(database, &tls, before),
+            pools: self.pools(database, &tls, &hub.holders, before),
+            lookup: self.lookup(database, &tls, &hub.holders, before),
             tls,
             clients,
             traffic: before.map_or_else(Arc::default, |it| it.traffic.clone()),
             statements: before.map_or_else(Arc::default, |it| it.statements.clone()),
+            hub,
+            listener,
             metrics: families.client.of_database(&database.name, &shards),
+            pool_mode: database.pool_mode,
             max_lag: database.max_lag,
             floor: if moved { Some(self.now) } else { before.and_then(|it| it.floor) },
             wait_timeout: database.pool.wait_timeout,
         }
     }
 
-    fn probe(&self, database: &config::Database, tls: &Arc<Connectors>) -> ProbeSpec {
+    /// Whoever listens goes on doing so.
+    fn hub(&self, database: &config::Database, before: Option<&client::Database>) -> Arc<Hub> {
+        let limits = NotifyLimits {
+            channels_max: self.config.limits.channels_max,
+            bytes_max: self.config.limits.notification_bytes_max,
+            wait_timeout: database.pool.wait_timeout,
+        };
+        let families = &self.common.families;
+        let new = || Hub::new(limits, families.notify.of_database(&database.name), families.hits.clone());
+        let hub = before.map_or_else(new, |it| it.hub.clone());
+        hub.set_limits(limits);
+        hub
+    }
+
+    fn listener(
+        &self,
+        hub: &Arc<Hub>,
+        servers: Vec<BackendSpec>,
+        topology: &Arc<Topology>,
+        before: Option<&client::Database>,
+    ) -> Arc<Listener> {
+        let spec = ListenerSpec { servers, topology: topology.clone() };
+        match before {
+            Some(it) => {
+                it.listener.take_up(spec);
+                it.listener.clone()
+            }
+            None => Arc::new(Listener::start(hub, spec, &self.common.ended)),
+        }
+    }
+
+    fn probe(&self, database: &config::Database, tls: &Arc<Connectors>, holders: &Holders) -> ProbeSpec {
         let probe = &database.probe;
         let nobody = || Arc::new(Credentials::new(None, [0; 16], self.common.derivation.clone()));
         let credentials = self.users.get(&probe.user).map_or_else(nobody, |it| it.credentials.clone());
         // Probers put in their own server.
         let anywhere = config::Address { host: String::new(), port: 0 };
-        let backend = self::spec(&self.config.limits, database, tls, &anywhere, &probe.user, &credentials);
+        let backend =
+            self::spec(&self.config.limits, database, tls, &anywhere, &probe.user, &credentials, holders);
         ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout }
     }
 
@@ -110,6 +151,7 @@ impl Building<'_> {
         &self,
         database: &config::Database,
         tls: &Arc<Connectors>,
+        holders: &Holders,
         before: Option<&client::Database>,
     ) -> PoolDirectory {
         let found_max = database.auth_query.as_ref().map_or(0, |it| it.users_max);
@@ -122,6 +164,7 @@ impl Building<'_> {
             connections_max: bounds.collect(),
             families: self.common.families.pool.clone(),
             ledger: self.common.ledger.clone(),
+            holders: holders.clone(),
         };
         let directory = PoolDirectory::new(Box::new(maker), found_max, database.pool.idle_timeout);
         for (name, it) in self.users {
@@ -138,17 +181,30 @@ impl Building<'_> {
         &self,
         database: &config::Database,
         tls: &Arc<Connectors>,
+        holders: &Holders,
         before: Option<&client::Database>,
     ) -> Option<Arc<UserLookup>> {
         let query = database.auth_query.clone()?;
         let credentials = &self.users.get(&query.user)?.credentials;
         let servers = database.shards.first()?.servers.iter();
-        let spec = |it| spec(&self.config.limits, database, tls, it, &query.user, credentials);
+        let spec = |it| spec(&self.config.limits, database, tls, it, &query.user, credentials, holders);
         let servers = servers.map(spec).collect();
         let made = UserLookup::new(query, servers, self.common.derivation.clone());
         let kept = before.and_then(|it| it.lookup.as_ref()).filter(|it| it.is_same(&made));
         Some(kept.cloned().unwrap_or_else(|| Arc::new(made)))
     }
+}
+
+/// Who probes listens too: everybody may, and nobody's own rights are needed for it.
+fn listeners(database: &config::Database, probe: &BackendSpec) -> Vec<BackendSpec> {
+    let servers = database.shards.first().map(|it| it.servers.as_slice()).unwrap_or_default();
+    let spec = |address: &config::Address| BackendSpec {
+        host: address.host.as_str().into(),
+        port: address.port,
+        application_name: Some("keyway listener"),
+        ..probe.clone()
+    };
+    servers.iter().map(spec).collect()
 }
 
 fn spec(
@@ -158,6 +214,7 @@ fn spec(
     address: &config::Address,
     user: &str,
     credentials: &Arc<Credentials>,
+    holders: &Holders,
 ) -> BackendSpec {
     BackendSpec {
         host: address.host.as_str().into(),
@@ -170,7 +227,11 @@ fn spec(
         application_name: None,
         connect_timeout: database.pool.connect_timeout,
         message_bytes_max: limits.message_bytes_max,
-        statements_max: limits.server_statements_max,
+        statements: StatementBounds {
+            count_max: limits.server_statements_max,
+            bytes_max: limits.server_statement_bytes_max,
+        },
+        holders: holders.clone(),
     }
 }
 
@@ -183,6 +244,7 @@ struct Maker {
     connections_max: HashMap<String, usize>,
     families: PoolMetricFamilies,
     ledger: Arc<Ledger>,
+    holders: Holders,
 }
 
 impl Maker {
@@ -216,7 +278,7 @@ impl Maker {
         let bound_of_database = (self.database.name.as_str(), self.database.server_connections_max);
         let bound_of_user = (user, self.connections_max.get(user).copied());
         let terms = self.ledger.terms(&name.server, bound_of_database, bound_of_user);
-        let spec = spec(&self.limits, &self.database, &self.tls, address, user, credentials);
+        let spec = spec(&self.limits, &self.database, &self.tls, address, user, credentials, &self.holders);
         let kept = before.and_then(|it| it.all().find(|it| it.is_same(&name, &spec, &limits, &terms)));
         kept.cloned().unwrap_or_else(|| {
             let metrics = self.families.of(&name);

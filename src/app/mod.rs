@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::catalog::CatalogMetricFamilies;
-use crate::client::{ClientMetricFamilies, Latest, UserPools};
+use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
 use crate::config::Config;
 use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::{self, TlsError, TlsMetrics};
@@ -83,6 +83,7 @@ pub struct Families {
     pub topology: TopologyMetricFamilies,
     pub catalog: CatalogMetricFamilies,
     pub tls: TlsMetrics,
+    pub notify: NotifyMetricFamilies,
     pub plans: PlanMetricFamilies,
     pub hits: LimitHits,
 }
@@ -97,6 +98,7 @@ impl Proxy {
             client: ClientMetricFamilies::register(&registry)?,
             pool: PoolMetricFamilies::register(&registry, &hits)?,
             topology: TopologyMetricFamilies::register(&registry)?,
+            notify: NotifyMetricFamilies::register(&registry)?,
             catalog: CatalogMetricFamilies::register(&registry)?,
             tls: TlsMetrics::register(&registry)?,
             plans: PlanMetricFamilies::register(&registry)?,

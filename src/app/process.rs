@@ -137,6 +137,7 @@ impl Process {
         }
         for name in before.databases.keys().filter(|it| !after.databases.contains_key(*it)) {
             families.client.forget_database(name);
+            families.notify.forget(name);
             families.catalog.forget_database(name);
             families.plans.forget(name);
         }
@@ -258,7 +259,6 @@ fn limits(limits: &config::Limits) -> Limits {
         login_timeout: limits.login_timeout,
         logins_max: limits.logins_max,
         statements_max: limits.statements_max,
-        server_statements_max: limits.server_statements_max,
         statement_bytes_max: limits.statement_bytes_max,
         merge_bytes_max: limits.merge_bytes_max,
         timeouts: Timeouts {
@@ -294,7 +294,8 @@ fn users(
         };
         let clients = known.map_or_else(|| Quota::new(None), |it| it.clients.clone());
         clients.set_max(user.clients_max);
-        users.insert(user.name.clone(), client::User { method: user.auth, credentials, clients });
+        let made = client::User { method: user.auth, credentials, clients, pool_mode: user.pool_mode };
+        users.insert(user.name.clone(), made);
     }
     Ok(users)
 }

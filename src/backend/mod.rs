@@ -1,9 +1,11 @@
 //! One server connection: connect, log in, send, receive. Knows what its server holds (statements,
 //! settings, what is owed), and nothing of who uses it.
 
+mod holder;
 mod question;
 mod record;
 
+pub use holder::{Holder, Holders};
 pub use question::{QuestionError, Row};
 pub use record::ServerRecord;
 
@@ -15,7 +17,7 @@ use thiserror::Error;
 use crate::auth::{self, Credentials, ServerChannel, ServerLogin};
 use crate::config::ServerAuth;
 use crate::net::{self, Buffer, Connector, Connectors, DialError, Dialled, Encryption, ReadError, Stream};
-use crate::proto::{Pipeline, ServerStatements, Settings};
+use crate::proto::{Pipeline, ServerStatements, Settings, StatementBounds};
 use crate::wire::{self, BackendTag, CancelKey};
 
 /// A login message longer than this is not PostgreSQL's.
@@ -36,7 +38,9 @@ pub struct BackendSpec {
     pub application_name: Option<&'static str>,
     pub connect_timeout: Duration,
     pub message_bytes_max: usize,
-    pub statements_max: usize,
+    pub statements: StatementBounds,
+    /// Where its connections are known by their process.
+    pub holders: Holders,
 }
 
 pub struct Backend {
@@ -48,6 +52,8 @@ pub struct Backend {
     /// What clients have set on it.
     pub settings: Settings,
     pub cancel_key: CancelKey,
+    /// The client whose writes it has had last.
+    pub holder: Holder,
     /// Parameters that the server reported at login, in order.
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
@@ -71,7 +77,8 @@ impl BackendSpec {
             application_name,
             connect_timeout,
             message_bytes_max,
-            statements_max,
+            statements,
+            holders,
         } = self;
         *host == other.host
             && *port == other.port
@@ -83,7 +90,8 @@ impl BackendSpec {
             && *application_name == other.application_name
             && *connect_timeout == other.connect_timeout
             && *message_bytes_max == other.message_bytes_max
-            && *statements_max == other.statements_max
+            && *statements == other.statements
+            && holders.is_same(&other.holders)
     }
 }
 
@@ -217,8 +225,9 @@ async fn log_in(
         tls: stream.is_tls().then(|| connector.clone()),
         stream,
         pipeline: Pipeline::new(spec.message_bytes_max),
-        statements: ServerStatements::new(spec.statements_max),
+        statements: ServerStatements::new(spec.statements),
         settings: Settings::default(),
+        holder: spec.holders.register((spec.host.clone(), spec.port), cancel_key.pid),
         cancel_key,
         parameters: parameters.into(),
         connected_at: now,

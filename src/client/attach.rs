@@ -81,6 +81,8 @@ impl Session {
             lease.record.set_session(self.record.id);
             self.record.counts.assignments.add(1);
             self.cancel.slot().attach(cancel_target(&lease));
+            let pid = lease.cancel_key.pid;
+            lease.pipeline.know_as(pid, self.cancel.key().pid);
             let needs_set_up = !lease.settings.unite(&mut self.settings);
             return Ok(Held { lease, shard, server, role, needs_set_up });
         }

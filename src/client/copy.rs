@@ -160,7 +160,7 @@ impl Session {
         match relay(&mut self.stream, &mut held.lease, &stock, &mut replies, &mut flow, &mut self.overdue)
             .await
         {
-            Ok(Stop::Drained | Stop::Retry) => {
+            Ok(Stop::Drained | Stop::Retry | Stop::Renew) => {
                 let (shard, role) = (held.shard, held.role);
                 if let Some(copying) = self.copying.take() {
                     self.count_copy(&copying, shard, role, &flow);

@@ -1,11 +1,12 @@
 //! What a statement means for the session besides its answer: what Keyway answers itself, and what it
 //! takes note of when a server has.
 
+use super::deallocate::no_statement;
 use super::encoding;
 use super::pins::ORIGIN;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
-use crate::proto::{Assignment, PROLOGUE_MAX, Settings, set_config};
+use crate::proto::{Assignment, Ended, PROLOGUE_MAX, Settings, StatementId, set_config};
 use crate::route::{Kind, SetStatement, SettingMade};
 use crate::sql::Lexer;
 use crate::wire::{self, TxStatus};
@@ -27,6 +28,13 @@ fn made(tag: &'static str) -> Answer {
     Answer::Made { notices: Vec::new(), tag }
 }
 
+/// Statements that were described before may be described otherwise from now on.
+fn changes_tables(text: &str) -> bool {
+    let first = Lexer::new(text.as_bytes()).token().ok().flatten();
+    let word = first.and_then(|it| text.get(it.start..it.end)).unwrap_or_default();
+    word.eq_ignore_ascii_case("alter") || word.eq_ignore_ascii_case("drop")
+}
+
 /// BEGIN and START TRANSACTION are one statement with two tags.
 fn begin_tag(text: &str) -> &'static str {
     let first = Lexer::new(text.as_bytes()).token().ok().flatten();
@@ -40,16 +48,27 @@ impl Session {
         if self.transaction.is_refused() {
             return self.answer_refused(kind);
         }
+        if let Some(answer) = self.answer_channels(kind, text) {
+            return answer;
+        }
         match kind {
             Kind::Set(SetStatement::Assign { name, .. })
                 if name == "client_encoding" && !encoding::is_served_by_set(text) =>
             {
                 Answer::Refused(encoding::refusal(""))
             }
-            Kind::Deallocate(name) if self.names.get(name.as_bytes()).is_some() => {
+            // The server tells that the transaction is aborted.
+            Kind::DiscardAll | Kind::DeallocateAll | Kind::Deallocate(_)
+                if self.transaction.status() == TxStatus::Failed && !self.unsynced =>
+            {
+                Answer::Server
+            }
+            Kind::Deallocate(name)
+                if self.names.get(name.as_bytes()).is_some() || StatementId::is_server_name(name) =>
+            {
                 self.answer_statements(kind)
             }
-            Kind::SessionState("LOAD") => Answer::Refused(Refusal::unsupported(
+            Kind::SessionState("LOAD") if !self.is_session() => Answer::Refused(Refusal::unsupported(
                 Reason::SessionState,
                 "LOAD would stay with a server connection that other clients use",
                 "set session_preload_libraries of the role or database",
@@ -97,6 +116,7 @@ impl Session {
             }
             // A prologue has to be judged by a server before COMMIT may succeed.
             Kind::Commit { chain: false } if self.transaction.prologue().len() == 1 => {
+                self.due.extend(self.transaction.channel_changes().cloned());
                 self.transaction.end();
                 return made("COMMIT");
             }
@@ -130,21 +150,24 @@ impl Session {
                 SqlState::ACTIVE_SQL_TRANSACTION,
                 "DISCARD ALL cannot run inside a transaction block",
             )),
+            // What came before a Flush has no Sync yet (`PreventInTransactionBlock` in xact.c).
+            Kind::DiscardAll if self.unsynced => Answer::Refused(Refusal::new(
+                Reason::Protocol,
+                SqlState::ACTIVE_SQL_TRANSACTION,
+                "DISCARD ALL cannot be executed within a pipeline",
+            )),
             Kind::DiscardAll => {
                 self.names.clear();
                 self.settings = self.startup.clone();
+                self.take_channels(kind);
                 made("DISCARD ALL")
             }
             Kind::DeallocateAll => {
-                self.names.clear();
+                self.names.clear_named();
                 made("DEALLOCATE ALL")
             }
             Kind::Deallocate(name) if self.names.remove(name.as_bytes()) => made("DEALLOCATE"),
-            Kind::Deallocate(name) => Answer::Refused(Refusal::new(
-                Reason::Protocol,
-                SqlState::INVALID_SQL_STATEMENT_NAME,
-                format!("prepared statement \"{name}\" does not exist"),
-            )),
+            Kind::Deallocate(name) => Answer::Refused(no_statement(name)),
             _ => Answer::Server,
         }
     }
@@ -154,13 +177,17 @@ impl Session {
         if is_prologue(kind) {
             self.transaction.record(text);
         }
+        self.take_channels(kind);
         match kind {
             Kind::Set(it) => self.take_set(it, text),
             Kind::Savepoint => self.transaction.savepoint(&savepoint_name(text)),
+            Kind::Release => self.transaction.release(&savepoint_name(text)),
+            Kind::Commit { chain: true } | Kind::Rollback { chain: true } => self.begin_chained(kind),
             Kind::RollbackTo => {
                 self.transaction.rollback_to(&savepoint_name(text));
                 self.transaction.unrefuse();
             }
+            Kind::Ddl if changes_tables(text) => self.database.statements.retire_all(),
             Kind::DiscardAll | Kind::DeallocateAll => self.forget_server_statements(kind),
             Kind::Several { parts, .. } if parts.contains(&Kind::Set(SetStatement::ResetAll)) => {
                 self.take_set(&SetStatement::ResetAll, text);
@@ -169,13 +196,21 @@ impl Session {
         }
     }
 
+    /// AND CHAIN: the server's status does not tell that a transaction ended.
+    fn begin_chained(&mut self, kind: &Kind) {
+        let committed = self.committed && matches!(kind, Kind::Commit { .. });
+        let ended = if committed { Ended::Committed } else { Ended::RolledBack };
+        let Some(held) = &mut self.held else { return };
+        let (session, server) = (&mut self.settings, &mut held.lease.settings);
+        self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
+    }
+
     /// Only a pinned client's server is told to drop statements: it has none of them any more, ours
     /// included, and what was pinned is gone with DISCARD ALL.
     fn forget_server_statements(&mut self, kind: &Kind) {
         self.names.clear();
         if let Some(held) = &mut self.held {
-            held.lease.statements =
-                crate::proto::ServerStatements::new(self.shared.limits.server_statements_max);
+            held.lease.statements.clear();
             if *kind == Kind::DiscardAll {
                 held.lease.settings = Settings::default();
                 self.settings = self.startup.clone();
@@ -284,6 +319,13 @@ impl Session {
             TxStatus::Idle => self.held.as_ref().map_or(TxStatus::Idle, |it| it.lease.pipeline.status()),
             status => status,
         };
+        self.put_ready_as(out, status);
+    }
+
+    pub fn put_ready_as(&self, out: &mut Vec<u8>, status: TxStatus) {
+        if status == TxStatus::Idle {
+            self.put_notifications(out);
+        }
         wire::ready_for_query(out, status);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::deallocate;
 use super::effects::Answer;
 use super::merged::{Reading, Step};
 use super::query::{Payload, Ran, Request, malformed, not_utf8};
@@ -15,19 +16,52 @@ use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
 use crate::proto::{Expect, Origin, Part, UnitEnd};
 use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SettingMade, Why};
-use crate::wire::{self, Bind, FrontendTag, Target};
+use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
 
 /// One message of a group, its statement looked up. `rows_max` of Execute is 0 for all of them.
 pub(super) enum Op<'a> {
-    Parse { name: &'a [u8], statement: Arc<Statement>, raw: &'a [u8] },
-    Bind { bind: Bind<'a>, statement: Arc<Statement>, plan: Arc<Plan>, raw: &'a [u8] },
-    DescribeStatement { statement: Arc<Statement>, raw: &'a [u8] },
-    DescribePortal { raw: &'a [u8] },
-    Execute { rows_max: u32, raw: &'a [u8] },
-    CloseStatement { name: &'a [u8], raw: &'a [u8] },
-    ClosePortal { raw: &'a [u8] },
-    Sync { raw: &'a [u8] },
-    Flush { raw: &'a [u8] },
+    Parse {
+        name: &'a [u8],
+        statement: Arc<Statement>,
+        raw: &'a [u8],
+    },
+    Bind {
+        bind: Bind<'a>,
+        statement: Arc<Statement>,
+        plan: Arc<Plan>,
+        raw: &'a [u8],
+    },
+    DescribeStatement {
+        statement: Arc<Statement>,
+        raw: &'a [u8],
+    },
+    DescribePortal {
+        raw: &'a [u8],
+    },
+    Execute {
+        rows_max: u32,
+        portal: &'a [u8],
+        raw: &'a [u8],
+    },
+    /// Execute of a DEALLOCATE that Keyway answers.
+    Deallocate {
+        plan: Arc<Plan>,
+        portal: &'a [u8],
+    },
+    CloseStatement {
+        name: &'a [u8],
+        raw: &'a [u8],
+    },
+    ClosePortal {
+        portal: &'a [u8],
+        raw: &'a [u8],
+    },
+    Sync {
+        raw: &'a [u8],
+    },
+    Flush {
+        raw: &'a [u8],
+    },
 }
 
 /// A statement that runs, with the plan that holds for all of its group.
@@ -59,8 +93,43 @@ impl<'a> Group<'a> {
         })
     }
 
+    pub fn ops(&self) -> &[Op<'a>] {
+        &self.ops
+    }
+
     fn executes(&self) -> bool {
-        self.ops.iter().any(|it| matches!(it, Op::Execute { .. }))
+        self.ops.iter().any(|it| matches!(it, Op::Execute { .. } | Op::Deallocate { .. }))
+    }
+
+    /// Keyway answers DEALLOCATE ALL.
+    pub fn has_deallocate_all(&self) -> bool {
+        let is_all =
+            |it: &Op<'_>| matches!(it, Op::Deallocate { plan, .. } if plan.kind == Kind::DeallocateAll);
+        self.ops.iter().any(is_all)
+    }
+
+    /// Those that servers know by name, whether they run or not.
+    pub fn named(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.ops.iter().filter_map(|it| match it {
+            Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
+                Some(statement).filter(|it| !it.id.is_unnamed())
+            }
+            _ => None,
+        })
+    }
+
+    /// The client is told anew what the rows of each statement are that it runs.
+    pub fn describes_all(&self) -> bool {
+        let mut told = true;
+        for op in &self.ops {
+            match op {
+                Op::Bind { .. } => told = false,
+                Op::DescribePortal { .. } => told = true,
+                Op::Execute { .. } if !told => return false,
+                _ => {}
+            }
+        }
+        true
     }
 
     /// Of the statements that run.
@@ -76,7 +145,7 @@ impl<'a> Group<'a> {
         (self.is_synced() || self.ends_early)
             && self.ops.iter().all(|op| match op {
                 Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal.is_empty(),
-                Op::Execute { .. } => std::mem::take(&mut open),
+                Op::Execute { .. } | Op::Deallocate { .. } => std::mem::take(&mut open),
                 Op::DescribePortal { .. } | Op::ClosePortal { .. } => open,
                 _ => true,
             })
@@ -94,7 +163,8 @@ impl<'a> Group<'a> {
             Op::DescribePortal { .. } => Some(Step::Portal),
             Op::Execute { rows_max, .. } => Some(Step::Rows(u64::from(*rows_max))),
             Op::CloseStatement { .. } | Op::ClosePortal { .. } => Some(Step::Closed),
-            Op::Sync { .. } | Op::Flush { .. } => None,
+            // It runs beside no other statement (`decide_group`).
+            Op::Deallocate { .. } | Op::Sync { .. } | Op::Flush { .. } => None,
         };
         Some(Reading::bound(read, statement, bind, self.ops.iter().filter_map(step).collect()))
     }
@@ -128,7 +198,10 @@ impl<'a> Group<'a> {
 
     /// Says what will be owed, and gives the bytes: as they came where no name has to be replaced.
     pub fn compose(&self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
-        for id in server.statements.evict() {
+        // A server that ignores everything up to Sync would keep them.
+        let may_close = !server.pipeline.is_skipping();
+        let closed = if may_close { server.statements.evict() } else { Vec::new() };
+        for id in closed {
             wire::close_statement(out, id.server_name().as_bytes());
             server.pipeline.push(Expect::Close(Origin::Keyway));
         }
@@ -165,6 +238,7 @@ impl<'a> Group<'a> {
                 unnamed == Some(statement.id)
             }
             Op::CloseStatement { name, .. } => name.is_empty(),
+            Op::Deallocate { .. } => false,
             _ => true,
         })
     }
@@ -181,6 +255,7 @@ fn owe(op: &Op<'_>, server: &mut Backend) {
         Op::Execute { .. } => Expect::Execute,
         Op::CloseStatement { .. } | Op::ClosePortal { .. } => Expect::Close(Origin::Client),
         Op::Sync { .. } => Expect::Sync,
+        Op::Deallocate { plan, .. } => Expect::MadeExecute(deallocate::completion(&plan.kind)),
         Op::Flush { .. } => return,
     };
     server.pipeline.push(expect);
@@ -225,10 +300,16 @@ fn rewrite(
             owe(op, server);
         }
         Op::CloseStatement { name, .. } if !name.is_empty() => server.pipeline.push(Expect::MadeClose),
+        Op::Deallocate { portal, .. } => {
+            owe(op, server);
+            // It could be executed later, and would be for real.
+            wire::close_portal(out, portal);
+            server.pipeline.push(Expect::Close(Origin::Keyway));
+        }
         Op::DescribePortal { raw }
         | Op::Execute { raw, .. }
         | Op::CloseStatement { raw, .. }
-        | Op::ClosePortal { raw }
+        | Op::ClosePortal { raw, .. }
         | Op::Sync { raw }
         | Op::Flush { raw } => {
             out.extend_from_slice(raw);
@@ -268,6 +349,7 @@ fn parse_on(
         statement.id.server_name()
     };
     wire::parse_named(out, name.as_bytes(), &statement.text, &statement.oids);
+    server.statements.send(statement.id, statement.text.len(), &statement.presence);
     server.pipeline.push(Expect::Parse(origin, statement.id));
     sent.push(statement.id);
 }
@@ -300,21 +382,28 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
-        if let Some(refusal) = group.bound().find_map(|it| self.refuse_virtual(it.plan, it.statement)) {
+        if let Some(refusal) = self.refuse_dropping(&group) {
             return self.refuse_group(refusal, end).await;
         }
+        let lent = match self.prepare_channels_of_group(&group, &decision).await {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse_group(refusal, end).await,
+        };
         for it in group.bound() {
             self.suspect(it.plan, it.statement.text());
         }
         self.committing = group.plans().any(|it| matches!(it.kind, Kind::Commit { .. }));
+        let renewable =
+            group.is_synced() && group.describes_all() && self.transaction.is_idle() && !self.unsynced;
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
         let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
         let reading = if decision.mode.reads_many() { group.reading() } else { None };
         let payload = Payload::Group(&group);
-        let request = Request { payload, decision, access, started, ends_blocks, reading };
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
+        self.take_back_channels(lent).await;
         self.committing = false;
         self.bind_to_group(&group, &request.decision);
         if !ran.has_failed() && group.executes() {
@@ -345,7 +434,8 @@ impl Session {
         };
         self.name_statements(group, if failed { self.named } else { usize::MAX });
         if !failed && group.executes() {
-            for it in group.bound() {
+            let dropped = group.has_deallocate_all();
+            for it in group.bound().filter(|it| !(dropped && it.plan.kind == Kind::DeallocateAll)) {
                 self.take_effect(&it.plan.kind, it.statement.text());
             }
         } else if failed && group.ends_early {
@@ -358,11 +448,12 @@ impl Session {
             }
         } else if !self.unsynced {
             self.settle(access == Access::Write).await;
+            self.finish().await?;
         }
         Ok(Outcome::Done)
     }
 
-    /// Takes note of the first `count` Parses and Closes, which is what was done before an error: drivers
+    /// Takes note of the first `count` Parses, Closes and DEALLOCATEs, which is what was done before an error: drivers
     /// send Parse, Bind and Execute at once and do not send a Parse again that has succeeded.
     fn name_statements(&mut self, group: &Group<'_>, count: usize) {
         self.name_each(group, count);
@@ -371,7 +462,10 @@ impl Session {
 
     fn name_each(&mut self, group: &Group<'_>, count: usize) {
         let naming = |it: &&Op<'_>| {
-            matches!(it, Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. })
+            matches!(
+                it,
+                Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. } | Op::Deallocate { .. }
+            )
         };
         for op in group.ops.iter().filter(naming).take(count) {
             match op {
@@ -379,6 +473,7 @@ impl Session {
                 Op::CloseStatement { name, .. } => {
                     self.names.remove(name);
                 }
+                Op::Deallocate { plan, .. } => deallocate::drop_names(&plan.kind, &mut self.names),
                 _ => {}
             }
         }
@@ -431,10 +526,10 @@ impl Session {
             FrontendTag::PARSE => self.read_parse(wire::parse(raw)?, raw, group),
             FrontendTag::BIND => {
                 let bind = Bind::read(raw)?;
-                let statement = self.lookup(bind.statement, group);
-                statement.map(|statement| {
+                self.lookup(bind.statement, group).and_then(|statement| {
                     let plan = statement.plan(&self.database.router);
-                    Op::Bind { bind, statement, plan, raw }
+                    self.check_sql_names(&plan, statement.text(), group)?;
+                    Ok(Op::Bind { bind, statement, plan, raw })
                 })
             }
             FrontendTag::DESCRIBE => match wire::target(raw)? {
@@ -443,12 +538,9 @@ impl Session {
                     self.lookup(name, group).map(|statement| Op::DescribeStatement { statement, raw })
                 }
             },
-            FrontendTag::EXECUTE => {
-                let rows_max = u32::try_from(wire::execute(raw)?.rows_max).unwrap_or(0);
-                Ok(Op::Execute { rows_max, raw })
-            }
+            FrontendTag::EXECUTE => Ok(self.read_execute(wire::execute(raw)?, raw, group)),
             FrontendTag::CLOSE => Ok(match wire::target(raw)? {
-                Target::Portal(_) => Op::ClosePortal { raw },
+                Target::Portal(portal) => Op::ClosePortal { portal, raw },
                 Target::Statement(name) => Op::CloseStatement { name, raw },
             }),
             FrontendTag::SYNC => Ok(Op::Sync { raw }),
@@ -491,13 +583,19 @@ impl Session {
     }
 
     /// The statement behind a name, as it is at this place of the group.
-    fn lookup(&self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
+    pub fn find<'g>(&'g self, name: &[u8], group: &'g Group<'_>) -> Option<&'g Arc<Statement>> {
         let in_group = group.ops.iter().rev().find_map(|it| match it {
             Op::Parse { name: of, statement, .. } if *of == name => Some(Some(statement)),
             Op::CloseStatement { name: of, .. } if *of == name => Some(None),
+            Op::Deallocate { plan, .. } if deallocate::drops(&plan.kind, name) => Some(None),
             _ => None,
         });
-        let found = in_group.unwrap_or_else(|| self.names.get(name)).cloned();
+        in_group.unwrap_or_else(|| self.names.get(name))
+    }
+
+    /// As `find`, to be bound or described.
+    fn lookup(&self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
+        let found = self.find(name, group).cloned();
         if found.as_ref().is_some_and(|it| it.by_sql.is_some()) {
             return Err(Refusal::unsupported(
                 Reason::SessionState,
@@ -526,6 +624,14 @@ impl Session {
         let refused = self.transaction.is_refused();
         let mut bound = group.bound();
         let answer = match (bound.next(), bound.next()) {
+            (Some(_), None)
+                if group.is_synced()
+                    && !refused
+                    && self.transaction.status() != TxStatus::Failed
+                    && let Some(tag) = group.only_deallocates() =>
+            {
+                Answer::Made { notices: Vec::new(), tag }
+            }
             (Some(only), None) if group.executes() && group.is_synced() => {
                 self.answer(&only.plan.kind, only.statement.text())
             }
@@ -541,12 +647,27 @@ impl Session {
                 put_made(group, &[], "ROLLBACK", &mut out);
                 self.roll_back_silently().await?;
             }
-            Answer::Made { notices, tag } => put_made(group, &notices, tag, &mut out),
+            Answer::Made { notices, tag } => {
+                if let Err(refusal) = self.put_in_force().await {
+                    return self.refuse_group(refusal, group.end).await.map(Some);
+                }
+                put_made(group, &notices, tag, &mut out);
+            }
         }
         self.name_statements(group, usize::MAX);
+        if self.unsynced {
+            return self.end_at_server(&out).await.map(Some);
+        }
         self.put_ready(&mut out);
         self.stream.write_all(&out).await.map_err(|_| End::Left)?;
         Ok(Some(Outcome::Done))
+    }
+
+    /// Ends an answer of ours where a server has an unfinished pipeline, which ends there too: what it has done
+    /// is committed now, or is not.
+    pub async fn end_at_server(&mut self, answer: &[u8]) -> Result<Outcome, End> {
+        self.stream.write_all(answer).await.map_err(|_| End::Left)?;
+        Box::pin(self.extended(wire::SYNC, UnitEnd::Sync)).await
     }
 
     /// The server of an aborted transaction is closed, which rolls it back.
@@ -689,6 +810,7 @@ fn put_made(group: &Group<'_>, notices: &[u8], tag: &str, out: &mut Vec<u8>) {
                 out.extend_from_slice(notices);
                 wire::command_complete(out, tag);
             }
+            Op::Deallocate { plan, .. } => out.extend_from_slice(deallocate::completion(&plan.kind)),
             Op::CloseStatement { .. } | Op::ClosePortal { .. } => {
                 out.extend_from_slice(wire::CLOSE_COMPLETE);
             }

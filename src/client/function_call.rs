@@ -30,8 +30,8 @@ impl Session {
         self.unsynced = false;
         let started = Instant::now();
         let payload = Payload::Query(message);
-        let (access, ends_blocks, reading) = (Access::Write, false, None);
-        let request = Request { payload, decision, access, started, ends_blocks, reading };
+        let (access, renewable, ends_blocks, reading) = (Access::Write, false, false, None);
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
         if !self.transaction.is_idle() && !matches!(ran, Ran::Refused(_)) {
             self.transaction.bind(Bond::Bound);

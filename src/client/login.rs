@@ -15,7 +15,7 @@ use super::visitor::{self, Console, Visitor};
 use super::{Database, Latest, Shared, UserPools};
 use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
-use crate::config::Auth;
+use crate::config::{Auth, PoolMode};
 use crate::metrics::{Limit, Live};
 use crate::net::{Acceptor, Buffer, ClientFacts, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
@@ -96,6 +96,7 @@ pub(super) struct LoggedIn {
     pub places: [Option<quota::Place>; 2],
     pub greeting: Vec<u8>,
     pub application_name: Option<String>,
+    pub pool_mode: PoolMode,
     /// Settings that a server has to judge before the client is greeted.
     pub unchecked: bool,
 }
@@ -378,6 +379,7 @@ fn greet(
             unchecked = true;
         }
     }
+    let of_user = shared.users.get(&parameters.user).and_then(|it| it.pool_mode);
     let cancel = cancel_key(&shared);
     let record = shared.sessions.register(Identity {
         database: database.name.as_str().into(),
@@ -391,6 +393,7 @@ fn greet(
         record.call();
     }
     Ok(LoggedIn {
+        pool_mode: of_user.unwrap_or(database.pool_mode),
         database: database.clone(),
         shared: shared.clone(),
         record,

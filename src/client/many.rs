@@ -22,7 +22,12 @@ impl Session {
         let mut team = Team::with_capacity(shards.len());
         for &shard in shards {
             match self.attach_set_up(shard, role).await {
-                Ok(held) => team.push(held),
+                Ok(held) => {
+                    if role == Role::Primary {
+                        held.lease.holder.set(self.cancel.key().pid);
+                    }
+                    team.push(held);
+                }
                 Err(refusal) => {
                     self.dismiss(team).await;
                     return Err(refusal);
@@ -206,7 +211,7 @@ impl Session {
             self.named = replies.named;
         }
         match stop {
-            Stop::Drained | Stop::Retry => Ok(()),
+            Stop::Drained | Stop::Retry | Stop::Renew => Ok(()),
             // COPY FROM STDIN is planned for one server only.
             Stop::CopyIn => Err(RelayError::ServerClosed),
         }

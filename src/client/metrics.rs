@@ -18,6 +18,8 @@ pub struct ClientMetricFamilies {
     in_flight: IntGaugeVec,
     refusals: IntCounterVec,
     retries: IntCounterVec,
+    evictions: IntCounterVec,
+    renewals: IntCounterVec,
     pins: IntCounterVec,
     state_probes: IntCounterVec,
     pinned: IntGaugeVec,
@@ -53,6 +55,16 @@ impl ClientMetricFamilies {
             retries: registry.counters(
                 "keyway_read_retries_total",
                 "Reads sent again to another server after one failed before a byte of its answer.",
+                &["database"],
+            )?,
+            evictions: registry.counters(
+                "keyway_statement_evictions_total",
+                "Prepared statements closed on a server connection to make room for others.",
+                &["database"],
+            )?,
+            renewals: registry.counters(
+                "keyway_statement_renewals_total",
+                "Statements prepared and run again because a table had changed since.",
                 &["database"],
             )?,
             pins: registry.counters(
@@ -103,6 +115,8 @@ impl ClientMetricFamilies {
         let of = [("database", database)];
         metrics::forget(&self.refusals, &of);
         metrics::forget(&self.retries, &of);
+        metrics::forget(&self.evictions, &of);
+        metrics::forget(&self.renewals, &of);
         metrics::forget(&self.pins, &of);
         metrics::forget(&self.state_probes, &of);
     }
@@ -140,6 +154,8 @@ impl ClientMetricFamilies {
             targets: shards.collect(),
             refusals: Reason::ALL.map(refusal).to_vec(),
             retries: self.retries.with_label_values(&[database]),
+            evictions: self.evictions.with_label_values(&[database]),
+            renewals: self.renewals.with_label_values(&[database]),
             state_probes: self.state_probes.with_label_values(&[database]),
             pins: self.pins.clone(),
             database: database.to_owned(),
@@ -152,6 +168,8 @@ pub struct DatabaseMetrics {
     targets: Vec<[TargetMetrics; 3]>,
     refusals: Vec<IntCounter>,
     pub retries: IntCounter,
+    pub evictions: IntCounter,
+    pub renewals: IntCounter,
     pub state_probes: IntCounter,
     pins: IntCounterVec,
     database: String,

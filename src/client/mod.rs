@@ -5,15 +5,18 @@ mod abandon;
 mod attach;
 mod bind;
 mod copy;
+mod deallocate;
 mod effects;
 mod encoding;
 mod extended;
 mod function_call;
+mod listening;
 mod login;
 mod lookup;
 mod many;
 mod merged;
 mod metrics;
+mod notify;
 mod pins;
 mod query;
 mod quota;
@@ -32,10 +35,11 @@ mod visitor;
 pub use login::{serve, too_many};
 pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
+pub use notify::{Hub, Listener, ListenerSpec, NotifyLimits, NotifyMetricFamilies};
 pub use quota::Quota;
 pub use registry::{Activity, Registered, SessionRecord, Sessions, Totals};
 pub use reload::{Latest, sent_away};
-pub use statements::Registry as StatementRegistry;
+pub use statements::{PreparedStatus, Registry as StatementRegistry};
 pub use timeouts::Timeouts;
 pub use traffic::Traffic;
 pub use users::{PoolDirectory, PoolMaker, User};
@@ -52,6 +56,7 @@ use crate::auth::Credentials;
 use crate::base::ServerId;
 use crate::cancel;
 use crate::catalog::CatalogWatch;
+use crate::config::PoolMode;
 use crate::metrics::LimitHits;
 use crate::net::{Acceptors, BufferStock, Connectors};
 use crate::pool::{Ledger, Pool};
@@ -95,7 +100,6 @@ pub struct Limits {
     pub login_timeout: Duration,
     pub logins_max: usize,
     pub statements_max: usize,
-    pub server_statements_max: usize,
     pub statement_bytes_max: usize,
     /// For groups and distinct rows of one read over several shards.
     pub merge_bytes_max: usize,
@@ -120,7 +124,11 @@ pub struct Database {
     pub traffic: Arc<Traffic>,
     /// Lives as long as the database: names on servers are never given twice.
     pub statements: Arc<StatementRegistry>,
+    /// Who listens to what. Lives as long as the database.
+    pub hub: Arc<Hub>,
+    pub listener: Arc<Listener>,
     pub metrics: DatabaseMetrics,
+    pub pool_mode: PoolMode,
     pub max_lag: Duration,
     /// No replica serves a session that has not replayed this: when rows may last have changed their shards.
     pub floor: Option<Instant>,

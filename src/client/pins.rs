@@ -34,6 +34,9 @@ pub(super) struct Suspicion {
     pub origin: bool,
 }
 
+/// The server itself listens: the statement was not sent by itself, or code did it.
+pub(super) const LISTEN: &str = "LISTEN";
+
 /// How the state that a statement leaves can be found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trace {
@@ -83,10 +86,20 @@ const REASONS: [&str; 6] =
 impl Session {
     /// Takes note of what `plan` may leave behind, before it runs.
     pub fn suspect(&mut self, plan: &Plan, text: &str) {
+        if !self.is_session() {
+            self.suspect_state(plan, text);
+        }
+        self.note_schema_change(plan, text);
+    }
+
+    /// In session mode nobody else meets what is left on the server.
+    fn suspect_state(&mut self, plan: &Plan, text: &str) {
         let reason = match &plan.kind {
             Kind::SessionState(reason) => Some(*reason),
+            Kind::Listen(_) => Some(LISTEN),
             Kind::Several { parts, .. } => parts.iter().find_map(|it| match it {
                 Kind::SessionState(reason) => Some(*reason),
+                Kind::Listen(_) => Some(LISTEN),
                 Kind::Set(it) if !is_local(it) => Some("set_among_statements"),
                 _ => None,
             }),
@@ -110,7 +123,6 @@ impl Session {
             self.raise(ORIGIN, false, Vec::new()).origin = true;
         }
         self.suspect_code(plan, text);
-        self.note_schema_change(plan, text);
     }
 
     /// Functions, triggers and the like of which no word of the text tells.
@@ -164,6 +176,9 @@ impl Session {
 
     /// A function of which only the oid is known has been called.
     pub fn suspect_function(&mut self) {
+        if self.is_session() {
+            return;
+        }
         self.raise("function", true, Vec::new());
     }
 
@@ -209,6 +224,9 @@ impl Session {
         }
         if let Some(reason) = found {
             self.pin(reason);
+        }
+        if found == Some(LISTEN) {
+            self.listen_once().await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! The simple protocol, and one request to one server, which both protocols share.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::IntGauge;
@@ -12,12 +13,13 @@ use super::merged::Reading;
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::Renamed;
+use super::statements::{Registry, Statement};
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
-use crate::wire;
+use crate::wire::{self, TxStatus};
 
 /// What is sent to a server for one request of the client.
 #[derive(Clone, Copy)]
@@ -40,10 +42,18 @@ impl<'a> Payload<'a> {
                 Some(message)
             }
             Payload::Renamed(renamed) => {
+                // In a transaction that has failed DEALLOCATE fails too, and the server would keep them.
+                let may_close = server.pipeline.status() != TxStatus::Failed;
+                let closed = if may_close { server.statements.evict() } else { Vec::new() };
+                for id in closed {
+                    wire::query(out, &format!("DEALLOCATE {}", id.server_name()));
+                    server.pipeline.push(Expect::Query(Origin::Keyway));
+                }
                 for it in renamed.needs.iter().filter(|it| !server.statements.has(it.id)).collect::<Vec<_>>()
                 {
                     wire::query(out, &it.prepare_text());
                     server.pipeline.push(Expect::Prepare(it.id));
+                    server.statements.send(it.id, it.text.len(), &it.presence);
                 }
                 server.pipeline.push(Expect::Query(Origin::Client));
                 server.statements.set_unnamed(None);
@@ -75,6 +85,9 @@ pub(super) struct Request<'a> {
     pub decision: Decision,
     pub access: Access,
     pub started: Instant,
+    /// It is a transaction of its own, whose client is told anew what its rows are: should its statement be
+    /// outdated on a server, it can be made again there.
+    pub renewable: bool,
     /// The text may end a transaction block by itself, so that the one which guards the settings in front of
     /// it would not hold: they are made before it is sent.
     pub ends_blocks: bool,
@@ -142,7 +155,13 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
+        let lent = match self.prepare_channels(&plan.kind, plan.lists_channels, &decision).await {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse(refusal).await,
+        };
         self.suspect_renamed(plan, text, renamed.as_ref());
+        // Rows of a Query are always described.
+        let renewable = renamed.is_some() && self.transaction.is_idle() && !self.unsynced;
         self.committing = matches!(plan.kind, Kind::Commit { .. });
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
@@ -151,10 +170,12 @@ impl Session {
             Some(it) => Payload::Renamed(it),
             None => Payload::Query(message),
         };
+        let access = plan.access;
         let reading = plan.shard_read().filter(|_| decision.mode == Mode::Merge);
         let reading = reading.map(|it| Reading::simple(it, text, &planned.literals));
-        let request = Request { payload, decision, access: plan.access, started, ends_blocks, reading };
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
+        self.take_back_channels(lent).await;
         self.committing = false;
         self.bind_to(plan, &request.decision);
         if !ran.has_failed() {
@@ -169,7 +190,13 @@ impl Session {
     async fn say(&mut self, answer: Answer) -> Result<Outcome, End> {
         match answer {
             Answer::Made { mut notices, tag } => {
+                if let Err(refusal) = self.put_in_force().await {
+                    return self.refuse(refusal).await;
+                }
                 wire::command_complete(&mut notices, tag);
+                if self.unsynced {
+                    return self.end_at_server(&notices).await;
+                }
                 self.put_ready(&mut notices);
                 self.stream.write_all(&notices).await.map(|()| Outcome::Done).map_err(|_| End::Left)
             }
@@ -206,6 +233,7 @@ impl Session {
                     self.take_effect(kind, text);
                 }
                 self.settle(access == Access::Write).await;
+                self.finish().await?;
             }
             Ran::CopyIn => return Ok(Outcome::CopyIn),
             Ran::Refused(refusal) => return self.refuse(refusal).await,
@@ -222,7 +250,8 @@ impl Session {
     pub async fn say_ready(&mut self) -> Result<(), End> {
         let mut out = Vec::new();
         self.put_ready(&mut out);
-        self.stream.write_all(&out).await.map_err(|_| End::Left)
+        self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+        self.check_speed()
     }
 
     pub async fn refuse(&mut self, refusal: Refusal) -> Result<Outcome, End> {
@@ -237,8 +266,8 @@ impl Session {
         let decision = self.decision_of_held();
         let payload = Payload::Query(&message);
         let started = Instant::now();
-        let (access, ends_blocks, reading) = (Access::Write, true, None);
-        let request = Request { payload, decision, access, started, ends_blocks, reading };
+        let (access, renewable, ends_blocks, reading) = (Access::Write, false, true, None);
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
         self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
     }
@@ -274,14 +303,8 @@ impl Session {
         if let Err(refusal) = self.move_to(shard).await {
             return Ok(Ran::Refused(refusal));
         }
-        let (mut role, mut excluded) = (request.decision.role, Excluded::default());
-        let servers = self.pools.shards.get(usize::from(shard.0)).map_or(0, Vec::len);
-        let repeatable = request.access == Access::Read
-            && request.payload.is_complete()
-            && self.held.is_none()
-            && self.transaction.is_idle()
-            && self.pinned.is_none();
-        let mut tries_left = if repeatable { servers + 1 } else { 0 };
+        let (mut role, mut excluded) = (self.role_of(request), Excluded::default());
+        let (mut tries_left, mut may_renew) = (self.tries_of(request, shard), request.renewable);
         loop {
             if self.held.is_none() {
                 match self.attach(shard, role, &mut excluded, request.started).await {
@@ -292,12 +315,11 @@ impl Session {
             let Some(server) = self.held.as_ref().map(|it| (it.server, it.role)) else {
                 return Err(End::Left);
             };
-            if request.ends_blocks
-                && let Err(refusal) = self.set_up_held().await
-            {
+            if let Err(refusal) = self.set_up_held(request.ends_blocks).await {
                 return Ok(Ran::Refused(refusal));
             }
-            let mut flow = Flow { may_retry: tries_left > 0 && server.1 == Role::Replica, ..Flow::default() };
+            let may_retry = tries_left > 0 && server.1 == Role::Replica;
+            let mut flow = Flow { may_retry, may_renew, ..Flow::default() };
             let mut replies = Replies::default();
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_parameters(&mut flow)?;
@@ -317,6 +339,12 @@ impl Session {
                     let live = self.live(shard, server.1, request.access);
                     self.copying = Some(Copying { started: request.started, flow, _live: live });
                     return Ok(Ran::CopyIn);
+                }
+                // Invariant 5 holds for writes too: the server refused the statement instead of running it, and it
+                // was the first of a transaction of its own, so that nothing else had run either.
+                Ok(Stop::Renew) => {
+                    may_renew = false;
+                    self.database.metrics.renewals.inc();
                 }
                 Ok(Stop::Retry) => {
                     excluded.add(server.0);
@@ -339,7 +367,27 @@ impl Session {
         }
     }
 
-    async fn set_up_held(&mut self) -> Result<(), Refusal> {
+    fn role_of(&self, request: &Request<'_>) -> Role {
+        // What a session in session mode leaves on its server may need the primary later.
+        if self.is_session() { Role::Primary } else { request.decision.role }
+    }
+
+    /// How often the request may be made again after a server failed.
+    fn tries_of(&self, request: &Request<'_>, shard: ShardId) -> usize {
+        let repeatable = request.access == Access::Read
+            && request.payload.is_complete()
+            && self.held.is_none()
+            && self.transaction.is_idle()
+            && self.pinned.is_none();
+        let servers = self.pools.shards.get(usize::from(shard.0)).map_or(0, Vec::len);
+        if repeatable { servers + 1 } else { 0 }
+    }
+
+    /// Before a text that would end the block which guards the settings.
+    async fn set_up_held(&mut self, ends_blocks: bool) -> Result<(), Refusal> {
+        if !ends_blocks {
+            return Ok(());
+        }
         let Some(mut held) = self.held.take() else { return Ok(()) };
         match self.set_up_now(&mut held).await {
             Ok(()) => {
@@ -375,11 +423,19 @@ impl Session {
         flow: &mut Flow,
     ) -> Result<Stop, super::relay::RelayError> {
         self.overdue = self.overdue();
+        if request.access == Access::Write {
+            self.hold_as_own().await;
+        }
+        let mut part = request.payload.part();
+        if self.ends_answers() && request.payload.is_complete() {
+            part.ready = false;
+            self.ends_answer = true;
+        }
         let Some(held) = &mut self.held else { return Err(super::relay::RelayError::ServerClosed) };
         let target = self.database.metrics.target(held.shard, held.role, request.access);
         let _live = target.map(|it| Live::new(&it.in_flight));
         let server = &mut *held.lease;
-        server.pipeline.set_part(request.payload.part());
+        server.pipeline.set_part(part);
         let mut out = Vec::new();
         if std::mem::take(&mut held.needs_set_up) {
             if let Some(text) = set_up_text(server, &self.settings) {
@@ -396,6 +452,10 @@ impl Session {
             server.statements.set_unnamed(None);
         }
         let raw = request.payload.compose(server, &mut out);
+        let evicted = server.statements.take_evicted();
+        if evicted > 0 {
+            self.database.metrics.evictions.inc_by(evicted);
+        }
         let sent = match raw {
             Some(bytes) if out.is_empty() => server.stream.write_all(bytes).await,
             Some(bytes) => {
@@ -407,6 +467,9 @@ impl Session {
         // A server that has gone may have said why: what can be read comes before the error of writing.
         let stopped =
             relay(&mut self.stream, server, &self.shared.stock, replies, flow, &mut self.overdue).await;
+        if flow.outdated {
+            outdate(server, &self.database.statements, request.payload);
+        }
         match (sent, stopped) {
             (Err(error), Err(super::relay::RelayError::ServerClosed)) => {
                 Err(super::relay::RelayError::Server(error))
@@ -438,6 +501,20 @@ impl Session {
                 (copying.flow.errors + flow.errors, copying.flow.sent_bytes + flow.sent_bytes);
             it.done(copying.started.elapsed(), errors, bytes);
         }
+    }
+}
+
+/// What the server has under these names is closed with the next request, and whoever prepares the texts from
+/// now on gets statements that no server has as they were.
+fn outdate(server: &mut Backend, registry: &Registry, payload: Payload<'_>) {
+    let mut outdate = |it: &Arc<Statement>| {
+        server.statements.outdate(it.id);
+        registry.retire(it);
+    };
+    match payload {
+        Payload::Query(_) => {}
+        Payload::Renamed(renamed) => renamed.needs.iter().for_each(&mut outdate),
+        Payload::Group(group) => group.named().for_each(&mut outdate),
     }
 }
 

@@ -12,7 +12,7 @@ use super::encoding;
 use super::timeouts::Overdue;
 use crate::backend::Backend;
 use crate::net::{Buffer, BufferStock, Stream};
-use crate::proto::{Part, Replies, Unexpected};
+use crate::proto::{Part, Piece, Replies, Unexpected};
 use crate::wire;
 
 /// Why the relay stopped without an error.
@@ -25,6 +25,8 @@ pub enum Stop {
     /// A replica refused the read in a way that another server would not, and the client has seen
     /// nothing of it.
     Retry,
+    /// The server's statement is of a table as it was, and the client has seen nothing: it did not run.
+    Renew,
 }
 
 #[derive(Debug, Error)]
@@ -64,6 +66,12 @@ pub struct Flow {
     pub may_retry: bool,
     /// A standby has turned the read down; its answer is swallowed to the end.
     pub turned_down: bool,
+    /// The request can be made again if its statement turns out to be outdated on this server.
+    pub may_renew: bool,
+    /// It is.
+    pub outdated: bool,
+    /// It will be made again; the answer is swallowed to the end.
+    pub renewing: bool,
 }
 
 impl Flow {
@@ -98,7 +106,11 @@ pub async fn relay(
             return Ok(Stop::CopyIn);
         }
     }
-    Ok(if flow.turned_down { Stop::Retry } else { Stop::Drained })
+    Ok(match () {
+        () if flow.renewing => Stop::Renew,
+        () if flow.turned_down => Stop::Retry,
+        () => Stop::Drained,
+    })
 }
 
 /// One read of the server's socket and what follows from it. `buffer` holds the start of a message
@@ -117,14 +129,21 @@ pub async fn step(
     }
     replies.next_buffer();
     let consumed = server.pipeline.feed(filled.filled(), replies)?;
-    if flow.may_retry && is_standby_error(filled.filled(), replies) {
+    if is_outdated(filled.filled(), replies) {
+        flow.outdated = true;
+        flow.renewing = flow.may_renew && flow.sent_bytes == 0 && begins_with_error(replies);
+    }
+    if flow.renewing {
+        replies.failed = true;
+        server.pipeline.set_part(Part::SILENT);
+    } else if flow.may_retry && is_standby_error(filled.filled(), replies) {
         flow.turned_down = true;
         flow.may_retry = false;
         replies.failed = true;
         server.pipeline.set_part(Part::SILENT);
     }
     note(server, filled.filled(), replies, flow);
-    if !flow.turned_down {
+    if !flow.turned_down && !flow.renewing {
         forward(client, filled.filled(), replies, flow).await?;
     }
     filled.consume(consumed);
@@ -139,6 +158,24 @@ pub async fn step(
 fn is_standby_error(input: &[u8], replies: &Replies) -> bool {
     let Some(range) = replies.error.clone() else { return false };
     wire::error_fields(&input[range]).is_ok_and(|it| STANDBY_STATES.contains(&it.state))
+}
+
+/// "cached plan must not change result type". It is told when a statement is looked at for Bind, Describe or
+/// EXECUTE (`RevalidateCachedQuery` in plancache.c), before any of it runs; with a context it is of a statement
+/// inside a function, which runs.
+fn is_outdated(input: &[u8], replies: &Replies) -> bool {
+    let Some(range) = replies.error.clone() else { return false };
+    wire::error_fields(&input[range]).is_ok_and(|it| {
+        it.state == b"0A000" && it.routine == b"RevalidateCachedQuery" && it.context.is_empty()
+    })
+}
+
+/// Nothing goes to the client before the error; behind it may be ReadyForQuery.
+fn begins_with_error(replies: &Replies) -> bool {
+    match (replies.pieces.as_slice(), &replies.error) {
+        ([Piece::Input(piece)], Some(error)) => piece.start == error.start,
+        _ => false,
+    }
 }
 
 /// Takes note of what the replies say of the server and the session.

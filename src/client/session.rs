@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::abandon::abandon;
 use super::copy::CopyEnd;
 use super::encoding;
+use super::listening::Listening;
 use super::login::{LoggedIn, say_goodbye};
 use super::pins::Suspicion;
 use super::query::Copying;
@@ -22,10 +23,11 @@ use super::{Database, Latest, Shared, UserPools};
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::cancel;
 use crate::catalog::Changing;
+use crate::config::PoolMode;
 use crate::metrics::Limit;
 use crate::net::{Buffer, Stream};
 use crate::pool::Lease;
-use crate::proto::{Ended, Intake, Replies, Settings, Transaction, Unexpected, Unit, UnitEnd};
+use crate::proto::{ChannelChange, Ended, Intake, Replies, Settings, Transaction, Unexpected, Unit, UnitEnd};
 use crate::route::{SchemaChange, SessionView};
 use crate::wire::{self, Severity, TxStatus};
 
@@ -51,6 +53,8 @@ enum Roused {
     Client,
     /// One that is pinned to it.
     Server,
+    /// There are notifications.
+    Hub,
     /// It is to have a look at what has changed.
     Keyway,
 }
@@ -79,9 +83,17 @@ pub(super) struct Session {
     pub names: Names,
     /// The server of an open transaction, of an unfinished pipeline, or of a pin.
     pub held: Option<Held>,
+    /// In session mode the first server stays until the client leaves.
+    pub pool_mode: PoolMode,
     pub pinned: Option<&'static str>,
     /// What ran on the held server may have left state there.
     pub suspected: Option<Suspicion>,
+    /// `None` for a client that listens to nothing.
+    pub listening: Option<Box<Listening>>,
+    /// What LISTEN and UNLISTEN have committed and is not in force yet.
+    pub due: Vec<ChannelChange>,
+    /// The end of the answer under way is the session's to send, for notifications to come before it.
+    pub ends_answer: bool,
     /// What DDL of the transaction under way does to the catalog.
     pub schema_change: SchemaChange,
     /// It is being committed.
@@ -134,8 +146,12 @@ impl Session {
             transaction: Transaction::default(),
             names: Names::default(),
             held: None,
+            pool_mode: login.pool_mode,
             pinned: None,
             suspected: None,
+            listening: None,
+            due: Vec::new(),
+            ends_answer: false,
             schema_change: SchemaChange::None,
             changing: None,
             untold: None,
@@ -286,7 +302,10 @@ impl Session {
         if let Outcome::CopyIn = outcome {
             match self.copy_in(buffer).await? {
                 CopyEnd::Open => return Ok(()),
-                CopyEnd::Drained => self.settle(true).await,
+                CopyEnd::Drained => {
+                    self.settle(true).await;
+                    self.finish().await?;
+                }
             }
         }
         Ok(())
@@ -314,6 +333,7 @@ impl Session {
                     match self.wait_for_client(&mut patience).await? {
                         Roused::Client => break,
                         Roused::Server => self.hear_pinned().await?,
+                        Roused::Hub => self.deliver().await?,
                         Roused::Keyway => self.heed()?,
                     }
                 }
@@ -364,6 +384,8 @@ impl Session {
         }
         self.record.set_activity(Activity::Idle);
         let may_heed = self.may_heed();
+        // As a server does: between commands and outside of a transaction.
+        let may_hear = self.transaction.is_idle() && !self.unsynced && !self.skipping;
         let patience = *patience.get_or_insert_with(|| self.patience());
         let is_tied = self.is_tied();
         let mut too_long = patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it));
@@ -376,6 +398,9 @@ impl Session {
                 if server.has_news(cx) {
                     return Poll::Ready(Ok(Roused::Server));
                 }
+            }
+            if self.poll_notifications(cx, may_hear) {
+                return Poll::Ready(Ok(Roused::Hub));
             }
             if may_heed && self.record.is_called() {
                 return Poll::Ready(Ok(Roused::Keyway));
@@ -415,10 +440,12 @@ impl Session {
         let written = wrote && status == TxStatus::Idle && held.role == Role::Primary;
         if was_open && status == TxStatus::Idle {
             let ended = if self.committed { Ended::Committed } else { Ended::RolledBack };
-            self.transaction.settle(ended, &mut self.settings, &mut held.lease.settings, &self.startup);
+            let (session, server) = (&mut self.settings, &mut held.lease.settings);
+            self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
         }
         if written {
             self.mark_floor(shard, now);
+            self.hear_own().await;
         }
         if self.suspected.is_some() && status == TxStatus::Idle && !self.unsynced {
             self.look_for_state().await;
@@ -445,9 +472,25 @@ impl Session {
         }
     }
 
+    /// Behind `settle`: what LISTEN and UNLISTEN have committed is in force before the answer ends.
+    pub async fn finish(&mut self) -> Result<(), End> {
+        if !self.due.is_empty() || self.listening.is_some() {
+            // The transaction is committed: an error could not take that back.
+            self.put_in_force().await.map_err(End::Fatal)?;
+        }
+        if std::mem::take(&mut self.ends_answer) {
+            self.say_ready().await?;
+        }
+        Ok(())
+    }
+
     /// The held server may not go to another client, even when no transaction is open.
     pub fn is_tied(&self) -> bool {
-        self.pinned.is_some() || self.suspected.is_some()
+        self.is_session() || self.pinned.is_some() || self.suspected.is_some()
+    }
+
+    pub fn is_session(&self) -> bool {
+        self.pool_mode == PoolMode::Session
     }
 
     /// From here on the session reads nothing older than `now` on `shard`.
@@ -491,7 +534,7 @@ impl Session {
     pub async fn refuse_simple(&mut self, refusal: Refusal) -> Result<(), End> {
         let mut out = Vec::new();
         self.put_refusal(&mut out, &refusal);
-        wire::ready_for_query(&mut out, self.transaction.status());
+        self.put_ready_as(&mut out, self.transaction.status());
         self.stream.write_all(&out).await.map_err(|_| End::Left)
     }
 
@@ -499,6 +542,7 @@ impl Session {
     pub fn put_refusal(&mut self, out: &mut Vec<u8>, refusal: &Refusal) {
         self.database.metrics.refused(refusal.reason());
         self.transaction.refuse();
+        self.ends_answer = false;
         wire::error(out, Severity::Error, refusal);
     }
 
@@ -527,7 +571,7 @@ impl Session {
             return Err(End::Left);
         }
         self.suspected = None;
-        if self.unpin().is_some() {
+        if self.unpin().is_some() || self.is_session() {
             // Its temporary tables, locks or cursors are gone: going on would be a lie.
             return Err(End::Fatal(server_refusal(&error)));
         }

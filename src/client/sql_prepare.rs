@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::deallocate::no_statement;
 use super::effects::Answer;
 use super::session::Session;
 use super::statements::Statement;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::metrics::Limit;
+use crate::proto::StatementId;
 use crate::route::{Kind, Plan};
 use crate::sql;
 use crate::wire::{self, TxStatus};
@@ -33,9 +35,11 @@ impl Session {
         match &plan.kind {
             Kind::SessionState("PREPARE") => self.rename_prepare(text),
             Kind::SessionState("EXECUTE") => self.rename_execute(text),
-            Kind::Several { parts, .. } if parts.contains(&Kind::SessionState("EXECUTE")) => {
-                self.rename_execute(text)
-            }
+            Kind::Several { parts, .. } => match self.answer_names(parts, text) {
+                Some(answer) => Err(answer),
+                None if parts.contains(&Kind::SessionState("EXECUTE")) => self.rename_execute(text),
+                None => Ok(None),
+            },
             _ => Ok(None),
         }
     }
@@ -65,7 +69,12 @@ impl Session {
     fn rename_execute(&mut self, text: &str) -> Result<Option<Renamed>, Answer> {
         let (mut renamed, mut out, mut copied) = (Renamed::default(), String::new(), 0);
         for it in sql::execute_names(text) {
-            let Some(statement) = self.names.get(it.name.as_bytes()) else { continue };
+            let Some(statement) = self.names.get(it.name.as_bytes()) else {
+                if StatementId::is_server_name(&it.name) {
+                    return Err(Answer::Refused(no_statement(&it.name)));
+                }
+                continue;
+            };
             if statement.by_sql.is_none() {
                 return Err(Answer::Refused(Refusal::unsupported(
                     Reason::SessionState,
@@ -86,12 +95,15 @@ impl Session {
         Ok(Some(renamed))
     }
 
-    /// EXECUTE by the extended protocol, of a name that no server knows.
-    pub fn refuse_virtual(&self, plan: &Plan, statement: &Statement) -> Option<Refusal> {
-        if plan.kind != Kind::SessionState("EXECUTE") {
-            return None;
+    /// EXECUTE by the extended protocol, of a name that no server knows or that is another's.
+    pub fn refuse_virtual(&self, text: &str) -> Option<Refusal> {
+        let names = sql::execute_names(text);
+        let foreign = |it: &&sql::ExecuteName| {
+            StatementId::is_server_name(&it.name) && self.names.get(it.name.as_bytes()).is_none()
+        };
+        if let Some(it) = names.iter().find(foreign) {
+            return Some(no_statement(&it.name));
         }
-        let names = sql::execute_names(statement.text());
         names.iter().any(|it| self.names.get(it.name.as_bytes()).is_some()).then(|| {
             Refusal::unsupported(
                 Reason::SessionState,
@@ -104,7 +116,9 @@ impl Session {
     /// PREPARE has been done: the name is the client's from now on, and no ROLLBACK takes it away.
     pub fn name_prepared(&mut self, name: &str, statement: Arc<Statement>) {
         if let Some(held) = &mut self.held {
-            held.lease.statements.insert(statement.id);
+            let statements = &mut held.lease.statements;
+            statements.send(statement.id, statement.text.len(), &statement.presence);
+            statements.insert(statement.id);
         }
         if let Some(taken) = &statement.by_sql {
             taken.store(true, Ordering::Relaxed);

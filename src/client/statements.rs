@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::proto::StatementId;
+use crate::proto::{Presence, StatementId};
 use crate::route::{Literals, Plan, Planned, Router};
 
 /// A text with its parameter types, and the plan for it.
@@ -24,6 +24,8 @@ pub struct Statement {
     planned_from: usize,
     /// Made by PREPARE: `text` is what stands behind its name. A server has taken it once.
     pub by_sql: Option<AtomicBool>,
+    /// Servers that have it.
+    pub presence: Presence,
 }
 
 impl Statement {
@@ -53,12 +55,36 @@ impl Statement {
     }
 }
 
+/// A shared statement as `Registry::snapshot` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedStatus {
+    /// The name on servers.
+    pub name: String,
+    pub text: String,
+    /// Types of parameters that its clients gave.
+    pub oids: Vec<u32>,
+    /// Made by PREPARE.
+    pub by_sql: bool,
+    /// Clients that have it.
+    pub clients: usize,
+    /// How often clients have prepared it.
+    pub uses: u64,
+    /// Server connections that have it.
+    pub servers: u32,
+}
+
 type Key = (Box<[u8]>, Box<[u8]>);
+
+#[derive(Debug)]
+struct Entry {
+    statement: Weak<Statement>,
+    uses: u64,
+}
 
 /// One id per text and types of a database, as long as some client uses it.
 #[derive(Default)]
 pub struct Registry {
-    by_text: Mutex<HashMap<Key, Weak<Statement>>>,
+    by_text: Mutex<HashMap<Key, Entry>>,
     next_id: AtomicU64,
 }
 
@@ -85,43 +111,81 @@ impl Registry {
         planned_from: usize,
         plan: impl FnOnce() -> Planned,
     ) -> Arc<Statement> {
-        if let Some(found) = self.by_text.lock().get(&key).and_then(Weak::upgrade) {
+        if let Some(found) = take(&mut self.by_text.lock(), &key) {
             return found;
         }
         // Planned without the lock; two clients may do it at once, the first to come in wins.
         let planned = plan();
         let mut by_text = self.by_text.lock();
-        if let Some(found) = by_text.get(&key).and_then(Weak::upgrade) {
+        if let Some(found) = take(&mut by_text, &key) {
             return found;
         }
         if by_text.len() >= SWEEP_MIN && by_text.len() == by_text.capacity() {
-            by_text.retain(|_, it| it.strong_count() > 0);
+            by_text.retain(|_, it| it.statement.strong_count() > 0);
         }
         let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
-        let (text, oids) = (key.0.clone(), key.1.clone());
-        let made = Arc::new(Statement { id, text, oids, literals, plan, planned_from, by_sql });
-        by_text.insert(key, Arc::downgrade(&made));
+        let (text, oids, presence) = (key.0.clone(), key.1.clone(), Presence::default());
+        let made = Arc::new(Statement { id, text, oids, literals, plan, planned_from, by_sql, presence });
+        let statement = Arc::downgrade(&made);
+        by_text.insert(key, Entry { statement, uses: 1 });
         made
     }
 
-    /// Those that clients share, and how many have each.
-    pub fn all(&self) -> Vec<(Arc<Statement>, usize)> {
-        let by_text = self.by_text.lock();
-        let mut found: Vec<_> = by_text.values().filter_map(Weak::upgrade).collect();
-        drop(by_text);
-        found.sort_by_key(|it| it.id);
-        // One is held here.
-        found.into_iter().map(|it| (Arc::strong_count(&it) - 1, it)).map(|(count, it)| (it, count)).collect()
+    /// Servers may describe it otherwise than they did: whoever prepares the text from now on gets a
+    /// statement that no server has yet.
+    pub fn retire(&self, statement: &Arc<Statement>) {
+        let is_it = |it: &Entry| it.statement.upgrade().is_some_and(|it| it.id == statement.id);
+        let key = (statement.text.clone(), statement.oids.clone());
+        let mut by_text = self.by_text.lock();
+        if by_text.get(&key).is_some_and(is_it) {
+            by_text.remove(&key);
+        }
+    }
+
+    /// As `retire`, of all.
+    pub fn retire_all(&self) {
+        self.by_text.lock().clear();
+    }
+
+    /// Of those that some client has.
+    pub fn count(&self) -> usize {
+        self.by_text.lock().values().filter(|it| it.statement.strong_count() > 0).count()
+    }
+
+    /// What some client has prepared, in the order in which it was first prepared.
+    pub fn snapshot(&self) -> Vec<PreparedStatus> {
+        let found = |it: &Entry| it.statement.upgrade().map(|statement| (statement, it.uses));
+        let mut found: Vec<_> = self.by_text.lock().values().filter_map(found).collect();
+        found.sort_unstable_by_key(|(statement, _)| statement.id);
+        let status = |(it, uses): (Arc<Statement>, u64)| PreparedStatus {
+            name: it.id.server_name(),
+            text: it.text().to_owned(),
+            oids: if it.by_sql.is_some() { Vec::new() } else { it.oids() },
+            by_sql: it.by_sql.is_some(),
+            // One is held here.
+            clients: Arc::strong_count(&it) - 1,
+            uses,
+            servers: it.presence.servers(),
+        };
+        found.into_iter().map(status).collect()
     }
 
     /// A statement of this client alone.
     pub fn unnamed(&self, text: &[u8], oids: &[u8], planned: Planned) -> Arc<Statement> {
         let id = StatementId::unnamed(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
-        let (text, oids) = (text.into(), oids.into());
-        Arc::new(Statement { id, text, oids, literals, plan, planned_from: 0, by_sql: None })
+        let (text, oids, presence) = (text.into(), oids.into(), Presence::default());
+        Arc::new(Statement { id, text, oids, literals, plan, planned_from: 0, by_sql: None, presence })
     }
+}
+
+/// The statement of a text, prepared once more.
+fn take(by_text: &mut HashMap<Key, Entry>, key: &Key) -> Option<Arc<Statement>> {
+    let entry = by_text.get_mut(key)?;
+    let found = entry.statement.upgrade()?;
+    entry.uses += 1;
+    Some(found)
 }
 
 /// The names of one client.
@@ -162,6 +226,12 @@ impl Names {
         *self = Names::default();
     }
 
+    /// As DEALLOCATE ALL, which leaves the unnamed statement.
+    pub fn clear_named(&mut self) {
+        self.named.clear();
+        self.bytes = 0;
+    }
+
     pub fn len(&self) -> usize {
         self.named.len()
     }
@@ -169,5 +239,33 @@ impl Names {
     /// Texts of the named ones.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::sql::Parser;
+
+    #[test]
+    fn a_text_is_one_statement_until_it_is_retired() {
+        let text = "[users.app]\npassword = \"x\"\n[databases.shop]\nservers = [\"127.0.0.1\"]\n";
+        let config = Config::parse(text, std::path::Path::new("."), &|_| None).unwrap();
+        let router = Router::new(&config.databases[0], 16, Arc::new(Parser::new()));
+        let registry = Registry::default();
+        let named = |text: &str| registry.named(text.as_bytes(), &[], || router.plan(text));
+        let (one, again, other) = (named("SELECT 1"), named("SELECT 1"), named("SELECT 2"));
+        assert!(Arc::ptr_eq(&one, &again) && one.id != other.id);
+        let status = registry.snapshot();
+        assert_eq!((status.len(), status[0].uses, status[0].servers), (2, 2, 0));
+        assert_eq!((&status[0].text[..], &status[1].text[..]), ("SELECT 1", "SELECT 2"));
+        registry.retire(&one);
+        let renewed = named("SELECT 1");
+        assert_ne!(renewed.id, one.id);
+        registry.retire(&one);
+        assert!(Arc::ptr_eq(&renewed, &named("SELECT 1")), "another's retirement is not its own");
+        drop(other);
+        assert_eq!(registry.snapshot().len(), 1);
     }
 }

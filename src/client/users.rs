@@ -9,13 +9,15 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Quota, UserPools};
 use crate::auth::Credentials;
-use crate::config::Auth;
+use crate::config::{Auth, PoolMode};
 
 /// A user of the config.
 pub struct User {
     pub method: Auth,
     pub credentials: Arc<Credentials>,
     pub clients: Arc<Quota>,
+    /// `None` is as the database says.
+    pub pool_mode: Option<PoolMode>,
 }
 
 /// What makes the pools of one user of one database, and what takes their metrics away again.

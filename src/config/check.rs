@@ -80,6 +80,7 @@ fn limits(top: &Section<'_>) -> Limits {
         statement_bytes_max: it.count(&settings::STATEMENT_BYTES_MAX),
         merge_bytes_max: it.count(&settings::MERGE_BYTES_MAX),
         server_statements_max: it.count(&settings::SERVER_STATEMENTS_MAX),
+        server_statement_bytes_max: it.count(&settings::SERVER_STATEMENT_BYTES_MAX),
         plans_max: it.count(&settings::PLANS_MAX),
         client_idle_timeout: it.duration(&settings::CLIENT_IDLE_TIMEOUT),
         idle_in_transaction_timeout: it.duration(&settings::IDLE_IN_TRANSACTION_TIMEOUT),
@@ -88,6 +89,8 @@ fn limits(top: &Section<'_>) -> Limits {
         query_timeout: it.duration(&settings::QUERY_TIMEOUT),
         cancel_timeout: it.duration(&settings::CANCEL_TIMEOUT).unwrap_or_default(),
         transaction_timeout: it.duration(&settings::TRANSACTION_TIMEOUT),
+        channels_max: it.count(&settings::CHANNELS_MAX),
+        notification_bytes_max: it.count(&settings::NOTIFICATION_BYTES_MAX),
         shutdown_timeout: it.duration(&settings::SHUTDOWN_TIMEOUT).unwrap_or_default(),
         buffers_max: it.count(&settings::BUFFERS_MAX),
     }

@@ -8,8 +8,8 @@ use super::document::{Section, shown};
 use super::login;
 use super::settings::{self, Setting};
 use super::tls;
-use super::user::check_name;
-use super::{Address, Catalog, Database, Pool, Probe, ShardServers, User, map, table};
+use super::user::{self, check_name};
+use super::{Address, Catalog, Database, Pool, PoolMode, Probe, ShardServers, User, map, table};
 
 const POSTGRES_PORT: u16 = 5432;
 
@@ -68,12 +68,32 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
         auth_query: login::auth_query(section, users),
         clients_max: section.optional_count(&settings::DATABASE_CLIENTS_MAX),
         server_connections_max: section.optional_count(&settings::DATABASE_CONNECTIONS_MAX),
+        pool_mode: pool_mode(section, name, shards.len(), users),
         maps: maps.into_iter().map(|it| it.1).collect(),
         shards,
         tables,
         schemas,
         default_shard,
     }
+}
+
+/// A session cannot be on several shards.
+fn pool_mode(section: &Section<'_>, name: &str, shards: usize, users: &[User]) -> PoolMode {
+    let mode = user::pool_mode(section, &settings::POOL_MODE).unwrap_or_default();
+    if shards < 2 {
+        return mode;
+    }
+    let instead = "pool_mode = \"session\" in databases of one shard alone";
+    let message = format!("database `{name}` has several shards");
+    if mode == PoolMode::Session {
+        let offset = section.get(settings::POOL_MODE.key).map_or(section.offset, |it| it.span().start);
+        section.add(offset, format!("`pool_mode` is \"session\" and {message}"), instead);
+    }
+    for user in users.iter().filter(|it| it.pool_mode == Some(PoolMode::Session)) {
+        let message = format!("`pool_mode` of user `{}` is \"session\" and {message}", user.name);
+        section.add(section.offset, message, instead);
+    }
+    mode
 }
 
 fn pool(section: &Section<'_>, name: &str) -> Pool {

@@ -88,20 +88,20 @@ fn changes<T>(
 fn of_limits(before: &Limits, after: &Limits) -> Vec<&'static str> {
     differing!(Limits, before, after;
         clients_max login_timeout logins_max server_connections_max server_logins_max message_bytes_max
-        statements_max statement_bytes_max merge_bytes_max server_statements_max plans_max client_idle_timeout
+        statements_max statement_bytes_max merge_bytes_max server_statements_max server_statement_bytes_max
+        plans_max client_idle_timeout
         idle_in_transaction_timeout aborted_transaction_timeout unfinished_timeout query_timeout
-        cancel_timeout transaction_timeout shutdown_timeout buffers_max)
+        cancel_timeout transaction_timeout channels_max notification_bytes_max shutdown_timeout buffers_max)
 }
 
 fn of_user(before: &User, after: &User) -> Vec<&'static str> {
-    differing!(User, before, after; name auth password clients_max server_connections_max)
+    differing!(User, before, after; name auth password clients_max server_connections_max pool_mode)
 }
 
 fn of_database(before: &Database, after: &Database) -> Vec<&'static str> {
     let mut parts = differing!(Database, before, after;
         name dbname shards pool max_lag probe catalog server_auth server_tls auth_query clients_max
-        server_connections_max
-        maps tables schemas default_shard);
+        server_connections_max pool_mode maps tables schemas default_shard);
     if let Some(at) = parts.iter().position(|it| *it == "pool") {
         parts.splice(at..=at, of_pool(&before.pool, &after.pool));
     }

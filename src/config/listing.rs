@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::settings::{self, Kind, Setting};
-use super::{Auth, ClientTls, Config, Database, Limits, Secret, ServerTls, User};
+use super::{Auth, ClientTls, Config, Database, Limits, PoolMode, Secret, ServerTls, User};
 
 /// One key with its section in front: `limits.clients_max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,15 @@ impl Auth {
             Auth::Password => "password",
             Auth::Trust => "trust",
             Auth::Cert => "cert",
+        }
+    }
+}
+
+impl PoolMode {
+    pub fn label(self) -> &'static str {
+        match self {
+            PoolMode::Transaction => "transaction",
+            PoolMode::Session => "session",
         }
     }
 }
@@ -108,13 +117,14 @@ fn list_server_tls(list: &mut List, path: &str, tls: &ServerTls) {
 fn list_limits(list: &mut List, limits: &Limits) {
     list!(list, "limits.", settings::LIMITS, Limits, limits;
         clients_max login_timeout logins_max server_connections_max server_logins_max message_bytes_max
-        statements_max statement_bytes_max merge_bytes_max server_statements_max plans_max client_idle_timeout
+        statements_max statement_bytes_max merge_bytes_max server_statements_max server_statement_bytes_max
+        plans_max client_idle_timeout
         idle_in_transaction_timeout aborted_transaction_timeout unfinished_timeout query_timeout
-        cancel_timeout transaction_timeout shutdown_timeout buffers_max);
+        cancel_timeout transaction_timeout channels_max notification_bytes_max shutdown_timeout buffers_max);
 }
 
 fn list_user(list: &mut List, user: &User) {
-    let User { name, auth, password, clients_max, server_connections_max } = user;
+    let User { name, auth, password, clients_max, server_connections_max, pool_mode } = user;
     let path = format!("users.{name}.");
     // What kind it is, and never what it is.
     let kind = match password {
@@ -127,6 +137,9 @@ fn list_user(list: &mut List, user: &User) {
     list.put(&path, settings::USER, "auth", auth.label().to_owned());
     list.put(&path, settings::USER, "clients_max", clients_max.shown());
     list.put(&path, settings::USER, "server_connections_max", server_connections_max.shown());
+    if let Some(it) = pool_mode {
+        list.put(&path, settings::USER, "pool_mode", it.label().to_owned());
+    }
 }
 
 fn list_database(list: &mut List, database: &Database) {
@@ -143,6 +156,7 @@ fn list_database(list: &mut List, database: &Database) {
         auth_query,
         clients_max,
         server_connections_max,
+        pool_mode,
         maps,
         tables,
         schemas,
@@ -175,6 +189,7 @@ fn list_database(list: &mut List, database: &Database) {
     }
     list.put(&path, of, "clients_max", clients_max.shown());
     list.put(&path, of, "server_connections_max", server_connections_max.shown());
+    list.put(&path, of, "pool_mode", pool_mode.label().to_owned());
     list.put(&path, &[], "maps", names(&maps.iter().map(|it| it.name.as_str()).collect::<Vec<_>>()));
     list.put(&path, &[], "tables", tables.len().to_string());
     list.put(&path, &[], "schemas", names(&schemas.keys().collect::<Vec<_>>()));

@@ -72,6 +72,8 @@ pub struct Limits {
     pub merge_bytes_max: usize,
     /// Prepared statements on one server connection.
     pub server_statements_max: usize,
+    /// Their texts.
+    pub server_statement_bytes_max: usize,
     pub plans_max: usize,
     pub client_idle_timeout: Option<Duration>,
     pub idle_in_transaction_timeout: Option<Duration>,
@@ -80,6 +82,10 @@ pub struct Limits {
     pub query_timeout: Option<Duration>,
     pub cancel_timeout: Duration,
     pub transaction_timeout: Option<Duration>,
+    /// Of one client.
+    pub channels_max: usize,
+    /// That wait for one client.
+    pub notification_bytes_max: usize,
     pub shutdown_timeout: Duration,
     pub buffers_max: usize,
 }
@@ -91,6 +97,18 @@ pub struct User {
     pub password: Option<Secret>,
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
+    /// `None` is as the database says.
+    pub pool_mode: Option<PoolMode>,
+}
+
+/// When a server connection may go to another client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// When no transaction is open, and no state is left that only one session can hold.
+    #[default]
+    Transaction,
+    /// When its client has left. Databases of one shard only.
+    Session,
 }
 
 /// How a client shows that it is who it says.
@@ -150,6 +168,7 @@ pub struct Database {
     pub auth_query: Option<AuthQuery>,
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
+    pub pool_mode: PoolMode,
     pub maps: Vec<Arc<Map>>,
     pub tables: BTreeMap<TableName, TableRule>,
     /// Schemas whose tables all live on one shard.

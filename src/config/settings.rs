@@ -176,6 +176,13 @@ pub const SERVER_STATEMENTS_MAX: Setting = count(
     100_000,
     "prepared statements on one server connection; the least recently used is closed for the next",
 );
+pub const SERVER_STATEMENT_BYTES_MAX: Setting = count(
+    "server_statement_bytes_max",
+    16_777_216,
+    65_536,
+    1_073_741_824,
+    "their texts; a server needs several times as much memory for the statements themselves",
+);
 pub const PLANS_MAX: Setting =
     count("plans_max", 10_000, 16, 10_000_000, "routing plans kept for each database, about 1 kB each");
 pub const STATEMENT_BYTES_MAX: Setting = count(
@@ -203,7 +210,7 @@ pub const SERVER_CONNECTIONS_MAX: Setting = optional_count(
     "server_connections_max",
     1,
     1_000_000,
-    "connections to one server (host and port) of all databases and users together; set it below the server's max_connections, less one for each database's probe. At the bound a pool without waiters gives up an idle connection for the one that waits longest, and a pool with more than its share gives up the next that is released",
+    "connections to one server (host and port) of all databases and users together; set it below the server's max_connections, less two for each database: one probes, and one listens while clients LISTEN. At the bound a pool without waiters gives up an idle connection for the one that waits longest, and a pool with more than its share gives up the next that is released",
 );
 pub const SERVER_LOGINS_MAX: Setting = count(
     "server_logins_max",
@@ -261,6 +268,20 @@ pub const TRANSACTION_TIMEOUT: Setting = optional_duration(
     "365d",
     "a client whose transaction, or statement outside of one, takes longer is disconnected with 25P04; off as in PostgreSQL 17",
 );
+pub const CHANNELS_MAX: Setting = count(
+    "channels_max",
+    1_000,
+    1,
+    1_000_000,
+    "channels that one client may LISTEN to; the next one gets 54000",
+);
+pub const NOTIFICATION_BYTES_MAX: Setting = count(
+    "notification_bytes_max",
+    1_048_576,
+    16_384,
+    1_073_741_824,
+    "notifications that wait for one client that does not read them or is in a transaction; with more it is disconnected with 53400",
+);
 pub const SHUTDOWN_TIMEOUT: Setting =
     duration("shutdown_timeout", "30s", "0s", "1h", "on SIGTERM open transactions may end for this long");
 pub const BUFFERS_MAX: Setting =
@@ -276,6 +297,7 @@ pub const LIMITS: &[&Setting] = &[
     &STATEMENT_BYTES_MAX,
     &MERGE_BYTES_MAX,
     &SERVER_STATEMENTS_MAX,
+    &SERVER_STATEMENT_BYTES_MAX,
     &PLANS_MAX,
     &CLIENT_IDLE_TIMEOUT,
     &IDLE_IN_TRANSACTION_TIMEOUT,
@@ -284,6 +306,8 @@ pub const LIMITS: &[&Setting] = &[
     &QUERY_TIMEOUT,
     &CANCEL_TIMEOUT,
     &TRANSACTION_TIMEOUT,
+    &CHANNELS_MAX,
+    &NOTIFICATION_BYTES_MAX,
     &SHUTDOWN_TIMEOUT,
     &BUFFERS_MAX,
 ];
@@ -312,7 +336,13 @@ pub const USER_CONNECTIONS_MAX: Setting = optional_count(
     1_000_000,
     "connections of this user to all servers of all databases together",
 );
-pub const USER: &[&Setting] = &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX];
+pub const USER_POOL_MODE: Setting = other(
+    "pool_mode",
+    "\"transaction\"",
+    "that of the database",
+    "of this user's clients, whatever their database says",
+);
+pub const USER: &[&Setting] = &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX, &USER_POOL_MODE];
 
 pub const SERVERS: Setting = other(
     "servers",
@@ -448,6 +478,12 @@ pub const DATABASE_CONNECTIONS_MAX: Setting = optional_count(
     1_000_000,
     "connections of all users to all servers of this database together",
 );
+pub const POOL_MODE: Setting = other(
+    "pool_mode",
+    "\"transaction\"",
+    "transaction",
+    "when a server connection may go to another client: \"transaction\" (after each transaction; what only a session can hold keeps it longer) or \"session\" (when its client leaves: then it is closed, which no state outlives). A client in session mode is always on the primary, and keeps a place of `pool.size`; only on databases of one shard",
+);
 pub const POOL_SECTION: Setting = other("pool", "", "", "server connections of one user on one server");
 pub const SHARDS_SECTION: Setting = other("shards", "", "one shard named main", "instead of `servers`");
 pub const MAPS_SECTION: Setting = other("maps", "", "none", "which shard a key lives on");
@@ -493,6 +529,7 @@ pub const DATABASE: &[&Setting] = &[
     &AUTH_QUERY_USERS_MAX,
     &DATABASE_CLIENTS_MAX,
     &DATABASE_CONNECTIONS_MAX,
+    &POOL_MODE,
     &POOL_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
@@ -659,7 +696,7 @@ pub fn reference() -> String {
     out.settings(&[&SERVER_TLS, &SERVER_CA, &SERVER_CERT, &SERVER_KEY, &SERVER_TLS_NEGOTIATION]);
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
     out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);
-    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX, &DEFAULT_SHARD]);
+    out.settings(&[&DATABASE_CLIENTS_MAX, &DATABASE_CONNECTIONS_MAX, &POOL_MODE, &DEFAULT_SHARD]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");

@@ -47,6 +47,22 @@ fn a_sharded_config_loads_with_its_defaults() {
 }
 
 #[test]
+fn sessions_are_for_databases_of_one_shard() {
+    let plain = "[users.app]\npassword = \"x\"\npool_mode = \"session\"\n\
+        [databases.plain]\nservers = [\"db1\"]\npool_mode = \"session\"\n";
+    let config = parse(plain).unwrap();
+    assert_eq!(config.databases[0].pool_mode, PoolMode::Session);
+    assert_eq!(config.users[0].pool_mode, Some(PoolMode::Session));
+    assert_eq!(parse(VALID).unwrap().databases[0].pool_mode, PoolMode::Transaction);
+    let of_user = problems(&VALID.replace("\"secret\"", "\"secret\"\npool_mode = \"session\""));
+    assert!(of_user.concat().contains("user `app` is \"session\" and database `shop` has several shards"));
+    let of_database = format!("{VALID}[databases.shop]\npool_mode = \"session\"\n");
+    assert!(problems(&of_database).concat().contains("`pool_mode` is \"session\" and database `shop`"));
+    let unknown = problems(&plain.replace("\"session\"", "\"statement\""));
+    assert!(unknown.concat().contains("`pool_mode` is \"statement\""), "{unknown:?}");
+}
+
+#[test]
 fn passwords_come_from_text_environment_or_file_and_are_never_shown() {
     let directory = std::env::temp_dir().join(format!("keyway-config-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::document::Section;
-use super::settings;
-use super::{Auth, ClientTls, Secret, User};
+use super::settings::{self, Setting};
+use super::{Auth, ClientTls, PoolMode, Secret, User};
 
 const PASSWORD_BYTES_MAX: u64 = 65_536;
 /// PostgreSQL's NAMEDATALEN - 1.
@@ -46,9 +46,24 @@ pub fn users(
             password,
             clients_max: it.optional_count(&settings::USER_CLIENTS_MAX),
             server_connections_max: it.optional_count(&settings::USER_CONNECTIONS_MAX),
+            pool_mode: pool_mode(&it, &settings::USER_POOL_MODE),
         }
     };
     section.entries().into_iter().map(user).collect()
+}
+
+/// Of a user or a database.
+pub fn pool_mode(section: &Section<'_>, setting: &Setting) -> Option<PoolMode> {
+    let (text, offset) = section.text(setting)?;
+    match text {
+        "transaction" => Some(PoolMode::Transaction),
+        "session" => Some(PoolMode::Session),
+        other => {
+            let instead = "pool_mode = \"transaction\" or \"session\"";
+            section.add(offset, format!("`pool_mode` is \"{other}\""), instead);
+            None
+        }
+    }
 }
 
 fn auth(section: &Section<'_>) -> Auth {

@@ -30,10 +30,12 @@ pub enum Limit {
     Unfinished,
     QueryTime,
     TransactionTime,
+    Channels,
+    NotificationBytes,
 }
 
 impl Limit {
-    const ALL: [Limit; 22] = [
+    const ALL: [Limit; 24] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -56,6 +58,8 @@ impl Limit {
         Limit::Unfinished,
         Limit::QueryTime,
         Limit::TransactionTime,
+        Limit::Channels,
+        Limit::NotificationBytes,
     ];
 
     fn label(self) -> &'static str {
@@ -82,6 +86,8 @@ impl Limit {
             Limit::Unfinished => "unfinished_timeout",
             Limit::QueryTime => "query_timeout",
             Limit::TransactionTime => "transaction_timeout",
+            Limit::Channels => "channels_max",
+            Limit::NotificationBytes => "notification_bytes_max",
         }
     }
 }

@@ -123,6 +123,12 @@ impl Stream {
         .await
     }
 
+    /// Sends what the socket takes, waiting until that is something. With TLS it may go out later, while the
+    /// stream's owner waits for the peer. Cancel safe.
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_write(cx, bytes)).await
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(tls) = &mut self.tls {
             return tls.poll_write(&mut self.tcp, cx, bytes);

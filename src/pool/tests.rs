@@ -42,7 +42,8 @@ impl World {
             application_name: None,
             connect_timeout: Duration::from_secs(5),
             message_bytes_max: 65_536,
-            statements_max: 8,
+            holders: Default::default(),
+            statements: crate::proto::StatementBounds { count_max: 8, bytes_max: 1 << 20 },
         };
         let limits = PoolLimits {
             size: 4,

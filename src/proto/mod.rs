@@ -1,14 +1,16 @@
 //! The ORDER of messages: what a client may send next, what a server still owes, what a
 //! transaction is, what a session has set. Pure: bytes and events in, verdicts out.
 
+mod channels;
 mod intake;
 mod pipeline;
 mod settings;
 mod statements;
 mod transaction;
 
+pub use channels::{ChannelChange, ChannelSet, Switchboard, Ticket};
 pub use intake::{Intake, Limits, Unit, UnitEnd, Violation};
 pub use pipeline::{Complete, Expect, Origin, Part, Piece, Pipeline, Replies, Unexpected};
 pub use settings::{Assignment, Settings, quote_literal, quote_name, set_config};
-pub use statements::{ServerStatements, StatementId};
+pub use statements::{Presence, ServerStatements, StatementBounds, StatementId};
 pub use transaction::{Bond, Ended, PROLOGUE_MAX, Transaction};

@@ -2,10 +2,14 @@
 //! so that clients in transaction pooling share them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Stands for one text with its parameter types; never used twice in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StatementId(pub u64);
+
+const SERVER_NAME: &str = "keyway_";
 
 /// The highest bit tells unnamed statements from named ones.
 const UNNAMED: u64 = 1 << 63;
@@ -27,52 +31,171 @@ impl StatementId {
 
     /// The name on every server.
     pub fn server_name(self) -> String {
-        format!("keyway_{}", self.0)
+        format!("{SERVER_NAME}{}", self.0)
     }
+
+    /// Whether some statement has this name on servers.
+    pub fn is_server_name(name: &str) -> bool {
+        let number = name.strip_prefix(SERVER_NAME).unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit())
+    }
+}
+
+/// On how many servers a statement is.
+#[derive(Clone, Debug, Default)]
+pub struct Presence(Arc<AtomicU32>);
+
+impl Presence {
+    pub fn servers(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One server has it for as long as this lives.
+#[derive(Debug)]
+struct Present(Presence);
+
+impl Present {
+    fn new(presence: Presence) -> Present {
+        presence.0.fetch_add(1, Ordering::Relaxed);
+        Present(presence)
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a server is about to be given.
+#[derive(Debug)]
+struct Sent {
+    id: StatementId,
+    bytes: usize,
+    presence: Presence,
+}
+
+#[derive(Debug)]
+struct Held {
+    used: u64,
+    bytes: usize,
+    _present: Present,
+}
+
+/// How much one server connection may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatementBounds {
+    pub count_max: usize,
+    /// Texts.
+    pub bytes_max: usize,
 }
 
 /// The statements that one server connection holds, bounded; the least recently used go first.
 #[derive(Debug)]
 pub struct ServerStatements {
-    last_use: HashMap<StatementId, u64>,
+    held: HashMap<StatementId, Held>,
+    bytes: usize,
     uses: u64,
-    count_max: usize,
+    bounds: StatementBounds,
+    /// On their way; whichever the server acknowledges it holds.
+    sent: Vec<Sent>,
+    /// To be closed, whatever their use.
+    outdated: Vec<StatementId>,
+    evicted: u64,
     /// The unnamed statement, gone with the next Query (manual, "Extended Query").
     unnamed: Option<StatementId>,
 }
 
 impl ServerStatements {
-    pub fn new(count_max: usize) -> ServerStatements {
-        ServerStatements { last_use: HashMap::new(), uses: 0, count_max: count_max.max(1), unnamed: None }
+    pub fn new(bounds: StatementBounds) -> ServerStatements {
+        let bounds = StatementBounds { count_max: bounds.count_max.max(1), ..bounds };
+        ServerStatements {
+            held: HashMap::new(),
+            bytes: 0,
+            uses: 0,
+            bounds,
+            sent: Vec::new(),
+            outdated: Vec::new(),
+            evicted: 0,
+            unnamed: None,
+        }
+    }
+
+    /// As new: the server has none any more.
+    pub fn clear(&mut self) {
+        *self = ServerStatements { evicted: self.evicted, ..ServerStatements::new(self.bounds) };
     }
 
     /// Whether the server has it; counts as a use.
     pub fn has(&mut self, id: StatementId) -> bool {
         self.uses += 1;
         let uses = self.uses;
-        self.last_use.get_mut(&id).map(|it| *it = uses).is_some()
+        self.held.get_mut(&id).map(|it| it.used = uses).is_some()
     }
 
-    /// The server has acknowledged it.
+    /// A Parse or PREPARE of it, of so many bytes, is on its way.
+    pub fn send(&mut self, id: StatementId, bytes: usize, presence: &Presence) {
+        self.sent.push(Sent { id, bytes, presence: presence.clone() });
+    }
+
+    /// The server has acknowledged it. What is not acknowledged it does not have.
     pub fn insert(&mut self, id: StatementId) {
         self.uses += 1;
-        self.last_use.insert(id, self.uses);
+        let used = self.uses;
+        if let Some(held) = self.held.get_mut(&id) {
+            held.used = used;
+            return;
+        }
+        let at = self.sent.iter().position(|it| it.id == id);
+        let (bytes, presence) = at.map_or_else(Default::default, |it| {
+            let sent = self.sent.swap_remove(it);
+            (sent.bytes, sent.presence)
+        });
+        self.bytes += bytes;
+        self.held.insert(id, Held { used, bytes, _present: Present::new(presence) });
+    }
+
+    /// What the server holds of it is no use any more: it is closed in front of the next request.
+    pub fn outdate(&mut self, id: StatementId) {
+        if self.remove(id) {
+            self.outdated.push(id);
+        }
+    }
+
+    fn remove(&mut self, id: StatementId) -> bool {
+        let Some(held) = self.held.remove(&id) else { return false };
+        self.bytes -= held.bytes;
+        true
     }
 
     /// Statements to close so that there is room again. An eighth goes at once, so that a workload
-    /// with more texts than room does not search the whole map for every one of them.
+    /// with more texts than room does not search the whole map for every one of them. Nothing is on its way
+    /// when this is called.
     pub fn evict(&mut self) -> Vec<StatementId> {
-        if self.last_use.len() <= self.count_max {
-            return Vec::new();
+        self.sent.clear();
+        let mut closed = std::mem::take(&mut self.outdated);
+        let StatementBounds { count_max, bytes_max } = self.bounds;
+        if self.held.len() <= count_max && self.bytes <= bytes_max {
+            return closed;
         }
-        let excess = self.last_use.len() - self.count_max + self.count_max / 8;
-        let mut by_age: Vec<_> = self.last_use.iter().map(|(id, used)| (*used, *id)).collect();
+        let (count_left, bytes_left) = (count_max - count_max / 8, bytes_max - bytes_max / 8);
+        let mut by_age: Vec<_> = self.held.iter().map(|(id, it)| (it.used, *id)).collect();
         by_age.sort_unstable();
-        let evicted: Vec<_> = by_age.into_iter().take(excess).map(|(_, id)| id).collect();
-        for id in &evicted {
-            self.last_use.remove(id);
+        for (_, id) in by_age {
+            if self.held.len() <= count_left && self.bytes <= bytes_left {
+                break;
+            }
+            self.remove(id);
+            self.evicted += 1;
+            closed.push(id);
         }
-        evicted
+        closed
+    }
+
+    /// How many had to make room since this was last asked.
+    pub fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
     }
 
     pub fn unnamed(&self) -> Option<StatementId> {
@@ -84,11 +207,11 @@ impl ServerStatements {
     }
 
     pub fn len(&self) -> usize {
-        self.last_use.len()
+        self.held.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.last_use.is_empty()
+        self.held.is_empty()
     }
 }
 
@@ -96,14 +219,66 @@ impl ServerStatements {
 mod tests {
     use super::*;
 
+    fn holding(bytes_max: usize, sizes: &[usize]) -> (ServerStatements, Presence) {
+        let mut it = ServerStatements::new(StatementBounds { count_max: 8, bytes_max });
+        let presence = Presence::default();
+        for (id, bytes) in sizes.iter().enumerate() {
+            it.send(StatementId(id as u64), *bytes, &presence);
+            it.insert(StatementId(id as u64));
+        }
+        (it, presence)
+    }
+
     #[test]
     fn the_least_recently_used_go_first() {
-        let mut it = ServerStatements::new(8);
-        (0..9).for_each(|id| it.insert(StatementId(id)));
+        let (mut it, presence) = holding(1_000, &[1; 9]);
+        assert_eq!(presence.servers(), 9);
         assert!(it.has(StatementId(0)));
         assert_eq!(it.evict(), [StatementId(1), StatementId(2)]);
         assert!(it.has(StatementId(0)) && !it.has(StatementId(1)));
         assert_eq!(it.evict(), []);
-        assert_eq!(it.len(), 7);
+        assert_eq!((it.len(), it.take_evicted(), it.take_evicted()), (7, 2, 0));
+        drop(it);
+        assert_eq!(presence.servers(), 0, "gone with the connection");
+    }
+
+    #[test]
+    fn long_texts_make_room_too() {
+        let (mut it, _) = holding(100, &[50, 30, 20]);
+        assert_eq!(it.evict(), []);
+        it.send(StatementId(3), 1, &Presence::default());
+        it.insert(StatementId(3));
+        it.has(StatementId(0));
+        assert_eq!(it.evict(), [StatementId(1)]);
+        assert_eq!((it.bytes, it.len()), (71, 3));
+        // One that is longer than all room goes with the next request.
+        it.send(StatementId(4), 500, &Presence::default());
+        it.insert(StatementId(4));
+        assert_eq!(it.evict().len(), 4);
+        assert_eq!((it.bytes, it.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_not_held() {
+        let (mut it, presence) = holding(100, &[]);
+        it.send(StatementId(7), 10, &presence);
+        assert_eq!(it.evict(), []);
+        assert!(!it.has(StatementId(7)));
+        assert_eq!((it.bytes, presence.servers()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_outdated_is_closed_once() {
+        let (mut it, presence) = holding(100, &[10, 10]);
+        it.outdate(StatementId(0));
+        it.outdate(StatementId(0));
+        it.outdate(StatementId(9));
+        assert!(!it.has(StatementId(0)) && it.has(StatementId(1)));
+        assert_eq!(it.evict(), [StatementId(0)]);
+        assert_eq!(it.evict(), []);
+        assert_eq!((it.bytes, presence.servers(), it.take_evicted()), (10, 1, 0));
+        it.clear();
+        assert!(it.is_empty());
+        assert_eq!(presence.servers(), 0);
     }
 }

@@ -2,6 +2,7 @@
 //! names a shard, it may move to another shard until one binds it, and a refusal of Keyway aborts a
 //! transaction as an error of the server would.
 
+use super::channels::ChannelChange;
 use super::settings::{Assignment, Settings};
 use crate::wire::TxStatus;
 
@@ -56,12 +57,13 @@ enum State {
     },
 }
 
-/// Session settings made inside the transaction; they count from COMMIT on.
+/// What was done to the session inside the transaction; it counts from COMMIT on.
 #[derive(Debug)]
 enum Pending {
     Set(Assignment),
     Reset(String),
     ResetAll,
+    Channel(ChannelChange),
     /// Only until the end of the transaction.
     Local(String),
     Savepoint(String),
@@ -234,12 +236,41 @@ impl Transaction {
             Pending::Set(it) => it.name == name,
             Pending::Reset(of) | Pending::Local(of) => of == name,
             Pending::ResetAll => true,
-            Pending::Savepoint(_) => false,
+            Pending::Channel(_) | Pending::Savepoint(_) => false,
         })
     }
 
     pub fn savepoint(&mut self, name: &str) {
         self.pending.push(Pending::Savepoint(name.to_owned()));
+    }
+
+    pub fn change_channel(&mut self, change: ChannelChange) {
+        self.pending.push(Pending::Channel(change));
+    }
+
+    /// It has executed LISTEN or UNLISTEN.
+    pub fn changes_channels(&self) -> bool {
+        self.pending.iter().any(|it| matches!(it, Pending::Channel(_)))
+    }
+
+    /// What LISTEN and UNLISTEN would come to if it committed now.
+    pub fn channel_changes(&self) -> impl Iterator<Item = &ChannelChange> {
+        self.pending.iter().filter_map(|it| match it {
+            Pending::Channel(change) => Some(change),
+            _ => None,
+        })
+    }
+
+    /// RELEASE: what was done since belongs to the savepoint around it.
+    pub fn release(&mut self, name: &str) {
+        let at = self.pending.iter().rposition(|it| matches!(it, Pending::Savepoint(of) if of == name));
+        if let Some(at) = at {
+            let mut index = 0;
+            self.pending.retain(|it| {
+                index += 1;
+                index <= at || !matches!(it, Pending::Savepoint(_))
+            });
+        }
     }
 
     /// ROLLBACK TO reverts what was set after the savepoint, and keeps the savepoint.
@@ -248,17 +279,19 @@ impl Transaction {
         self.pending.truncate(at.map_or(0, |it| it + 1));
     }
 
-    /// Applies what the transaction set, if it committed. `server` follows the same statements.
+    /// Applies what the transaction set, if it committed; what it did to channels is given back. `server`
+    /// follows the same statements.
     pub fn settle(
         &mut self,
         ended: Ended,
         session: &mut Settings,
         server: &mut Settings,
         startup: &Settings,
-    ) {
+    ) -> Vec<ChannelChange> {
         let pending = std::mem::take(&mut self.pending);
+        let mut channels = Vec::new();
         if ended == Ended::RolledBack {
-            return;
+            return channels;
         }
         for it in pending {
             match it {
@@ -274,9 +307,11 @@ impl Transaction {
                     session.reset_all(startup);
                     server.reset_all(&Settings::default());
                 }
+                Pending::Channel(change) => channels.push(change),
                 Pending::Local(_) | Pending::Savepoint(_) => {}
             }
         }
+        channels
     }
 }
 
@@ -290,9 +325,50 @@ mod tests {
 
     fn settled(it: &mut Transaction, ended: Ended) -> Settings {
         let (mut session, mut server) = (Settings::default(), Settings::default());
-        it.settle(ended, &mut session, &mut server, &Settings::default());
-        assert!(session.same(&server));
+        let channels = it.settle(ended, &mut session, &mut server, &Settings::default());
+        assert!(session.same(&server) && channels.is_empty());
         session
+    }
+
+    fn listen(name: &str) -> ChannelChange {
+        ChannelChange::Listen(name.into())
+    }
+
+    #[test]
+    fn listen_counts_from_commit_on_and_savepoints_revert_it() {
+        let mut it = Transaction::default();
+        let settled = |it: &mut Transaction, ended| {
+            let (mut session, mut server) = (Settings::default(), Settings::default());
+            it.settle(ended, &mut session, &mut server, &Settings::default())
+        };
+        it.change_channel(listen("a"));
+        it.savepoint("s");
+        it.change_channel(listen("b"));
+        it.change_channel(ChannelChange::UnlistenAll);
+        it.rollback_to("s");
+        it.change_channel(listen("c"));
+        assert!(it.changes_channels());
+        assert_eq!(it.channel_changes().count(), 2);
+        assert_eq!(settled(&mut it, Ended::Committed), [listen("a"), listen("c")]);
+        assert!(!it.changes_channels());
+        it.change_channel(listen("d"));
+        assert!(settled(&mut it, Ended::RolledBack).is_empty());
+        it.change_channel(listen("e"));
+        it.lose();
+        assert!(!it.changes_channels());
+    }
+
+    #[test]
+    fn a_released_savepoint_is_no_place_to_go_back_to() {
+        let mut it = Transaction::default();
+        it.savepoint("s");
+        it.change_channel(listen("outer"));
+        it.savepoint("s");
+        it.savepoint("t");
+        it.change_channel(listen("inner"));
+        it.release("s");
+        it.rollback_to("s");
+        assert_eq!(it.channel_changes().count(), 0, "back to the outer one");
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub enum Why {
     NoRow,
     /// Nothing in it belongs to a shard, so it is no reason to bind a transaction to one.
     Anywhere,
+    /// A notification, which is sent where Keyway listens.
+    Notify,
     /// Every shard holds a copy that must change.
     EveryCopy,
     /// Every shard has the schema.
@@ -110,6 +112,7 @@ impl fmt::Display for Why {
             Why::NoKey => "no shard key restricts it",
             Why::NoRow => "no row can satisfy its shard keys, so any shard answers",
             Why::Anywhere => "it reads nothing that belongs to a shard, so any shard answers",
+            Why::Notify => "notifications are sent on the first shard, where keyway listens",
             Why::EveryCopy => "it changes a reference table, which every shard holds",
             Why::Ddl => "every shard has the schema",
         })
@@ -149,6 +152,10 @@ impl Router {
         }
         match &plan.target {
             Target::Anywhere => Ok(on(self.any_shard(session), Mode::One, None, Why::Anywhere)),
+            Target::First => match session.enlisted.filter(|it| *it != ShardId(0)) {
+                Some(enlisted) => Err(notify_elsewhere(self, enlisted)),
+                None => Ok(on(smallvec![ShardId(0)], Mode::One, None, Why::Notify)),
+            },
             Target::InTurn if session.in_transaction => Err(Refusal::unsupported(
                 Reason::Ddl,
                 "a statement for every shard cannot run in a transaction",
@@ -298,6 +305,20 @@ fn unclear_schema(class: &Class) -> Refusal {
         ),
         "name the schema of each table",
     )
+}
+
+fn notify_elsewhere(router: &Router, enlisted: ShardId) -> Refusal {
+    let first = router.shard_name(ShardId(0));
+    Refusal::unsupported(
+        Reason::MultiShardWrite,
+        format!("NOTIFY in a transaction of another shard than \"{first}\" is not supported"),
+        "send the notification outside of the transaction, when it is committed",
+    )
+    .detail(format!(
+        "notifications of a database of several shards are sent on shard \"{first}\", the transaction is on \
+         shard \"{}\"",
+        router.shard_name(enlisted)
+    ))
 }
 
 fn two_shards(router: &Router, enlisted: ShardId, wanted: ShardId) -> Refusal {

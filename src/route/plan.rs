@@ -37,6 +37,9 @@ pub enum Kind {
     DiscardAll,
     DeallocateAll,
     Deallocate(String),
+    Listen(String),
+    /// Of one channel, or of all.
+    Unlisten(Option<String>),
     /// Several statements in one text, routed as one; what each is, in their order.
     Several {
         parts: Box<[Kind]>,
@@ -79,6 +82,8 @@ pub struct Plan {
     pub schema_change: SchemaChange,
     /// It may give back what pins a server: CLOSE, DROP, an advisory unlock.
     pub may_release: bool,
+    /// It calls pg_listening_channels.
+    pub lists_channels: bool,
     /// Literals whose values were looked at: it holds for texts that have these in common.
     pub(super) fixed_literals: Box<[u32]>,
     /// Of the router that made it; a plan of another version is not to be used.
@@ -145,6 +150,8 @@ impl Plan {
 pub(super) enum Target {
     /// Any one: no table, a reference table, a catalog.
     Anywhere,
+    /// The first one: NOTIFY, because that is where Keyway listens.
+    First,
     Keyed(Keyed),
     /// A write of reference tables: every shard holds a copy.
     Everywhere,

@@ -72,7 +72,7 @@ pub enum Utility {
     CreateAs,
     /// Leaves something in the session; the text is the reason's label.
     Session(&'static str),
-    /// Gives session state back and changes nothing where there is none: UNLISTEN, CLOSE ALL.
+    /// Gives session state back and changes nothing where there is none: CLOSE ALL.
     SessionRelease,
     DiscardAll,
     DeallocateAll,
@@ -82,6 +82,9 @@ pub enum Utility {
     /// FETCH, MOVE, CLOSE.
     Cursor,
     Lock,
+    Listen(String),
+    /// Of one channel, or of all.
+    Unlisten(Option<String>),
     Notify,
     /// SET CONSTRAINTS: dies with the transaction.
     SetConstraints,

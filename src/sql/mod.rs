@@ -24,7 +24,7 @@ pub use facts::{
 pub use functions::{BuiltIn, Volatility, built_in};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};
 pub use parse::{NotParsed, Parser};
-pub use prepared::{ExecuteName, PrepareText, execute_names, prepare_text};
+pub use prepared::{ExecuteName, PrepareText, execute_names, prepare_names, prepare_text};
 pub use scan::{Literal, LiteralKind, Literals, Scan, scan};
 pub use split::{
     Computed, Filled, NotSplit, Split, SplitAggregate, SplitDistinct, SplitGroups, SplitKey, SplitSet,

@@ -54,6 +54,20 @@ pub fn execute_names(text: &str) -> Vec<ExecuteName> {
     names
 }
 
+/// Names that a text of several statements gives by PREPARE; some that stand elsewhere may be among them.
+pub fn prepare_names(text: &str) -> Vec<String> {
+    let mut lexer = Lexer::new(text.as_bytes());
+    let (mut names, mut behind) = (Vec::new(), [false; 2]);
+    while let Ok(Some(token)) = lexer.token() {
+        if behind == [false, true] {
+            names.extend(name(text, token));
+        }
+        // DEALLOCATE PREPARE gives none.
+        behind = [is_word(text, token, "deallocate"), !behind[0] && is_word(text, token, "prepare")];
+    }
+    names
+}
+
 fn is_word(text: &str, token: Token, word: &str) -> bool {
     token.kind == TokenKind::Word && text[token.start..token.end].eq_ignore_ascii_case(word)
 }
@@ -83,6 +97,12 @@ mod tests {
         assert_eq!(prepare_text("PREPARE Plan AS DELETE FROM t").unwrap().name, "plan");
         assert_eq!(prepare_text("EXECUTE p"), None);
         assert_eq!(prepare_text("PREPARE p"), None);
+    }
+
+    #[test]
+    fn names_behind_prepare_are_found() {
+        let text = "PREPARE A AS SELECT 'prepare x'; DEALLOCATE PREPARE b; /* */ prepare \"C\" AS SELECT 1";
+        assert_eq!(prepare_names(text), ["a", "C"]);
     }
 
     #[test]

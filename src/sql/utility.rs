@@ -68,12 +68,15 @@ impl Reader<'_> {
             NodeEnum::ClosePortalStmt(it) if it.portalname.is_empty() => Utility::SessionRelease,
             NodeEnum::ClosePortalStmt(_) => Utility::Cursor,
             NodeEnum::DiscardStmt(it) if it.target() == DiscardMode::DiscardAll => Utility::DiscardAll,
-            NodeEnum::DiscardStmt(_) | NodeEnum::UnlistenStmt(_) => Utility::SessionRelease,
+            NodeEnum::DiscardStmt(_) => Utility::SessionRelease,
+            NodeEnum::UnlistenStmt(it) => {
+                Utility::Unlisten(Some(it.conditionname.clone()).filter(|it| !it.is_empty()))
+            }
             NodeEnum::DeallocateStmt(it) if it.name.is_empty() => Utility::DeallocateAll,
             NodeEnum::DeallocateStmt(it) => Utility::Deallocate(it.name.clone()),
             NodeEnum::PrepareStmt(_) => Utility::Session("PREPARE"),
             NodeEnum::ExecuteStmt(_) => Utility::Session("EXECUTE"),
-            NodeEnum::ListenStmt(_) => Utility::Session("LISTEN"),
+            NodeEnum::ListenStmt(it) => Utility::Listen(it.conditionname.clone()),
             NodeEnum::LoadStmt(_) => Utility::Session("LOAD"),
             NodeEnum::DoStmt(_) => Utility::Session("DO"),
             NodeEnum::CallStmt(_) => Utility::Session("CALL"),

@@ -17,18 +17,18 @@ pub use bind::{Bind, Formats, Values};
 pub use frame::{FrameError, HEADER_BYTES, Header, header};
 pub use frontend::{BodyError, Execute, Parse, Target, execute, parse, query_text, target};
 pub use reply::{
-    BIND_COMPLETE, CLOSE_COMPLETE, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE, Severity, TextRows,
-    authentication_ok, backend_key_data, cleartext_wanted, command_complete, error, information, md5_wanted,
-    negotiate_version, notice, parameter_description, parameter_status, ready_for_query, sasl_continue,
-    sasl_final, sasl_methods,
+    ALL_DEALLOCATED, BIND_COMPLETE, CLOSE_COMPLETE, DEALLOCATED, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE,
+    Severity, TextRows, authentication_ok, backend_key_data, cleartext_wanted, command_complete, error,
+    information, md5_wanted, negotiate_version, notice, notification_of, parameter_description,
+    parameter_status, ready_for_query, sasl_continue, sasl_final, sasl_methods,
 };
 pub use request::{
-    FLUSH, SYNC, ask, bind_renamed, cancel_request, close_statement, describe_statement, parse_named,
-    password, query, run_unnamed, sasl_initial, sasl_response, startup_message, terminate,
+    FLUSH, SYNC, ask, bind_renamed, cancel_request, close_portal, close_statement, describe_statement,
+    parse_named, password, query, run_unnamed, sasl_initial, sasl_response, startup_message, terminate,
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, backend_key, column_shapes, copied_tag,
-    error_fields, parameter, parameter_oids, row_texts, rows_of, tx_status,
+    error_fields, notification, parameter, parameter_oids, row_texts, rows_of, tx_status,
 };
 pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{

@@ -16,6 +16,8 @@ pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 pub const BIND_COMPLETE: &[u8] = b"2\0\0\0\x04";
 pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
+pub const DEALLOCATED: &[u8] = b"C\0\0\0\x0fDEALLOCATE\0";
+pub const ALL_DEALLOCATED: &[u8] = b"C\0\0\0\x13DEALLOCATE ALL\0";
 pub const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
 
 /// How bad an error is: FATAL ends the connection.
@@ -63,6 +65,15 @@ fn put_notice(out: &mut Vec<u8>, severity: &str, state: &str, message: &str) {
     let field = |code: u8, text: &str| (code, text.to_owned());
     let fields = vec![field(b'S', severity), field(b'V', severity), field(b'C', state), field(b'M', message)];
     put(out, &NoticeResponse::new(fields));
+}
+
+/// A whole NotificationResponse with the notifying process replaced; the rest as it came.
+pub fn notification_of(message: &[u8], pid: u32) -> Vec<u8> {
+    let mut out = message.to_vec();
+    if let Some(place) = out.get_mut(super::HEADER_BYTES..super::HEADER_BYTES + 4) {
+        place.copy_from_slice(&pid.to_be_bytes());
+    }
+    out
 }
 
 pub fn ready_for_query(out: &mut Vec<u8>, status: TxStatus) {

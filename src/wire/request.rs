@@ -151,6 +151,13 @@ pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
+pub fn close_portal(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, FrontendTag::CLOSE, |out| {
+        out.push(b'P');
+        cstr(out, name);
+    });
+}
+
 pub fn terminate(out: &mut Vec<u8>) {
     message(out, FrontendTag::TERMINATE, |_| {});
 }

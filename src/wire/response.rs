@@ -50,6 +50,16 @@ pub fn backend_key(message: &[u8]) -> Result<CancelKey, BodyError> {
     Ok(CancelKey { pid, secret })
 }
 
+/// A NotificationResponse: the process that notified, and the channel.
+pub fn notification(message: &[u8]) -> Result<(u32, &str), BodyError> {
+    let mut body = Body::of(message)?;
+    let pid = body.i32()? as u32;
+    let channel = std::str::from_utf8(body.cstr()?).map_err(|_| BodyError)?;
+    body.cstr()?;
+    body.end()?;
+    Ok((pid, channel))
+}
+
 /// The types of a ParameterDescription.
 pub fn parameter_oids(message: &[u8]) -> Result<Vec<u32>, BodyError> {
     let mut body = Body::of(message)?;
@@ -84,6 +94,10 @@ pub struct ErrorFields<'a> {
     pub severity: &'a [u8],
     pub state: &'a [u8],
     pub message: &'a [u8],
+    /// The context that it came up in, such as a function (field `W`).
+    pub context: &'a [u8],
+    /// The server's own function that told it.
+    pub routine: &'a [u8],
 }
 
 pub fn error_fields(message: &[u8]) -> Result<ErrorFields<'_>, BodyError> {
@@ -98,6 +112,8 @@ pub fn error_fields(message: &[u8]) -> Result<ErrorFields<'_>, BodyError> {
             b'V' => fields.severity = value,
             b'C' => fields.state = value,
             b'M' => fields.message = value,
+            b'W' => fields.context = value,
+            b'R' => fields.routine = value,
             _ => {}
         }
     }
@@ -170,6 +186,16 @@ pub fn row_texts(message: &[u8]) -> Result<Vec<Option<&str>>, BodyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notifications_name_process_and_channel() {
+        let message = b"A\0\0\0\x0f\0\0\x01\x02ch\0told\0";
+        assert_eq!(notification(&message[..]), Ok((258, "ch")));
+        assert!(notification(&message[..message.len() - 1]).is_err());
+        let told = super::super::reply::notification_of(message, 7);
+        assert_eq!(notification(&told), Ok((7, "ch")));
+        assert_eq!(told[9..], message[9..]);
+    }
 
     #[test]
     fn rows_have_texts_and_nulls() {

@@ -204,6 +204,8 @@ const PREPARED: &[Column] = &[
     text("parameter_types"),
     text("protocol"),
     int("clients"),
+    int("uses"),
+    int("servers"),
 ];
 
 pub fn columns(table: Table) -> &'static [Column] {
@@ -356,6 +358,9 @@ fn pools(shared: &Shared, now: Instant) -> Vec<Row> {
     }
     let row = |((database, user), it): ((String, String), Sum)| {
         let [maxwait, maxwait_us] = wait(it.waited);
+        let of_user = shared.users.get(&user).and_then(|it| it.pool_mode);
+        let of_database = || shared.databases.get(&database).map(|it| it.pool_mode);
+        let mode = of_user.or_else(of_database).unwrap_or_default();
         vec![
             Value::Text(database),
             Value::Text(user),
@@ -372,7 +377,7 @@ fn pools(shared: &Shared, now: Instant) -> Vec<Row> {
             n(it.usage.connecting),
             maxwait,
             maxwait_us,
-            t("transaction"),
+            t(mode.label()),
             Value::Null,
             n(it.pinned),
             n(it.usage.size),
@@ -518,7 +523,7 @@ fn databases(shared: &Shared, config: &Config) -> Vec<Row> {
             n(0),
             n(0),
             n(said.pool.lifetime.as_secs()),
-            t("transaction"),
+            t(said.pool_mode.label()),
             Value::Null,
             n(said.server_connections_max.unwrap_or(0)),
             n(open),
@@ -548,7 +553,7 @@ fn users(shared: &Shared, config: &Config) -> Vec<Row> {
             t(&it.name),
             Value::Null,
             Value::Null,
-            t("transaction"),
+            opt(it.pool_mode, |it| t(it.label())),
             n(it.server_connections_max.unwrap_or(0)),
             n(own.map(|it| it.open_count()).sum::<usize>()),
             n(it.clients_max.unwrap_or(0)),
@@ -607,7 +612,7 @@ fn lists(shared: &Shared) -> Vec<Row> {
         ("dns_pending", 0),
         ("shards", topologies.sum()),
         ("pins", sessions.iter().filter(|it| it.pin().is_some()).count()),
-        ("prepared", shared.databases.values().map(|it| it.statements.all().len()).sum()),
+        ("prepared", shared.databases.values().map(|it| it.statements.count()).sum()),
     ];
     items.into_iter().map(|(list, items)| vec![t(list), n(items)]).collect()
 }
@@ -695,15 +700,17 @@ fn replicas(shared: &Shared, now: Instant) -> Vec<Row> {
 fn prepared(shared: &Shared) -> Vec<Row> {
     let mut rows = Vec::new();
     for database in sorted(shared) {
-        for (it, clients) in database.statements.all() {
-            let types: Vec<_> = it.oids().iter().map(u32::to_string).collect();
+        for it in database.statements.snapshot() {
+            let types: Vec<_> = it.oids.iter().map(u32::to_string).collect();
             rows.push(vec![
                 t(&database.name),
-                Value::Text(it.id.server_name()),
-                t(it.text()),
-                Value::Text(if it.by_sql.is_some() { String::new() } else { types.join(",") }),
-                t(if it.by_sql.is_some() { "simple" } else { "extended" }),
-                n(clients),
+                Value::Text(it.name),
+                Value::Text(it.text),
+                Value::Text(types.join(",")),
+                t(if it.by_sql { "simple" } else { "extended" }),
+                n(it.clients),
+                n(it.uses),
+                n(it.servers),
             ]);
         }
     }

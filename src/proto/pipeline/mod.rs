@@ -39,6 +39,8 @@ pub enum Expect {
     Close(Origin),
     /// A CloseComplete of ours: closing a client's name leaves the shared statement alone.
     MadeClose,
+    /// A CommandComplete of ours, these bytes: what was executed changes names of the client's alone.
+    MadeExecute(&'static [u8]),
     Sync,
 }
 
@@ -114,7 +116,7 @@ pub struct Replies {
     pub pieces: SmallVec<[Piece; 4]>,
     /// Statements that the server has from now on.
     pub prepared: SmallVec<[StatementId; 2]>,
-    /// How many Parses and Closes of the client are done, before any error.
+    /// How many Parses, Closes and `MadeExecute` of the client are done, before any error.
     pub named: usize,
     /// ParameterStatus messages of the client's own doing, as ranges of the input.
     pub parameters: SmallVec<[Range<usize>; 2]>,
@@ -194,6 +196,9 @@ pub struct Pipeline {
     /// Bytes of a message that is longer than the buffer, still to come, and whether they are forwarded.
     rest: usize,
     rest_forwarded: bool,
+    muted: bool,
+    /// The server's process, and the id that its client knows itself by.
+    known_as: (u32, u32),
     message_bytes_max: usize,
 }
 
@@ -211,6 +216,8 @@ impl Pipeline {
             part: Part::WHOLE,
             rest: 0,
             rest_forwarded: false,
+            muted: false,
+            known_as: (0, 0),
             message_bytes_max,
         }
     }
@@ -254,6 +261,16 @@ impl Pipeline {
         self.part = part;
     }
 
+    /// Whether the client is not to see notifications of this server, because it is told of them otherwise.
+    pub fn mute_notifications(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
+    /// A notification from the server's own process `server` is one of `client`, by the id that it was given.
+    pub fn know_as(&mut self, server: u32, client: u32) {
+        self.known_as = (server, client);
+    }
+
     pub fn push(&mut self, expect: Expect) {
         match expect {
             Expect::Sync => self.skipping = false,
@@ -267,23 +284,27 @@ impl Pipeline {
     /// Replies of ours that stand first in line need no message of the server.
     #[inline]
     pub fn release_made(&mut self, replies: &mut Replies) {
-        if matches!(self.owed.front(), Some(Expect::MadeParse(_) | Expect::MadeClose)) {
+        let made =
+            |it: &Expect| matches!(it, Expect::MadeParse(_) | Expect::MadeClose | Expect::MadeExecute(_));
+        if self.owed.front().is_some_and(made) {
             self.make_replies(replies);
         }
     }
 
     fn make_replies(&mut self, replies: &mut Replies) {
-        while let Some(expect @ (Expect::MadeParse(_) | Expect::MadeClose)) = self.owed.front().copied() {
-            self.owed.pop_front();
-            replies.named += 1;
-            let bytes = match expect {
+        while let Some(expect) = self.owed.front().copied() {
+            let (bytes, shown) = match expect {
                 Expect::MadeParse(statement) => {
                     replies.prepared.push(statement);
-                    wire::PARSE_COMPLETE
+                    (wire::PARSE_COMPLETE, self.part.describe)
                 }
-                _ => wire::CLOSE_COMPLETE,
+                Expect::MadeClose => (wire::CLOSE_COMPLETE, self.part.describe),
+                Expect::MadeExecute(bytes) => (bytes, self.part.complete != Complete::Hold),
+                _ => return,
             };
-            if self.part.describe && !replies.failed {
+            self.owed.pop_front();
+            replies.named += 1;
+            if shown && !replies.failed {
                 replies.pieces.push(Piece::Made(bytes));
             }
         }
@@ -377,9 +398,21 @@ impl Pipeline {
                 Ok(if forward { Verdict::Forward } else { Verdict::Swallow })
             }
             // What the client listens for comes at any moment, in the middle of Keyway's own too.
-            BackendTag::NOTIFICATION => Ok(Verdict::Forward),
+            BackendTag::NOTIFICATION => Ok(self.notification(&input[range], replies)),
             BackendTag::NOTICE => Ok(if self.is_clients() { Verdict::Forward } else { Verdict::Swallow }),
             BackendTag(tag) => Err(Unexpected::Message { tag, want: "a reply" }),
+        }
+    }
+
+    fn notification(&self, message: &[u8], replies: &mut Replies) -> Verdict {
+        let (server, client) = self.known_as;
+        if self.muted {
+            Verdict::Swallow
+        } else if wire::notification(message).is_ok_and(|it| it.0 == server) {
+            replies.pieces.push(Piece::Owned(wire::notification_of(message, client)));
+            Verdict::Swallow
+        } else {
+            Verdict::Forward
         }
     }
 

@@ -89,7 +89,16 @@ fn a_notification_is_the_clients_even_among_keyways_own() {
     let notification = message(b'A', b"\0\0\0\x07ours\0heard\0");
     let own =
         [notification.clone(), message(b'N', b"SNOTICE\0\0"), message(b'C', b"SELECT 1\0"), ready(b'I')];
-    check(&[Expect::Query(Origin::Keyway)], &own, &[notification]);
+    check(&[Expect::Query(Origin::Keyway)], &own, std::slice::from_ref(&notification));
+    // From the server's own process it is the client's own.
+    let (mut it, mut replies) = (pipeline(&[]), Replies::default());
+    it.know_as(7, 258);
+    let own = client_sees(&mut it, &mut replies, &notification).unwrap();
+    assert_eq!(own, message(b'A', b"\0\0\x01\x02ours\0heard\0"));
+    it.know_as(8, 258);
+    assert_eq!(client_sees(&mut it, &mut replies, &notification).unwrap(), notification);
+    it.mute_notifications(true);
+    assert_eq!(client_sees(&mut it, &mut replies, &notification).unwrap(), b"");
 }
 
 #[test]
@@ -179,6 +188,23 @@ fn what_was_named_before_an_error_is_counted() {
     let input = [closed.clone(), parsed.clone(), error("ERROR", "22012"), ready(b'I')];
     let want = [parsed.clone(), closed, parsed, error("ERROR", "22012"), ready(b'I')];
     assert_eq!(check(&expects, &input, &want).1.named, 3);
+}
+
+#[test]
+fn what_keyway_executes_is_answered_in_its_place() {
+    let made = wire::DEALLOCATED;
+    let expects = [
+        Expect::Bind,
+        Expect::MadeExecute(made),
+        Expect::Close(Origin::Keyway),
+        Expect::Execute,
+        Expect::MadeExecute(made),
+        Expect::Sync,
+    ];
+    let (bind, closed) = (message(b'2', b""), message(b'3', b""));
+    let input = [bind.clone(), closed, error("ERROR", "22012"), ready(b'I')];
+    let want = [bind, made.to_vec(), error("ERROR", "22012"), ready(b'I')];
+    assert_eq!(check(&expects, &input, &want).1.named, 1);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(super) enum Effect {
     Unknown,
 }
 
+const NOTIFY: &str = "pg_notify";
+
 /// Functions whose arguments or results are rows, objects or locks of one server.
 const HIDDEN: &[&str] = &[
     "cursor_to_xml",
@@ -244,6 +246,17 @@ impl<'a> Calls<'a> {
         let differs =
             |(_, effect, _): &&(&'a Call, Effect, Effects)| *effect != Effect::Known(Volatility::Immutable);
         self.0.iter().find(differs).map(|(call, ..)| &call.name[..])
+    }
+
+    pub fn list_channels(&self) -> bool {
+        self.0.iter().any(|(call, ..)| call.schema.is_none() && call.name == "pg_listening_channels")
+    }
+
+    /// pg_notify, and nothing else that would have to be somewhere.
+    pub fn only_notify(&self) -> bool {
+        let is_notify = |it: &&Call| it.schema.is_none() && it.name == NOTIFY;
+        self.0.iter().any(|(call, ..)| is_notify(call))
+            && self.0.iter().all(|(call, effect, _)| is_notify(call) || matches!(effect, Effect::Known(_)))
     }
 
     /// What reaches past the statement's own tables.

@@ -49,7 +49,7 @@ pub(super) fn compile(
     let mut plan = match parts.len() {
         0 => part(Kind::Empty, Access::Read, Target::Anywhere),
         1 => parts.remove(0),
-        _ => several(parts),
+        _ => several(router, parts),
     };
     if let Target::Keyed(keyed) = &mut plan.target {
         plan.fixed_literals = std::mem::take(&mut keyed.fixed_literals);
@@ -58,7 +58,7 @@ pub(super) fn compile(
         Target::Keyed(keyed) => keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0),
         // All of them: copies must not differ.
         Target::Everywhere => 1,
-        Target::Anywhere | Target::InTurn => 0,
+        Target::Anywhere | Target::First | Target::InTurn => 0,
     };
     plan
 }
@@ -75,6 +75,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         meets_catalog: false,
         schema_change: SchemaChange::None,
         may_release: false,
+        lists_channels: false,
         version: 0,
         fixed_literals: Box::default(),
         target,
@@ -91,17 +92,19 @@ fn unparsed(router: &Router, error: &NotParsed) -> Plan {
 }
 
 /// Several statements of one text go to the same single shard, or are all DDL.
-fn several(parts: Vec<Plan>) -> Plan {
+fn several(router: &Router, parts: Vec<Plan>) -> Plan {
     let all_ddl = parts.iter().all(|it| matches!(it.target, Target::InTurn));
     let mut keyed =
         Keyed { many: Many::Refused("several statements in one text".into()), ..Keyed::default() };
     let mut kinds = Vec::with_capacity(parts.len());
+    let mut first = false;
     let mut plan = part(Kind::Empty, Access::Read, Target::InTurn);
     for it in parts {
         plan.access = plan.access.and(it.access);
         plan.primary_only |= it.primary_only;
         plan.understood &= it.understood;
         plan.may_release |= it.may_release;
+        plan.lists_channels |= it.lists_channels;
         plan.leaves = match (plan.leaves, it.leaves) {
             (Some(a), Some(b)) => Some(a.and(b)),
             (a, b) => a.or(b),
@@ -112,6 +115,7 @@ fn several(parts: Vec<Plan>) -> Plan {
         kinds.push(it.kind);
         match it.target {
             Target::Anywhere => {}
+            Target::First => first = true,
             Target::Keyed(one) => {
                 keyed.writes |= one.writes;
                 keyed.classes.extend(one.classes);
@@ -129,7 +133,23 @@ fn several(parts: Vec<Plan>) -> Plan {
         }
     }
     if !all_ddl {
-        plan.target = if keyed.classes.is_empty() { Target::Anywhere } else { Target::Keyed(keyed) };
+        plan.target = match (first, keyed.classes.is_empty()) {
+            (false, true) => Target::Anywhere,
+            (true, true) => Target::First,
+            (false, false) => Target::Keyed(keyed),
+            (true, false) => {
+                plan.refusal.get_or_insert_with(|| unsupported("NOTIFY beside statements of another shard"));
+                Target::Keyed(keyed)
+            }
+        };
+    }
+    let is_channels = |it: &Kind| matches!(it, Kind::Listen(_) | Kind::Unlisten(_));
+    if router.shard_count() > 1
+        && kinds.iter().any(|it| matches!(it, Kind::Listen(_)))
+        && !kinds.iter().all(is_channels)
+    {
+        // What is not answered by Keyway as a whole goes to one server, which would listen by itself.
+        plan.refusal.get_or_insert_with(|| unsupported("LISTEN beside other statements in one text"));
     }
     let transaction_control = kinds.iter().any(Kind::is_transaction_control);
     plan.kind = Kind::Several { parts: kinds.into(), transaction_control };
@@ -156,8 +176,12 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Spli
     plan.schema_change = it.schema_change;
     let gives_back = |it: &Utility| {
         use Utility as U;
-        matches!(it, U::SessionRelease | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll)
+        matches!(
+            it,
+            U::SessionRelease | U::Unlisten(_) | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll
+        )
     };
+    plan.lists_channels = calls.list_channels();
     plan.may_release = it.utility.as_ref().is_some_and(gives_back) || calls.release();
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {
@@ -200,6 +224,8 @@ fn kind(it: &Statement, calls: &Calls<'_>, relations: &Relations) -> Kind {
         Some(Utility::Set(set)) => Kind::Set(set.clone()),
         Some(Utility::Show(name)) => Kind::Show(name.clone()),
         Some(Utility::Session(reason)) => Kind::SessionState(reason),
+        Some(Utility::Listen(name)) => Kind::Listen(name.clone()),
+        Some(Utility::Unlisten(name)) => Kind::Unlisten(name.clone()),
         Some(Utility::DiscardAll) => Kind::DiscardAll,
         Some(Utility::DeallocateAll) => Kind::DeallocateAll,
         Some(Utility::Deallocate(name)) => Kind::Deallocate(name.clone()),
@@ -260,6 +286,8 @@ fn on_several_shards(
     match (&it.utility, it.explain) {
         (Some(Utility::Ddl), None) => return Ok(Target::InTurn),
         (Some(Utility::Server), None) => return Ok(Target::InTurn),
+        (Some(Utility::Notify), None) => return Ok(Target::First),
+        (None, None) if calls.only_notify() && reads_no_table(it) => return Ok(Target::First),
         (Some(Utility::CreateAs), None) => return create_as(standings),
         (Some(Utility::CreateAs | Utility::Ddl), Some(true)) => {
             return Err(unsupported("EXPLAIN ANALYZE of DDL"));
@@ -292,7 +320,6 @@ fn refuse_utility(utility: &Utility) -> Result<(), Refusal> {
         }
         Utility::TwoPhase => Err(unsupported("two-phase commit")),
         Utility::SetSnapshot => Err(unsupported("SET TRANSACTION SNAPSHOT")),
-        Utility::Notify => Err(unsupported("NOTIFY")),
         Utility::Lock => Err(unsupported("LOCK TABLE")),
         _ => Ok(()),
     }
@@ -348,6 +375,11 @@ fn same_on_every_shard(it: &Statement, calls: &Calls<'_>) -> Result<(), Refusal>
             "compute the value in the application and pass it as a constant",
         )),
     }
+}
+
+/// One row of constants or parameters, as `SELECT pg_notify($1, $2)`.
+fn reads_no_table(it: &Statement) -> bool {
+    !writes(it) && it.levels.iter().all(|it| it.relations.is_empty())
 }
 
 /// Whether any level of the statement changes rows.

@@ -150,7 +150,9 @@ fn session_statements_are_told_apart() {
     assert_eq!(kind("DEALLOCATE ALL"), Kind::DeallocateAll);
     assert_eq!(kind("DEALLOCATE PREPARE \"Name\""), Kind::Deallocate("Name".into()));
     assert_eq!(kind("PREPARE p AS SELECT 1"), Kind::SessionState("PREPARE"));
-    assert_eq!(kind("UNLISTEN *"), Kind::Statement);
+    assert_eq!(kind("UNLISTEN *"), Kind::Unlisten(None));
+    assert_eq!(kind("UNLISTEN \"B\""), Kind::Unlisten(Some("B".into())));
+    assert_eq!(kind("LISTEN a"), Kind::Listen("a".into()));
     assert_eq!(kind("CLOSE ALL"), Kind::Statement);
     assert_eq!(kind("DECLARE c CURSOR FOR SELECT 1"), Kind::Statement);
     assert_eq!(kind("SELECT set_config('a.b', 'c', true)"), Kind::Statement);
@@ -177,7 +179,7 @@ fn session_statements_are_told_apart() {
             parts: Box::new([
                 Kind::Statement,
                 Kind::Statement,
-                Kind::Statement,
+                Kind::Unlisten(None),
                 Kind::Set(SetStatement::ResetAll)
             ]),
             transaction_control: false,
