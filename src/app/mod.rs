@@ -202,15 +202,16 @@ async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: wat
     }
 }
 
-/// The threads that serve clients.
+/// The threads that serve clients. A single one shares its tasks with nobody, and does without what
+/// sharing costs (docs/decisions/0008-a-single-worker-steals-no-work.md).
 pub fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if workers > 0 { workers } else { (cores / 2).max(1) };
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .thread_name("keyway")
-        .build()
+    let mut builder = match workers {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.worker_threads(workers).enable_all().thread_name("keyway").build()
 }
 
 /// Logs go to standard error; `RUST_LOG` says how much, else `level`. A descriptor of their own, because

@@ -82,7 +82,7 @@ impl Session {
             self.cancel.slot().attach(lease.cancel.clone());
             let pid = lease.cancel.key.pid;
             lease.pipeline.know_as(pid, self.cancel.pid());
-            let needs_set_up = !lease.settings.same(&self.settings);
+            let needs_set_up = !lease.settings.unite(&mut self.settings);
             return Ok(Held { lease, shard, server, role, needs_set_up });
         }
     }

@@ -211,6 +211,8 @@ impl<'a> Group<'a> {
             return Some(self.raw);
         }
         let mut sent = SmallVec::<[_; 4]>::new();
+        // Names of ours are longer than the client's by no more than this: one allocation, not one for each step.
+        out.reserve(self.raw.len() + 128);
         for op in &self.ops {
             if !(self.ends_early && matches!(op, Op::Flush { .. })) {
                 rewrite(op, server, &mut sent, out);

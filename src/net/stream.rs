@@ -154,7 +154,14 @@ impl Stream {
 
     /// Not cancel safe: a part may have been sent.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return self.tcp.write_all(bytes).await };
+        let Some(tls) = &mut self.tls else {
+            // A socket nearly always takes all at once: only one that does not is waited for.
+            let sent = match self.tcp.try_write(bytes) {
+                Err(error) if is_not_yet(&error) => 0,
+                sent => sent?,
+            };
+            return if sent == bytes.len() { Ok(()) } else { self.tcp.write_all(&bytes[sent..]).await };
+        };
         poll_fn(|cx| {
             while !bytes.is_empty() {
                 let count = ready!(tls.poll_write(&mut self.tcp, cx, bytes))?;

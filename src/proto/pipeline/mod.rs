@@ -282,7 +282,16 @@ impl Pipeline {
     }
 
     /// Replies of ours that stand first in line need no message of the server.
+    #[inline]
     pub fn release_made(&mut self, replies: &mut Replies) {
+        let made =
+            |it: &Expect| matches!(it, Expect::MadeParse(_) | Expect::MadeClose | Expect::MadeExecute(_));
+        if self.owed.front().is_some_and(made) {
+            self.make_replies(replies);
+        }
+    }
+
+    fn make_replies(&mut self, replies: &mut Replies) {
         while let Some(expect) = self.owed.front().copied() {
             let (bytes, shown) = match expect {
                 Expect::MadeParse(statement) => {
