@@ -55,13 +55,13 @@ async fn a_comment_names_the_place(harness: Arc<Shared>) -> Outcome {
     let unlisted = format!("/* keyway: shard={name} */ SELECT a FROM hinted_only");
     assert_eq!(rows(&client, &unlisted).await?, ["7"]);
     let port = format!("SELECT server_port FROM users_here WHERE user_id = {}", users[0]);
-    let primary = shards.shop.shop.shards[0].primary.port().to_string();
+    let primary = [shards.shop.shop.shards[0].primary.port().to_string()];
     let other = shards.client().await?;
     until("a read on a replica", async || {
-        Ok(rows(&other, &format!("/* keyway: role=replica */ {port}")).await? != [primary.clone()])
+        Ok(rows(&other, &format!("/* keyway: role=replica */ {port}")).await? != primary)
     })
     .await?;
-    assert_eq!(rows(&other, &format!("/* keyway: role=primary */ {port}")).await?, [primary.clone()]);
+    assert_eq!(rows(&other, &format!("/* keyway: role=primary */ {port}")).await?, primary);
     Ok(())
 }
 
@@ -90,12 +90,12 @@ async fn a_session_names_the_place(harness: Arc<Shared>) -> Outcome {
     assert_eq!(rows(&client, select).await?, all);
     run(&client, "SELECT set_config('keyway.role', 'primary', false)").await?;
     let port = format!("SELECT server_port FROM users_here WHERE user_id = {}", users[0]);
-    let primary = shards.shop.shop.shards[0].primary.port().to_string();
+    let primary = [shards.shop.shop.shards[0].primary.port().to_string()];
     for _ in 0..5 {
-        assert_eq!(rows(&client, &port).await?, [primary.clone()]);
+        assert_eq!(rows(&client, &port).await?, primary);
     }
     run(&client, "SET keyway.role = replica").await?;
-    until("a read on a replica", async || Ok(rows(&client, &port).await? != [primary.clone()])).await?;
+    until("a read on a replica", async || Ok(rows(&client, &port).await? != primary)).await?;
     assert_error(&error_of(&client, &insert_user(users[0] + 1, "never")).await?, "25006", "replica");
     run(&client, "RESET ALL").await?;
     // Another session knows nothing of it.
