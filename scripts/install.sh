@@ -77,7 +77,6 @@ if [ "$mode" = test ]; then
 fi
 if [ "$mode" = bench ]; then
     has python3 || lack "Python 3" "python3" "python3" "python"
-    has valgrind || lack "valgrind" "valgrind" "valgrind" "valgrind"
     has strace || lack "strace" "strace" "strace" "strace"
     has pgbouncer || lack "PgBouncer" "pgbouncer" "pgbouncer" "pgbouncer"
     has haproxy || lack "HAProxy" "haproxy" "haproxy" "haproxy"
