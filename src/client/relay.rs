@@ -6,7 +6,6 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::encoding;
@@ -74,8 +73,6 @@ pub struct Flow {
     pub outdated: bool,
     /// It will be made again; the answer is swallowed to the end.
     pub renewing: bool,
-    /// Replies of ours that come before the server's first: sent along with it.
-    pub made: SmallVec<[Piece; 4]>,
 }
 
 impl Flow {
@@ -104,7 +101,7 @@ pub async fn relay(
     if server.pipeline.is_drained() {
         forward(client, &[], replies, flow).await?;
     } else {
-        flow.made = std::mem::take(&mut replies.pieces);
+        replies.made = std::mem::take(&mut replies.pieces);
     }
     let mut buffer = None;
     while !server.pipeline.is_drained() {
@@ -137,8 +134,9 @@ pub async fn step(
     }
     replies.next_buffer();
     let consumed = server.pipeline.feed(filled.filled(), replies)?;
-    if !flow.made.is_empty() {
-        let later = std::mem::replace(&mut replies.pieces, std::mem::take(&mut flow.made));
+    if !replies.made.is_empty() {
+        let made = std::mem::take(&mut replies.made);
+        let later = std::mem::replace(&mut replies.pieces, made);
         replies.pieces.extend(later);
     }
     let useless = useless(filled.filled(), replies);

@@ -116,6 +116,8 @@ impl Piece {
 pub struct Replies {
     /// For the client, in order; adjacent input is one piece.
     pub pieces: SmallVec<[Piece; 4]>,
+    /// Replies of ours that come before the server's first: sent along with it.
+    pub made: SmallVec<[Piece; 4]>,
     /// Statements that the server has from now on.
     pub prepared: SmallVec<[StatementId; 2]>,
     /// How many Parses, Closes, `ExecutePrepare`s and `MadeExecute`s of the client are done, before any error.
