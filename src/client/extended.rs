@@ -9,9 +9,10 @@ use smallvec::SmallVec;
 use super::deallocate;
 use super::effects::Answer;
 use super::group::{Bound, Group, Op, put_made};
-use super::query::{Payload, Ran, Request, malformed, not_utf8};
+use super::query::{Payload, Ran, Renewable, Request, malformed, not_utf8};
 use super::routing;
 use super::session::{End, Outcome, Session};
+use super::sql_prepare::SqlNames;
 use super::statements::Statement;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
 use crate::proto::UnitEnd;
@@ -54,11 +55,11 @@ impl Session {
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
         for it in group.bound() {
-            self.suspect(it.plan, it.statement.text());
+            self.suspect_bound(it);
         }
         self.committing = group.plans().any(|it| matches!(it.kind, Kind::Commit { .. }));
-        let renewable =
-            group.is_synced() && group.describes_all() && self.transaction.is_idle() && !self.unsynced;
+        let alone = group.is_synced() && self.transaction.is_idle() && !self.unsynced;
+        let renewable = Renewable { lost: alone, outdated: alone && group.describes_all() };
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
@@ -128,7 +129,11 @@ impl Session {
         let naming = |it: &&Op<'_>| {
             matches!(
                 it,
-                Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. } | Op::Deallocate { .. }
+                Op::Parse { .. }
+                    | Op::CloseStatement { .. }
+                    | Op::ClosePortal { .. }
+                    | Op::Deallocate { .. }
+                    | Op::Prepare { .. }
             )
         };
         for op in group.ops.iter().filter(naming).take(count) {
@@ -138,6 +143,10 @@ impl Session {
                     self.names.remove(name);
                 }
                 Op::Deallocate { plan, .. } => deallocate::drop_names(&plan.kind, &mut self.names),
+                Op::Prepare { name, statement, .. } => {
+                    statement.mark_taken();
+                    self.names.insert(name.as_bytes(), statement.clone());
+                }
                 _ => {}
             }
         }
@@ -166,7 +175,8 @@ impl Session {
 
     /// Outer error: the connection ends. Inner: the group is refused.
     fn read_group<'a>(&mut self, unit: &'a [u8], end: UnitEnd) -> Result<Result<Group<'a>, Refusal>, End> {
-        let mut group = Group { ops: Vec::with_capacity(6), raw: unit, end, ends_early: false };
+        let mut group =
+            Group { ops: Vec::with_capacity(6), raw: unit, end, ends_early: false, goes_on: self.unsynced };
         let mut rest = unit;
         while let Ok(Some(head)) = wire::header(rest) {
             let Some((raw, after)) = rest.split_at_checked(head.total) else { break };
@@ -181,7 +191,7 @@ impl Session {
     }
 
     fn read_op<'a>(
-        &self,
+        &mut self,
         tag: FrontendTag,
         raw: &'a [u8],
         group: &Group<'a>,
@@ -192,14 +202,15 @@ impl Session {
                 let bind = Bind::read(raw)?;
                 self.lookup(bind.statement, group).and_then(|statement| {
                     let plan = statement.plan(&self.database.router);
-                    self.check_sql_names(&plan, statement.text(), group)?;
-                    Ok(Op::Bind { bind, statement, plan, raw })
+                    self.check_sql_names(&plan, group)?;
+                    let (statement, sql) = self.rename_bound(statement, &plan, group)?;
+                    Ok(Op::Bind { bind, statement, plan, raw, sql })
                 })
             }
             FrontendTag::DESCRIBE => match wire::target(raw)? {
                 Target::Portal(_) => Ok(Op::DescribePortal { raw }),
                 Target::Statement(name) => {
-                    self.lookup(name, group).map(|statement| Op::DescribeStatement { statement, raw })
+                    self.lookup(name, group).and_then(|statement| self.read_describe(statement, group))
                 }
             },
             FrontendTag::EXECUTE => Ok(self.read_execute(wire::execute(raw)?, raw, group)),
@@ -210,6 +221,16 @@ impl Session {
             FrontendTag::SYNC => Ok(Op::Sync { raw }),
             _ => Ok(Op::Flush { raw }),
         })
+    }
+
+    fn read_describe<'a>(&mut self, statement: Arc<Statement>, group: &Group<'a>) -> Result<Op<'a>, Refusal> {
+        let plan = statement.plan(&self.database.router);
+        // PREPARE is not looked into before it is executed.
+        let (statement, sql) = match plan.kind {
+            Kind::SessionState("EXECUTE") => self.rename_bound(statement, &plan, group)?,
+            _ => (statement, SqlNames::None),
+        };
+        Ok(Op::DescribeStatement { statement, sql })
     }
 
     fn read_parse<'a>(
@@ -230,8 +251,8 @@ impl Session {
         Ok(Op::Parse { name: parse.name, statement, raw })
     }
 
-    fn check_name(&self, name: &[u8], group: &Group<'_>) -> Result<(), Refusal> {
-        if self.lookup(name, group).is_ok() {
+    pub fn check_name(&self, name: &[u8], group: &Group<'_>) -> Result<(), Refusal> {
+        if self.find(name, group).is_some() {
             let name = String::from_utf8_lossy(name);
             return Err(Refusal::new(
                 Reason::Protocol,
@@ -251,6 +272,7 @@ impl Session {
         let in_group = group.ops.iter().rev().find_map(|it| match it {
             Op::Parse { name: of, statement, .. } if *of == name => Some(Some(statement)),
             Op::CloseStatement { name: of, .. } if *of == name => Some(None),
+            Op::Prepare { name: of, statement, .. } if of.as_bytes() == name => Some(Some(statement)),
             Op::Deallocate { plan, .. } if deallocate::drops(&plan.kind, name) => Some(None),
             _ => None,
         });
@@ -388,7 +410,7 @@ impl Session {
     }
 
     fn decide_bound(&self, it: Bound<'_, '_>, view: &crate::route::SessionView) -> Result<Decision, Refusal> {
-        let Bound { bind, statement, plan } = it;
+        let Bound { bind, statement, plan, .. } = it;
         if !plan.needs_params() {
             let literals = &statement.literals;
             let keys = KeySource { text: statement.text(), literals, params: None };
@@ -399,7 +421,7 @@ impl Session {
 
     fn settings_of_group(&mut self, group: &Group<'_>) -> Result<Vec<SettingMade>, Refusal> {
         let mut made = Vec::new();
-        for Bound { bind, statement, plan } in group.bound() {
+        for Bound { bind, statement, plan, .. } in group.bound() {
             if plan.makes_settings() {
                 made.extend(with_params(bind, statement, |keys| self.settings_made(plan, keys))?);
             }

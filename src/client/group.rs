@@ -7,11 +7,12 @@ use smallvec::SmallVec;
 
 use super::deallocate;
 use super::merged::{Reading, Step};
+use super::sql_prepare::SqlNames;
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::proto::{Expect, Origin, Part, StatementId, UnitEnd};
 use crate::route::{Kind, Plan, Router};
-use crate::wire::{self, Bind};
+use crate::wire::{self, Bind, TxStatus};
 
 /// One message of a group, its statement looked up. `rows_max` of Execute is 0 for all of them.
 pub(super) enum Op<'a> {
@@ -25,10 +26,11 @@ pub(super) enum Op<'a> {
         statement: Arc<Statement>,
         plan: Arc<Plan>,
         raw: &'a [u8],
+        sql: SqlNames,
     },
     DescribeStatement {
         statement: Arc<Statement>,
-        raw: &'a [u8],
+        sql: SqlNames,
     },
     DescribePortal {
         raw: &'a [u8],
@@ -42,6 +44,13 @@ pub(super) enum Op<'a> {
     Deallocate {
         plan: Arc<Plan>,
         portal: &'a [u8],
+    },
+    /// Execute of a PREPARE that is virtual: by the server where it lacks the statement, else by Keyway.
+    Prepare {
+        name: String,
+        statement: Arc<Statement>,
+        portal: &'a [u8],
+        raw: &'a [u8],
     },
     CloseStatement {
         name: &'a [u8],
@@ -65,6 +74,7 @@ pub(super) struct Bound<'g, 'a> {
     pub bind: &'g Bind<'a>,
     pub statement: &'g Arc<Statement>,
     pub plan: &'g Arc<Plan>,
+    pub sql: &'g SqlNames,
 }
 
 pub(super) struct Group<'a> {
@@ -74,6 +84,8 @@ pub(super) struct Group<'a> {
     /// A Sync of ours takes the place of its Flush, because nothing of it has to wait for the client's:
     /// drivers that prepare like this bind to a shard only with what comes next.
     pub ends_early: bool,
+    /// Behind extended messages without their Sync.
+    pub goes_on: bool,
 }
 
 impl<'a> Group<'a> {
@@ -83,13 +95,15 @@ impl<'a> Group<'a> {
 
     pub fn bound(&self) -> impl Iterator<Item = Bound<'_, 'a>> {
         self.ops.iter().filter_map(|it| match it {
-            Op::Bind { bind, statement, plan, .. } => Some(Bound { bind, statement, plan }),
+            Op::Bind { bind, statement, plan, sql, .. } => Some(Bound { bind, statement, plan, sql }),
             _ => None,
         })
     }
 
     pub fn executes(&self) -> bool {
-        self.ops.iter().any(|it| matches!(it, Op::Execute { .. } | Op::Deallocate { .. }))
+        self.ops
+            .iter()
+            .any(|it| matches!(it, Op::Execute { .. } | Op::Deallocate { .. } | Op::Prepare { .. }))
     }
 
     /// Keyway answers DEALLOCATE ALL.
@@ -101,11 +115,21 @@ impl<'a> Group<'a> {
 
     /// Those that servers know by name, whether they run or not.
     pub fn named(&self) -> impl Iterator<Item = &Arc<Statement>> {
-        self.ops.iter().filter_map(|it| match it {
+        let of_protocol = self.ops.iter().filter_map(|it| match it {
             Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
                 Some(statement).filter(|it| !it.id.is_unnamed())
             }
             _ => None,
+        });
+        of_protocol.chain(self.needs())
+    }
+
+    /// What EXECUTE names, to be on the server first.
+    fn needs(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.ops.iter().flat_map(|it| match it {
+            Op::Bind { sql: SqlNames::Executed(needs), .. }
+            | Op::DescribeStatement { sql: SqlNames::Executed(needs), .. } => needs.as_slice(),
+            _ => &[],
         })
     }
 
@@ -136,7 +160,7 @@ impl<'a> Group<'a> {
         (self.is_synced() || self.ends_early)
             && self.ops.iter().all(|op| match op {
                 Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal.is_empty(),
-                Op::Execute { .. } | Op::Deallocate { .. } => std::mem::take(&mut open),
+                Op::Execute { .. } | Op::Deallocate { .. } | Op::Prepare { .. } => std::mem::take(&mut open),
                 Op::DescribePortal { .. } | Op::ClosePortal { .. } => open,
                 _ => true,
             })
@@ -145,7 +169,7 @@ impl<'a> Group<'a> {
 
     /// Its only statement that runs, where several shards answer it together.
     pub fn reading(&self) -> Option<Reading<'_>> {
-        let Bound { bind, statement, plan } = self.bound().next()?;
+        let Bound { bind, statement, plan, .. } = self.bound().next()?;
         let read = plan.shard_read()?;
         let step = |op: &Op<'_>| match op {
             Op::Parse { .. } => Some(Step::Parsed),
@@ -155,7 +179,7 @@ impl<'a> Group<'a> {
             Op::Execute { rows_max, .. } => Some(Step::Rows(u64::from(*rows_max))),
             Op::CloseStatement { .. } | Op::ClosePortal { .. } => Some(Step::Closed),
             // It runs beside no other statement (`decide_group`).
-            Op::Deallocate { .. } | Op::Sync { .. } | Op::Flush { .. } => None,
+            Op::Deallocate { .. } | Op::Prepare { .. } | Op::Sync { .. } | Op::Flush { .. } => None,
         };
         Some(Reading::bound(read, statement, bind, self.ops.iter().filter_map(step).collect()))
     }
@@ -199,8 +223,9 @@ impl<'a> Group<'a> {
 
     /// Says what will be owed, and gives the bytes: as they came where no name has to be replaced.
     pub fn compose(&self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
-        // A server that ignores everything up to Sync would keep them.
-        let may_close = !server.pipeline.is_skipping();
+        // A server that ignores everything up to Sync would keep them. What EXECUTE needs was there when this was
+        // read, and cannot be sent amid a pipeline.
+        let may_close = !(server.pipeline.is_skipping() || self.goes_on && self.needs().next().is_some());
         let closed = if may_close { server.statements.evict() } else { Vec::new() };
         for id in closed {
             wire::close_statement(out, id.server_name().as_bytes());
@@ -213,6 +238,7 @@ impl<'a> Group<'a> {
         let mut sent = SmallVec::<[_; 4]>::new();
         // Names of ours are longer than the client's by no more than this: one allocation, not one for each step.
         out.reserve(self.raw.len() + 128);
+        self.put_needs(server, &mut sent, out);
         for op in &self.ops {
             if !(self.ends_early && matches!(op, Op::Flush { .. })) {
                 rewrite(op, server, &mut sent, out);
@@ -227,6 +253,23 @@ impl<'a> Group<'a> {
         None
     }
 
+    /// PREPARE in front of everything, of what the server lacks. In a transaction that has failed the server says so
+    /// to what follows.
+    fn put_needs(&self, server: &mut Backend, sent: &mut SmallVec<[StatementId; 4]>, out: &mut Vec<u8>) {
+        if self.goes_on || server.pipeline.status() == TxStatus::Failed {
+            return;
+        }
+        for it in self.needs() {
+            if !server.statements.has(it.id) && !sent.contains(&it.id) {
+                wire::query(out, &it.prepare_text());
+                server.pipeline.push(Expect::Prepare(it.id));
+                server.statements.send(it.id, it.text.len(), &it.presence);
+                server.statements.set_unnamed(None);
+                sent.push(it.id);
+            }
+        }
+    }
+
     /// Only unnamed statements, each parsed in this group or the last one parsed on this server.
     fn is_verbatim(&self, server: &Backend) -> bool {
         let mut unnamed = server.statements.unnamed();
@@ -239,7 +282,7 @@ impl<'a> Group<'a> {
                 unnamed == Some(statement.id)
             }
             Op::CloseStatement { name, .. } => name.is_empty(),
-            Op::Deallocate { .. } => false,
+            Op::Deallocate { .. } | Op::Prepare { .. } => false,
             _ => true,
         })
     }
@@ -254,6 +297,7 @@ fn owe(op: &Op<'_>, server: &mut Backend) {
         Op::Bind { .. } => Expect::Bind,
         Op::DescribeStatement { .. } | Op::DescribePortal { .. } => Expect::Describe,
         Op::Execute { .. } => Expect::Execute,
+        Op::Prepare { statement, .. } => Expect::ExecutePrepare(statement.id),
         Op::CloseStatement { .. } | Op::ClosePortal { .. } => Expect::Close(Origin::Client),
         Op::Sync { .. } => Expect::Sync,
         Op::Deallocate { plan, .. } => Expect::MadeExecute(deallocate::completion(&plan.kind)),
@@ -279,20 +323,16 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
         }
         Op::Bind { bind, statement, raw, .. } => {
             ensure(statement, server, sent, out);
-            if statement.id.is_unnamed() {
+            if statement.id.is_unnamed() && bind.statement.is_empty() {
                 out.extend_from_slice(raw);
             } else {
-                wire::bind_renamed(out, raw, bind, statement.id.server_name().as_bytes());
+                wire::bind_renamed(out, raw, bind, server_name(statement).as_bytes());
             }
             owe(op, server);
         }
-        Op::DescribeStatement { statement, raw } => {
+        Op::DescribeStatement { statement, .. } => {
             ensure(statement, server, sent, out);
-            if statement.id.is_unnamed() {
-                out.extend_from_slice(raw);
-            } else {
-                wire::describe_statement(out, statement.id.server_name().as_bytes());
-            }
+            wire::describe_statement(out, server_name(statement).as_bytes());
             owe(op, server);
         }
         Op::CloseStatement { name, .. } if !name.is_empty() => server.pipeline.push(Expect::MadeClose),
@@ -301,6 +341,19 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
             // It could be executed later, and would be for real.
             wire::close_portal(out, portal);
             server.pipeline.push(Expect::Close(Origin::Keyway));
+        }
+        Op::Prepare { statement, portal, .. }
+            if server.statements.has(statement.id) || sent.contains(&statement.id) =>
+        {
+            server.pipeline.push(Expect::MadeExecute(wire::PREPARED));
+            wire::close_portal(out, portal);
+            server.pipeline.push(Expect::Close(Origin::Keyway));
+        }
+        Op::Prepare { statement, raw, .. } => {
+            out.extend_from_slice(raw);
+            server.statements.send(statement.id, statement.text.len(), &statement.presence);
+            sent.push(statement.id);
+            owe(op, server);
         }
         Op::DescribePortal { raw }
         | Op::Execute { raw, .. }
@@ -312,6 +365,11 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
             owe(op, server);
         }
     }
+}
+
+/// Empty for an unnamed statement.
+fn server_name(statement: &Statement) -> String {
+    if statement.id.is_unnamed() { String::new() } else { statement.id.server_name() }
 }
 
 fn ensure(
@@ -338,13 +396,10 @@ fn parse_on(
     sent: &mut SmallVec<[StatementId; 4]>,
     out: &mut Vec<u8>,
 ) {
-    let name = if statement.id.is_unnamed() {
+    if statement.id.is_unnamed() {
         server.statements.set_unnamed(None);
-        String::new()
-    } else {
-        statement.id.server_name()
-    };
-    wire::parse_named(out, name.as_bytes(), &statement.text, &statement.oids);
+    }
+    wire::parse_named(out, server_name(statement).as_bytes(), &statement.text, &statement.oids);
     server.statements.send(statement.id, statement.text.len(), &statement.presence);
     server.pipeline.push(Expect::Parse(origin, statement.id));
     sent.push(statement.id);
@@ -376,6 +431,7 @@ pub(super) fn put_made(
                 wire::command_complete(out, tag);
             }
             Op::Deallocate { plan, .. } => out.extend_from_slice(deallocate::completion(&plan.kind)),
+            Op::Prepare { .. } => out.extend_from_slice(wire::PREPARED),
             Op::CloseStatement { .. } | Op::ClosePortal { .. } => {
                 out.extend_from_slice(wire::CLOSE_COMPLETE);
             }

@@ -19,7 +19,7 @@ use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
-use crate::wire::{self, TxStatus};
+use crate::wire;
 
 /// What is sent to a server for one request of the client.
 #[derive(Clone, Copy)]
@@ -42,12 +42,10 @@ impl<'a> Payload<'a> {
                 Some(message)
             }
             Payload::Renamed(renamed) => {
-                // In a transaction that has failed DEALLOCATE fails too, and the server would keep them.
-                let may_close = server.pipeline.status() != TxStatus::Failed;
-                let closed = if may_close { server.statements.evict() } else { Vec::new() };
-                for id in closed {
-                    wire::query(out, &format!("DEALLOCATE {}", id.server_name()));
-                    server.pipeline.push(Expect::Query(Origin::Keyway));
+                // Close begins no transaction, needs no Sync, and does not mind what is not there.
+                for id in server.statements.evict() {
+                    wire::close_statement(out, id.server_name().as_bytes());
+                    server.pipeline.push(Expect::Close(Origin::Keyway));
                 }
                 for it in renamed.needs.iter().filter(|it| !server.statements.has(it.id)).collect::<Vec<_>>()
                 {
@@ -85,14 +83,22 @@ pub(super) struct Request<'a> {
     pub decision: Decision,
     pub access: Access,
     pub started: Instant,
-    /// It is a transaction of its own, whose client is told anew what its rows are: should its statement be
-    /// outdated on a server, it can be made again there.
-    pub renewable: bool,
+    /// Should its statement be of no use on a server any more, it can be made again there.
+    pub renewable: Renewable,
     /// The text may end a transaction block by itself, so that the one which guards the settings in front of
     /// it would not hold: they are made before it is sent.
     pub ends_blocks: bool,
     /// Where several shards answer it together.
     pub reading: Option<Reading<'a>>,
+}
+
+/// Where statements can be prepared and run again: only what is a transaction of its own, of which nothing can have run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Renewable {
+    /// The server has lost it.
+    pub lost: bool,
+    /// It is of a table as it was: the client is told anew what its rows are.
+    pub outdated: bool,
 }
 
 /// A COPY FROM STDIN under way.
@@ -161,7 +167,8 @@ impl Session {
         };
         self.suspect_renamed(plan, text, renamed.as_ref());
         // Rows of a Query are always described.
-        let renewable = renamed.is_some() && self.transaction.is_idle() && !self.unsynced;
+        let alone = renamed.is_some() && self.transaction.is_idle() && !self.unsynced;
+        let renewable = Renewable { lost: alone, outdated: alone };
         self.committing = matches!(plan.kind, Kind::Commit { .. });
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
@@ -274,7 +281,7 @@ impl Session {
         let decision = self.decision_of_held();
         let payload = Payload::Query(&message);
         let started = Instant::now();
-        let (access, renewable, ends_blocks, reading) = (Access::Write, false, true, None);
+        let (access, renewable, ends_blocks, reading) = (Access::Write, Renewable::default(), true, None);
         let request = Request { payload, decision, access, started, renewable, ends_blocks, reading };
         let ran = self.perform(&request).await?;
         self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
@@ -351,7 +358,7 @@ impl Session {
                 // Invariant 5 holds for writes too: the server refused the statement instead of running it, and it
                 // was the first of a transaction of its own, so that nothing else had run either.
                 Ok(Stop::Renew) => {
-                    may_renew = false;
+                    may_renew = Renewable::default();
                     self.database.metrics.renewals.inc();
                 }
                 Ok(Stop::Retry) => {

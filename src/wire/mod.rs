@@ -20,7 +20,7 @@ pub use frame::{FrameError, HEADER_BYTES, Header, header};
 pub use frontend::{BodyError, Execute, Parse, Target, execute, parse, query_text, target};
 pub use reply::{
     ALL_DEALLOCATED, BIND_COMPLETE, CLOSE_COMPLETE, DEALLOCATED, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE,
-    Severity, TextRows, authentication_ok, cleartext_wanted, command_complete, error, information,
+    PREPARED, Severity, TextRows, authentication_ok, cleartext_wanted, command_complete, error, information,
     md5_wanted, negotiate_version, notice, notification_of, parameter_description, parameter_status,
     ready_for_query, sasl_continue, sasl_final, sasl_methods,
 };

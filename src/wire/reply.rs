@@ -18,6 +18,7 @@ pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
 pub const DEALLOCATED: &[u8] = b"C\0\0\0\x0fDEALLOCATE\0";
 pub const ALL_DEALLOCATED: &[u8] = b"C\0\0\0\x13DEALLOCATE ALL\0";
+pub const PREPARED: &[u8] = b"C\0\0\0\x0cPREPARE\0";
 pub const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
 
 /// How bad an error is: FATAL ends the connection.

@@ -36,6 +36,8 @@ pub enum Expect {
     /// RowDescription or NoData, for a statement behind a ParameterDescription.
     Describe,
     Execute,
+    /// Execute of a PREPARE under a name of ours, by the client; the server then has the statement.
+    ExecutePrepare(StatementId),
     Close(Origin),
     /// A CloseComplete of ours: closing a client's name leaves the shared statement alone.
     MadeClose,
@@ -114,9 +116,11 @@ impl Piece {
 pub struct Replies {
     /// For the client, in order; adjacent input is one piece.
     pub pieces: SmallVec<[Piece; 4]>,
+    /// Replies of ours that come before the server's first: sent along with it.
+    pub made: SmallVec<[Piece; 4]>,
     /// Statements that the server has from now on.
     pub prepared: SmallVec<[StatementId; 2]>,
-    /// How many Parses, Closes and `MadeExecute` of the client are done, before any error.
+    /// How many Parses, Closes, `ExecutePrepare`s and `MadeExecute`s of the client are done, before any error.
     pub named: usize,
     /// ParameterStatus messages of the client's own doing, as ranges of the input.
     pub parameters: SmallVec<[Range<usize>; 2]>,
@@ -303,7 +307,7 @@ impl Pipeline {
                 _ => return,
             };
             self.owed.pop_front();
-            replies.named += 1;
+            replies.named += usize::from(!replies.failed);
             if shown && !replies.failed {
                 replies.pieces.push(Piece::Made(bytes));
             }
@@ -467,6 +471,11 @@ impl Pipeline {
             Some(Expect::Execute) => {
                 self.owed.pop_front();
             }
+            Some(Expect::ExecutePrepare(statement)) => {
+                replies.prepared.push(*statement);
+                replies.named += usize::from(!replies.failed);
+                self.owed.pop_front();
+            }
             _ => return Err(Unexpected::Message { tag: message[0], want: "no CommandComplete" }),
         }
         if matches!(shown, Verdict::Swallow) {
@@ -522,7 +531,7 @@ impl Pipeline {
             self.owed.pop_front(),
             Some(Expect::Parse(Origin::Client, _) | Expect::Close(Origin::Client))
         );
-        replies.named += usize::from(clients);
+        replies.named += usize::from(clients && !replies.failed);
         Ok(shown)
     }
 
