@@ -26,6 +26,7 @@ mod protocol;
 mod reload;
 mod replicas;
 mod replication;
+mod rest;
 mod round_trips;
 mod routing;
 mod session_mode;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         reload::tests,
         replicas::tests,
         replication::tests,
+        rest::tests,
         round_trips::tests,
         routing::tests,
         session_mode::tests,

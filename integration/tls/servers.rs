@@ -28,6 +28,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("tls::much_goes_through_tls_on_both_sides", much_goes_through),
         harness.test("tls::a_cancel_goes_the_way_of_its_connection", a_cancel_goes_the_same_way),
         harness.test("tls::replication_goes_over_tls_on_both_sides", replication),
+        harness.test("tls::the_console_shows_it", the_console_shows_it),
         harness.test("tls::direct_tls_to_servers_of_postgresql_18", direct_to_servers),
     ]
 }
@@ -213,6 +214,29 @@ async fn keyway_shows_a_certificate(harness: Arc<Shared>) -> Outcome {
 }
 
 /// Database `plain` with TLS on both sides.
+/// The console says what each connection has agreed on, on both sides.
+async fn the_console_shows_it(harness: Arc<Shared>) -> Outcome {
+    let files = Files::new(&harness)?;
+    let server = start(&harness, &files).await?;
+    let ca = files.path("ca.crt");
+    let database = format!("server_tls = \"verify-full\"\nserver_ca = \"{ca}\"\n");
+    let head = format!("stats_users = [\"{USER}\"]\n{}", files.section("allow", ""));
+    let keyway = harness.start_keyway(config(&server.shard, &head, "", &database)).await?;
+    let shown = |sslmode: &str, sql: &'static str| {
+        let to = conninfo(&keyway, sslmode).replace(&format!("dbname={DATABASE}"), "dbname=keyway");
+        let harness = harness.clone();
+        async move { super::psql(&harness, &to, &[sql]).await }
+    };
+    super::psql(&harness, &conninfo(&keyway, "sslmode=require"), &["SELECT 1"]).await?;
+    for sql in ["SHOW CLIENTS", "SHOW SERVERS"] {
+        let said = shown("sslmode=require", sql).await?;
+        assert!(said.ok && said.text.contains("|TLSv1.3/TLS_"), "{sql}: {}", said.text);
+    }
+    let said = shown("sslmode=disable", "SHOW CLIENTS").await?;
+    assert!(said.ok && !said.text.contains("TLS"), "{}", said.text);
+    Ok(())
+}
+
 async fn both_sides(
     harness: &Shared,
     files: &Files,

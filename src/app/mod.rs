@@ -198,7 +198,8 @@ async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: wat
         for database in latest.load().databases.values() {
             database.pools.reap(now);
         }
-        latest.load().sessions.let_rest(now);
+        let shared = latest.load();
+        shared.metrics.resting_clients.set(shared.sessions.let_rest(now) as i64);
     }
 }
 

@@ -252,7 +252,7 @@ async fn log_in(
         }
         buffer.consume(total);
     }
-    let record = Arc::new(ServerRecord::new(key.pid, now, stream.local()));
+    let record = Arc::new(ServerRecord::new(key.pid, now, &stream));
     let tls = stream.is_tls().then(|| connector.clone());
     let target = CancelTarget { host: spec.host.clone(), port: spec.port, key, tls };
     Ok(Backend {

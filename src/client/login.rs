@@ -36,6 +36,7 @@ pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Con
     let session = match tokio::time::timeout(shared.limits.login_timeout, login).await {
         Ok(Ok(LogIn::Visitor(place))) => {
             shared.metrics.login("ok");
+            place.record.set_tls(&stream);
             drop(shared);
             console.serve(Visitor { stream, buffer, place }).await;
             return;
@@ -44,6 +45,7 @@ pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Con
             shared.metrics.login("ok");
             let _live = Live::new(shared.metrics.clients.clone());
             let _tls = stream.is_tls().then(|| Live::new(shared.metrics.tls_clients.clone()));
+            login.record.set_tls(&stream);
             let _places = std::mem::take(&mut login.places);
             drop(shared);
             Session::new(stream, latest, *login).run(buffer).await;
@@ -52,6 +54,7 @@ pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Con
         Ok(Ok(LogIn::Replication(wanted))) => {
             let _live = Live::new(shared.metrics.clients.clone());
             drop(shared);
+            wanted.record.set_tls(&stream);
             Box::pin(replication::serve(stream, buffer, &latest, *wanted)).await;
             return;
         }

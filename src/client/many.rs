@@ -46,6 +46,7 @@ impl Session {
         let suspicion = self.suspected.take();
         let mut clean = Team::with_capacity(team.len());
         for mut held in team {
+            self.record.counts.server_parses.add(held.lease.pipeline.take_parses());
             let found = match &suspicion {
                 Some(it) => self.look_at(&mut held, it).await,
                 None => Ok(None),

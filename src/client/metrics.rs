@@ -29,9 +29,17 @@ pub struct ClientMetricFamilies {
     pub clients: IntGauge,
     /// Those of `clients` that came with TLS.
     pub tls_clients: IntGauge,
+    /// Those of `clients` that have been silent for a while; counted now and then.
+    pub resting_clients: IntGauge,
 }
 
 const LABELS: [&str; 4] = ["database", "shard", "role", "access"];
+
+fn resting_clients(registry: &Registry) -> Result<IntGauge, RegisterError> {
+    let help =
+        "Client connections whose sessions have given up what only statements need, of keyway_clients.";
+    Ok(registry.gauges("keyway_resting_clients", help, &[])?.with_label_values::<&str>(&[]))
+}
 
 fn replication_bytes(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
     let help = "Bytes relayed between clients that speak the replication protocol and their servers.";
@@ -103,6 +111,7 @@ impl ClientMetricFamilies {
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
                 .with_label_values::<&str>(&[]),
+            resting_clients: resting_clients(registry)?,
             tls_clients: registry
                 .gauges("keyway_tls_clients", "Client connections with TLS, of keyway_clients.", &[])?
                 .with_label_values::<&str>(&[]),

@@ -467,6 +467,7 @@ impl Session {
             server.statements.set_unnamed(None);
         }
         let raw = request.payload.compose(server, &mut out);
+        self.record.counts.server_parses.add(server.pipeline.take_parses());
         let evicted = server.statements.take_evicted();
         if evicted > 0 {
             self.database.metrics.evictions.inc_by(evicted);

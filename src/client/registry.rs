@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+
+use crate::net::{Stream, TlsTerms};
 
 /// How long a client is silent before its session rests: long enough that one that works is not made to
 /// allocate again and again.
@@ -34,17 +36,27 @@ pub struct Totals {
     pub assignments: u64,
     pub received_bytes: u64,
     pub parses: u64,
+    pub server_parses: u64,
     pub binds: u64,
 }
 
 impl std::ops::AddAssign for Totals {
     fn add_assign(&mut self, more: Totals) {
-        let Totals { transactions, transaction_us, assignments, received_bytes, parses, binds } = more;
+        let Totals {
+            transactions,
+            transaction_us,
+            assignments,
+            received_bytes,
+            parses,
+            server_parses,
+            binds,
+        } = more;
         self.transactions += transactions;
         self.transaction_us += transaction_us;
         self.assignments += assignments;
         self.received_bytes += received_bytes;
         self.parses += parses;
+        self.server_parses += server_parses;
         self.binds += binds;
     }
 }
@@ -57,6 +69,7 @@ pub(super) struct SessionCounts {
     pub assignments: Count,
     pub received_bytes: Count,
     pub parses: Count,
+    pub server_parses: Count,
     pub binds: Count,
 }
 
@@ -82,6 +95,7 @@ impl SessionCounts {
             assignments: self.assignments.get(),
             received_bytes: self.received_bytes.get(),
             parses: self.parses.get(),
+            server_parses: self.server_parses.get(),
             binds: self.binds.get(),
         }
     }
@@ -106,6 +120,8 @@ pub struct SessionRecord {
     /// What the client knows as its process id.
     pub pid: u32,
     pub application_name: Option<Box<str>>,
+    /// Set with the login.
+    tls: OnceLock<TlsTerms>,
     pub connected_time: SystemTime,
     connected_at: Instant,
     activity: AtomicU8,
@@ -151,6 +167,7 @@ impl Sessions {
             peer,
             pid,
             application_name,
+            tls: OnceLock::new(),
             connected_time: SystemTime::now(),
             connected_at: Instant::now(),
             activity: AtomicU8::new(Activity::Active as u8),
@@ -187,15 +204,19 @@ impl Sessions {
     }
 
     /// Sessions whose clients have been silent for `REST_AFTER` give up what only statements need. To be called
-    /// now and then: no session has to look at a clock for it.
-    pub fn let_rest(&self, now: Instant) {
+    /// now and then: no session has to look at a clock for it. Returns how many rest.
+    pub fn let_rest(&self, now: Instant) -> usize {
+        let mut resting = 0;
         for record in self.all() {
             let is_over = record.silent_time(now) >= REST_AFTER;
-            if is_over && record.activity() == Activity::Idle && !record.resting.load(Ordering::Relaxed) {
+            if record.resting.load(Ordering::Relaxed) {
+                resting += 1;
+            } else if is_over && record.activity() == Activity::Idle {
                 record.drowsy.store(true, Ordering::Release);
                 record.wake();
             }
         }
+        resting
     }
 
     /// The process stops or the configuration is another: every session has a look when it is between
@@ -216,6 +237,16 @@ impl SessionRecord {
 
     pub(super) fn set_activity(&self, activity: Activity) {
         self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    pub fn tls(&self) -> Option<TlsTerms> {
+        self.tls.get().copied()
+    }
+
+    pub(super) fn set_tls(&self, stream: &Stream) {
+        if let Some(it) = stream.tls_terms() {
+            let _ = self.tls.set(it);
+        }
     }
 
     /// Why its server connection is nobody else's.
@@ -356,12 +387,12 @@ mod tests {
         let (silent, busy) = (sessions.register(identity()), sessions.register(identity()));
         silent.set_activity(Activity::Idle);
         let later = Instant::now() + REST_AFTER;
-        sessions.let_rest(Instant::now());
+        assert_eq!(sessions.let_rest(Instant::now()), 0);
         assert!(!silent.take_drowsy());
         sessions.let_rest(later);
         assert!(silent.take_drowsy() && !silent.take_drowsy() && !busy.take_drowsy());
         silent.set_resting(true);
-        sessions.let_rest(later);
+        assert_eq!(sessions.let_rest(later), 1);
         assert!(!silent.take_drowsy());
         silent.set_resting(false);
         silent.requested(later);

@@ -39,7 +39,7 @@ pub(super) struct Wanted {
     database: Arc<Database>,
     pools: Arc<UserPools>,
     cancel: cancel::Registered,
-    record: Registered,
+    pub record: Registered,
     /// For the server's startup packet.
     parameters: Vec<(String, String)>,
     _of_client: [Option<Place>; 2],

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
-use super::tls::{Acceptor, ClientFacts, TlsMetrics, TlsSession};
+use super::tls::{Acceptor, ClientFacts, TlsMetrics, TlsSession, TlsTerms};
 
 /// With TLS or without. Without it costs one look at a field that is in the cache already.
 #[derive(Debug)]
@@ -60,6 +60,10 @@ impl Stream {
 
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    pub fn tls_terms(&self) -> Option<TlsTerms> {
+        self.tls.as_ref()?.terms()
     }
 
     /// The protocol that the peers have agreed on (ALPN).

@@ -201,6 +201,7 @@ pub struct Pipeline {
     rest: usize,
     rest_forwarded: bool,
     muted: bool,
+    parses: u64,
     /// The server's process, and the id that its client knows itself by.
     known_as: (u32, u32),
     message_bytes_max: usize,
@@ -221,6 +222,7 @@ impl Pipeline {
             rest: 0,
             rest_forwarded: false,
             muted: false,
+            parses: 0,
             known_as: (0, 0),
             message_bytes_max,
         }
@@ -275,12 +277,20 @@ impl Pipeline {
         self.known_as = (server, client);
     }
 
+    /// How often the server was asked to prepare something since this was last asked.
+    pub fn take_parses(&mut self) -> u64 {
+        std::mem::take(&mut self.parses)
+    }
+
     pub fn push(&mut self, expect: Expect) {
         match expect {
             Expect::Sync => self.skipping = false,
             // A Query too: only Sync ends it (`ignore_till_sync` in postgres.c).
             _ if self.skipping => return,
             _ => {}
+        }
+        if let Expect::Parse(..) | Expect::Prepare(_) | Expect::ExecutePrepare(_) = expect {
+            self.parses += 1;
         }
         self.owed.push_back(expect);
     }
