@@ -39,6 +39,11 @@ ROWS_PER_SCALE = 100_000
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+CONNECT_CLIENTS = 4
+# Of each name: together no more than the pool holds, so that nobody waits.
+ALTERNATING_CLIENTS = 8
+SYSCALL_CLIENTS = 40
+EXTRA_TARGETS = ("direct", "keyway", "pgbouncer", "haproxy")
 
 # pgbench's own "select only" script. As a file, because for a built-in one pgbench first counts the
 # rows of pgbench_branches, which is no statement for a database with several shards.
@@ -331,15 +336,14 @@ class Bench:
 
     def pgbench(self, target, mode, clients, until):
         """Transactions, and the rest of what pgbench says, or a Failure with its first error."""
+        return transactions(self.pgbench_started(target, mode, clients, until))
+
+    def pgbench_started(self, target, mode, clients, until, **environment):
         command = [self.bin / "pgbench", "-n", "-h", "127.0.0.1", "-p", target.port, "-U", USER, "-M", mode,
                    "-c", clients, "-j", min(self.arguments.threads, clients), "-f", self.script, *until, target.database]
-        done = subprocess.run([str(it) for it in command], cwd=self.directory, env=client_environment(),
-                              capture_output=True, text=True)
-        processed = re.search(r"actually processed: (\d+)", done.stdout)
-        if done.returncode != 0 or processed is None:
-            lines = [it for it in done.stderr.splitlines() if "ERROR" in it or "error:" in it]
-            raise Failure((lines or [f"status {done.returncode}"])[0])
-        return int(processed[1]), done.stdout
+        return subprocess.Popen([str(it) for it in command], cwd=self.directory,
+                                env=client_environment() | environment, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
 
     def sample(self, target, mode, clients):
         """One cell once. Logins cost CPU time too (SCRAM), so a run of one transaction per client is
@@ -354,6 +358,16 @@ class Bench:
             spent = (after - between) - (between - before)
             cpu_us = max(spent, 0.0) * 1e6 / max(count - logins, 1)
         return Sample(number(r"tps = ([\d.]+)", out), number(r"latency average = ([\d.]+)", out), cpu_us)
+
+
+def transactions(pgbench):
+    """How many a pgbench has done when it ends, and what it says."""
+    out, errors = pgbench.communicate()
+    processed = re.search(r"actually processed: (\d+)", out)
+    if pgbench.returncode != 0 or processed is None:
+        lines = [it for it in errors.splitlines() if "ERROR" in it or "error:" in it]
+        raise Failure((lines or [f"status {pgbench.returncode}"])[0])
+    return int(processed[1]), out
 
 
 def number(pattern, text):
@@ -405,6 +419,112 @@ def measure(bench):
     return samples, failures
 
 
+def connects_per_second(bench, target):
+    """A login, one statement, the end: SCRAM-SHA-256 without TLS."""
+    _, out = bench.pgbench(target, "simple", CONNECT_CLIENTS, ["-C", "-T", bench.arguments.seconds])
+    return number(r"tps = ([\d.]+)", out)
+
+
+def alternating_cpu_us(bench, target):
+    """CPU time per transaction of clients under two application_names, whose settings go back and forth
+    between the server connections that they share. Logins are taken off as in `sample`."""
+    def run(until):
+        before = cpu_seconds(target.pid)
+        both = [bench.pgbench_started(target, "simple", ALTERNATING_CLIENTS, until, PGAPPNAME=it)
+                for it in ("bench_a", "bench_b")]
+        count = sum(transactions(it)[0] for it in both)
+        return cpu_seconds(target.pid) - before, count
+    logins, few = run(["-t", 1])
+    spent, many = run(["-T", bench.arguments.seconds])
+    return max(spent - logins, 0.0) * 1e6 / max(many - few, 1)
+
+
+def syscalls_per_transaction(bench, target):
+    """By strace, whose cost does not matter here. Two runs of different length: logins fall out."""
+    def run(transactions_each):
+        counts = bench.directory / "syscalls"
+        counts.unlink(missing_ok=True)
+        trace = subprocess.Popen([program("strace"), "-f", "-c", "-U", "calls,name", "-o", counts, "-p", str(target.pid)],
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            # It says so when it has attached, or why it cannot.
+            said = trace.stderr.readline()
+            if "attached" not in said:
+                raise Failure(f"strace: {said.strip()}")
+            done, _ = bench.pgbench(target, "simple", SYSCALL_CLIENTS, ["-t", transactions_each])
+        finally:
+            trace.send_signal(signal.SIGINT)
+            trace.communicate()
+        return number(r"(\d+)\s+total", counts.read_text()), done
+    (short, few), (long, many) = run(50), run(250)
+    return (long - short) / (many - few)
+
+
+EXTRAS = [
+    ("connects per second", "direct keyway pgbouncer haproxy", connects_per_second),
+    ("CPU us per transaction, alternating application_name", "keyway pgbouncer", alternating_cpu_us),
+    (f"system calls per transaction, {SYSCALL_CLIENTS} clients", "keyway pgbouncer haproxy", syscalls_per_transaction),
+]
+
+
+def measure_extras(bench, failures):
+    """(what, target) to its values, of each round one."""
+    found = {}
+    for _ in range(bench.arguments.rounds):
+        for what, names, measured in EXTRAS:
+            for target in (it for it in bench.targets if it.name in names.split()):
+                bench.check()
+                try:
+                    value = measured(bench, target)
+                except Failure as failure:
+                    bench.check()
+                    failures.setdefault((what, None, target.name), str(failure))
+                    print(f"{what}: {target.name} fails: {failure}", file=sys.stderr)
+                    continue
+                found.setdefault((what, target.name), []).append(value)
+                print(f"{what}: {target.name} {value:.1f}", file=sys.stderr)
+    return found
+
+
+def extras_table(bench, extras, failures):
+    lines = ["| | " + " | ".join(EXTRA_TARGETS) + " | keyway of PgBouncer's |", "|---|" + "--:|" * (len(EXTRA_TARGETS) + 1)]
+    for what, names, _ in EXTRAS:
+        medians = {it: statistics.median(extras[what, it]) for it in EXTRA_TARGETS
+                   if (what, it) in extras and (what, None, it) not in failures}
+        cells = [f"{medians[it]:.1f}" if it in medians else "fails" if it in names.split() else "" for it in EXTRA_TARGETS]
+        lines.append(f"| {what} | {' | '.join(cells)} | {share(medians.get('keyway'), medians.get('pgbouncer'))} |")
+    return lines
+
+
+def goals_table(bench, samples, extras, failures):
+    """What has to hold, measured: ratios to PgBouncer in the same rounds."""
+    def of_bouncer(mode, name):
+        keys = [(mode, 16, it) for it in (name, "pgbouncer")]
+        if any(it not in samples or it in failures for it in keys):
+            return None
+        own, bouncer = (median(samples[it], "cpu_us") for it in keys)
+        return own / bouncer if bouncer else None
+
+    def extra(what, over=None):
+        values = [extras.get((what, it)) for it in ("keyway", over) if it]
+        if None in values:
+            return None
+        return statistics.median(values[0]) / (statistics.median(values[1]) if over else 1)
+
+    connects, _, syscalls = (it[0] for it in EXTRAS)
+    cpu = "CPU time per transaction of PgBouncer's, 16 clients"
+    rows = [
+        (f"{cpu}, simple", "at most 1.00 (first step 1.30)", of_bouncer("simple", "keyway")),
+        (f"{cpu}, simple, 2 shards", "at most 1.10 (first step 1.30)", of_bouncer("simple", "keyway, 2 shards")),
+        (f"{cpu}, extended", "at most 0.85", of_bouncer("extended", "keyway")),
+        (f"{cpu}, prepared", "at most 0.85", of_bouncer("prepared", "keyway")),
+        (syscalls, "at most 4.3", extra(syscalls)),
+        (f"{connects} of PgBouncer's", "at least 1.50", extra(connects, "pgbouncer")),
+    ]
+    lines = ["| what | goal | measured |", "|---|---|--:|"]
+    return lines + [f"| {what} | {goal} | {'not measured' if it is None else f'{it:.2f}'} |" for what, goal, it in rows]
+
+
 def median(samples, what):
     values = [getattr(it, what) for it in samples]
     return None if None in values else statistics.median(values)
@@ -440,10 +560,10 @@ def share(value, whole):
 def causes(failures):
     """Each error once, with the target that it belongs to. pgbench numbers its clients."""
     found = {}
-    for (mode, _, target), text in failures.items():
-        text = re.sub(r'^pgbench: error: |client \d+ |"P\d+_\d+"', "", text).strip()
-        found.setdefault((target, mode), text)
-    return [f"`{target}` fails in mode {mode}: {text}" for (target, mode), text in found.items()]
+    for (what, clients, target), text in failures.items():
+        text = re.sub(r'^pgbench: error: |client \d+ |"P\d+_\d+"', "", text).strip().splitlines()[0]
+        found.setdefault((target, what if clients is None else f"mode {what}"), text)
+    return [f"`{target}` fails in {what}: {text}" for (target, what), text in found.items()]
 
 
 def version_of(command, option):
@@ -464,7 +584,7 @@ def processor():
     return found[1].strip() if found else platform.machine()
 
 
-def report(bench, samples, failures):
+def report(bench, samples, extras, failures):
     arguments = bench.arguments
     haproxy = re.sub(r"HAProxy version (\S+).*", r"HAProxy \1", version_of(bench.haproxy, "-v"))
     keyway = version_of(arguments.keyway, "--version")
@@ -479,6 +599,10 @@ def report(bench, samples, failures):
         f"{arguments.rounds} round{plural(arguments.rounds)} of {arguments.seconds} s.",
         "",
         *table(bench, samples, failures),
+        "",
+        *extras_table(bench, extras, failures),
+        "",
+        *goals_table(bench, samples, extras, failures),
     ]
     notes = causes(failures)
     if any(mode in arguments.modes for _, mode in left_out(bench)):
@@ -543,7 +667,8 @@ def main():
     try:
         with Bench(arguments) as bench:
             samples, failures = measure(bench)
-            text = report(bench, samples, failures)
+            extras = measure_extras(bench, failures)
+            text = report(bench, samples, extras, failures)
         print(text)
         if arguments.write:
             write_document(text)

@@ -300,6 +300,7 @@ async fn statistics(harness: Arc<Shared>) -> Outcome {
     assert!(grown("total_xact_time") >= 50_000, "{after:?}");
     assert_eq!(grown("total_client_parse_count"), 1);
     assert_eq!(grown("total_bind_count"), 1);
+    assert_eq!(grown("total_server_parse_count"), 1);
     assert!(grown("total_server_assignment_count") >= 7, "{after:?}");
     let totals = record(&console, "SHOW STATS_TOTALS", &of).await?;
     // The driver closes its statement when it gets to it.

@@ -5,15 +5,97 @@ use std::sync::Arc;
 use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
 
-use crate::harness::wire::{Wire, bind, execute, flush, parse, query, sync};
-use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared, SingleFixture};
+use crate::harness::wire::{Wire, bind, describe, execute, flush, parse, query, sync};
+use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared, SingleFixture, until};
 use crate::sessions::narrow;
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
         harness.test("deallocate::leaves_what_others_have", leaves_what_others_have),
+        harness.test("deallocate::prepare_by_parse_is_virtual", prepared_by_parse),
+        harness.test("deallocate::by_code_harms_nobody_else", by_code),
         harness.test("deallocate::of_a_pinned_client_leaves_what_others_have", of_a_pinned_client),
     ]
+}
+
+/// PREPARE and EXECUTE by the extended protocol are as virtual as by the simple one: no pin, no leak.
+async fn prepared_by_parse(harness: Arc<Shared>) -> Outcome {
+    let keyway = narrow(&harness, "wait_timeout = \"30s\"").await?;
+    let log_in = || Wire::log_in(keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]);
+    let (mut one, mut other) = (log_in().await?, log_in().await?);
+    let synced = |sql: &str| [extended(sql), sync()].concat();
+    asks(&mut one, &[(synced("PREPARE p (int) AS SELECT $1 * 2"), "")]).await?;
+    asks(&mut other, &[(synced("EXECUTE p(1)"), "26000"), (synced("PREPARE p AS SELECT 'other'"), "")])
+        .await?;
+    for _ in 0..2 {
+        let answer = one.ask(&synced("EXECUTE p(21)"), 1).await?;
+        assert!(answer.iter().any(|it| it.tag == 'D' && it.body.ends_with(b"42")), "{answer:?}");
+        let answer = other.ask(&synced("EXECUTE p"), 1).await?;
+        assert!(answer.iter().any(|it| it.tag == 'D' && it.body.ends_with(b"other")), "{answer:?}");
+    }
+    let pins = keyway.metrics().await?;
+    assert!(!pins.lines().any(|it| it.starts_with("keyway_pins_total")), "{pins}");
+    // A server that has lost its statements gets them in front, amid an open pipeline they cannot come.
+    let pid = one.rows("SELECT pg_backend_pid()").await?.concat();
+    let direct = harness.single().await?.shard.primary.connect(SingleFixture::DATABASE).await?;
+    direct.simple_query(&format!("SELECT pg_terminate_backend({pid})")).await?;
+    until("a new connection serves", || async {
+        Ok(direct
+            .query_one("SELECT count(*) FROM pg_stat_activity WHERE pid = $1::text::int", &[&pid])
+            .await?
+            .get::<_, i64>(0)
+            == 0)
+    })
+    .await?;
+    one.send(&[extended("SELECT 1"), flush()].concat()).await?;
+    one.until('C').await?;
+    asks(&mut one, &[(synced("EXECUTE p(1)"), "0A000"), (synced("EXECUTE p(1)"), "")]).await?;
+    one.send(&[extended("SELECT 1"), flush()].concat()).await?;
+    one.until('C').await?;
+    asks(&mut one, &[(synced("EXECUTE p(1)"), "")]).await?;
+    // Made in one pipeline, and meant to be executed in another.
+    one.send(&[parse("", "PREPARE q AS SELECT 1"), bind("", "", &[], false), flush()].concat()).await?;
+    one.until('E').await?;
+    asks(&mut one, &[(sync(), ""), (synced("EXECUTE q"), "26000")]).await
+}
+
+/// What code drops on a server is prepared again, and nobody else sees it.
+async fn by_code(harness: Arc<Shared>) -> Outcome {
+    let keyway = narrow(&harness, "wait_timeout = \"30s\"").await?;
+    let log_in = || Wire::log_in(keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]);
+    let (mut one, mut other) = (log_in().await?, log_in().await?);
+    let prepared = [parse("s", "SELECT 4711"), parse("t", "SELECT 4712"), sync()].concat();
+    let run = |name: &str| [bind("", name, &[], false), execute("", 0), sync()].concat();
+    let parsed_anew = |name: &str| [parse(name, "SELECT 4711"), run(name)].concat();
+    asks(&mut other, &[(prepared, ""), (run("s"), ""), (run("t"), "")]).await?;
+    asks(&mut other, &[(query("PREPARE p AS SELECT 4713"), ""), (query("EXECUTE p"), "")]).await?;
+    let drop_all = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$";
+    let drop_some = "DO $$ DECLARE it text; BEGIN FOR it IN SELECT name FROM pg_prepared_statements \
+        WHERE statement LIKE '%4711%' OR statement LIKE '%4713%' LOOP EXECUTE 'DEALLOCATE ' || it; END LOOP; END $$";
+    for (at, code) in [drop_all, drop_some].into_iter().enumerate() {
+        let questions = [
+            run("s"),
+            parsed_anew(&format!("u{at}")),
+            [describe('S', "s"), sync()].concat(),
+            query("EXECUTE p"),
+            [extended("EXECUTE p"), sync()].concat(),
+        ];
+        for question in questions {
+            asks(&mut one, &[(query(code), "")]).await?;
+            asks(&mut other, &[(question, ""), (run("t"), ""), (run("s"), "")]).await?;
+        }
+        // In a transaction it is an error, once.
+        asks(&mut one, &[(query(code), "")]).await?;
+        asks(&mut other, &[(query("BEGIN"), ""), (query("SELECT 1"), ""), (run("s"), "26000")]).await?;
+        asks(&mut other, &[(query("ROLLBACK"), ""), (run("s"), ""), (run("t"), "")]).await?;
+        // So it is behind what has run, in one go.
+        asks(&mut one, &[(query(code), "")]).await?;
+        let behind = [extended("SELECT 1"), run("s")].concat();
+        asks(&mut other, &[(behind.clone(), "26000"), (behind, ""), (query("EXECUTE p"), "")]).await?;
+    }
+    let metrics = keyway.metrics().await?;
+    assert!(!metrics.lines().any(|it| it.starts_with("keyway_pins_total")), "{metrics}");
+    Ok(())
 }
 
 fn extended(sql: &str) -> Vec<u8> {
@@ -75,7 +157,8 @@ async fn leaves_what_others_have(harness: Arc<Shared>) -> Outcome {
         (query("PREPARE s AS SELECT 1; SELECT 2"), "42P05"),
         (group(&[&format!("DEALLOCATE {name}"), "SELECT 1"]), "26000"),
         (group(&[&format!("EXECUTE {name}")]), "26000"),
-        (group(&[&format!("PREPARE {name} AS SELECT 1")]), "0A000"),
+        // By itself PREPARE is given another name there.
+        (group(&[&format!("PREPARE {name} AS SELECT 1"), &format!("DEALLOCATE {name}")]), ""),
         (group(&["SELECT 1", "DISCARD ALL"]), "25001"),
         (group(&["DEALLOCATE s", "SELECT 1"]), ""),
         (group(&["DEALLOCATE s"]), "26000"),

@@ -25,6 +25,8 @@ mod postgres;
 mod protocol;
 mod reload;
 mod replicas;
+mod replication;
+mod rest;
 mod round_trips;
 mod routing;
 mod session_mode;
@@ -71,6 +73,8 @@ fn main() -> ExitCode {
         protocol::tests,
         reload::tests,
         replicas::tests,
+        replication::tests,
+        rest::tests,
         round_trips::tests,
         routing::tests,
         session_mode::tests,

@@ -307,7 +307,7 @@ async fn encryption_is_declined(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn a_newer_protocol_is_negotiated(harness: Arc<Shared>) -> Outcome {
-    let fixture = harness.single().await?;
+    let fixture = harness.single18().await?;
     let mut answers = Vec::new();
     for address in [fixture.shard.primary.address().parse()?, fixture.keyway.listen()] {
         let mut wire = Wire::connect(address).await?;

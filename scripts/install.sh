@@ -77,6 +77,7 @@ if [ "$mode" = test ]; then
 fi
 if [ "$mode" = bench ]; then
     has python3 || lack "Python 3" "python3" "python3" "python"
+    has strace || lack "strace" "strace" "strace" "strace"
     has pgbouncer || lack "PgBouncer" "pgbouncer" "pgbouncer" "pgbouncer"
     has haproxy || lack "HAProxy" "haproxy" "haproxy" "haproxy"
 fi

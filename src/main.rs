@@ -106,7 +106,8 @@ fn run(config: &Config, path: &std::path::Path) -> ExitCode {
 fn run_demo(args: DemoArgs) -> ExitCode {
     // What is normal here, the tour tells.
     keyway::app::init_logging("warn");
-    let runtime = match keyway::app::runtime(0) {
+    // Servers that end are waited for on the demo's own thread: what serves clients is on others.
+    let runtime = match keyway::app::runtime(2) {
         Ok(it) => it,
         Err(error) => {
             eprintln!("keyway: cannot start threads: {error}");

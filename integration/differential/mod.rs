@@ -97,6 +97,8 @@ async fn runs_all(harness: &Shared, fixture: &SingleFixture) -> Outcome {
     primary.create_database(DATABASE, USER, APP_PASSWORD).await?;
     let keyway = start_keyway(harness, &primary.address()).await?;
     let owner = format!("postgresql://{USER}:{APP_PASSWORD}@{}/{DATABASE}", primary.address());
+    let version = primary.query_text("SHOW server_version_num").await?.ok_or("no version")?;
+    let version = version.parse::<u32>()? / 10_000;
     let places = Places {
         direct: primary.address().parse()?,
         through: keyway.listen(),
@@ -105,7 +107,8 @@ async fn runs_all(harness: &Shared, fixture: &SingleFixture) -> Outcome {
     let only = std::env::var("KEYWAY_SCRIPTS").unwrap_or_default();
     let mut problems = Vec::new();
     let scripts = scripts()?;
-    for script in scripts.iter().filter(|it| it.name.contains(&only)) {
+    let runs = |it: &&Script| it.name.contains(&only) && it.server_min <= version;
+    for script in scripts.iter().filter(runs) {
         match (places.difference(script).await?, script.agreement) {
             (Some(problem), Agreement::Agrees) => problems.push(format!("{}\n{problem}", script.name)),
             (None, Agreement::Differs) => {
@@ -162,7 +165,7 @@ impl Places {
     async fn told(&self, at: SocketAddr, script: &Script, between: bool) -> Fallible<Vec<Vec<Told>>> {
         self.owner.batch_execute(SCHEMA).await?;
         let mut names = Names::default();
-        let (mut session, greeting) = match log_in(at, &script.settings).await {
+        let (mut session, greeting) = match log_in(at, script).await {
             Ok(it) => it,
             Err(error) => return Ok(vec![vec![Told::end(&error.to_string())]]),
         };
@@ -170,6 +173,9 @@ impl Places {
         let mut parameters: Vec<Told> =
             greeting.iter().filter(|it| it.tag == 'S').map(|it| names.told(it)).collect();
         parameters.sort_by(|a, b| a.text.cmp(&b.text));
+        parameters.extend(session.negotiated.take().map(|it| names.told(&it)));
+        let key = greeting.iter().find(|it| it.tag == 'K').map_or(0, |it| it.body.len());
+        parameters.push(Told { text: format!("K of {key} bytes"), source: None });
         let mut other = None;
         if between {
             other = Some(Wire::log_in(at, USER, APP_PASSWORD, DATABASE, &[]).await?);
@@ -190,11 +196,11 @@ impl Places {
     }
 }
 
-async fn log_in(at: SocketAddr, settings: &[(String, String)]) -> Fallible<(Wire, Vec<Message>)> {
+async fn log_in(at: SocketAddr, script: &Script) -> Fallible<(Wire, Vec<Message>)> {
     let mut wire = Wire::connect(at).await?;
     let mut parameters = vec![("user", USER), ("database", DATABASE)];
-    parameters.extend(settings.iter().map(|it| (it.0.as_str(), it.1.as_str())));
-    wire.send(&startup(196_608, &parameters)).await?;
+    parameters.extend(script.settings.iter().map(|it| (it.0.as_str(), it.1.as_str())));
+    wire.send(&startup(script.protocol, &parameters)).await?;
     wire.prove(APP_PASSWORD).await?;
     let greeting = wire.until('Z').await?;
     match greeting.iter().find(|it| it.tag == 'E') {

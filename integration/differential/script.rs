@@ -6,6 +6,10 @@ use crate::harness::wire::message;
 pub struct Script {
     pub name: String,
     pub agreement: Agreement,
+    /// Of the startup packet.
+    pub protocol: u32,
+    /// Major version of the oldest server that answers so.
+    pub server_min: u32,
     pub settings: Vec<(String, String)>,
     pub turns: Vec<Turn>,
 }
@@ -51,6 +55,8 @@ pub fn read(file: &str, text: &str) -> Fallible<Vec<Script>> {
             scripts.push(Script {
                 name,
                 agreement: Agreement::Agrees,
+                protocol: 3 << 16,
+                server_min: 0,
                 settings: Vec::new(),
                 turns: vec![Turn::default()],
             });
@@ -85,6 +91,11 @@ fn add_line(script: &mut Script, told: &mut Option<Wait>, words: &[Word]) -> Res
         // With the reason, which is for readers.
         "Differs" => (script.agreement, _) = (Agreement::Differs, text(0)?),
         "Varies" => (script.agreement, _) = (Agreement::Varies, text(0)?),
+        "Protocol" => {
+            let minor = text(0)?.strip_prefix("3.").and_then(|it| it.parse::<u16>().ok());
+            script.protocol = 3 << 16 | u32::from(minor.ok_or("no version of protocol 3")?);
+        }
+        "From" => script.server_min = number(rest, 0)? as u32,
         "Startup" => script.settings.push((text(0)?, text(1)?)),
         "Ready" => *told = Some(Wait::Ready(number(rest, 0)? as usize)),
         "Until" => *told = Some(Wait::Message(text(0)?.chars().next().ok_or("no type")?)),

@@ -134,7 +134,7 @@ fn here(name: &str) -> PathBuf {
 }
 
 /// All that a program writes, to either end; it is the error if the program fails.
-async fn run(command: &mut Command) -> Fallible<String> {
+pub async fn run(command: &mut Command) -> Fallible<String> {
     match finish(command).await? {
         (status, said) if status.success() => Ok(said),
         (status, said) => Err(format!("{command:?} ended with {status}:\n{said}").into()),

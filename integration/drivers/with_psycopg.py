@@ -183,15 +183,15 @@ def settings_stay_with_their_client(target, check):
         with one.transaction():
             one.execute("SET statement_timeout = '15s'")
         check.equal("committed", one.execute("SHOW statement_timeout").fetchone()[0], "15s")
-        for name, value in (("search_path", "public, pg_catalog"), ("keyway.of_one", "it's \\ one")):
+        for name, value in (("search_path", "public, pg_catalog"), ("custom.of_one", "it's \\ one")):
             got = one.execute("SELECT set_config(%s, %s, false)", [name, value]).fetchone()[0]
             check.equal("set_config", got, value)
             for _ in range(3):
                 check.equal("afterwards", one.execute(f"SHOW {name}").fetchone()[0], value)
         with one.transaction(force_rollback=True):
-            one.execute("SELECT set_config('keyway.of_one', 'lost', false)")
-        check.equal("set_config rolled back", one.execute("SHOW keyway.of_one").fetchone()[0], "it's \\ one")
-        others = two.execute("SELECT current_setting('keyway.of_one', true)").fetchone()[0]
+            one.execute("SELECT set_config('custom.of_one', 'lost', false)")
+        check.equal("set_config rolled back", one.execute("SHOW custom.of_one").fetchone()[0], "it's \\ one")
+        others = two.execute("SELECT current_setting('custom.of_one', true)").fetchone()[0]
         check.that("not another's", not others)
         two.execute("SET TIME ZONE 'Asia/Kolkata'")
         check.equal("reported", two.info.parameter_status("TimeZone"), "Asia/Kolkata")

@@ -53,13 +53,15 @@ impl Message {
 pub struct Wire {
     stream: TcpStream,
     unread: Vec<u8>,
+    /// NegotiateProtocolVersion, which comes before the password is asked for.
+    pub negotiated: Option<Message>,
 }
 
 impl Wire {
     pub async fn connect(address: SocketAddr) -> Fallible<Wire> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Wire { stream, unread: Vec::new() })
+        Ok(Wire { stream, unread: Vec::new(), negotiated: None })
     }
 
     /// Logged in, with everything up to the first ReadyForQuery read.
@@ -84,7 +86,11 @@ impl Wire {
 
     /// SCRAM-SHA-256, up to its last message but AuthenticationOk.
     pub async fn prove(&mut self, password: &str) -> Fallible<()> {
-        let first = self.message().await?;
+        let mut first = self.message().await?;
+        if first.tag == 'v' {
+            self.negotiated = Some(first);
+            first = self.message().await?;
+        }
         if first.tag != 'R' {
             return Err(first.error().into());
         }
@@ -200,6 +206,14 @@ pub fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
     body.push(0);
     let mut out = (body.len() as u32 + 4).to_be_bytes().to_vec();
     out.extend(body);
+    out
+}
+
+/// What cancels the query of whoever has this BackendKeyData.
+pub fn cancel_request(key: &[u8]) -> Vec<u8> {
+    let mut out = (key.len() as u32 + 8).to_be_bytes().to_vec();
+    out.extend(80_877_102u32.to_be_bytes());
+    out.extend(key);
     out
 }
 

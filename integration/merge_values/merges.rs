@@ -21,6 +21,10 @@ struct Case {
     spec: MergeSpec,
 }
 
+fn deterministic() -> MergeSpec {
+    MergeSpec { collation: Collation::Deterministic, ..MergeSpec::default() }
+}
+
 /// Asks each shard, merges, and compares with the whole.
 async fn check(wire: &mut Wire, case: &Case, binary: bool) -> Outcome {
     let want = answer(wire, &case.whole.replace("{}", "m"), binary).await?;
@@ -135,12 +139,12 @@ fn sort_cases() -> Vec<Case> {
             cases.push(Case {
                 whole: format!("SELECT id FROM {{}} {order}"),
                 shard: format!("SELECT id, {column} FROM {{}} {order}"),
-                spec: MergeSpec { sorted: sorted.clone(), visible: vec![0], ..MergeSpec::default() },
+                spec: MergeSpec { sorted: sorted.clone(), visible: vec![0], ..deterministic() },
             });
             cases.push(Case {
                 whole: format!("SELECT id, {column} FROM {{}} {order} OFFSET 10 LIMIT 100"),
                 shard: format!("SELECT id, {column} FROM {{}} {order} LIMIT 110"),
-                spec: MergeSpec { sorted, window, visible: vec![0, 1], ..MergeSpec::default() },
+                spec: MergeSpec { sorted, window, visible: vec![0, 1], ..deterministic() },
             });
         }
         let key = SortKey::ascending(0).by_bytes();
@@ -149,7 +153,7 @@ fn sort_cases() -> Vec<Case> {
             distinct,
             window,
             visible: vec![0],
-            ..MergeSpec::default()
+            ..deterministic()
         };
         cases.push(Case {
             whole: format!("SELECT {column} FROM {{}} ORDER BY {column} FETCH FIRST 5 ROWS WITH TIES"),
@@ -168,7 +172,7 @@ fn sort_cases() -> Vec<Case> {
                 sorted: vec![key, SortKey::ascending(1)],
                 distinct: Distinct::On(1),
                 visible: vec![0, 1],
-                ..MergeSpec::default()
+                ..deterministic()
             },
         });
         // A hashed DISTINCT, made an order of by a count.
@@ -185,7 +189,7 @@ fn sort_cases() -> Vec<Case> {
                     ..Grouping::default()
                 }),
                 visible: vec![0],
-                ..MergeSpec::default()
+                ..deterministic()
             },
         });
     }
@@ -248,7 +252,7 @@ fn aggregate_cases() -> Vec<Case> {
         for (sorted, keyed) in [(true, true), (false, true), (false, false)] {
             let mut grouping =
                 Grouping { aggregates: aggregates.clone(), outputs: outputs.clone(), ..Grouping::default() };
-            let mut spec = MergeSpec { visible: (0..outputs.len()).collect(), ..MergeSpec::default() };
+            let mut spec = MergeSpec { visible: (0..outputs.len()).collect(), ..deterministic() };
             let (key, clause) = if keyed { ("g", "GROUP BY g ORDER BY g") } else { ("1 AS g", "") };
             if keyed {
                 grouping.keys = vec![0];
@@ -312,7 +316,7 @@ fn distinct_cases() -> Vec<Case> {
                     sort: vec![SortKey::ascending(0)],
                     having: None,
                 }),
-                ..MergeSpec::default()
+                ..deterministic()
             },
         });
     }
@@ -355,7 +359,7 @@ fn list_cases() -> Vec<Case> {
                     outputs,
                     ..Grouping::default()
                 }),
-                ..MergeSpec::default()
+                ..deterministic()
             },
         });
     }
@@ -457,7 +461,7 @@ fn expression_cases() -> Vec<Case> {
             visible: (0..grouping.outputs.len()).collect(),
             grouping: Some(grouping),
             window: Window { offset: 0, count: Some(9), with_ties: false },
-            ..MergeSpec::default()
+            ..deterministic()
         },
     }]
 }

@@ -2,6 +2,7 @@
 
 mod copies;
 mod everywhere;
+mod hints;
 mod homes;
 mod one_phase;
 mod reads;
@@ -25,6 +26,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let topics = [
         copies::tests,
         everywhere::tests,
+        hints::tests,
         homes::tests,
         one_phase::tests,
         reads::tests,
@@ -99,7 +101,8 @@ impl<'a> Shards<'a> {
 }
 
 fn config_text(shop: &ShopFixture, listen: &str, admin: &str) -> String {
-    let mut text = shop.shop.config_text(listen, admin);
+    // Several workers here; most other tests have the default, which is one on a small machine.
+    let mut text = format!("workers = 2\n{}", shop.shop.config_text(listen, admin));
     for table in REFERENCES {
         text.push_str(&format!("\n[databases.{}.tables.{table}]\nreference = true\n", shop::DATABASE));
     }

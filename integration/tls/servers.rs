@@ -6,6 +6,7 @@ use std::sync::Arc;
 use keyway::demo::postgres::{Installation, Server, Shard, WorkDir};
 use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
+use tokio::process::Command;
 
 use super::certificates::{Authority, Pair};
 use super::clients::{Files, config, conninfo};
@@ -26,6 +27,8 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("tls::everything_that_keyway_asks_itself_goes_over_tls", what_keyway_asks_itself),
         harness.test("tls::much_goes_through_tls_on_both_sides", much_goes_through),
         harness.test("tls::a_cancel_goes_the_way_of_its_connection", a_cancel_goes_the_same_way),
+        harness.test("tls::replication_goes_over_tls_on_both_sides", replication),
+        harness.test("tls::the_console_shows_it", the_console_shows_it),
         harness.test("tls::direct_tls_to_servers_of_postgresql_18", direct_to_servers),
     ]
 }
@@ -211,6 +214,29 @@ async fn keyway_shows_a_certificate(harness: Arc<Shared>) -> Outcome {
 }
 
 /// Database `plain` with TLS on both sides.
+/// The console says what each connection has agreed on, on both sides.
+async fn the_console_shows_it(harness: Arc<Shared>) -> Outcome {
+    let files = Files::new(&harness)?;
+    let server = start(&harness, &files).await?;
+    let ca = files.path("ca.crt");
+    let database = format!("server_tls = \"verify-full\"\nserver_ca = \"{ca}\"\n");
+    let head = format!("stats_users = [\"{USER}\"]\n{}", files.section("allow", ""));
+    let keyway = harness.start_keyway(config(&server.shard, &head, "", &database)).await?;
+    let shown = |sslmode: &str, sql: &'static str| {
+        let to = conninfo(&keyway, sslmode).replace(&format!("dbname={DATABASE}"), "dbname=keyway");
+        let harness = harness.clone();
+        async move { super::psql(&harness, &to, &[sql]).await }
+    };
+    super::psql(&harness, &conninfo(&keyway, "sslmode=require"), &["SELECT 1"]).await?;
+    for sql in ["SHOW CLIENTS", "SHOW SERVERS"] {
+        let said = shown("sslmode=require", sql).await?;
+        assert!(said.ok && said.text.contains("|TLSv1.3/TLS_"), "{sql}: {}", said.text);
+    }
+    let said = shown("sslmode=disable", "SHOW CLIENTS").await?;
+    assert!(said.ok && !said.text.contains("TLS"), "{}", said.text);
+    Ok(())
+}
+
 async fn both_sides(
     harness: &Shared,
     files: &Files,
@@ -295,6 +321,32 @@ async fn much_goes_through(harness: Arc<Shared>) -> Outcome {
     let keyway = both_sides(&harness, &files, &server, "", "").await?;
     let said = python(MUCH, &[&conninfo(&keyway, "sslmode=require")]).await?;
     assert_eq!(said.text.trim(), "True 20000 3000000 25000");
+    Ok(())
+}
+
+/// SQL over a logical connection, and all of a cluster over physical ones.
+async fn replication(harness: Arc<Shared>) -> Outcome {
+    let files = Files::new(&harness)?;
+    let server = start(&harness, &files).await?;
+    let rule = |of: &str| format!("hostssl {of} all 127.0.0.1/32 scram-sha-256");
+    server.allow(&format!("{}\n{}", rule("all"), rule("replication"))).await?;
+    server.server().query_text(&format!("ALTER ROLE {USER} REPLICATION")).await?;
+    let keyway = both_sides(&harness, &files, &server, "", "").await?;
+    let logical = conninfo(&keyway, "sslmode=require replication=database");
+    let sql = "SELECT 'with TLS: ' || ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let said = super::psql(&harness, &logical, &[sql, "IDENTIFY_SYSTEM"]).await?;
+    assert!(said.ok && said.text.contains("with TLS: true"), "{}", said.text);
+    let dir = harness.fresh_dir()?;
+    let (to, installation) = (dir.path().join("backup"), harness.installation());
+    let mut backup = Command::new(installation.client_program("pg_basebackup")?);
+    backup.args(["--checkpoint=fast", "--wal-method=stream", "--no-sync", "--dbname"]);
+    backup.arg(conninfo(&keyway, "sslmode=require")).arg("--pgdata").arg(&to);
+    let said = super::run(backup).await?;
+    assert!(said.ok, "{}", said.text);
+    let mut verify = Command::new(installation.client_program("pg_verifybackup")?);
+    verify.arg(&to);
+    let said = super::run(verify).await?;
+    assert!(said.ok, "{}", said.text);
     Ok(())
 }
 

@@ -55,6 +55,8 @@ impl Building<'_> {
         let moved = before.is_some_and(|it| it.router.config_version() != router.config_version());
         let clients = before.map_or_else(|| Quota::new(None), |it| it.clients.clone());
         clients.set_max(database.clients_max);
+        let replication = before.map_or_else(|| Quota::new(None), |it| it.replication.clone());
+        replication.set_max(Some(database.replication_connections_max));
         let topology = before.map(|it| &it.topology);
         let hub = self.hub(database, before);
         let probe = self.probe(database, &tls, &hub.holders);
@@ -72,6 +74,7 @@ impl Building<'_> {
             lookup: self.lookup(database, &tls, &hub.holders, before),
             tls,
             clients,
+            replication,
             traffic: before.map_or_else(Arc::default, |it| it.traffic.clone()),
             statements: before.map_or_else(Arc::default, |it| it.statements.clone()),
             hub,

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
+use crate::cancel::CancelMetrics;
 use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
 use crate::config::Config;
@@ -83,6 +84,7 @@ pub struct Families {
     pub topology: TopologyMetricFamilies,
     pub catalog: CatalogMetricFamilies,
     pub tls: TlsMetrics,
+    pub cancel: CancelMetrics,
     pub notify: NotifyMetricFamilies,
     pub plans: PlanMetricFamilies,
     pub hits: LimitHits,
@@ -102,6 +104,7 @@ impl Proxy {
             catalog: CatalogMetricFamilies::register(&registry)?,
             tls: TlsMetrics::register(&registry)?,
             plans: PlanMetricFamilies::register(&registry)?,
+            cancel: CancelMetrics::register(&registry)?,
             hits,
         };
         let (accepting, closed) = watch::channel(false);
@@ -195,18 +198,21 @@ async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: wat
         for database in latest.load().databases.values() {
             database.pools.reap(now);
         }
+        let shared = latest.load();
+        shared.metrics.resting_clients.set(shared.sessions.let_rest(now) as i64);
     }
 }
 
-/// The threads that serve clients.
+/// The threads that serve clients. A single one shares its tasks with nobody, and does without what
+/// sharing costs (docs/decisions/0008-a-single-worker-steals-no-work.md).
 pub fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if workers > 0 { workers } else { (cores / 2).max(1) };
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .thread_name("keyway")
-        .build()
+    let mut builder = match workers {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.worker_threads(workers).enable_all().thread_name("keyway").build()
 }
 
 /// Logs go to standard error; `RUST_LOG` says how much, else `level`. A descriptor of their own, because

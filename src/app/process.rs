@@ -13,7 +13,7 @@ use super::databases::{Building, Common};
 use super::tls::Next;
 use super::{Drain, Families, StartError};
 use crate::auth::{Credentials, Derivation};
-use crate::cancel;
+use crate::cancel::{self, Instance};
 use crate::client::{self, Latest, Limits, Quota, Rights, Sessions, Shared, Timeouts};
 use crate::config::{self, Config, Difference, Problem};
 use crate::net::BufferStock;
@@ -106,6 +106,7 @@ impl Process {
         let shared = build(&wanted, &self.common, Some(&before))?;
         // These take a restart: until then what holds is what was.
         (wanted.listen, wanted.admin, wanted.workers) = (config.listen, config.admin, config.workers);
+        wanted.instance = config.instance;
         *config = wanted;
         self.latest.store(shared);
         let after = self.latest.load();
@@ -240,10 +241,32 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
         reserve: before.map_or_else(|| Quota::new(Some(RESERVE)), |it| it.reserve.clone()),
         sessions: before.map_or_else(|| Arc::new(Sessions::default()), |it| it.sessions.clone()),
         stock: stock.cloned().unwrap_or_else(|| BufferStock::new(limits.buffers_max)),
-        cancels: before.map_or_else(cancel::Registry::default, |it| it.cancels.clone()),
+        cancels: cancels(config, common, before)?,
         metrics: common.families.client.clone(),
         stopping: common.stopping.clone(),
     })
+}
+
+/// Keys that clients have name the instance that this process began with.
+fn cancels(
+    config: &Config,
+    common: &Common,
+    before: Option<&Shared>,
+) -> Result<cancel::Registry, StartError> {
+    let registry = match (before, config.instance) {
+        (Some(it), _) => it.cancels.clone(),
+        (None, number) => {
+            let number = match number {
+                Some(it) => it,
+                None => getrandom::u32().map_err(StartError::Randomness)? as u16,
+            };
+            let families = &common.families;
+            cancel::Registry::new(Instance::new(number), families.hits.clone(), families.cancel.clone())
+        }
+    };
+    let peers = config.peers.iter().map(|it| (Instance::new(it.instance), it.address.clone()));
+    registry.set_terms(peers.collect(), config.limits.cancels_max);
+    Ok(registry)
 }
 
 fn bounds(limits: &config::Limits) -> Bounds {

@@ -1,10 +1,12 @@
 //! One server connection: connect, log in, send, receive. Knows what its server holds (statements,
 //! settings, what is owed), and nothing of who uses it.
 
+mod cancel;
 mod holder;
 mod question;
 mod record;
 
+pub use cancel::{CancelEnd, CancelTarget};
 pub use holder::{Holder, Holders};
 pub use question::{QuestionError, Row};
 pub use record::ServerRecord;
@@ -45,13 +47,12 @@ pub struct BackendSpec {
 
 pub struct Backend {
     pub stream: Stream,
-    /// What TLS was made with, where there is any: a cancel request goes the same way.
-    pub tls: Option<Arc<Connector>>,
     pub pipeline: Pipeline,
     pub statements: ServerStatements,
     /// What clients have set on it.
     pub settings: Settings,
-    pub cancel_key: CancelKey,
+    /// Made once, so that each request has it for a count of references.
+    pub cancel: Arc<CancelTarget>,
     /// The client whose writes it has had last.
     pub holder: Holder,
     /// Parameters that the server reported at login, in order.
@@ -103,9 +104,9 @@ pub enum ConnectError {
     Tls(DialError),
     #[error("{0}")]
     Login(#[from] auth::LoginFailure),
-    /// The server's own error: SQLSTATE and message.
-    #[error("{1} (SQLSTATE {0})")]
-    Refused(String, String),
+    /// The server's own error; `bytes` are the whole ErrorResponse.
+    #[error("{message} (SQLSTATE {state})")]
+    Refused { state: String, message: String, bytes: Box<[u8]> },
     #[error("server broke the protocol during login: {0}")]
     Protocol(String),
     #[error("no answer within {0:?}")]
@@ -139,26 +140,52 @@ impl ConnectError {
             ConnectError::Tls(_) => true,
             // An alert that comes behind the handshake, such as one against our certificate.
             ConnectError::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
-            ConnectError::Refused(state, _) => state == "28000",
+            ConnectError::Refused { state, .. } => state == "28000",
             _ => false,
         }
+    }
+
+    /// Whether an older version of the protocol might do better: servers from before the end of 2017, and
+    /// poolers, refuse a minor version that they do not know in place of naming theirs.
+    fn is_over_version(&self) -> bool {
+        matches!(self, ConnectError::Refused { state, .. } if state == "0A000" || state == "08P01")
     }
 }
 
 /// Connects and logs in, all within `spec.connect_timeout`.
 pub async fn connect(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
-    match tokio::time::timeout(spec.connect_timeout, try_each(spec, now)).await {
+    // A client's own values follow as settings.
+    let mut settings = vec![("client_encoding", "UTF8")];
+    settings.extend(spec.application_name.map(|it| ("application_name", it)));
+    connect_with(spec, &settings, now).await
+}
+
+/// As `connect`, with these parameters in the startup packet besides user and database.
+pub async fn connect_with(
+    spec: &BackendSpec,
+    settings: &[(&str, &str)],
+    now: Instant,
+) -> Result<Backend, ConnectError> {
+    match tokio::time::timeout(spec.connect_timeout, try_each(spec, settings, now)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout(spec.connect_timeout)),
     }
 }
 
 /// With and without TLS in the order of the mode, until one way is not turned down over TLS.
-async fn try_each(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectError> {
+async fn try_each(
+    spec: &BackendSpec,
+    settings: &[(&str, &str)],
+    now: Instant,
+) -> Result<Backend, ConnectError> {
     let connector = spec.tls.current();
     let mut failure = None;
     for encryption in connector.attempts() {
-        match log_in(spec, &connector, *encryption, now).await {
+        let mut logged_in = log_in(spec, settings, &connector, *encryption, wire::MINOR_MAX, now).await;
+        if logged_in.as_ref().is_err_and(ConnectError::is_over_version) {
+            logged_in = log_in(spec, settings, &connector, *encryption, 0, now).await;
+        }
+        match logged_in {
             // What is told in the end is what became of TLS, which was meant or insisted on.
             Err(error) if error.is_over_tls() => {
                 if failure.is_none() || *encryption != Encryption::None {
@@ -173,25 +200,25 @@ async fn try_each(spec: &BackendSpec, now: Instant) -> Result<Backend, ConnectEr
 
 async fn log_in(
     spec: &BackendSpec,
+    settings: &[(&str, &str)],
     connector: &Arc<Connector>,
     encryption: Encryption,
+    minor: u16,
     now: Instant,
 ) -> Result<Backend, ConnectError> {
     let address = (&*spec.host, spec.port);
     let dialled = net::dial(address, connector, encryption, spec.connect_timeout).await?;
     let Dialled { mut stream, end_point } = dialled;
     let mut out = Vec::new();
-    let mut settings = vec![("client_encoding", "UTF8")];
-    settings.extend(spec.application_name.map(|it| ("application_name", it)));
-    // A client's own values follow as settings.
-    wire::startup_message(&mut out, &spec.user, &spec.database, &settings);
+    wire::startup_message(&mut out, minor, &spec.user, &spec.database, settings);
     stream.write_all(&out).await?;
     let mut buffer = Buffer::default();
     let mut nonce = [0; auth::NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(std::io::Error::from)?;
     let channel = ServerChannel { is_tls: stream.is_tls(), end_point };
     let mut login = ServerLogin::new(&spec.user, &spec.credentials, spec.server_auth, channel, nonce);
-    let (mut parameters, mut cancel_key) = (Vec::new(), CancelKey { pid: 0, secret: 0 });
+    // A server that sends no key has nothing to be cancelled by: no process has number 0.
+    let (mut parameters, mut key) = (Vec::new(), CancelKey { pid: 0, secret: Box::new([0; 4]) });
     loop {
         let (tag, total) = net::read_message(&mut stream, &mut buffer, LOGIN_MESSAGE_BYTES_MAX).await?;
         let message = &buffer.filled()[..total];
@@ -206,12 +233,17 @@ async fn log_in(
                 let (name, value) = wire::parameter(message).map_err(malformed)?;
                 parameters.push((name.to_owned(), value.to_owned()));
             }
-            BackendTag::BACKEND_KEY_DATA => cancel_key = wire::backend_key(message).map_err(malformed)?,
+            BackendTag::BACKEND_KEY_DATA => key = wire::backend_key(message).map_err(malformed)?,
             BackendTag::ERROR => {
                 let fields = wire::error_fields(message).map_err(malformed)?;
                 let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
-                return Err(ConnectError::Refused(text(fields.state), text(fields.message)));
+                return Err(ConnectError::Refused {
+                    state: text(fields.state),
+                    message: text(fields.message),
+                    bytes: message.into(),
+                });
             }
+            // An older version than was asked for is as good: its keys are shorter, and that is all.
             BackendTag::NOTICE | BackendTag::NEGOTIATE_VERSION => {}
             BackendTag::READY_FOR_QUERY => break,
             BackendTag(tag) => {
@@ -220,15 +252,16 @@ async fn log_in(
         }
         buffer.consume(total);
     }
-    let record = Arc::new(ServerRecord::new(cancel_key.pid, now, stream.local()));
+    let record = Arc::new(ServerRecord::new(key.pid, now, &stream));
+    let tls = stream.is_tls().then(|| connector.clone());
+    let target = CancelTarget { host: spec.host.clone(), port: spec.port, key, tls };
     Ok(Backend {
-        tls: stream.is_tls().then(|| connector.clone()),
         stream,
         pipeline: Pipeline::new(spec.message_bytes_max),
         statements: ServerStatements::new(spec.statements),
         settings: Settings::default(),
-        holder: spec.holders.register((spec.host.clone(), spec.port), cancel_key.pid),
-        cancel_key,
+        holder: spec.holders.register((spec.host.clone(), spec.port), target.key.pid),
+        cancel: Arc::new(target),
         parameters: parameters.into(),
         connected_at: now,
         idle_since: now,
@@ -247,6 +280,6 @@ impl Backend {
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Backend(pid {})", self.cancel_key.pid)
+        write!(f, "Backend(pid {})", self.cancel.key.pid)
     }
 }

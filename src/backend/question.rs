@@ -46,8 +46,8 @@ impl Backend {
         request: &[u8],
         mut take: impl FnMut(&[Option<&str>]),
     ) -> Result<(), QuestionError> {
-        let lost = |it| QuestionError::Lost(ConnectError::Io(it));
-        self.stream.write_all(request).await.map_err(lost)?;
+        let lost = QuestionError::Lost;
+        self.stream.write_all(request).await.map_err(|it| lost(ConnectError::Io(it)))?;
         let (mut buffer, mut refused) = (Buffer::default(), None);
         loop {
             let (tag, total) = net::read_message(&mut self.stream, &mut buffer, ANSWER_BYTES_MAX).await?;
@@ -57,11 +57,12 @@ impl Backend {
                 BackendTag::ERROR => {
                     let fields = wire::error_fields(message).map_err(|_| malformed())?;
                     let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
-                    let (state, message) = (text(fields.state), text(fields.message));
+                    let (state, text) = (text(fields.state), text(fields.message));
                     if fields.severity != b"ERROR" {
-                        return Err(QuestionError::Lost(ConnectError::Refused(state, message)));
+                        let bytes = message.into();
+                        return Err(lost(ConnectError::Refused { state, message: text, bytes }));
                     }
-                    refused = Some(QuestionError::Refused { state, message });
+                    refused = Some(QuestionError::Refused { state, message: text });
                 }
                 BackendTag::READY_FOR_QUERY => return refused.map_or(Ok(()), Err),
                 _ => {}

@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
+use crate::net::{Stream, TlsTerms};
+
 #[derive(Debug)]
 pub struct ServerRecord {
     /// The server's process.
     pub pid: u32,
     pub local: Option<SocketAddr>,
+    pub tls: Option<TlsTerms>,
     pub connected_at: Instant,
     /// The same for people.
     pub connected_time: SystemTime,
@@ -17,9 +20,10 @@ pub struct ServerRecord {
 }
 
 impl ServerRecord {
-    pub(super) fn new(pid: u32, connected_at: Instant, local: Option<SocketAddr>) -> ServerRecord {
+    pub(super) fn new(pid: u32, connected_at: Instant, stream: &Stream) -> ServerRecord {
+        let (local, tls) = (stream.local(), stream.tls_terms());
         let connected_time = SystemTime::now();
-        ServerRecord { pid, local, connected_at, connected_time, session: AtomicU64::new(0) }
+        ServerRecord { pid, local, tls, connected_at, connected_time, session: AtomicU64::new(0) }
     }
 
     pub fn set_session(&self, session: u64) {

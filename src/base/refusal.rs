@@ -63,6 +63,8 @@ pub enum Reason {
     Difference,
     /// Session state that is not kept across servers yet.
     SessionState,
+    /// A routing hint that is wrong.
+    Hint,
     /// No server that may take the statement.
     NoServer,
     /// A limit of the config.
@@ -76,7 +78,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::Parse,
         Reason::UnlistedTable,
         Reason::MissingKey,
@@ -88,6 +90,7 @@ impl Reason {
         Reason::Ddl,
         Reason::Difference,
         Reason::SessionState,
+        Reason::Hint,
         Reason::NoServer,
         Reason::Limit,
         Reason::Protocol,
@@ -108,6 +111,7 @@ impl Reason {
             Reason::Ddl => "ddl",
             Reason::Difference => "difference",
             Reason::SessionState => "session_state",
+            Reason::Hint => "hint",
             Reason::NoServer => "no_server",
             Reason::Limit => "limit",
             Reason::Protocol => "protocol",

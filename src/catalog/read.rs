@@ -21,6 +21,8 @@ pub(super) enum ReadError {
     Row(#[from] RowError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    #[error("{0}")]
+    Task(#[from] tokio::task::JoinError),
 }
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -76,9 +78,9 @@ async fn on(
     for it in Part::ALL.into_iter().filter(|it| *it != Part::Database) {
         part(backend, &mut reader, it).await?;
     }
-    // Pure work that may take a while with many objects: other tasks of this thread go on meanwhile.
-    let schema = tokio::task::block_in_place(|| reader.finish());
-    Ok(Some((digest, schema)))
+    // Pure work that may take a while with many objects: the tasks of this thread go on meanwhile.
+    let schema = tokio::task::spawn_blocking(move || reader.finish()).await;
+    Ok(Some((digest, schema?)))
 }
 
 async fn part(backend: &mut Backend, reader: &mut SchemaReader, part: Part) -> Result<(), ReadError> {

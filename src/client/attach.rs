@@ -9,7 +9,6 @@ use super::registry::Activity;
 use super::session::{Held, Session};
 use crate::backend::{Backend, ConnectError};
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
-use crate::cancel::Target;
 use crate::net::Buffer;
 use crate::pool::{CheckoutError, Lease, Pool};
 use crate::proto::{Expect, Origin, Replies, Settings};
@@ -80,10 +79,10 @@ impl Session {
             };
             lease.record.set_session(self.record.id);
             self.record.counts.assignments.add(1);
-            self.cancel.slot().attach(cancel_target(&lease));
-            let pid = lease.cancel_key.pid;
-            lease.pipeline.know_as(pid, self.cancel.key().pid);
-            let needs_set_up = !lease.settings.same(&self.settings);
+            self.cancel.slot().attach(lease.cancel.clone());
+            let pid = lease.cancel.key.pid;
+            lease.pipeline.know_as(pid, self.cancel.pid());
+            let needs_set_up = !lease.settings.unite(&mut self.settings);
             return Ok(Held { lease, shard, server, role, needs_set_up });
         }
     }
@@ -114,7 +113,7 @@ impl Session {
 
     /// The connection is to be closed: it has some of the settings, or is gone.
     pub async fn set_up_failed(&mut self, error: SetUpError, held: &Held) -> Refusal {
-        self.cancel.slot().detach().await;
+        let _closed = self.cancel.slot().detach().await;
         match error {
             SetUpError::Refused(refusal) => refusal,
             SetUpError::Lost => {
@@ -166,7 +165,8 @@ impl Session {
     pub async fn ask_for_parameters(&mut self) -> Result<Vec<(String, String)>, Refusal> {
         let shard = ShardId((self.entropy % self.floors.len().max(1) as u64) as u16);
         let mut held = self.attach(shard, Role::Replica, &mut Excluded::default(), Instant::now()).await?;
-        self.cancel.slot().detach().await;
+        // Nobody knows this session's key yet.
+        let _clean = self.cancel.slot().detach().await;
         // What a login tells is told anew with the client's own values: so from the server's own first.
         if let Err(error) = set_up(&mut held.lease, &Settings::default(), Origin::Keyway).await {
             return Err(self.set_up_failed(error, &held).await);
@@ -296,7 +296,7 @@ pub(super) fn setting_refused(message: &[u8]) -> Refusal {
 fn is_final(error: &ConnectError) -> bool {
     match error {
         ConnectError::Login(_) => true,
-        ConnectError::Refused(state, _) => state.starts_with("28") || state.starts_with("3D"),
+        ConnectError::Refused { state, .. } => state.starts_with("28") || state.starts_with("3D"),
         _ => false,
     }
 }
@@ -320,10 +320,4 @@ fn no_connection(pool: &Pool, error: &CheckoutError) -> Refusal {
     )
     .detail(error.to_string())
     .hint("raise pool.size, pool.wait_timeout or server_connections_max in the configuration of keyway, or keep transactions short")
-}
-
-/// Where to cancel what `lease` runs.
-pub(super) fn cancel_target(lease: &Lease) -> Target {
-    let spec = lease.spec();
-    Target { host: spec.host.clone(), port: spec.port, key: lease.cancel_key, tls: lease.tls.clone() }
 }

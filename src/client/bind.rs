@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::attach::{SetUpError, run_own};
 use super::effects::is_prologue;
-use super::extended::Group;
+use super::group::Group;
 use super::session::Session;
 use crate::base::{Reason, Refusal, ShardId, SqlState};
 use crate::proto::{Bond, Origin};
@@ -65,7 +65,7 @@ impl Session {
             }
             Err(SetUpError::Refused(_)) => Err(self.one_snapshot(from, shard)),
             Err(SetUpError::Lost) => {
-                self.cancel.slot().detach().await;
+                let _closed = self.cancel.slot().detach().await;
                 self.held = None;
                 self.transaction.lose();
                 let message = "server connection was lost inside a transaction";

@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use super::effects::Answer;
-use super::extended::{Group, Op};
+use super::group::{Bound, Group, Op};
 use super::session::Session;
+use super::sql_prepare::SqlNames;
 use super::statements::Names;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::proto::StatementId;
@@ -52,37 +53,42 @@ pub(super) fn no_statement(name: &str) -> Refusal {
 }
 
 impl<'a> Group<'a> {
-    /// The plan of what a portal of this group runs.
-    fn plan_of(&self, portal: &[u8]) -> Option<&Arc<Plan>> {
-        self.ops().iter().rev().find_map(|op| match op {
-            Op::Bind { bind, plan, .. } if bind.portal == portal => Some(plan),
+    /// What a portal of this group runs.
+    fn bound_to(&self, portal: &[u8]) -> Option<(&Arc<Plan>, &SqlNames)> {
+        self.ops.iter().rev().find_map(|op| match op {
+            Op::Bind { bind, plan, sql, .. } if bind.portal == portal => Some((plan, sql)),
             _ => None,
         })
     }
 
     /// Nothing runs but DEALLOCATE, by Keyway; its tag.
     pub fn only_deallocates(&self) -> Option<&'static str> {
-        let mut runs =
-            self.ops().iter().filter(|it| matches!(it, Op::Execute { .. } | Op::Deallocate { .. }));
+        let runs =
+            |it: &&Op<'_>| matches!(it, Op::Execute { .. } | Op::Deallocate { .. } | Op::Prepare { .. });
+        let mut runs = self.ops.iter().filter(runs);
         match (runs.next(), runs.next()) {
             (Some(Op::Deallocate { plan, .. }), None) => Some(tag(&plan.kind)),
             _ => None,
         }
     }
 
-    /// A portal that drops statements and is not executed here.
-    fn leaves_dropping_portal(&self) -> bool {
+    /// A portal that makes or drops statements and is not executed here.
+    fn leaves_naming_portal(&self) -> bool {
         let mut open: Vec<&[u8]> = Vec::new();
-        for op in self.ops() {
+        for op in &self.ops {
             match op {
-                Op::Bind { bind, plan, .. } => {
+                Op::Bind { bind, plan, sql, .. } => {
                     open.retain(|it| *it != bind.portal);
-                    if is_deallocate(&plan.kind) || plan.kind == Kind::DiscardAll {
+                    if is_deallocate(&plan.kind)
+                        || plan.kind == Kind::DiscardAll
+                        || matches!(sql, SqlNames::Prepared(..))
+                    {
                         open.push(bind.portal);
                     }
                 }
                 Op::Execute { portal, .. }
                 | Op::Deallocate { portal, .. }
+                | Op::Prepare { portal, .. }
                 | Op::ClosePortal { portal, .. } => {
                     open.retain(|it| it != portal);
                 }
@@ -96,7 +102,10 @@ impl<'a> Group<'a> {
 impl Session {
     /// A server may have statements of this client's own by the end of the group so far.
     fn may_have_own(&self, group: &Group<'_>) -> bool {
-        self.is_tied() || group.plans().any(|it| matches!(it.kind, Kind::SessionState(_)))
+        let own = |it: Bound<'_, '_>| {
+            matches!(it.plan.kind, Kind::SessionState(_)) && matches!(it.sql, SqlNames::None)
+        };
+        self.is_tied() || group.bound().any(own)
     }
 
     /// What Execute means at this place of a group.
@@ -107,14 +116,18 @@ impl Session {
         group: &Group<'a>,
     ) -> Op<'a> {
         let portal = execute.portal;
-        let here = |plan: &&Arc<Plan>| match &plan.kind {
+        let here = |plan: &Plan| match &plan.kind {
             Kind::Deallocate(name) => self.find(name.as_bytes(), group).is_some(),
             Kind::DeallocateAll => !self.may_have_own(group),
             _ => false,
         };
-        match group.plan_of(portal).filter(here) {
-            Some(plan) => Op::Deallocate { plan: plan.clone(), portal },
-            None => {
+        match group.bound_to(portal) {
+            Some((plan, _)) if here(plan) => Op::Deallocate { plan: plan.clone(), portal },
+            // The second time a portal cannot be run, as the server says.
+            Some((_, SqlNames::Prepared(name, statement))) if self.find(name.as_bytes(), group).is_none() => {
+                Op::Prepare { name: name.clone(), statement: statement.clone(), portal, raw }
+            }
+            _ => {
                 let rows_max = u32::try_from(execute.rows_max).unwrap_or(0);
                 Op::Execute { rows_max, portal, raw }
             }
@@ -122,18 +135,13 @@ impl Session {
     }
 
     /// Names of SQL's statements that a text bound here may not have.
-    pub(super) fn check_sql_names(&self, plan: &Plan, text: &str, group: &Group<'_>) -> Result<(), Refusal> {
+    pub(super) fn check_sql_names(&self, plan: &Plan, group: &Group<'_>) -> Result<(), Refusal> {
         match &plan.kind {
             Kind::Deallocate(name)
                 if StatementId::is_server_name(name) && self.find(name.as_bytes(), group).is_none() =>
             {
                 Err(no_statement(name))
             }
-            Kind::SessionState("PREPARE") => {
-                let taken = |it: &str| self.find(it.as_bytes(), group).is_some();
-                check_prepared(sql::prepare_text(text).into_iter().map(|it| it.name), taken)
-            }
-            Kind::SessionState("EXECUTE") => self.refuse_virtual(text).map_or(Ok(()), Err),
             _ => Ok(()),
         }
     }
@@ -148,8 +156,8 @@ impl Session {
                 Refusal::new(Reason::Protocol, SqlState::ACTIVE_SQL_TRANSACTION, message).hint(hint),
             );
         }
-        let message = if group.leaves_dropping_portal() {
-            "DEALLOCATE and DISCARD ALL bound in one pipeline and executed in another are not supported"
+        let message = if group.leaves_naming_portal() {
+            "PREPARE, DEALLOCATE and DISCARD ALL bound in one pipeline and executed in another are not supported"
         } else if all && group.plans().count() > 1 && !group.has_deallocate_all() {
             "DEALLOCATE ALL beside other statements is not supported for a client that keeps its server"
         } else {
@@ -188,7 +196,7 @@ impl Session {
                 }
             }
             self.record.set_statements(self.names.len());
-            return Some(Answer::Made { notices: replies, tag: parts.last().map_or("", tag) });
+            return Some(Answer::Made { notices: replies, tag: parts.last().map_or("", tag), columns: &[] });
         }
         Some(Answer::Refused(Refusal::unsupported(
             Reason::SessionState,

@@ -7,16 +7,17 @@ use super::pins::ORIGIN;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::proto::{Assignment, Ended, PROLOGUE_MAX, Settings, StatementId, set_config};
-use crate::route::{Kind, SetStatement, SettingMade};
+use crate::route::{Kind, SessionHint, SetStatement, SettingMade};
 use crate::sql::Lexer;
-use crate::wire::{self, TxStatus};
+use crate::wire::{self, Column, TxStatus};
 
 /// Who answers a statement.
 pub(super) enum Answer {
-    /// Keyway: notices, then this command tag.
+    /// Keyway: notices, then this command tag. Where it has columns, DataRows stand among the notices.
     Made {
         notices: Vec<u8>,
         tag: &'static str,
+        columns: &'static [Column],
     },
     Refused(Refusal),
     Server,
@@ -25,7 +26,7 @@ pub(super) enum Answer {
 }
 
 fn made(tag: &'static str) -> Answer {
-    Answer::Made { notices: Vec::new(), tag }
+    Answer::Made { notices: Vec::new(), tag, columns: &[] }
 }
 
 /// Statements that were described before may be described otherwise from now on.
@@ -50,6 +51,9 @@ impl Session {
         }
         if let Some(answer) = self.answer_channels(kind, text) {
             return answer;
+        }
+        if let Err(refusal) = self.check_hint(kind, text) {
+            return Answer::Refused(refusal);
         }
         match kind {
             Kind::Set(SetStatement::Assign { name, .. })
@@ -76,6 +80,7 @@ impl Session {
             Kind::DiscardAll | Kind::DeallocateAll | Kind::Deallocate(_) if !self.is_tied() => {
                 self.answer_statements(kind)
             }
+            Kind::ExplainRouting => self.explain_routing(text),
             _ if self.transaction.is_deferred() => self.answer_deferred(kind, text),
             // A held server is that of an open transaction, of an unfinished pipeline or of a pin:
             // BEGIN belongs to it.
@@ -112,7 +117,7 @@ impl Session {
             Kind::Begin { .. } => {
                 let mut notices = Vec::new();
                 wire::notice(&mut notices, "25001", "there is already a transaction in progress");
-                return Answer::Made { notices, tag: begin_tag(text) };
+                return Answer::Made { notices, tag: begin_tag(text), columns: &[] };
             }
             // A prologue has to be judged by a server before COMMIT may succeed.
             Kind::Commit { chain: false } if self.transaction.prologue().len() == 1 => {
@@ -231,6 +236,9 @@ impl Session {
                 "client_encoding" if !value.is_none_or(encoding::is_served) => {
                     return Err(encoding::refusal(value.unwrap_or_default()));
                 }
+                name if name.starts_with(SessionHint::PREFIX) => {
+                    self.database.router.check_hint(name, value)?;
+                }
                 "standard_conforming_strings"
                 | "transaction_isolation"
                 | "transaction_read_only"
@@ -254,7 +262,8 @@ impl Session {
                 self.transaction.record(&set_config(&it.name, it.value.as_deref(), it.local));
             }
             if it.local {
-                self.transaction.set_local(&it.name);
+                let statement = set_config(&it.name, it.value.as_deref(), true);
+                self.transaction.set_local(Assignment { name: it.name.clone(), statement });
                 continue;
             }
             let name = it.name.clone();
@@ -278,7 +287,7 @@ impl Session {
         let assignment = |name: &str| Assignment { name: name.to_owned(), statement: text.to_owned() };
         let in_transaction = !self.transaction.is_idle();
         match statement {
-            SetStatement::Assign { local: true, name, .. } => self.transaction.set_local(name),
+            SetStatement::Assign { local: true, name, .. } => self.transaction.set_local(assignment(name)),
             SetStatement::Transaction { .. } => {}
             SetStatement::Assign { name, .. } if in_transaction => self.transaction.set(assignment(name)),
             SetStatement::Assign { name, .. } => self.set_now(assignment(name)),

@@ -8,354 +8,16 @@ use smallvec::SmallVec;
 
 use super::deallocate;
 use super::effects::Answer;
-use super::merged::{Asked, Reading, Step};
-use super::query::{Parted, Payload, Ran, Request, malformed, not_utf8};
+use super::group::{Bound, Group, Op, put_made};
+use super::query::{Parted, Payload, Ran, Renewable, Request, malformed, not_utf8};
+use super::routing;
 use super::session::{End, Outcome, Session};
+use super::sql_prepare::SqlNames;
 use super::statements::Statement;
-use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
-use crate::proto::{Expect, Origin, Part, UnitEnd};
-use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SettingMade, Why};
+use crate::proto::UnitEnd;
+use crate::route::{Decision, KeySource, Kind, Mode, Params, SettingMade, Why};
 use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
-
-/// One message of a group, its statement looked up. `rows_max` of Execute is 0 for all of them.
-pub(super) enum Op<'a> {
-    Parse {
-        name: &'a [u8],
-        statement: Arc<Statement>,
-        raw: &'a [u8],
-    },
-    Bind {
-        bind: Bind<'a>,
-        statement: Arc<Statement>,
-        plan: Arc<Plan>,
-        raw: &'a [u8],
-    },
-    DescribeStatement {
-        statement: Arc<Statement>,
-        raw: &'a [u8],
-    },
-    DescribePortal {
-        raw: &'a [u8],
-    },
-    Execute {
-        rows_max: u32,
-        portal: &'a [u8],
-        raw: &'a [u8],
-    },
-    /// Execute of a DEALLOCATE that Keyway answers.
-    Deallocate {
-        plan: Arc<Plan>,
-        portal: &'a [u8],
-    },
-    CloseStatement {
-        name: &'a [u8],
-        raw: &'a [u8],
-    },
-    ClosePortal {
-        portal: &'a [u8],
-        raw: &'a [u8],
-    },
-    Sync {
-        raw: &'a [u8],
-    },
-    Flush {
-        raw: &'a [u8],
-    },
-}
-
-/// A statement that runs, with the plan that holds for all of its group.
-#[derive(Clone, Copy)]
-struct Bound<'g, 'a> {
-    bind: &'g Bind<'a>,
-    statement: &'g Arc<Statement>,
-    plan: &'g Arc<Plan>,
-}
-
-pub(super) struct Group<'a> {
-    ops: Vec<Op<'a>>,
-    raw: &'a [u8],
-    end: UnitEnd,
-    /// A Sync of ours takes the place of its Flush, because nothing of it has to wait for the client's:
-    /// drivers that prepare like this bind to a shard only with what comes next.
-    ends_early: bool,
-}
-
-impl<'a> Group<'a> {
-    pub fn is_synced(&self) -> bool {
-        self.end == UnitEnd::Sync
-    }
-
-    fn bound(&self) -> impl Iterator<Item = Bound<'_, 'a>> {
-        self.ops.iter().filter_map(|it| match it {
-            Op::Bind { bind, statement, plan, .. } => Some(Bound { bind, statement, plan }),
-            _ => None,
-        })
-    }
-
-    pub fn ops(&self) -> &[Op<'a>] {
-        &self.ops
-    }
-
-    fn executes(&self) -> bool {
-        self.ops.iter().any(|it| matches!(it, Op::Execute { .. } | Op::Deallocate { .. }))
-    }
-
-    /// Keyway answers DEALLOCATE ALL.
-    pub fn has_deallocate_all(&self) -> bool {
-        let is_all =
-            |it: &Op<'_>| matches!(it, Op::Deallocate { plan, .. } if plan.kind == Kind::DeallocateAll);
-        self.ops.iter().any(is_all)
-    }
-
-    /// Those that servers know by name, whether they run or not.
-    pub fn named(&self) -> impl Iterator<Item = &Arc<Statement>> {
-        self.ops.iter().filter_map(|it| match it {
-            Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
-                Some(statement).filter(|it| !it.id.is_unnamed())
-            }
-            _ => None,
-        })
-    }
-
-    /// The client is told anew what the rows of each statement are that it runs.
-    pub fn describes_all(&self) -> bool {
-        let mut told = true;
-        for op in &self.ops {
-            match op {
-                Op::Bind { .. } => told = false,
-                Op::DescribePortal { .. } => told = true,
-                Op::Execute { .. } if !told => return false,
-                _ => {}
-            }
-        }
-        true
-    }
-
-    /// Of the statements that run.
-    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.bound().map(|it| &**it.plan)
-    }
-
-    /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end. Of a row
-    /// limit the unnamed portal may stay, but the Bind or Query that leaves the shard destroys it anyway
-    /// (manual, "Extended Query"); asyncpg has a limit of 1 wherever it wants one row.
-    pub fn leaves_nothing(&self) -> bool {
-        let mut open = false;
-        (self.is_synced() || self.ends_early)
-            && self.ops.iter().all(|op| match op {
-                Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal.is_empty(),
-                Op::Execute { .. } | Op::Deallocate { .. } => std::mem::take(&mut open),
-                Op::DescribePortal { .. } | Op::ClosePortal { .. } => open,
-                _ => true,
-            })
-            && !open
-    }
-
-    /// Its only statement that runs, where several shards answer it together.
-    fn reading(&self) -> Option<Reading<'_>> {
-        let read = self.bound().next()?.plan.shard_read()?;
-        Some(Reading::new(read, self.asked()?))
-    }
-
-    /// Its only statement that runs.
-    fn asked(&self) -> Option<Asked<'_>> {
-        let Bound { bind, statement, .. } = self.bound().next()?;
-        let step = |op: &Op<'_>| match op {
-            Op::Parse { .. } => Some(Step::Parsed),
-            Op::Bind { .. } => Some(Step::Bound),
-            Op::DescribeStatement { .. } => Some(Step::Statement),
-            Op::DescribePortal { .. } => Some(Step::Portal),
-            Op::Execute { rows_max, .. } => Some(Step::Rows(u64::from(*rows_max))),
-            Op::CloseStatement { .. } | Op::ClosePortal { .. } => Some(Step::Closed),
-            // It runs beside no other statement (`decide_group`).
-            Op::Deallocate { .. } | Op::Sync { .. } | Op::Flush { .. } => None,
-        };
-        Some(Asked::bound(statement, bind, self.ops.iter().filter_map(step).collect()))
-    }
-
-    /// What the client sees of the answer.
-    pub fn part(&self) -> Part {
-        Part { ready: !self.ends_early, ..Part::WHOLE }
-    }
-
-    /// Statements are parsed and described, and none is bound.
-    fn only_prepares(&self) -> bool {
-        self.ops.iter().all(|it| {
-            matches!(
-                it,
-                Op::Parse { .. }
-                    | Op::DescribeStatement { .. }
-                    | Op::CloseStatement { .. }
-                    | Op::Flush { .. }
-            )
-        })
-    }
-
-    /// There is more to it than Sync or Flush.
-    fn asks(&self) -> bool {
-        !self.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. }))
-    }
-
-    fn is_limited(&self) -> bool {
-        self.ops.iter().any(|it| matches!(it, Op::Execute { rows_max: 1.., .. }))
-    }
-
-    /// Says what will be owed, and gives the bytes: as they came where no name has to be replaced.
-    pub fn compose(&self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
-        // A server that ignores everything up to Sync would keep them.
-        let may_close = !server.pipeline.is_skipping();
-        let closed = if may_close { server.statements.evict() } else { Vec::new() };
-        for id in closed {
-            wire::close_statement(out, id.server_name().as_bytes());
-            server.pipeline.push(Expect::Close(Origin::Keyway));
-        }
-        if out.is_empty() && self.end != UnitEnd::Open && !self.ends_early && self.is_verbatim(server) {
-            self.ops.iter().for_each(|it| owe(it, server));
-            return Some(self.raw);
-        }
-        let mut sent = SmallVec::<[_; 4]>::new();
-        for op in &self.ops {
-            if !(self.ends_early && matches!(op, Op::Flush { .. })) {
-                rewrite(op, server, &mut sent, out);
-            }
-        }
-        if self.ends_early {
-            out.extend_from_slice(wire::SYNC);
-            server.pipeline.push(Expect::Sync);
-        } else if self.end == UnitEnd::Open {
-            out.extend_from_slice(wire::FLUSH);
-        }
-        None
-    }
-
-    /// Only unnamed statements, each parsed in this group or the last one parsed on this server.
-    fn is_verbatim(&self, server: &Backend) -> bool {
-        let mut unnamed = server.statements.unnamed();
-        self.ops.iter().all(|op| match op {
-            Op::Parse { statement, .. } => {
-                unnamed = Some(statement.id);
-                statement.id.is_unnamed()
-            }
-            Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
-                unnamed == Some(statement.id)
-            }
-            Op::CloseStatement { name, .. } => name.is_empty(),
-            Op::Deallocate { .. } => false,
-            _ => true,
-        })
-    }
-}
-
-fn owe(op: &Op<'_>, server: &mut Backend) {
-    let expect = match op {
-        Op::Parse { statement, .. } => {
-            server.statements.set_unnamed(None);
-            Expect::Parse(Origin::Client, statement.id)
-        }
-        Op::Bind { .. } => Expect::Bind,
-        Op::DescribeStatement { .. } | Op::DescribePortal { .. } => Expect::Describe,
-        Op::Execute { .. } => Expect::Execute,
-        Op::CloseStatement { .. } | Op::ClosePortal { .. } => Expect::Close(Origin::Client),
-        Op::Sync { .. } => Expect::Sync,
-        Op::Deallocate { plan, .. } => Expect::MadeExecute(deallocate::completion(&plan.kind)),
-        Op::Flush { .. } => return,
-    };
-    server.pipeline.push(expect);
-}
-
-/// Appends one message under the server's names, with a Parse in front where it lacks the statement.
-fn rewrite(
-    op: &Op<'_>,
-    server: &mut Backend,
-    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
-    out: &mut Vec<u8>,
-) {
-    match op {
-        Op::Parse { statement, .. } if !statement.id.is_unnamed() => {
-            if server.statements.has(statement.id) || sent.contains(&statement.id) {
-                server.pipeline.push(Expect::MadeParse(statement.id));
-            } else {
-                parse_on(statement, server, Origin::Client, sent, out);
-            }
-        }
-        Op::Parse { statement, raw, .. } => {
-            sent.push(statement.id);
-            out.extend_from_slice(raw);
-            owe(op, server);
-        }
-        Op::Bind { bind, statement, raw, .. } => {
-            ensure(statement, server, sent, out);
-            if statement.id.is_unnamed() {
-                out.extend_from_slice(raw);
-            } else {
-                wire::bind_renamed(out, raw, bind, statement.id.server_name().as_bytes());
-            }
-            owe(op, server);
-        }
-        Op::DescribeStatement { statement, raw } => {
-            ensure(statement, server, sent, out);
-            if statement.id.is_unnamed() {
-                out.extend_from_slice(raw);
-            } else {
-                wire::describe_statement(out, statement.id.server_name().as_bytes());
-            }
-            owe(op, server);
-        }
-        Op::CloseStatement { name, .. } if !name.is_empty() => server.pipeline.push(Expect::MadeClose),
-        Op::Deallocate { portal, .. } => {
-            owe(op, server);
-            // It could be executed later, and would be for real.
-            wire::close_portal(out, portal);
-            server.pipeline.push(Expect::Close(Origin::Keyway));
-        }
-        Op::DescribePortal { raw }
-        | Op::Execute { raw, .. }
-        | Op::CloseStatement { raw, .. }
-        | Op::ClosePortal { raw, .. }
-        | Op::Sync { raw }
-        | Op::Flush { raw } => {
-            out.extend_from_slice(raw);
-            owe(op, server);
-        }
-    }
-}
-
-fn ensure(
-    statement: &Statement,
-    server: &mut Backend,
-    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
-    out: &mut Vec<u8>,
-) {
-    let there = if statement.id.is_unnamed() {
-        let last = sent.iter().rev().find(|it| it.is_unnamed()).copied();
-        last.or(server.statements.unnamed()) == Some(statement.id)
-    } else {
-        server.statements.has(statement.id) || sent.contains(&statement.id)
-    };
-    if !there {
-        parse_on(statement, server, Origin::Keyway, sent, out);
-    }
-}
-
-fn parse_on(
-    statement: &Statement,
-    server: &mut Backend,
-    origin: Origin,
-    sent: &mut SmallVec<[crate::proto::StatementId; 4]>,
-    out: &mut Vec<u8>,
-) {
-    let name = if statement.id.is_unnamed() {
-        server.statements.set_unnamed(None);
-        String::new()
-    } else {
-        statement.id.server_name()
-    };
-    wire::parse_named(out, name.as_bytes(), &statement.text, &statement.oids);
-    server.statements.send(statement.id, statement.text.len(), &statement.presence);
-    server.pipeline.push(Expect::Parse(origin, statement.id));
-    sent.push(statement.id);
-}
 
 impl Session {
     pub async fn extended(&mut self, unit: &[u8], end: UnitEnd) -> Result<Outcome, End> {
@@ -393,11 +55,11 @@ impl Session {
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
         for it in group.bound() {
-            self.suspect(it.plan, it.statement.text());
+            self.suspect_bound(it);
         }
         self.committing = group.plans().any(|it| matches!(it.kind, Kind::Commit { .. }));
-        let renewable =
-            group.is_synced() && group.describes_all() && self.transaction.is_idle() && !self.unsynced;
+        let alone = group.is_synced() && self.transaction.is_idle() && !self.unsynced;
+        let renewable = Renewable { lost: alone, outdated: alone && group.describes_all() };
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
         self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
         self.named = 0;
@@ -470,7 +132,11 @@ impl Session {
         let naming = |it: &&Op<'_>| {
             matches!(
                 it,
-                Op::Parse { .. } | Op::CloseStatement { .. } | Op::ClosePortal { .. } | Op::Deallocate { .. }
+                Op::Parse { .. }
+                    | Op::CloseStatement { .. }
+                    | Op::ClosePortal { .. }
+                    | Op::Deallocate { .. }
+                    | Op::Prepare { .. }
             )
         };
         for op in group.ops.iter().filter(naming).take(count) {
@@ -480,6 +146,10 @@ impl Session {
                     self.names.remove(name);
                 }
                 Op::Deallocate { plan, .. } => deallocate::drop_names(&plan.kind, &mut self.names),
+                Op::Prepare { name, statement, .. } => {
+                    statement.mark_taken();
+                    self.names.insert(name.as_bytes(), statement.clone());
+                }
                 _ => {}
             }
         }
@@ -508,7 +178,8 @@ impl Session {
 
     /// Outer error: the connection ends. Inner: the group is refused.
     fn read_group<'a>(&mut self, unit: &'a [u8], end: UnitEnd) -> Result<Result<Group<'a>, Refusal>, End> {
-        let mut group = Group { ops: Vec::with_capacity(6), raw: unit, end, ends_early: false };
+        let mut group =
+            Group { ops: Vec::with_capacity(6), raw: unit, end, ends_early: false, goes_on: self.unsynced };
         let mut rest = unit;
         while let Ok(Some(head)) = wire::header(rest) {
             let Some((raw, after)) = rest.split_at_checked(head.total) else { break };
@@ -523,7 +194,7 @@ impl Session {
     }
 
     fn read_op<'a>(
-        &self,
+        &mut self,
         tag: FrontendTag,
         raw: &'a [u8],
         group: &Group<'a>,
@@ -534,14 +205,15 @@ impl Session {
                 let bind = Bind::read(raw)?;
                 self.lookup(bind.statement, group).and_then(|statement| {
                     let plan = statement.plan(&self.database.router);
-                    self.check_sql_names(&plan, statement.text(), group)?;
-                    Ok(Op::Bind { bind, statement, plan, raw })
+                    self.check_sql_names(&plan, group)?;
+                    let (statement, sql) = self.rename_bound(statement, &plan, group)?;
+                    Ok(Op::Bind { bind, statement, plan, raw, sql })
                 })
             }
             FrontendTag::DESCRIBE => match wire::target(raw)? {
                 Target::Portal(_) => Ok(Op::DescribePortal { raw }),
                 Target::Statement(name) => {
-                    self.lookup(name, group).map(|statement| Op::DescribeStatement { statement, raw })
+                    self.lookup(name, group).and_then(|statement| self.read_describe(statement, group))
                 }
             },
             FrontendTag::EXECUTE => Ok(self.read_execute(wire::execute(raw)?, raw, group)),
@@ -552,6 +224,16 @@ impl Session {
             FrontendTag::SYNC => Ok(Op::Sync { raw }),
             _ => Ok(Op::Flush { raw }),
         })
+    }
+
+    fn read_describe<'a>(&mut self, statement: Arc<Statement>, group: &Group<'a>) -> Result<Op<'a>, Refusal> {
+        let plan = statement.plan(&self.database.router);
+        // PREPARE is not looked into before it is executed.
+        let (statement, sql) = match plan.kind {
+            Kind::SessionState("EXECUTE") => self.rename_bound(statement, &plan, group)?,
+            _ => (statement, SqlNames::None),
+        };
+        Ok(Op::DescribeStatement { statement, sql })
     }
 
     fn read_parse<'a>(
@@ -572,8 +254,8 @@ impl Session {
         Ok(Op::Parse { name: parse.name, statement, raw })
     }
 
-    fn check_name(&self, name: &[u8], group: &Group<'_>) -> Result<(), Refusal> {
-        if self.lookup(name, group).is_ok() {
+    pub fn check_name(&self, name: &[u8], group: &Group<'_>) -> Result<(), Refusal> {
+        if self.find(name, group).is_some() {
             let name = String::from_utf8_lossy(name);
             return Err(Refusal::new(
                 Reason::Protocol,
@@ -593,6 +275,7 @@ impl Session {
         let in_group = group.ops.iter().rev().find_map(|it| match it {
             Op::Parse { name: of, statement, .. } if *of == name => Some(Some(statement)),
             Op::CloseStatement { name: of, .. } if *of == name => Some(None),
+            Op::Prepare { name: of, statement, .. } if of.as_bytes() == name => Some(Some(statement)),
             Op::Deallocate { plan, .. } if deallocate::drops(&plan.kind, name) => Some(None),
             _ => None,
         });
@@ -636,10 +319,15 @@ impl Session {
                     && self.transaction.status() != TxStatus::Failed
                     && let Some(tag) = group.only_deallocates() =>
             {
-                Answer::Made { notices: Vec::new(), tag }
+                Answer::Made { notices: Vec::new(), tag, columns: &[] }
             }
             (Some(only), None) if group.executes() && group.is_synced() => {
                 self.answer(&only.plan.kind, only.statement.text())
+            }
+            (None, _)
+                if !refused && group.is_synced() && group.only_explains_routing(&self.database.router) =>
+            {
+                Answer::Made { notices: Vec::new(), tag: "", columns: routing::COLUMNS }
             }
             (None, _) if !refused => return Ok(None),
             _ if refused => self.answer(&Kind::Statement, ""),
@@ -650,14 +338,14 @@ impl Session {
             Answer::Server => return Ok(None),
             Answer::Refused(refusal) => return self.refuse_group(refusal, group.end).await.map(Some),
             Answer::Rollback => {
-                put_made(group, &[], "ROLLBACK", &mut out);
+                put_made(group, &[], "ROLLBACK", &[], &mut out);
                 self.roll_back_silently().await?;
             }
-            Answer::Made { notices, tag } => {
+            Answer::Made { notices, tag, columns } => {
                 if let Err(refusal) = self.put_in_force().await {
                     return self.refuse_group(refusal, group.end).await.map(Some);
                 }
-                put_made(group, &notices, tag, &mut out);
+                put_made(group, &notices, tag, columns, &mut out);
             }
         }
         self.name_statements(group, usize::MAX);
@@ -725,13 +413,13 @@ impl Session {
     }
 
     fn decide_bound(&self, it: Bound<'_, '_>, view: &crate::route::SessionView) -> Result<Decision, Refusal> {
-        let Bound { bind, statement, plan } = it;
+        let Bound { bind, statement, plan, .. } = it;
         if !plan.needs_params() {
             let literals = &statement.literals;
             let keys = KeySource { text: statement.text(), literals, params: None };
-            return self.database.router.decide(plan, &keys, view);
+            return self.decide(plan, &keys, view);
         }
-        with_params(bind, statement, |keys| self.database.router.decide(plan, keys, view))
+        with_params(bind, statement, |keys| self.decide(plan, keys, view))
     }
 
     fn parted_group<'g>(&self, group: &'g Group<'_>, decision: &Decision) -> Result<Parted<'g>, Refusal> {
@@ -740,7 +428,7 @@ impl Session {
         }
         let only = group.bound().next().filter(|_| decision.mode != Mode::One);
         match (only, only.and_then(|_| group.asked())) {
-            (Some(Bound { bind, statement, plan }), Some(asked)) => {
+            (Some(Bound { bind, statement, plan, .. }), Some(asked)) => {
                 with_params(bind, statement, |keys| self.parted(plan, decision, keys, || asked))
             }
             _ => Ok(Parted::default()),
@@ -749,7 +437,7 @@ impl Session {
 
     fn settings_of_group(&mut self, group: &Group<'_>) -> Result<Vec<SettingMade>, Refusal> {
         let mut made = Vec::new();
-        for Bound { bind, statement, plan } in group.bound() {
+        for Bound { bind, statement, plan, .. } in group.bound() {
             if plan.makes_settings() {
                 made.extend(with_params(bind, statement, |keys| self.settings_made(plan, keys))?);
             }
@@ -812,28 +500,4 @@ fn both(before: Decision, after: Decision) -> Result<Decision, Refusal> {
         "statements before one Sync would touch two shards",
         "send a Sync after each statement, or use one shard key",
     ))
-}
-
-/// The answers of a group that no server has seen.
-fn put_made(group: &Group<'_>, notices: &[u8], tag: &str, out: &mut Vec<u8>) {
-    for op in &group.ops {
-        match op {
-            Op::Parse { .. } => out.extend_from_slice(wire::PARSE_COMPLETE),
-            Op::Bind { .. } => out.extend_from_slice(wire::BIND_COMPLETE),
-            Op::DescribeStatement { .. } => {
-                wire::parameter_description(out, &[]);
-                out.extend_from_slice(wire::NO_DATA);
-            }
-            Op::DescribePortal { .. } => out.extend_from_slice(wire::NO_DATA),
-            Op::Execute { .. } => {
-                out.extend_from_slice(notices);
-                wire::command_complete(out, tag);
-            }
-            Op::Deallocate { plan, .. } => out.extend_from_slice(deallocate::completion(&plan.kind)),
-            Op::CloseStatement { .. } | Op::ClosePortal { .. } => {
-                out.extend_from_slice(wire::CLOSE_COMPLETE);
-            }
-            Op::Sync { .. } | Op::Flush { .. } => {}
-        }
-    }
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::effects::aborted;
-use super::query::{Parted, Payload, Ran, Request};
+use super::query::{Parted, Payload, Ran, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use crate::base::{Access, Reason, Refusal, Role, ShardId};
 use crate::proto::Bond;
@@ -30,7 +30,7 @@ impl Session {
         self.unsynced = false;
         let started = Instant::now();
         let payload = Payload::Query(message);
-        let (access, renewable, ends_blocks) = (Access::Write, false, false);
+        let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), false);
         let parted = Parted::default();
         let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;

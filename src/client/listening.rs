@@ -9,7 +9,7 @@ use prometheus::IntGauge;
 
 use super::attach::run_own;
 use super::effects::Answer;
-use super::extended::Group;
+use super::group::Group;
 use super::notify::{Hub, Mailbox};
 use super::pins;
 use super::session::{End, Session};
@@ -127,7 +127,7 @@ impl Session {
             self.change_channel(change);
         }
         let tag = kinds.last().map_or("", tag_of);
-        Answer::Made { notices: replies, tag }
+        Answer::Made { notices: replies, tag, columns: &[] }
     }
 
     /// Statements that end a transaction or a savepoint in a way that cannot be followed.
@@ -293,7 +293,7 @@ impl Session {
     /// The session writes on the server that it holds: notifications from there are its own from now on. A
     /// client that listens compares ids with its own, so what others notified there has to be told before.
     pub async fn hold_as_own(&mut self) {
-        let pid = self.cancel.key().pid;
+        let pid = self.cancel.pid();
         let Some(held) = &self.held else { return };
         if held.role != Role::Primary || held.lease.holder.is(pid) {
             return;
@@ -414,9 +414,16 @@ impl Session {
     }
 
     async fn unlisten_at_server(&mut self, channels: &ChannelSet) -> Result<(), ()> {
+        if self.held.is_none() {
+            return Ok(());
+        }
+        // The client has its answer: a cancel that comes late must not hit this.
+        let detached = self.cancel.slot().detach().await;
         let Some(held) = &mut self.held else { return Ok(()) };
         let text = told("UNLISTEN", channels);
-        run_own(&mut held.lease, &text, Origin::Keyway).await.map(drop).map_err(drop)
+        let done = run_own(&mut held.lease, &text, Origin::Keyway).await;
+        self.cancel.slot().attach_again(held.lease.cancel.clone(), detached);
+        done.map(drop).map_err(drop)
     }
 
     /// Code has made the held server listen by itself: not to what Keyway listens to, or it would be told

@@ -3,47 +3,70 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::SemaphorePermit;
 
 use super::encoding;
 use super::quota;
 use super::registry::{Identity, Registered};
+use super::replication::{self, Wanted};
 use super::session::Session;
 use super::visitor::{self, Console, Visitor};
 use super::{Database, Latest, Shared, UserPools};
 use crate::auth::{self, Credentials, LoginError};
 use crate::base::{Reason, Refusal, SqlState};
+use crate::cancel::{self, Sender};
 use crate::config::{Auth, PoolMode};
 use crate::metrics::{Limit, Live};
 use crate::net::{Acceptor, Buffer, ClientFacts, ReadError, Stream};
 use crate::proto::{Assignment, Settings};
-use crate::wire::{self, CancelKey, Severity, Startup, StartupError, StartupParameters};
+use crate::wire::{self, CancelKey, Replication, Severity, Startup, StartupError, StartupParameters};
+
+/// How long a client may take to read what it is told last.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end.
 /// `reserved` is on a place that only clients of the console may keep.
 pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Console>, reserved: bool) {
     let shared = latest.load();
     let mut buffer = Buffer::default();
-    let login = log_in(&mut stream, &mut buffer, &latest, &shared, reserved);
+    // Boxed, so that a session does not carry what its login needed.
+    let login = Box::pin(log_in(&mut stream, &mut buffer, &latest, &shared, reserved));
     let session = match tokio::time::timeout(shared.limits.login_timeout, login).await {
-        Ok(Ok(Some(LogIn::Visitor(place)))) => {
+        Ok(Ok(LogIn::Visitor(place))) => {
             shared.metrics.login("ok");
+            place.record.set_tls(&stream);
             drop(shared);
             console.serve(Visitor { stream, buffer, place }).await;
             return;
         }
-        Ok(Ok(Some(LogIn::Session(mut login)))) => {
+        Ok(Ok(LogIn::Session(mut login))) => {
             shared.metrics.login("ok");
             let _live = Live::new(shared.metrics.clients.clone());
             let _tls = stream.is_tls().then(|| Live::new(shared.metrics.tls_clients.clone()));
+            login.record.set_tls(&stream);
             let _places = std::mem::take(&mut login.places);
             drop(shared);
             Session::new(stream, latest, *login).run(buffer).await;
             return;
         }
-        Ok(Ok(None)) => return,
+        Ok(Ok(LogIn::Replication(wanted))) => {
+            let _live = Live::new(shared.metrics.clients.clone());
+            drop(shared);
+            wanted.record.set_tls(&stream);
+            Box::pin(replication::serve(stream, buffer, &latest, *wanted)).await;
+            return;
+        }
+        Ok(Ok(LogIn::Cancel(key, sender))) => {
+            // Closed when it has ended and not before.
+            shared.cancels.cancel(key, sender).await;
+            if stream.is_tls() {
+                // libpq takes an end of TCP without one of TLS for a failure of the cancel.
+                let _ = tokio::time::timeout(FAREWELL_TIMEOUT, stream.shutdown()).await;
+            }
+            return;
+        }
         Ok(Err(LoginError::Refused(refusal))) => Some(refusal),
         Ok(Err(LoginError::Gone(_))) => None,
         // PostgreSQL closes the connection without a word when authentication_timeout ends; a word
@@ -57,7 +80,7 @@ pub async fn serve(mut stream: Stream, latest: Arc<Latest>, console: Arc<dyn Con
     shared.metrics.login(if session.is_some() { "refused" } else { "left" });
     if let Some(refusal) = session {
         tracing::info!(peer = ?stream.peer(), %refusal, "login refused");
-        say_goodbye(&mut stream, &refusal).await;
+        Box::pin(say_goodbye(&mut stream, &refusal)).await;
     }
 }
 
@@ -76,12 +99,15 @@ pub(super) async fn say_goodbye(stream: &mut Stream, refusal: &Refusal) {
             while stream.read(&mut rest).await.is_ok_and(|it| it > 0) && rest.filled().len() < 1 << 20 {}
         }
     };
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), farewell).await;
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
 }
 
+/// What a connection turned out to be.
 enum LogIn {
     Session(Box<LoggedIn>),
     Visitor(visitor::Place),
+    Replication(Box<Wanted>),
+    Cancel(CancelKey, Sender),
 }
 
 /// A client that has proved who it is.
@@ -107,31 +133,27 @@ async fn log_in(
     latest: &Latest,
     shared: &Arc<Shared>,
     reserved: bool,
-) -> Result<Option<LogIn>, LoginError> {
+) -> Result<LogIn, LoginError> {
     let Arrival { first, tls } = first_packet(stream, buffer, shared).await?;
     let mut parameters = match first {
         First::Session(it) => it,
-        First::Cancel(key) => {
-            shared.cancels.cancel(key).await;
-            if tls.is_some() {
-                // libpq takes an end of TCP without one of TLS for a failure of the cancel.
-                stream.shutdown().await?;
-            }
-            return Ok(None);
-        }
+        First::Cancel(key, sender) => return Ok(LogIn::Cancel(key, sender)),
     };
     if tls.is_none() && shared.tls.current().is_some_and(|it| it.is_required()) {
         return Err(LoginError::Refused(without_tls()));
     }
-    if parameters.minor > 0 || !parameters.protocol_options.is_empty() {
+    if let Some(minor) = parameters.negotiated_minor() {
         // Before the password is asked for (`ProcessStartupPacket` in backend_startup.c).
         let mut out = Vec::new();
-        wire::negotiate_version(&mut out, std::mem::take(&mut parameters.protocol_options));
+        wire::negotiate_version(&mut out, minor, std::mem::take(&mut parameters.protocol_options));
         stream.write_all(&out).await?;
     }
     let is_visitor = visitor::is_console(&parameters.database);
     if reserved && !is_visitor {
         return Err(LoginError::Refused(too_many(shared)));
+    }
+    if parameters.replication == Replication::Physical {
+        replication::choose_database(&mut parameters.database, shared);
     }
     // Who has not said a word yet takes no turn from those who have.
     let _turn = turn(shared).await;
@@ -140,12 +162,12 @@ async fn log_in(
     prove(stream, buffer, shared, prover).await?;
     // Proving may have taken as long as a reload.
     let peer = stream.peer();
-    let logged_in = if is_visitor {
-        visitor::let_in(parameters, latest, peer, cancel_key(shared)).map(LogIn::Visitor)
-    } else {
-        greet(parameters, latest, peer, &claim).map(|it| LogIn::Session(Box::new(it)))
+    let arrival = match parameters.replication {
+        _ if is_visitor => visit(parameters, latest, shared, peer).map(LogIn::Visitor),
+        Replication::None => greet(parameters, latest, peer, &claim).map(|it| LogIn::Session(Box::new(it))),
+        _ => replication::admit(parameters, latest, peer, &claim).map(|it| LogIn::Replication(Box::new(it))),
     };
-    logged_in.map(Some).map_err(LoginError::Refused)
+    arrival.map_err(LoginError::Refused)
 }
 
 async fn turn(shared: &Shared) -> Option<SemaphorePermit<'_>> {
@@ -157,7 +179,7 @@ async fn turn(shared: &Shared) -> Option<SemaphorePermit<'_>> {
 }
 
 /// Who a client says that it is, and what is known of that.
-struct Claim {
+pub(super) struct Claim {
     method: Auth,
     credentials: Option<Arc<Credentials>>,
     /// Found by `auth_query`, not in the config.
@@ -220,7 +242,7 @@ fn random<const N: usize>() -> Result<[u8; N], Refusal> {
 
 enum First {
     Session(StartupParameters),
-    Cancel(CancelKey),
+    Cancel(CancelKey, Sender),
 }
 
 struct Arrival {
@@ -262,7 +284,12 @@ async fn first_packet(
         // are how a man in the middle injects a query in front of TLS (CVE-2021-23214).
         let again = match packet {
             Startup::Session(it) => return Ok(Arrival { first: First::Session(it), tls }),
-            Startup::Cancel(key) => return Ok(Arrival { first: First::Cancel(key), tls }),
+            Startup::Cancel(key) => {
+                return Ok(Arrival { first: First::Cancel(key, Sender::Client), tls });
+            }
+            Startup::ForwardedCancel(key) => {
+                return Ok(Arrival { first: First::Cancel(key, Sender::Peer), tls });
+            }
             Startup::Ssl => std::mem::replace(&mut asked.0, true),
             Startup::GssEnc => std::mem::replace(&mut asked.1, true),
         };
@@ -326,10 +353,17 @@ fn startup_refusal(error: &StartupError) -> Refusal {
     let state = match error {
         StartupError::Version(..) => SqlState::FEATURE_NOT_SUPPORTED,
         StartupError::NoUser => SqlState::INVALID_AUTHORIZATION,
-        StartupError::Option(_) => SqlState::SYNTAX_ERROR,
+        StartupError::Replication(_) => SqlState::INVALID_PARAMETER_VALUE,
+        StartupError::Option(_) | StartupError::OptionValue(_) => SqlState::SYNTAX_ERROR,
         StartupError::Length | StartupError::Layout | StartupError::Encoding => SqlState::PROTOCOL_VIOLATION,
     };
-    Refusal::new(Reason::Protocol, state, error.to_string())
+    let refusal = Refusal::new(Reason::Protocol, state, error.to_string());
+    match error {
+        StartupError::Replication(_) => {
+            refusal.hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
+        }
+        _ => refusal,
+    }
 }
 
 /// The database is looked for after the password, so that names are not told to strangers.
@@ -340,24 +374,8 @@ fn greet(
     claim: &Claim,
 ) -> Result<LoggedIn, Refusal> {
     let shared = latest.load();
-    if parameters.replication {
-        return Err(Refusal::unsupported(
-            Reason::Unsupported,
-            "replication connections are not supported",
-            "connect to the server itself",
-        ));
-    }
-    let Some(database) = shared.databases.get(&parameters.database) else {
-        return Err(Refusal::new(
-            Reason::Auth,
-            SqlState::INVALID_CATALOG_NAME,
-            format!("database \"{}\" does not exist", parameters.database),
-        ));
-    };
-    if database.traffic.is_disabled() {
-        let message = format!("database \"{}\" is not currently accepting connections", database.name);
-        return Err(Refusal::new(Reason::Limit, SqlState("55000"), message));
-    }
+    let database = database_of(&parameters, &shared)?;
+    let cancel = registered(&parameters, &shared)?;
     let places = places(&parameters.user, database, &shared)?;
     let pools = pools_of(&parameters.user, database, claim, &shared)?;
     let mut greeting = Vec::new();
@@ -380,12 +398,11 @@ fn greet(
         }
     }
     let of_user = shared.users.get(&parameters.user).and_then(|it| it.pool_mode);
-    let cancel = cancel_key(&shared);
     let record = shared.sessions.register(Identity {
         database: database.name.as_str().into(),
         user: parameters.user.into(),
         peer,
-        pid: cancel.key().pid,
+        pid: cancel.pid(),
         application_name: application_name.as_deref().map(Into::into),
     });
     // Who came too late for the call of a reload or of the end calls itself.
@@ -397,20 +414,14 @@ fn greet(
         database: database.clone(),
         shared: shared.clone(),
         record,
+        startup: pools.share(startup),
         pools,
         places,
-        startup,
         cancel,
         greeting,
         application_name,
         unchecked,
     })
-}
-
-fn cancel_key(shared: &Shared) -> crate::cancel::Registered {
-    let secret = random::<4>().map(u32::from_be_bytes).unwrap_or_default();
-    let pid = random::<4>().map(u32::from_be_bytes).unwrap_or_default() & 0x7FFF_FFFF;
-    shared.cancels.register(CancelKey { pid, secret })
 }
 
 /// `limits.clients_max` is reached.
@@ -419,9 +430,50 @@ pub fn too_many(shared: &Shared) -> Refusal {
     Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
 }
 
+pub(super) fn database_of<'a>(
+    parameters: &StartupParameters,
+    shared: &'a Shared,
+) -> Result<&'a Arc<Database>, Refusal> {
+    let Some(database) = shared.databases.get(&parameters.database) else {
+        let message = format!("database \"{}\" does not exist", parameters.database);
+        return Err(Refusal::new(Reason::Auth, SqlState::INVALID_CATALOG_NAME, message));
+    };
+    if database.traffic.is_disabled() {
+        let message = format!("database \"{}\" is not currently accepting connections", database.name);
+        return Err(Refusal::new(Reason::Limit, SqlState("55000"), message));
+    }
+    Ok(database)
+}
+
+fn visit(
+    parameters: StartupParameters,
+    latest: &Latest,
+    shared: &Shared,
+    peer: Option<SocketAddr>,
+) -> Result<visitor::Place, Refusal> {
+    let cancel = registered(&parameters, shared)?;
+    visitor::let_in(parameters, latest, peer, cancel)
+}
+
+/// Under a key as long as the client takes.
+pub(super) fn registered(
+    parameters: &StartupParameters,
+    shared: &Shared,
+) -> Result<cancel::Registered, Refusal> {
+    let random: [u8; 36] = random()?;
+    let (number, secret) = random.split_at(4);
+    let number = number.iter().fold(0, |number, it| number << 8 | u32::from(*it));
+    let secret = &secret[..cancel::secret_bytes(parameters.takes_long_keys())];
+    Ok(shared.cancels.register(number, secret.into()))
+}
+
 /// With the words of PostgreSQL's own limits (`InitializeSessionUserId` in miscinit.c, `CheckMyDatabase` in
 /// postinit.c), and in their order.
-fn places(user: &str, database: &Database, shared: &Shared) -> Result<[Option<quota::Place>; 2], Refusal> {
+pub(super) fn places(
+    user: &str,
+    database: &Database,
+    shared: &Shared,
+) -> Result<[Option<quota::Place>; 2], Refusal> {
     let full = |limit, message: String| {
         shared.hits.hit(limit);
         Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
@@ -438,7 +490,7 @@ fn places(user: &str, database: &Database, shared: &Shared) -> Result<[Option<qu
     Ok([of_user, Some(of_database)])
 }
 
-fn pools_of(
+pub(super) fn pools_of(
     user: &str,
     database: &Database,
     claim: &Claim,
@@ -454,4 +506,19 @@ fn pools_of(
         Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
             .hint("raise auth_query_users_max in the configuration of keyway, or list users there")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each idle client costs first of all (docs/performance.md): what is large is boxed where it is used.
+    #[test]
+    fn a_session_at_rest_is_small() {
+        fn bytes<F>(_: impl FnOnce(Stream, Arc<Latest>, Arc<dyn Console>, bool) -> F) -> usize {
+            size_of::<F>()
+        }
+        let (task, session) = (bytes(serve), size_of::<Session>());
+        assert!(task <= 896 && session <= 672, "the task has {task} bytes, and the session {session}");
+    }
 }

@@ -9,7 +9,7 @@ use super::query::{Payload, Ran, Request};
 use super::relay::{Flow, RelayError, Stop, relay};
 use super::session::{End, Held, Session};
 use super::timeouts::transaction_time;
-use crate::base::{Reason, Refusal, Role, ShardId};
+use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::Mode;
 use crate::wire;
@@ -24,7 +24,7 @@ impl Session {
             match self.attach_set_up(shard, role).await {
                 Ok(held) => {
                     if role == Role::Primary {
-                        held.lease.holder.set(self.cancel.key().pid);
+                        held.lease.holder.set(self.cancel.pid());
                     }
                     team.push(held);
                 }
@@ -40,9 +40,12 @@ impl Session {
     /// A server with state on it that only this session may meet is closed: of several servers none can be
     /// kept.
     pub async fn dismiss(&mut self, team: Team) {
+        // From here on a cancel finds nothing: the client has its answer, and questions are Keyway's own.
+        let detached = self.cancel.slot().detach().await;
         let suspicion = self.suspected.take();
         let mut clean = Team::with_capacity(team.len());
         for mut held in team {
+            self.record.counts.server_parses.add(held.lease.pipeline.take_parses());
             let found = match &suspicion {
                 Some(it) => self.look_at(&mut held, it).await,
                 None => Ok(None),
@@ -51,9 +54,8 @@ impl Session {
                 clean.push(held);
             }
         }
-        self.cancel.slot().detach().await;
         let now = Instant::now();
-        clean.into_iter().for_each(|it| it.lease.release(now));
+        clean.into_iter().for_each(|it| it.release(detached, now));
     }
 
     /// All at once, answered in the order of the shards: rows of a later shard wait in its socket, so
@@ -213,8 +215,8 @@ impl Session {
 
     pub async fn lose_team(&mut self, team: Team, error: RelayError) -> Result<Ran, End> {
         self.mark_written(&team);
-        let lost = self.cancel_all(team, &error);
-        self.cancel.slot().detach().await;
+        let lost = cancel_all(team, &error);
+        let _closed = self.cancel.slot().detach().await;
         match error {
             RelayError::ClientLeft => Err(End::Left),
             RelayError::TransactionTime => Err(End::Fatal(transaction_time())),
@@ -226,17 +228,22 @@ impl Session {
             }
         }
     }
+}
 
-    /// Nobody wants the answers that are still on their way.
-    pub fn cancel_all(&self, team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
-        let mut lost = None;
-        for held in team.into_iter().filter(|it| !it.lease.pipeline.is_drained()) {
-            lost.get_or_insert(held.server);
-            let target = super::attach::cancel_target(&held.lease);
-            abandon(held.lease, target);
-        }
-        lost.filter(|_| error.is_servers())
+/// The servers are closed with their transactions open.
+pub(super) fn cancelled() -> Refusal {
+    Refusal::new(Reason::NoServer, SqlState::QUERY_CANCELED, "canceling statement due to user request")
+        .detail("a server did not say whether it got the cancel request; no shard keeps the statement")
+}
+
+/// Nobody wants the answers that are still on their way.
+pub(super) fn cancel_all(team: Team, error: &RelayError) -> Option<crate::base::ServerId> {
+    let mut lost = None;
+    for held in team.into_iter().filter(|it| !it.lease.pipeline.is_drained()) {
+        lost.get_or_insert(held.server);
+        abandon(held.lease);
     }
+    lost.filter(|_| error.is_servers())
 }
 
 async fn send(held: &mut Held, payload: Payload<'_>, before: &[&str]) -> Result<(), RelayError> {

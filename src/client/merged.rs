@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use smallvec::SmallVec;
 
+use super::many::cancel_all;
 use super::query::{Ran, Request};
 use super::relay::{Flow, RelayError};
 use super::session::{End, Held, Session};
@@ -191,7 +192,7 @@ impl Session {
     /// Whoever is done is free, and nobody waits for the others.
     async fn abandon_rest(&mut self, team: Vec<Held>) {
         let (free, busy) = team.into_iter().partition(|it| it.lease.pipeline.is_drained());
-        self.cancel_all(busy, &RelayError::ClientLeft);
+        cancel_all(busy, &RelayError::ClientLeft);
         self.dismiss(free).await;
     }
 

@@ -24,12 +24,27 @@ pub struct ClientMetricFamilies {
     state_probes: IntCounterVec,
     pinned: IntGaugeVec,
     logins: IntCounterVec,
+    replication: IntGaugeVec,
+    replication_bytes: IntCounterVec,
     pub clients: IntGauge,
     /// Those of `clients` that came with TLS.
     pub tls_clients: IntGauge,
+    /// Those of `clients` that have been silent for a while; counted now and then.
+    pub resting_clients: IntGauge,
 }
 
 const LABELS: [&str; 4] = ["database", "shard", "role", "access"];
+
+fn resting_clients(registry: &Registry) -> Result<IntGauge, RegisterError> {
+    let help =
+        "Client connections whose sessions have given up what only statements need, of keyway_clients.";
+    Ok(registry.gauges("keyway_resting_clients", help, &[])?.with_label_values::<&str>(&[]))
+}
+
+fn replication_bytes(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
+    let help = "Bytes relayed between clients that speak the replication protocol and their servers.";
+    registry.counters("keyway_replication_bytes_total", help, &["database", "to"])
+}
 
 impl ClientMetricFamilies {
     pub fn register(registry: &Registry) -> Result<ClientMetricFamilies, RegisterError> {
@@ -87,9 +102,16 @@ impl ClientMetricFamilies {
                 "Logins by result: ok, refused, left.",
                 &["result"],
             )?,
+            replication: registry.gauges(
+                "keyway_replication_connections",
+                "Clients that speak the replication protocol, each with a server connection of its own.",
+                &["database"],
+            )?,
+            replication_bytes: replication_bytes(registry)?,
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
                 .with_label_values::<&str>(&[]),
+            resting_clients: resting_clients(registry)?,
             tls_clients: registry
                 .gauges("keyway_tls_clients", "Client connections with TLS, of keyway_clients.", &[])?
                 .with_label_values::<&str>(&[]),
@@ -118,6 +140,8 @@ impl ClientMetricFamilies {
         metrics::forget(&self.evictions, &of);
         metrics::forget(&self.renewals, &of);
         metrics::forget(&self.pins, &of);
+        metrics::forget(&self.replication, &of);
+        metrics::forget(&self.replication_bytes, &of);
         metrics::forget(&self.state_probes, &of);
     }
 
@@ -158,6 +182,9 @@ impl ClientMetricFamilies {
             renewals: self.renewals.with_label_values(&[database]),
             state_probes: self.state_probes.with_label_values(&[database]),
             pins: self.pins.clone(),
+            replication: self.replication.with_label_values(&[database]),
+            to_client: self.replication_bytes.with_label_values(&[database, "client"]),
+            to_server: self.replication_bytes.with_label_values(&[database, "server"]),
             database: database.to_owned(),
         }
     }
@@ -168,6 +195,10 @@ pub struct DatabaseMetrics {
     targets: Vec<[TargetMetrics; 3]>,
     refusals: Vec<IntCounter>,
     pub retries: IntCounter,
+    /// Replication connections now, and their bytes.
+    pub replication: IntGauge,
+    pub to_client: IntCounter,
+    pub to_server: IntCounter,
     pub evictions: IntCounter,
     pub renewals: IntCounter,
     pub state_probes: IntCounter,

@@ -11,6 +11,8 @@ mod effects;
 mod encoding;
 mod extended;
 mod function_call;
+mod group;
+mod hints;
 mod listening;
 mod login;
 mod lookup;
@@ -25,6 +27,8 @@ mod quota;
 mod registry;
 mod relay;
 mod reload;
+mod replication;
+mod routing;
 mod search_path;
 mod session;
 mod split;
@@ -123,6 +127,8 @@ pub struct Database {
     /// To its servers.
     pub tls: Arc<Connectors>,
     pub clients: Arc<Quota>,
+    /// Clients that speak the replication protocol.
+    pub replication: Arc<Quota>,
     /// Lives as long as the database.
     pub traffic: Arc<Traffic>,
     /// Lives as long as the database: names on servers are never given twice.
@@ -149,11 +155,23 @@ pub struct UserPools {
     pub shards: Vec<Vec<Arc<Pool>>>,
     pub credentials: Arc<Credentials>,
     pub parameters: Mutex<Option<Parameters>>,
+    /// Of the last startup packet.
+    startup: Mutex<proto::Settings>,
 }
 
 impl UserPools {
     pub fn new(shards: Vec<Vec<Arc<Pool>>>, credentials: Arc<Credentials>) -> UserPools {
-        UserPools { shards, credentials, parameters: Mutex::default() }
+        UserPools { shards, credentials, parameters: Mutex::default(), startup: Mutex::default() }
+    }
+
+    /// The settings of a startup packet, in one place for all clients that bring the same: applications
+    /// connect many times with one.
+    pub fn share(&self, startup: proto::Settings) -> proto::Settings {
+        let mut known = self.startup.lock();
+        if !known.same(&startup) {
+            *known = startup;
+        }
+        known.clone()
     }
 
     /// What servers told at logins before, where this is the same database on one of the same servers.

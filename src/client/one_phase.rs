@@ -2,11 +2,12 @@
 //! leaves nothing anywhere; what fails behind it is told with the shards that have the write and those that do not.
 
 use super::attach::{SetUpError, run_own};
-use super::many::Team;
+use super::many::{Team, cancelled};
 use super::query::Ran;
 use super::relay::Flow;
 use super::session::{End, Held, Session};
 use crate::base::{Reason, Refusal, ShardId, SqlState};
+use crate::cancel::Detached;
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::wire;
 
@@ -34,6 +35,12 @@ impl Session {
             wire::notice(&mut out, "01000", &message);
             self.stream.write_all(&out).await.map_err(|_| End::Left)?;
             return Ok(Ran::Unready { failed: true });
+        }
+        // No cancel may come from here on: one that hit the COMMIT of a single shard would part it from the
+        // others.
+        if self.cancel.slot().detach().await == Detached::Doubtful {
+            drop(team);
+            return Ok(Ran::Refused(cancelled()));
         }
         // What a server objects to at its COMMIT, a deferred constraint, is the answer as long as none has one.
         let mut flow = Flow::default();
@@ -81,7 +88,6 @@ impl Session {
         let refusal = self.half_committed(&team, failed, error);
         self.mark_written(&team);
         drop(team);
-        self.cancel.slot().detach().await;
         Ok(Ran::Refused(refusal))
     }
 

@@ -15,9 +15,13 @@
 //! What functions, triggers and views may leave is in the plan, as `route::Catalog` has it. While that is in
 //! doubt, everything that it could tell of is suspected.
 
+use std::sync::Arc;
+
 use super::attach::{SetUpError, run_own};
+use super::group::Bound;
 use super::session::{Held, Session};
-use super::sql_prepare::Renamed;
+use super::sql_prepare::{Renamed, SqlNames};
+use super::statements::Statement;
 use crate::proto::{Origin, Settings, quote_literal};
 use crate::route::{Kind, Leaves, Plan, SchemaChange, SetStatement};
 use crate::sql::named_settings;
@@ -165,12 +169,27 @@ impl Session {
     pub fn suspect_renamed(&mut self, plan: &Plan, text: &str, renamed: Option<&Renamed>) {
         match renamed {
             Some(it) if it.prepares.is_some() => {}
-            Some(it) if plan.kind == Kind::SessionState("EXECUTE") && text.matches('(').count() < 2 => {
-                for statement in &it.needs {
-                    self.suspect(&statement.plan(&self.database.router), statement.text());
-                }
-            }
-            _ => self.suspect(plan, text),
+            Some(it) => self.suspect_executed(plan, text, &it.needs),
+            None => self.suspect(plan, text),
+        }
+    }
+
+    /// As `suspect_renamed`, of a Bind.
+    pub fn suspect_bound(&mut self, it: Bound<'_, '_>) {
+        match it.sql {
+            SqlNames::Prepared(..) => {}
+            SqlNames::Executed(needs) => self.suspect_executed(it.plan, it.statement.text(), needs),
+            SqlNames::None => self.suspect(it.plan, it.statement.text()),
+        }
+    }
+
+    fn suspect_executed(&mut self, plan: &Plan, text: &str, needs: &[Arc<Statement>]) {
+        // With more parentheses there may be calls among the values.
+        if plan.kind != Kind::SessionState("EXECUTE") || text.matches('(').count() >= 2 {
+            return self.suspect(plan, text);
+        }
+        for statement in needs {
+            self.suspect(&statement.plan(&self.database.router), statement.text());
         }
     }
 
@@ -212,7 +231,10 @@ impl Session {
     pub async fn look_for_state(&mut self) {
         let Some(suspicion) = self.suspected.take() else { return };
         let Some(mut held) = self.held.take() else { return };
+        // The client has its answer: a cancel that comes late must not hit the question.
+        let detached = self.cancel.slot().detach().await;
         let found = self.look_at(&mut held, &suspicion).await;
+        self.cancel.slot().attach_again(held.lease.cancel.clone(), detached);
         self.held = Some(held);
         let Ok(found) = found else {
             self.suspected = Some(suspicion);

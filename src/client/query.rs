@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::attach::{set_up_text, setting_refused};
 use super::copy_split::Copied;
 use super::effects::Answer;
-use super::extended::Group;
+use super::group::Group;
 use super::merged::{Asked, Reading};
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
@@ -21,7 +21,7 @@ use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
-use crate::wire::{self, TxStatus};
+use crate::wire;
 
 /// What is sent to a server for one request of the client.
 #[derive(Clone, Copy)]
@@ -44,12 +44,10 @@ impl<'a> Payload<'a> {
                 Some(message)
             }
             Payload::Renamed(renamed) => {
-                // In a transaction that has failed DEALLOCATE fails too, and the server would keep them.
-                let may_close = server.pipeline.status() != TxStatus::Failed;
-                let closed = if may_close { server.statements.evict() } else { Vec::new() };
-                for id in closed {
-                    wire::query(out, &format!("DEALLOCATE {}", id.server_name()));
-                    server.pipeline.push(Expect::Query(Origin::Keyway));
+                // Close begins no transaction, needs no Sync, and does not mind what is not there.
+                for id in server.statements.evict() {
+                    wire::close_statement(out, id.server_name().as_bytes());
+                    server.pipeline.push(Expect::Close(Origin::Keyway));
                 }
                 for it in renamed.needs.iter().filter(|it| !server.statements.has(it.id)).collect::<Vec<_>>()
                 {
@@ -87,9 +85,8 @@ pub(super) struct Request<'a> {
     pub decision: Decision,
     pub access: Access,
     pub started: Instant,
-    /// It is a transaction of its own, whose client is told anew what its rows are: should its statement be
-    /// outdated on a server, it can be made again there.
-    pub renewable: bool,
+    /// Should its statement be of no use on a server any more, it can be made again there.
+    pub renewable: Renewable,
     /// The text may end a transaction block by itself, so that the one which guards the settings in front of
     /// it would not hold: they are made before it is sent.
     pub ends_blocks: bool,
@@ -102,6 +99,15 @@ pub(super) struct Parted<'a> {
     pub reading: Option<Reading<'a>>,
     pub inserting: Option<Inserting<'a>>,
     pub copied: Option<Copied<'a>>,
+}
+
+/// Where statements can be prepared and run again: only what is a transaction of its own, of which nothing can have run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Renewable {
+    /// The server has lost it.
+    pub lost: bool,
+    /// It is of a table as it was: the client is told anew what its rows are.
+    pub outdated: bool,
 }
 
 /// A COPY FROM STDIN under way.
@@ -156,7 +162,7 @@ impl Session {
             answer => return self.say(answer).await,
         };
         let keys = KeySource { text, literals: &planned.literals, params: None };
-        let decision = match self.database.router.decide(plan, &keys, &self.view()) {
+        let decision = match self.decide(plan, &keys, &self.view()) {
             Ok(it) => it,
             Err(refusal) => return self.refuse(self.refusal_of(refusal)).await,
         };
@@ -170,7 +176,8 @@ impl Session {
         };
         self.suspect_renamed(plan, text, renamed.as_ref());
         // Rows of a Query are always described.
-        let renewable = renamed.is_some() && self.transaction.is_idle() && !self.unsynced;
+        let alone = renamed.is_some() && self.transaction.is_idle() && !self.unsynced;
+        let renewable = Renewable { lost: alone, outdated: alone };
         self.committing = matches!(plan.kind, Kind::Commit { .. });
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
@@ -226,7 +233,15 @@ impl Session {
 
     async fn say(&mut self, answer: Answer) -> Result<Outcome, End> {
         match answer {
-            Answer::Made { mut notices, tag } => {
+            Answer::Made { notices, tag, columns } if !columns.is_empty() => {
+                let mut out = Vec::new();
+                wire::describe_columns(&mut out, columns, |_| false);
+                out.extend_from_slice(&notices);
+                wire::command_complete(&mut out, tag);
+                self.put_ready(&mut out);
+                self.stream.write_all(&out).await.map(|()| Outcome::Done).map_err(|_| End::Left)
+            }
+            Answer::Made { mut notices, tag, .. } => {
                 if let Err(refusal) = self.put_in_force().await {
                     return self.refuse(refusal).await;
                 }
@@ -303,7 +318,7 @@ impl Session {
         let decision = self.decision_of_held();
         let payload = Payload::Query(&message);
         let started = Instant::now();
-        let (access, renewable, ends_blocks) = (Access::Write, false, true);
+        let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), true);
         let parted = Parted::default();
         let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
@@ -389,7 +404,7 @@ impl Session {
                 // Invariant 5 holds for writes too: the server refused the statement instead of running it, and it
                 // was the first of a transaction of its own, so that nothing else had run either.
                 Ok(Stop::Renew) => {
-                    may_renew = false;
+                    may_renew = Renewable::default();
                     self.database.metrics.renewals.inc();
                 }
                 Ok(Stop::Retry) => {
@@ -446,7 +461,7 @@ impl Session {
 
     /// Closes the held connection, with all that is on it.
     pub async fn close_held(&mut self) {
-        self.cancel.slot().detach().await;
+        let _closed = self.cancel.slot().detach().await;
         self.held = None;
         self.unpin();
         self.suspected = None;
@@ -458,7 +473,7 @@ impl Session {
             tracing::warn!(server = ?held.server, %error, "read is tried on another server");
             self.database.topology.report_failure(held.server);
         }
-        self.cancel.slot().try_detach();
+        let _closed = self.cancel.slot().try_detach();
     }
 
     /// Sends the request to the held server, BEGIN in front of it where one waits, and relays the answer.
@@ -498,6 +513,7 @@ impl Session {
             server.statements.set_unnamed(None);
         }
         let raw = request.payload.compose(server, &mut out);
+        self.record.counts.server_parses.add(server.pipeline.take_parses());
         let evicted = server.statements.take_evicted();
         if evicted > 0 {
             self.database.metrics.evictions.inc_by(evicted);

@@ -5,12 +5,18 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+
+use crate::net::{Stream, TlsTerms};
+
+/// How long a client is silent before its session rests: long enough that one that works is not made to
+/// allocate again and again.
+const REST_AFTER: Duration = Duration::from_secs(5);
 
 /// In the order of their logins.
 #[derive(Default)]
@@ -30,17 +36,27 @@ pub struct Totals {
     pub assignments: u64,
     pub received_bytes: u64,
     pub parses: u64,
+    pub server_parses: u64,
     pub binds: u64,
 }
 
 impl std::ops::AddAssign for Totals {
     fn add_assign(&mut self, more: Totals) {
-        let Totals { transactions, transaction_us, assignments, received_bytes, parses, binds } = more;
+        let Totals {
+            transactions,
+            transaction_us,
+            assignments,
+            received_bytes,
+            parses,
+            server_parses,
+            binds,
+        } = more;
         self.transactions += transactions;
         self.transaction_us += transaction_us;
         self.assignments += assignments;
         self.received_bytes += received_bytes;
         self.parses += parses;
+        self.server_parses += server_parses;
         self.binds += binds;
     }
 }
@@ -53,6 +69,7 @@ pub(super) struct SessionCounts {
     pub assignments: Count,
     pub received_bytes: Count,
     pub parses: Count,
+    pub server_parses: Count,
     pub binds: Count,
 }
 
@@ -78,6 +95,7 @@ impl SessionCounts {
             assignments: self.assignments.get(),
             received_bytes: self.received_bytes.get(),
             parses: self.parses.get(),
+            server_parses: self.server_parses.get(),
             binds: self.binds.get(),
         }
     }
@@ -102,6 +120,8 @@ pub struct SessionRecord {
     /// What the client knows as its process id.
     pub pid: u32,
     pub application_name: Option<Box<str>>,
+    /// Set with the login.
+    tls: OnceLock<TlsTerms>,
     pub connected_time: SystemTime,
     connected_at: Instant,
     activity: AtomicU8,
@@ -113,6 +133,10 @@ pub struct SessionRecord {
     pub(super) counts: SessionCounts,
     called: AtomicBool,
     killed: AtomicBool,
+    /// Told that it may rest, and not heard yet.
+    drowsy: AtomicBool,
+    /// It has given up what it needs for statements.
+    resting: AtomicBool,
     /// Of the session's task.
     waker: Mutex<Option<Waker>>,
 }
@@ -143,6 +167,7 @@ impl Sessions {
             peer,
             pid,
             application_name,
+            tls: OnceLock::new(),
             connected_time: SystemTime::now(),
             connected_at: Instant::now(),
             activity: AtomicU8::new(Activity::Active as u8),
@@ -153,6 +178,8 @@ impl Sessions {
             counts: SessionCounts::default(),
             called: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            drowsy: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             waker: Mutex::default(),
         });
         self.by_id.lock().insert(id, record.clone());
@@ -176,6 +203,22 @@ impl Sessions {
         totals
     }
 
+    /// Sessions whose clients have been silent for `REST_AFTER` give up what only statements need. To be called
+    /// now and then: no session has to look at a clock for it. Returns how many rest.
+    pub fn let_rest(&self, now: Instant) -> usize {
+        let mut resting = 0;
+        for record in self.all() {
+            let is_over = record.silent_time(now) >= REST_AFTER;
+            if record.resting.load(Ordering::Relaxed) {
+                resting += 1;
+            } else if is_over && record.activity() == Activity::Idle {
+                record.drowsy.store(true, Ordering::Release);
+                record.wake();
+            }
+        }
+        resting
+    }
+
     /// The process stops or the configuration is another: every session has a look when it is between
     /// transactions.
     pub fn call_all(&self) {
@@ -194,6 +237,16 @@ impl SessionRecord {
 
     pub(super) fn set_activity(&self, activity: Activity) {
         self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    pub fn tls(&self) -> Option<TlsTerms> {
+        self.tls.get().copied()
+    }
+
+    pub(super) fn set_tls(&self, stream: &Stream) {
+        if let Some(it) = stream.tls_terms() {
+            let _ = self.tls.set(it);
+        }
     }
 
     /// Why its server connection is nobody else's.
@@ -224,6 +277,20 @@ impl SessionRecord {
 
     pub fn request_time(&self) -> SystemTime {
         self.connected_time + Duration::from_micros(self.requested_us.load(Ordering::Relaxed))
+    }
+
+    /// Since the last request, or the login.
+    fn silent_time(&self, now: Instant) -> Duration {
+        let requested = Duration::from_micros(self.requested_us.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.connected_at).saturating_sub(requested)
+    }
+
+    pub(super) fn take_drowsy(&self) -> bool {
+        self.drowsy.load(Ordering::Relaxed) && self.drowsy.swap(false, Ordering::Acquire)
+    }
+
+    pub(super) fn set_resting(&self, resting: bool) {
+        self.resting.store(resting, Ordering::Relaxed);
     }
 
     fn micros(&self, now: Instant) -> u64 {
@@ -312,6 +379,25 @@ mod tests {
 
     fn identity() -> Identity {
         Identity { database: "db".into(), user: "app".into(), peer: None, pid: 7, application_name: None }
+    }
+
+    #[test]
+    fn who_is_silent_is_told_to_rest_once() {
+        let sessions = Arc::new(Sessions::default());
+        let (silent, busy) = (sessions.register(identity()), sessions.register(identity()));
+        silent.set_activity(Activity::Idle);
+        let later = Instant::now() + REST_AFTER;
+        assert_eq!(sessions.let_rest(Instant::now()), 0);
+        assert!(!silent.take_drowsy());
+        sessions.let_rest(later);
+        assert!(silent.take_drowsy() && !silent.take_drowsy() && !busy.take_drowsy());
+        silent.set_resting(true);
+        assert_eq!(sessions.let_rest(later), 1);
+        assert!(!silent.take_drowsy());
+        silent.set_resting(false);
+        silent.requested(later);
+        sessions.let_rest(later + REST_AFTER / 2);
+        assert!(!silent.take_drowsy());
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::encoding;
+use super::query::Renewable;
 use super::timeouts::Overdue;
 use crate::backend::Backend;
 use crate::net::{Buffer, BufferStock, Stream};
-use crate::proto::{Part, Piece, Replies, Unexpected};
+use crate::proto::{Part, Piece, Replies, StatementId, Unexpected};
 use crate::wire;
 
 /// Why the relay stopped without an error.
@@ -66,8 +67,8 @@ pub struct Flow {
     pub may_retry: bool,
     /// A standby has turned the read down; its answer is swallowed to the end.
     pub turned_down: bool,
-    /// The request can be made again if its statement turns out to be outdated on this server.
-    pub may_renew: bool,
+    /// The request can be made again if its statement turns out to be of no use on this server.
+    pub may_renew: Renewable,
     /// It is.
     pub outdated: bool,
     /// It will be made again; the answer is swallowed to the end.
@@ -97,7 +98,11 @@ pub async fn relay(
 ) -> Result<Stop, RelayError> {
     replies.next_buffer();
     server.pipeline.release_made(replies);
-    forward(client, &[], replies, flow).await?;
+    if server.pipeline.is_drained() {
+        forward(client, &[], replies, flow).await?;
+    } else {
+        replies.made = std::mem::take(&mut replies.pieces);
+    }
     let mut buffer = None;
     while !server.pipeline.is_drained() {
         server_readable(client, &mut server.stream, overdue).await?;
@@ -129,9 +134,16 @@ pub async fn step(
     }
     replies.next_buffer();
     let consumed = server.pipeline.feed(filled.filled(), replies)?;
-    if is_outdated(filled.filled(), replies) {
-        flow.outdated = true;
-        flow.renewing = flow.may_renew && flow.sent_bytes == 0 && begins_with_error(replies);
+    if !replies.made.is_empty() {
+        let made = std::mem::take(&mut replies.made);
+        let later = std::mem::replace(&mut replies.pieces, made);
+        replies.pieces.extend(later);
+    }
+    let useless = useless(filled.filled(), replies);
+    if let Some(it) = useless {
+        let may_renew = if it == Useless::Lost { flow.may_renew.lost } else { flow.may_renew.outdated };
+        flow.outdated = it == Useless::Outdated;
+        flow.renewing = may_renew && flow.sent_bytes == 0 && begins_with_error(replies);
     }
     if flow.renewing {
         replies.failed = true;
@@ -143,6 +155,9 @@ pub async fn step(
         server.pipeline.set_part(Part::SILENT);
     }
     note(server, filled.filled(), replies, flow);
+    if useless == Some(Useless::Lost) {
+        server.statements.doubt();
+    }
     if !flow.turned_down && !flow.renewing {
         forward(client, filled.filled(), replies, flow).await?;
     }
@@ -160,22 +175,42 @@ fn is_standby_error(input: &[u8], replies: &Replies) -> bool {
     wire::error_fields(&input[range]).is_ok_and(|it| STANDBY_STATES.contains(&it.state))
 }
 
-/// "cached plan must not change result type". It is told when a statement is looked at for Bind, Describe or
-/// EXECUTE (`RevalidateCachedQuery` in plancache.c), before any of it runs; with a context it is of a statement
-/// inside a function, which runs.
-fn is_outdated(input: &[u8], replies: &Replies) -> bool {
-    let Some(range) = replies.error.clone() else { return false };
-    wire::error_fields(&input[range]).is_ok_and(|it| {
-        it.state == b"0A000" && it.routine == b"RevalidateCachedQuery" && it.context.is_empty()
-    })
+/// Why a statement under a name of ours cannot run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Useless {
+    /// "cached plan must not change result type".
+    Outdated,
+    /// Code has dropped it, of which no word of a text told.
+    Lost,
 }
 
-/// Nothing goes to the client before the error; behind it may be ReadyForQuery.
-fn begins_with_error(replies: &Replies) -> bool {
-    match (replies.pieces.as_slice(), &replies.error) {
-        ([Piece::Input(piece)], Some(error)) => piece.start == error.start,
-        _ => false,
+/// It is told when a statement is looked at for Bind, Describe or EXECUTE (`RevalidateCachedQuery` in plancache.c,
+/// `FetchPreparedStatement` in prepare.c), before any of it runs; with a context it is of a statement inside a
+/// function, which runs.
+fn useless(input: &[u8], replies: &Replies) -> Option<Useless> {
+    let fields =
+        wire::error_fields(&input[replies.error.clone()?]).ok().filter(|it| it.context.is_empty())?;
+    match fields.state {
+        b"0A000" if fields.routine == b"RevalidateCachedQuery" => Some(Useless::Outdated),
+        b"26000" if names_ours(fields.message) => Some(Useless::Lost),
+        _ => None,
     }
+}
+
+/// Whatever the language and its quotes.
+fn names_ours(message: &[u8]) -> bool {
+    let is_name = |it: &u8| it.is_ascii_alphanumeric() || *it == b'_';
+    let words = message.split(|it| !is_name(it));
+    words.filter_map(|it| std::str::from_utf8(it).ok()).any(StatementId::is_server_name)
+}
+
+/// Nothing of the server's goes to the client before the error; behind it may be ReadyForQuery.
+fn begins_with_error(replies: &Replies) -> bool {
+    let mut servers = replies.pieces.iter().filter_map(|it| match it {
+        Piece::Input(range) => Some(range.start),
+        Piece::Made(_) | Piece::Owned(_) => None,
+    });
+    servers.next() == replies.error.as_ref().map(|it| it.start) && servers.next().is_none()
 }
 
 /// Takes note of what the replies say of the server and the session.

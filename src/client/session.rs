@@ -22,7 +22,7 @@ use super::statements::Names;
 use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::{Database, Latest, Shared, UserPools};
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
-use crate::cancel;
+use crate::cancel::{self, Detached};
 use crate::catalog::Changing;
 use crate::config::PoolMode;
 use crate::metrics::Limit;
@@ -58,6 +58,8 @@ enum Roused {
     Hub,
     /// It is to have a look at what has changed.
     Keyway,
+    /// It has been silent for so long that it may rest.
+    Drowsy,
 }
 
 pub(super) struct Held {
@@ -67,6 +69,16 @@ pub(super) struct Held {
     pub role: Role,
     /// Its settings are not the session's yet: they go in front of the next request.
     pub needs_set_up: bool,
+}
+
+impl Held {
+    /// Gives the server back, unless a cancel may hit it still.
+    pub fn release(self, detached: Detached, now: Instant) {
+        match detached {
+            Detached::Clean => self.lease.release(now),
+            Detached::Doubtful => drop(self.lease),
+        }
+    }
 }
 
 pub(super) struct Session {
@@ -135,9 +147,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(stream: Stream, latest: Arc<Latest>, login: LoggedIn) -> Session {
-        let entropy = u64::from(login.cancel.key().secret) << 32 | u64::from(login.cancel.key().pid);
-        Session {
+    /// Boxed, as a future keeps a place for each value that is moved through it.
+    pub fn new(stream: Stream, latest: Arc<Latest>, login: LoggedIn) -> Box<Session> {
+        // The pid is random, and no secret.
+        let entropy = u64::from(login.cancel.pid()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Box::new(Session {
             stream,
             shared: login.shared,
             latest,
@@ -177,10 +191,10 @@ impl Session {
             application_name: login.application_name,
             intake: Intake::default(),
             database: login.database,
-        }
+        })
     }
 
-    pub async fn run(mut self, buffer: Buffer) {
+    pub async fn run(mut self: Box<Self>, buffer: Buffer) {
         let end = self.until_killed(buffer).await;
         let end = match end {
             End::Killed if self.record.activity() == Activity::Idle => End::Fatal(sent_away()),
@@ -188,7 +202,7 @@ impl Session {
         };
         if let End::Fatal(refusal) = end {
             self.database.metrics.refused(refusal.reason());
-            say_goodbye(&mut self.stream, &refusal).await;
+            Box::pin(say_goodbye(&mut self.stream, &refusal)).await;
         }
         self.let_go_for_good().await;
     }
@@ -213,7 +227,7 @@ impl Session {
                 self.utc = is_utc(value);
             }
         }
-        wire::backend_key_data(&mut out, self.cancel.key());
+        wire::backend_key_data(&mut out, &self.cancel.key());
         wire::ready_for_query(&mut out, TxStatus::Idle);
         self.stream.write_all(&out).await.map_err(|_| End::Left)
     }
@@ -223,8 +237,8 @@ impl Session {
         let record = self.record.record().clone();
         record.wake_this_task().await;
         let mut working = pin!(async {
-            match self.greet().await {
-                Ok(()) => self.work(buffer).await,
+            match Box::pin(self.greet()).await {
+                Ok(()) => self.serve(buffer).await,
                 Err(end) => end,
             }
         });
@@ -235,39 +249,72 @@ impl Session {
         .await
     }
 
-    async fn work(&mut self, mut buffer: Buffer) -> End {
+    /// All that a statement may need is a few kilobytes, which are made for a client that speaks and given up
+    /// when it has been silent for a while: none is allocated for a statement, and an idle client holds none.
+    ///
+    /// ```text
+    ///  work ──silent, and told by `Sessions::let_rest`──▶ rest ──client or pinned server speaks──▶ work
+    /// ```
+    async fn serve(&mut self, mut buffer: Buffer) -> End {
+        // Since when the client is silent goes on to count where it rests.
+        let mut patience = None;
         loop {
-            let unit = match self.next_unit(&mut buffer).await {
-                Ok(it) => it,
-                Err(end) => return end,
-            };
-            if self.record.is_called()
-                && let Err(end) = self.heed()
-            {
+            if let Err(end) = Box::pin(self.work(&mut buffer, &mut patience)).await {
                 return end;
+            }
+            if let Err(end) = self.rest(&mut patience).await {
+                return end;
+            }
+        }
+    }
+
+    /// Until there is something to work on.
+    async fn rest(&mut self, patience: &mut Option<Option<Patience>>) -> Result<(), End> {
+        self.record.set_resting(true);
+        loop {
+            match self.wait_for_client(patience).await? {
+                Roused::Client | Roused::Server => break,
+                Roused::Hub => Box::pin(self.deliver()).await?,
+                Roused::Keyway => self.heed()?,
+                Roused::Drowsy => self.record.set_resting(true),
+            }
+        }
+        self.record.set_resting(false);
+        Ok(())
+    }
+
+    /// Returns when the session may rest. `buffer` is empty then.
+    async fn work(
+        &mut self,
+        buffer: &mut Buffer,
+        patience: &mut Option<Option<Patience>>,
+    ) -> Result<(), End> {
+        loop {
+            let Some(unit) = self.next_unit(buffer, patience).await? else { return Ok(()) };
+            *patience = None;
+            if self.record.is_called() {
+                self.heed()?;
             }
             self.record.set_activity(Activity::Active);
             self.record.counts.received_bytes.add(unit.length() as u64);
             self.begin_transaction_time();
             let result = match unit {
-                Unit::Query(length) => self.simple(&mut buffer, length).await,
-                Unit::Extended(length, end) => self.group(&mut buffer, length, end).await,
-                Unit::FunctionCall(length) => self.function_call(&mut buffer, length).await,
+                Unit::Query(length) => self.simple(buffer, length).await,
+                Unit::Extended(length, end) => self.group(buffer, length, end).await,
+                Unit::FunctionCall(length) => self.function_call(buffer, length).await,
                 Unit::Stray(length) => {
                     buffer.consume(length);
                     Ok(())
                 }
-                Unit::Terminate => return End::Left,
+                Unit::Terminate => return Err(End::Left),
             };
             self.end_schema_change();
-            if let Err(end) = result {
-                return end;
-            }
+            result?;
             if self.began.is_some() {
                 self.count_transaction(Instant::now());
             }
             if buffer.is_empty() {
-                self.shared.stock.give_back(std::mem::take(&mut buffer));
+                self.shared.stock.give_back(std::mem::take(buffer));
             }
         }
     }
@@ -315,14 +362,18 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for a whole unit. Between units an idle client holds no buffer, and the process may stop.
-    async fn next_unit(&mut self, buffer: &mut Buffer) -> Result<Unit, End> {
+    /// Waits for a whole unit; `None` is that the session may rest. Between units an idle client holds no
+    /// buffer, and the process may stop. `patience` is of the whole unit: half a message does not begin the
+    /// time anew.
+    async fn next_unit(
+        &mut self,
+        buffer: &mut Buffer,
+        patience: &mut Option<Option<Patience>>,
+    ) -> Result<Option<Unit>, End> {
         let limits = self.shared.limits.unit;
-        // Of the whole unit: half a message does not begin the time anew.
-        let mut patience = None;
         loop {
             match self.intake.next(buffer.filled(), limits) {
-                Ok(Some(unit)) => return Ok(unit),
+                Ok(Some(unit)) => return Ok(Some(unit)),
                 Ok(None) => {}
                 Err(violation) => {
                     let refusal = violation.refusal(limits);
@@ -334,11 +385,12 @@ impl Session {
             }
             if buffer.is_empty() {
                 loop {
-                    match self.wait_for_client(&mut patience).await? {
+                    match self.wait_for_client(patience).await? {
                         Roused::Client => break,
                         Roused::Server => self.hear_pinned().await?,
                         Roused::Hub => self.deliver().await?,
                         Roused::Keyway => self.heed()?,
+                        Roused::Drowsy => return Ok(None),
                     }
                 }
                 *buffer = self.shared.stock.take();
@@ -408,6 +460,9 @@ impl Session {
             }
             if may_heed && self.record.is_called() {
                 return Poll::Ready(Ok(Roused::Keyway));
+            }
+            if self.record.take_drowsy() {
+                return Poll::Ready(Ok(Roused::Drowsy));
             }
             if let Some((too_long, patience)) = &mut too_long
                 && too_long.as_mut().poll(cx).is_ready()
@@ -513,24 +568,23 @@ impl Session {
             }
             return;
         }
-        if !self.cancel.slot().try_detach() {
-            self.cancel.slot().detach().await;
-        }
+        let slot = self.cancel.slot();
+        let detached = match slot.try_detach() {
+            Some(it) => it,
+            None => slot.detach().await,
+        };
         if let Some(held) = self.held.take() {
-            held.lease.release(now);
+            held.release(detached, now);
         }
     }
 
     /// The client is gone: a server with anything of its own on it is closed, which ends transactions,
     /// locks and temporary tables; a query that still runs is cancelled first.
-    async fn let_go_for_good(mut self) {
+    async fn let_go_for_good(mut self: Box<Self>) {
         let Some(held) = self.held.take() else { return };
-        self.cancel.slot().detach().await;
-        if held.lease.pipeline.is_drained() {
-            drop(held.lease);
-        } else {
-            let target = super::attach::cancel_target(&held.lease);
-            abandon(held.lease, target);
+        let _closed = self.cancel.slot().detach().await;
+        if !held.lease.pipeline.is_drained() {
+            abandon(held.lease);
         }
     }
 
@@ -553,7 +607,7 @@ impl Session {
     /// The held server failed: what it held is lost, and the client is told what that means.
     pub fn lose_server(&mut self, error: RelayError, flow: &Flow) -> Result<Refusal, End> {
         let lost = self.held.take();
-        self.cancel.slot().try_detach();
+        let _closed = self.cancel.slot().try_detach();
         let committing = std::mem::take(&mut self.committing);
         self.unsynced = false;
         if let RelayError::ClientLeft | RelayError::TransactionTime = error {

@@ -51,7 +51,7 @@ impl Session {
             Err(Stop::Refused(refusal)) => {
                 self.mark_written(&team);
                 drop(team);
-                self.cancel.slot().detach().await;
+                let _closed = self.cancel.slot().detach().await;
                 Ok(Ran::Refused(refusal))
             }
         }

@@ -1,6 +1,6 @@
 //! PREPARE and EXECUTE of SQL, virtual as those of the protocol are: one statement per text on each
-//! server, under a name of Keyway's, whoever prepared it. Simple protocol only; sent by the extended
-//! protocol, PREPARE pins.
+//! server, under a name of Keyway's, whoever prepared it. In the extended protocol names are looked up by Bind and
+//! Describe, which get a statement of the text under the server's names in place of the client's.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,14 +9,17 @@ use smallvec::SmallVec;
 
 use super::deallocate::no_statement;
 use super::effects::Answer;
+use super::group::Group;
 use super::session::Session;
 use super::statements::Statement;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::metrics::Limit;
 use crate::proto::StatementId;
-use crate::route::{Kind, Plan};
+use crate::route::{Kind, Literals, Plan, Planned};
 use crate::sql;
 use crate::wire::{self, TxStatus};
+
+type Needs = SmallVec<[Arc<Statement>; 1]>;
 
 /// A Query under other names.
 #[derive(Default)]
@@ -26,7 +29,18 @@ pub(super) struct Renamed {
     /// PREPARE is the whole text: this is its name, taken when a server has done it.
     pub prepares: Option<(String, Arc<Statement>)>,
     /// What EXECUTE names, to be there first.
-    pub needs: SmallVec<[Arc<Statement>; 1]>,
+    pub needs: Needs,
+}
+
+/// The names of SQL's statements in a text that is bound or described.
+#[derive(Default)]
+pub(super) enum SqlNames {
+    /// None that are virtual.
+    #[default]
+    None,
+    /// By PREPARE, which a server gets under a name of Keyway's.
+    Prepared(String, Arc<Statement>),
+    Executed(Needs),
 }
 
 impl Session {
@@ -59,7 +73,7 @@ impl Session {
         if taken && self.transaction.status() != TxStatus::Failed {
             // Some server has judged this text already.
             self.names.insert(name.as_bytes(), statement);
-            return Err(Answer::Made { notices: Vec::new(), tag: "PREPARE" });
+            return Err(Answer::Made { notices: Vec::new(), tag: "PREPARE", columns: &[] });
         }
         let mut message = Vec::new();
         wire::query(&mut message, &statement.prepare_text());
@@ -67,50 +81,65 @@ impl Session {
     }
 
     fn rename_execute(&mut self, text: &str) -> Result<Option<Renamed>, Answer> {
-        let (mut renamed, mut out, mut copied) = (Renamed::default(), String::new(), 0);
-        for it in sql::execute_names(text) {
-            let Some(statement) = self.names.get(it.name.as_bytes()) else {
-                if StatementId::is_server_name(&it.name) {
-                    return Err(Answer::Refused(no_statement(&it.name)));
-                }
-                continue;
-            };
-            if statement.by_sql.is_none() {
-                return Err(Answer::Refused(Refusal::unsupported(
-                    Reason::SessionState,
-                    format!("prepared statement \"{}\" was not made by PREPARE", it.name),
-                    "run it by Bind, as it was made by Parse",
-                )));
-            }
-            out.push_str(&text[copied..it.place.start]);
-            out.push_str(&statement.id.server_name());
-            copied = it.place.end;
-            renamed.needs.push(statement.clone());
-        }
-        if renamed.needs.is_empty() {
+        let (needs, out) = executed(text, |it| self.names.get(it.as_bytes())).map_err(Answer::Refused)?;
+        if needs.is_empty() {
             return Ok(None);
         }
-        out.push_str(&text[copied..]);
+        let mut renamed = Renamed { needs, ..Renamed::default() };
         wire::query(&mut renamed.message, &out);
         Ok(Some(renamed))
     }
 
-    /// EXECUTE by the extended protocol, of a name that no server knows or that is another's.
-    pub fn refuse_virtual(&self, text: &str) -> Option<Refusal> {
-        let names = sql::execute_names(text);
-        let foreign = |it: &&sql::ExecuteName| {
-            StatementId::is_server_name(&it.name) && self.names.get(it.name.as_bytes()).is_none()
+    /// What is bound or described at this place of a group: `statement` itself, or where it names statements of SQL,
+    /// an unnamed one in its place.
+    pub fn rename_bound(
+        &mut self,
+        statement: Arc<Statement>,
+        plan: &Plan,
+        group: &Group<'_>,
+    ) -> Result<(Arc<Statement>, SqlNames), Refusal> {
+        let text = statement.text();
+        let (text, names) = match &plan.kind {
+            Kind::SessionState("PREPARE") => {
+                let Some(it) = sql::prepare_text(text) else { return Ok((statement, SqlNames::None)) };
+                if self.transaction.status() != TxStatus::Failed {
+                    self.check_name(it.name.as_bytes(), group)?;
+                }
+                let router = &self.database.router;
+                let made =
+                    self.database.statements.by_sql(it.body, it.statement, || router.plan(it.statement));
+                (made.prepare_text(), SqlNames::Prepared(it.name, made))
+            }
+            Kind::SessionState("EXECUTE") => {
+                let (needs, text) = executed(text, |it| self.find(it.as_bytes(), group))?;
+                if needs.is_empty() {
+                    return Ok((statement, SqlNames::None));
+                }
+                self.check_amid_pipeline(&needs)?;
+                (text, SqlNames::Executed(needs))
+            }
+            _ => return Ok((statement, SqlNames::None)),
         };
-        if let Some(it) = names.iter().find(foreign) {
-            return Some(no_statement(&it.name));
+        let planned = Planned {
+            plan: statement.plan(&self.database.router),
+            literals: Literals::default(),
+            hit: false,
+        };
+        Ok((self.database.statements.unnamed(text.as_bytes(), &statement.oids, planned), names))
+    }
+
+    /// A PREPARE that has to come first would end a pipeline.
+    fn check_amid_pipeline(&mut self, needs: &[Arc<Statement>]) -> Result<(), Refusal> {
+        let mut has =
+            |it: &Arc<Statement>| self.held.as_mut().is_some_and(|held| held.lease.statements.has(it.id));
+        if !self.unsynced || needs.iter().all(&mut has) {
+            return Ok(());
         }
-        names.iter().any(|it| self.names.get(it.name.as_bytes()).is_some()).then(|| {
-            Refusal::unsupported(
-                Reason::SessionState,
-                "EXECUTE by the extended protocol of a statement that the simple protocol prepared",
-                "send both by the same protocol",
-            )
-        })
+        Err(Refusal::unsupported(
+            Reason::SessionState,
+            "EXECUTE in the middle of a pipeline, on a server that lacks the statement, is not supported",
+            "send a Sync in front of it",
+        ))
     }
 
     /// PREPARE has been done: the name is the client's from now on, and no ROLLBACK takes it away.
@@ -120,9 +149,7 @@ impl Session {
             statements.send(statement.id, statement.text.len(), &statement.presence);
             statements.insert(statement.id);
         }
-        if let Some(taken) = &statement.by_sql {
-            taken.store(true, Ordering::Relaxed);
-        }
+        statement.mark_taken();
         self.names.insert(name.as_bytes(), statement);
         self.record.set_statements(self.names.len());
     }
@@ -161,4 +188,33 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What EXECUTE names in `text`, and the text under the names that servers have.
+fn executed<'n>(
+    text: &str,
+    find: impl Fn(&str) -> Option<&'n Arc<Statement>>,
+) -> Result<(Needs, String), Refusal> {
+    let (mut needs, mut out, mut copied) = (Needs::new(), String::new(), 0);
+    for it in sql::execute_names(text) {
+        let Some(statement) = find(&it.name) else {
+            if StatementId::is_server_name(&it.name) {
+                return Err(no_statement(&it.name));
+            }
+            continue;
+        };
+        if statement.by_sql.is_none() {
+            return Err(Refusal::unsupported(
+                Reason::SessionState,
+                format!("prepared statement \"{}\" was not made by PREPARE", it.name),
+                "run it by Bind, as it was made by Parse",
+            ));
+        }
+        out.push_str(&text[copied..it.place.start]);
+        out.push_str(&statement.id.server_name());
+        copied = it.place.end;
+        needs.push(statement.clone());
+    }
+    out.push_str(&text[copied..]);
+    Ok((needs, out))
 }

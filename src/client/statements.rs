@@ -34,6 +34,13 @@ impl Statement {
         format!("PREPARE {}{}", self.id.server_name(), self.text())
     }
 
+    /// A server has taken it, should it have been made by PREPARE.
+    pub fn mark_taken(&self) {
+        if let Some(taken) = &self.by_sql {
+            taken.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The plan by the router's rules and newest catalog (DESIGN invariant 10). During a reload sessions of two
     /// routers may share the statement: each gets its own router's, made again when the other one was here.
     pub fn plan(&self, router: &Router) -> Arc<Plan> {

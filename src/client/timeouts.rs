@@ -1,6 +1,7 @@
 //! How long a client may be silent, and how long its statements and transactions may run. A clock is read
 //! and a timer made only where a time-out is configured and there is something to wait for.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::relay::RelayError;
@@ -8,7 +9,7 @@ use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::cancel;
 use crate::metrics::{Limit, LimitHits};
-use crate::wire::{CancelKey, TxStatus};
+use crate::wire::TxStatus;
 
 /// `None` is for ever.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,8 +61,7 @@ impl Timeouts {
 pub(super) struct Overdue {
     pub at: Instant,
     next: Next,
-    cancels: cancel::Registry,
-    key: CancelKey,
+    slot: Arc<cancel::Slot>,
     grace: Duration,
     hits: LimitHits,
 }
@@ -80,8 +80,8 @@ impl Overdue {
         match self.next {
             Next::CancelStatement => {
                 self.hits.hit(Limit::QueryTime);
-                let (cancels, key) = (self.cancels.clone(), self.key);
-                tokio::spawn(async move { cancels.cancel(key).await });
+                let slot = self.slot.clone();
+                tokio::spawn(async move { slot.cancel().await });
                 self.at += self.grace;
                 self.next = Next::GiveUp;
                 Ok(())
@@ -129,8 +129,8 @@ impl Session {
         let transaction = self.transaction_ends.map(|it| (it, Next::EndTransaction));
         let (at, next) = [query, transaction].into_iter().flatten().min_by_key(|it| it.0)?;
         let hits = self.shared.hits.clone();
-        let (cancels, key) = (self.shared.cancels.clone(), self.cancel.key());
-        Some(Box::new(Overdue { at, next, cancels, key, grace: timeouts.cancel, hits }))
+        let slot = self.cancel.slot().clone();
+        Some(Box::new(Overdue { at, next, slot, grace: timeouts.cancel, hits }))
     }
 
     /// The client has been silent for too long.

@@ -70,7 +70,7 @@ pub(super) fn let_in(
         database: CONSOLE_DATABASES[0].into(),
         user: parameters.user.into(),
         peer,
-        pid: cancel.key().pid,
+        pid: cancel.pid(),
         application_name,
     });
     if *shared.stopping.borrow() {

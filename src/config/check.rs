@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::document::{Findings, Section};
 use super::settings::{self, Kind, Setting};
-use super::{Config, Console, Limits, Problem, database, login, tls, user};
+use super::{Config, Console, Limits, Problem, database, login, peers, tls, user};
 
 pub fn config(
     text: &str,
@@ -45,8 +45,9 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
         admin_users: login::named_users(top, &settings::ADMIN_USERS, &users),
         stats_users: login::named_users(top, &settings::STATS_USERS, &users),
     };
-    let workers = top.count(&settings::WORKERS);
-    Config { listen, admin, workers, tls, limits: limits(top), users, databases, console }
+    let (instance, peers) = peers::peers(top);
+    let (workers, limits) = (top.count(&settings::WORKERS), limits(top));
+    Config { listen, admin, workers, instance, peers, tls, limits, users, databases, console }
 }
 
 /// Whether two listeners cannot both have their address; port 0 is another one each time.
@@ -74,6 +75,7 @@ fn limits(top: &Section<'_>) -> Limits {
         login_timeout: it.duration(&settings::LOGIN_TIMEOUT).unwrap_or_default(),
         message_bytes_max: it.count(&settings::MESSAGE_BYTES_MAX),
         logins_max: it.count(&settings::LOGINS_MAX),
+        cancels_max: it.count(&settings::CANCELS_MAX),
         server_connections_max: it.optional_count(&settings::SERVER_CONNECTIONS_MAX),
         server_logins_max: it.count(&settings::SERVER_LOGINS_MAX),
         statements_max: it.count(&settings::STATEMENTS_MAX),

@@ -70,6 +70,7 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
         auth_query: login::auth_query(section, users),
         clients_max: section.optional_count(&settings::DATABASE_CLIENTS_MAX),
         server_connections_max: section.optional_count(&settings::DATABASE_CONNECTIONS_MAX),
+        replication_connections_max: section.count(&settings::REPLICATION_CONNECTIONS_MAX),
         pool_mode: pool_mode(section, name, shards.len(), users),
         cross_shard_writes: cross_shard_writes(section),
         cross_shard_lock_timeout: section.duration(&settings::CROSS_SHARD_LOCK_TIMEOUT),
@@ -234,7 +235,7 @@ fn servers(section: &Section<'_>, seen: &mut Seen) -> Vec<Address> {
     let mut servers = Vec::new();
     for entry in list.iter() {
         let offset = entry.span().start;
-        match entry.get_ref().as_str().and_then(address) {
+        match entry.get_ref().as_str().and_then(|it| address(it, POSTGRES_PORT)) {
             None => section.add(
                 offset,
                 format!("{} is no server", shown(entry)),
@@ -257,7 +258,7 @@ fn servers(section: &Section<'_>, seen: &mut Seen) -> Vec<Address> {
 }
 
 /// `host`, `host:port`, `[::1]`, `[::1]:port`.
-fn address(text: &str) -> Option<Address> {
+pub(super) fn address(text: &str, default_port: u16) -> Option<Address> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
@@ -269,7 +270,7 @@ fn address(text: &str) -> Option<Address> {
             None => (text, None),
         },
     };
-    let port = port.map_or(Some(POSTGRES_PORT), |it| it.parse().ok().filter(|it| *it > 0))?;
+    let port = port.map_or(Some(default_port), |it| it.parse().ok().filter(|it| *it > 0))?;
     let allowed = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '-' | '_' | ':');
     let valid = !host.is_empty() && host.chars().all(allowed);
     valid.then(|| Address { host: host.to_ascii_lowercase(), port })

@@ -40,15 +40,19 @@ macro_rules! differing {
 
 impl Difference {
     pub fn between(before: &Config, after: &Config) -> Difference {
-        let Config { listen, admin, workers, tls, limits, users, databases, console } = before;
+        let Config { listen, admin, workers, instance, peers, tls, limits, users, databases, console } =
+            before;
         let restart = [
             ("listen", *listen != after.listen),
             ("admin", *admin != after.admin),
             ("workers", *workers != after.workers),
+            ("instance", *instance != after.instance),
         ];
+        let mut top = differing!(Console, console, after.console; admin_users stats_users);
+        top.extend((*peers != after.peers).then_some("peers"));
         Difference {
             restart: restart.into_iter().filter(|it| it.1).map(|it| it.0).collect(),
-            top: differing!(Console, console, after.console; admin_users stats_users),
+            top,
             tls: differing!(ClientTls, tls, after.tls; mode identity authorities min_version),
             limits: of_limits(limits, &after.limits),
             users: changes(users, &after.users, |it| &it.name, of_user),
@@ -87,9 +91,9 @@ fn changes<T>(
 
 fn of_limits(before: &Limits, after: &Limits) -> Vec<&'static str> {
     differing!(Limits, before, after;
-        clients_max login_timeout logins_max server_connections_max server_logins_max message_bytes_max
-        statements_max statement_bytes_max merge_bytes_max server_statements_max server_statement_bytes_max
-        plans_max client_idle_timeout
+        clients_max login_timeout logins_max cancels_max server_connections_max server_logins_max
+        message_bytes_max statements_max statement_bytes_max merge_bytes_max server_statements_max
+        server_statement_bytes_max plans_max client_idle_timeout
         idle_in_transaction_timeout aborted_transaction_timeout unfinished_timeout query_timeout
         cancel_timeout transaction_timeout channels_max notification_bytes_max shutdown_timeout buffers_max)
 }
@@ -101,7 +105,8 @@ fn of_user(before: &User, after: &User) -> Vec<&'static str> {
 fn of_database(before: &Database, after: &Database) -> Vec<&'static str> {
     let mut parts = differing!(Database, before, after;
         name dbname shards pool max_lag probe catalog server_auth server_tls auth_query clients_max
-        server_connections_max pool_mode cross_shard_writes cross_shard_lock_timeout maps tables schemas default_shard);
+        server_connections_max replication_connections_max pool_mode cross_shard_writes cross_shard_lock_timeout
+        maps tables schemas default_shard);
     if let Some(at) = parts.iter().position(|it| *it == "pool") {
         parts.splice(at..=at, of_pool(&before.pool, &after.pool));
     }

@@ -81,12 +81,14 @@ macro_rules! list {
 impl Config {
     /// In the order of the file's reference.
     pub fn listed(&self) -> Vec<Listed> {
-        let Config { listen, admin, workers, tls, limits, users, databases, console } = self;
+        let Config { listen, admin, workers, instance, peers, tls, limits, users, databases, console } = self;
         let mut list = List::default();
         list.put("", settings::TOP, "listen", listen.to_string());
         list.put("", settings::TOP, "admin", admin.to_string());
         list.put("", settings::TOP, "workers", workers.to_string());
+        list.put("", settings::TOP, "instance", instance.map(usize::from).shown());
         list.0.iter_mut().for_each(|it| it.changeable = false);
+        list.put("", settings::TOP, "peers", names(peers));
         list.put("", settings::TOP, "admin_users", names(&console.admin_users));
         list.put("", settings::TOP, "stats_users", names(&console.stats_users));
         list_client_tls(&mut list, tls);
@@ -125,9 +127,9 @@ fn list_server_tls(list: &mut List, path: &str, tls: &ServerTls) {
 
 fn list_limits(list: &mut List, limits: &Limits) {
     list!(list, "limits.", settings::LIMITS, Limits, limits;
-        clients_max login_timeout logins_max server_connections_max server_logins_max message_bytes_max
-        statements_max statement_bytes_max merge_bytes_max server_statements_max server_statement_bytes_max
-        plans_max client_idle_timeout
+        clients_max login_timeout logins_max cancels_max server_connections_max server_logins_max
+        message_bytes_max statements_max statement_bytes_max merge_bytes_max server_statements_max
+        server_statement_bytes_max plans_max client_idle_timeout
         idle_in_transaction_timeout aborted_transaction_timeout unfinished_timeout query_timeout
         cancel_timeout transaction_timeout channels_max notification_bytes_max shutdown_timeout buffers_max);
 }
@@ -165,6 +167,7 @@ fn list_database(list: &mut List, database: &Database) {
         auth_query,
         clients_max,
         server_connections_max,
+        replication_connections_max,
         pool_mode,
         cross_shard_writes,
         cross_shard_lock_timeout,
@@ -200,6 +203,7 @@ fn list_database(list: &mut List, database: &Database) {
     }
     list.put(&path, of, "clients_max", clients_max.shown());
     list.put(&path, of, "server_connections_max", server_connections_max.shown());
+    list.put(&path, of, "replication_connections_max", replication_connections_max.shown());
     list.put(&path, of, "pool_mode", pool_mode.label().to_owned());
     list.put(&path, of, "cross_shard_writes", cross_shard_writes.label().to_owned());
     list.put(&path, of, "cross_shard_lock_timeout", cross_shard_lock_timeout.shown());

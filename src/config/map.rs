@@ -394,7 +394,7 @@ pub fn shard_named(section: &Section<'_>, value: Value<'_>, shards: &[ShardServe
     index.map(|it| ShardId(it as u16))
 }
 
-fn check_entry_keys(section: &Section<'_>, entry: Value<'_>, known: &[&str]) {
+pub(super) fn check_entry_keys(section: &Section<'_>, entry: Value<'_>, known: &[&str]) {
     let Some(table) = entry.get_ref().as_table() else {
         section.add(
             entry.span().start,

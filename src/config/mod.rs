@@ -8,6 +8,8 @@ mod document;
 mod listing;
 mod login;
 mod map;
+mod peers;
+mod reference;
 mod secret;
 mod settings;
 mod sqlname;
@@ -17,8 +19,9 @@ mod user;
 
 pub use difference::{Change, Difference};
 pub use listing::Listed;
+pub use reference::reference;
 pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
-pub use settings::{keys, reference};
+pub use settings::keys;
 pub use tls::{Authorities, ClientTls, Identity, ServerTls, TlsMode, TlsVersion};
 
 use std::collections::BTreeMap;
@@ -38,11 +41,27 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Threads; 0 is one per core.
     pub workers: usize,
+    /// Of several Keyways behind one address, from 1 to `cancel::Instance::MAX`.
+    pub instance: Option<u16>,
+    pub peers: Vec<Peer>,
     pub tls: ClientTls,
     pub limits: Limits,
     pub users: Vec<User>,
     pub databases: Vec<Database>,
     pub console: Console,
+}
+
+/// A Keyway behind the same address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub instance: u16,
+    pub address: Address,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.instance, self.address)
+    }
 }
 
 /// Who may use it; names of `Config::users`.
@@ -60,6 +79,7 @@ pub struct Limits {
     pub clients_max: usize,
     pub login_timeout: Duration,
     pub logins_max: usize,
+    pub cancels_max: usize,
     /// To one server.
     pub server_connections_max: Option<usize>,
     /// To one server.
@@ -177,6 +197,7 @@ pub struct Database {
     pub auth_query: Option<AuthQuery>,
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
+    pub replication_connections_max: usize,
     pub pool_mode: PoolMode,
     pub cross_shard_writes: CrossShardWrites,
     pub cross_shard_lock_timeout: Option<Duration>,

@@ -553,3 +553,29 @@ fn writes_of_several_shards_are_refused_unless_the_database_says_otherwise() {
     let difference = Difference::between(&before, &after).to_string();
     assert_eq!(difference, "database shop: cross_shard_writes");
 }
+
+#[test]
+fn peers_have_numbers_and_addresses() {
+    let with = |lines: &str| problems(&format!("{lines}\n{VALID}"));
+    let text = format!(
+        "instance = 1\npeers = [{{ instance = 1, address = \"kw1\" }}, {{ instance = 2, address = \"[::1]:7\" }}]\n{VALID}"
+    );
+    let config = parse(&text).unwrap();
+    assert_eq!((config.instance, config.peers[1].instance), (Some(1), 2));
+    assert_eq!(
+        config.peers.iter().map(|it| it.address.to_string()).collect::<Vec<_>>(),
+        ["kw1:6432", "[::1]:7"]
+    );
+    assert_eq!(parse(VALID).unwrap().instance, None);
+    let two = "{ instance = 2, address = \"a\" }";
+    assert!(with(&format!("peers = [{two}]"))[0].contains("`peers` without `instance`"));
+    assert!(with(&format!("instance = 1\npeers = [{two}, {two}]"))[0].contains("instance 2 stands twice"));
+    assert!(
+        with("instance = 1\npeers = [{ instance = 2048, address = \"a\" }]")[0].contains("from 1 to 2047")
+    );
+    assert!(
+        with("instance = 1\npeers = [{ instance = 2, address = \"a:0\" }]")[0].contains("address of a peer")
+    );
+    assert!(with("instance = 1\npeers = [2]")[0].contains("is no table"));
+    assert!(with("instance = 2048")[0].contains("`instance` is 2048"));
+}

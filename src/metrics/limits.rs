@@ -13,6 +13,8 @@ pub enum Limit {
     UserClients,
     FoundUsers,
     Logins,
+    Cancels,
+    Replication,
     LoginTime,
     StartupPacket,
     MessageBytes,
@@ -35,12 +37,14 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Limit; 24] = [
+    const ALL: [Limit; 26] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
         Limit::FoundUsers,
         Limit::Logins,
+        Limit::Cancels,
+        Limit::Replication,
         Limit::LoginTime,
         Limit::StartupPacket,
         Limit::MessageBytes,
@@ -69,6 +73,8 @@ impl Limit {
             Limit::UserClients => "users.clients_max",
             Limit::FoundUsers => "auth_query_users_max",
             Limit::Logins => "logins_max",
+            Limit::Cancels => "cancels_max",
+            Limit::Replication => "replication_connections_max",
             Limit::LoginTime => "login_timeout",
             Limit::StartupPacket => "startup_packet",
             Limit::MessageBytes => "message_bytes_max",

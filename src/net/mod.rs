@@ -13,4 +13,5 @@ pub use listener::listen;
 pub use stream::{ReadError, Stream, read_message};
 pub use tls::{
     Acceptor, Acceptors, ClientFacts, Connector, Connectors, Encryption, EndPoint, TlsError, TlsMetrics,
+    TlsTerms,
 };

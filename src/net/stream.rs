@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
-use super::tls::{Acceptor, ClientFacts, TlsMetrics, TlsSession};
+use super::tls::{Acceptor, ClientFacts, TlsMetrics, TlsSession, TlsTerms};
 
 /// With TLS or without. Without it costs one look at a field that is in the cache already.
 #[derive(Debug)]
@@ -62,6 +62,10 @@ impl Stream {
         self.tls.is_some()
     }
 
+    pub fn tls_terms(&self) -> Option<TlsTerms> {
+        self.tls.as_ref()?.terms()
+    }
+
     /// The protocol that the peers have agreed on (ALPN).
     pub fn alpn(&self) -> Option<&[u8]> {
         self.tls.as_ref()?.alpn()
@@ -78,7 +82,8 @@ impl Stream {
         poll_fn(|cx| self.poll_has_bytes(cx)).await
     }
 
-    fn poll_has_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// As [`Stream::has_bytes`], for who waits for several things at once.
+    pub fn poll_has_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_readable(cx))?;
             if self.tls.is_some() || !matches!(self.peek(), Err(error) if is_not_yet(&error)) {
@@ -129,7 +134,8 @@ impl Stream {
         poll_fn(|cx| self.poll_write(cx, bytes)).await
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Sends what the socket takes. With TLS some of it may go out later, with [`Stream::poll_flush`].
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(tls) = &mut self.tls {
             return tls.poll_write(&mut self.tcp, cx, bytes);
         }
@@ -142,9 +148,24 @@ impl Stream {
         }
     }
 
+    /// Ready when all that was written is with the socket.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => tls.poll_flush(&mut self.tcp, cx),
+        }
+    }
+
     /// Not cancel safe: a part may have been sent.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return self.tcp.write_all(bytes).await };
+        let Some(tls) = &mut self.tls else {
+            // A socket nearly always takes all at once: only one that does not is waited for.
+            let sent = match self.tcp.try_write(bytes) {
+                Err(error) if is_not_yet(&error) => 0,
+                sent => sent?,
+            };
+            return if sent == bytes.len() { Ok(()) } else { self.tcp.write_all(&bytes[sent..]).await };
+        };
         poll_fn(|cx| {
             while !bytes.is_empty() {
                 let count = ready!(tls.poll_write(&mut self.tcp, cx, bytes))?;

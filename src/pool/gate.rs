@@ -85,7 +85,7 @@ impl Gate {
 fn is_servers(error: &ConnectError) -> bool {
     match error {
         ConnectError::Io(_) | ConnectError::Timeout(_) | ConnectError::Protocol(_) => true,
-        ConnectError::Refused(state, _) => state.starts_with("57P") || state.starts_with("53"),
+        ConnectError::Refused { state, .. } => state.starts_with("57P") || state.starts_with("53"),
         // Another database may want other TLS of the same server.
         ConnectError::Login(_) | ConnectError::Tls(_) => false,
     }
@@ -97,7 +97,11 @@ mod tests {
     use crate::auth::LoginFailure;
 
     fn error(state: &str) -> Arc<ConnectError> {
-        Arc::new(ConnectError::Refused(state.to_owned(), "no".to_owned()))
+        Arc::new(ConnectError::Refused {
+            state: state.to_owned(),
+            message: "no".to_owned(),
+            bytes: Box::default(),
+        })
     }
 
     #[test]

@@ -53,8 +53,31 @@ impl Settings {
         self.0.contains_key(name)
     }
 
+    /// Whether it says anything of a setting whose name begins like this.
+    pub fn has_any(&self, prefix: &str) -> bool {
+        let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
+        self.0.range::<str, _>(from).next().is_some_and(|(name, _)| name.starts_with(prefix))
+    }
+
     pub fn same(&self, other: &Settings) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+
+    /// As `same`; equal ones become one, so that the next comparison is that of a pointer. It is the one at
+    /// the lower address: sessions and servers that meet again and again all come to share it.
+    pub fn unite(&mut self, other: &mut Settings) -> bool {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return true;
+        }
+        if self.0 != other.0 {
+            return false;
+        }
+        if Arc::as_ptr(&self.0) < Arc::as_ptr(&other.0) {
+            other.0 = self.0.clone();
+        } else {
+            self.0 = other.0.clone();
+        }
+        true
     }
 
     /// Takes the place of all settings that PostgreSQL shows (`visible`: name and value). What it does not show
@@ -208,6 +231,25 @@ mod tests {
             ["RESET \"work_mem\"", "SELECT pg_catalog.set_config('app.tenant', 'o''neil', false)"]
         );
         assert!(session.difference(&session.clone()).is_empty());
+    }
+
+    #[test]
+    fn equal_settings_become_one_and_others_stay_apart() {
+        let mut all: Vec<Settings> = (0..4).map(|_| settings(&[("timezone", "UTC")])).collect();
+        let (left, right) = all.split_at_mut(2);
+        for _ in 0..2 {
+            for session in &mut *left {
+                for server in &mut *right {
+                    assert!(session.unite(server));
+                }
+            }
+        }
+        assert!(all.iter().all(|it| Arc::ptr_eq(&it.0, &all[0].0)));
+        let mut other = settings(&[("timezone", "Asia/Tokyo")]);
+        assert!(!all[0].unite(&mut other));
+        assert_eq!(other, settings(&[("timezone", "Asia/Tokyo")]));
+        all[0].set(Assignment::of_value("work_mem", "1MB"));
+        assert_eq!(all[1], settings(&[("timezone", "UTC")]), "what one sets is not the others'");
     }
 
     #[test]

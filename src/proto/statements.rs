@@ -163,6 +163,14 @@ impl ServerStatements {
         }
     }
 
+    /// The server has dropped one of them by itself, and who knows which others: they are closed in front of the next
+    /// request, and are not there from now on.
+    pub fn doubt(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.outdated.extend(held.into_keys());
+        self.bytes = 0;
+    }
+
     fn remove(&mut self, id: StatementId) -> bool {
         let Some(held) = self.held.remove(&id) else { return false };
         self.bytes -= held.bytes;
@@ -265,6 +273,18 @@ mod tests {
         assert_eq!(it.evict(), []);
         assert!(!it.has(StatementId(7)));
         assert_eq!((it.bytes, presence.servers()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_closed_and_not_there() {
+        let (mut it, presence) = holding(100, &[10, 10]);
+        it.doubt();
+        assert!(it.is_empty() && !it.has(StatementId(0)));
+        assert_eq!((it.bytes, presence.servers()), (0, 0));
+        let mut closed = it.evict();
+        closed.sort_unstable();
+        assert_eq!(closed, [StatementId(0), StatementId(1)]);
+        assert_eq!((it.evict().len(), it.take_evicted()), (0, 0));
     }
 
     #[test]

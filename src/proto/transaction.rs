@@ -65,7 +65,7 @@ enum Pending {
     ResetAll,
     Channel(ChannelChange),
     /// Only until the end of the transaction.
-    Local(String),
+    Local(Assignment),
     Savepoint(String),
 }
 
@@ -224,17 +224,37 @@ impl Transaction {
     }
 
     /// SET LOCAL, which outside of a transaction does nothing.
-    pub fn set_local(&mut self, name: &str) {
+    pub fn set_local(&mut self, assignment: Assignment) {
         if !self.is_idle() {
-            self.pending.push(Pending::Local(name.to_owned()));
+            self.pending.push(Pending::Local(assignment));
         }
+    }
+
+    /// Whether the transaction has set, or set back, a setting whose name begins like this.
+    pub fn sets_any(&self, prefix: &str) -> bool {
+        self.pending.iter().any(|it| match it {
+            Pending::Set(it) | Pending::Local(it) => it.name.starts_with(prefix),
+            Pending::Reset(of) => of.starts_with(prefix),
+            Pending::ResetAll => true,
+            Pending::Channel(_) | Pending::Savepoint(_) => false,
+        })
+    }
+
+    /// The statement by which the transaction has set it last; `None` within where it was set back.
+    pub fn latest(&self, name: &str) -> Option<Option<&str>> {
+        self.pending.iter().rev().find_map(|it| match it {
+            Pending::Set(it) | Pending::Local(it) => (it.name == name).then_some(Some(&it.statement[..])),
+            Pending::Reset(of) => (of == name).then_some(None),
+            Pending::ResetAll => Some(None),
+            Pending::Channel(_) | Pending::Savepoint(_) => None,
+        })
     }
 
     /// The transaction has set it to something that the session's settings do not tell.
     pub fn may_have_set(&self, name: &str) -> bool {
         self.pending.iter().any(|it| match it {
-            Pending::Set(it) => it.name == name,
-            Pending::Reset(of) | Pending::Local(of) => of == name,
+            Pending::Set(it) | Pending::Local(it) => it.name == name,
+            Pending::Reset(of) => of == name,
             Pending::ResetAll => true,
             Pending::Channel(_) | Pending::Savepoint(_) => false,
         })

@@ -8,6 +8,7 @@ use crate::base::{Access, Reason, Refusal, Role, ShardId};
 use crate::shard::Place;
 
 use super::evaluate::{Met, Need};
+use super::hint::SessionHint;
 use super::keys::KeySource;
 use super::plan::{Class, Keyed, Keys, Many, Plan, Target};
 use super::router::Router;
@@ -112,6 +113,8 @@ pub enum Why {
     EachRow,
     /// Every shard has the schema.
     Ddl,
+    /// A hint names it.
+    Hint,
 }
 
 impl fmt::Display for Why {
@@ -126,6 +129,7 @@ impl fmt::Display for Why {
             Why::Notify => "notifications are sent on the first shard, where keyway listens",
             Why::EveryCopy => "it changes a reference table, which every shard holds",
             Why::EachRow => "each row goes where its shard key says",
+            Why::Hint => "a keyway hint names it",
             Why::Ddl => "every shard has the schema",
         })
     }
@@ -150,13 +154,30 @@ impl Router {
         keys: &KeySource<'_>,
         session: &SessionView,
     ) -> Result<Decision, Refusal> {
-        if let Some(refusal) = &plan.refusal {
-            return Err(refusal.clone());
+        if plan.hinted {
+            return self.decide_hinted(plan, keys, session, &SessionHint::default());
         }
+        self.decide_plain(plan, keys, session)
+    }
+
+    pub(super) fn role(&self, plan: &Plan, session: &SessionView) -> Role {
         let replica = plan.access == Access::Read
             && !plan.primary_only
             && (!session.in_transaction || session.read_only_transaction);
-        let role = if replica { Role::Replica } else { Role::Primary };
+        if replica { Role::Replica } else { Role::Primary }
+    }
+
+    /// Without a look at hints.
+    pub(super) fn decide_plain(
+        &self,
+        plan: &Plan,
+        keys: &KeySource<'_>,
+        session: &SessionView,
+    ) -> Result<Decision, Refusal> {
+        if let Some(refusal) = &plan.refusal {
+            return Err(refusal.clone());
+        }
+        let role = self.role(plan, session);
         let on = |shards, mode, key, why| Decision { shards, role, mode, key, why };
         if self.shard_count() == 1 {
             let key = self.only_shard_key(plan, keys, session);
@@ -384,7 +405,7 @@ fn notify_elsewhere(router: &Router, enlisted: ShardId) -> Refusal {
     ))
 }
 
-fn two_shards(router: &Router, enlisted: ShardId, wanted: ShardId) -> Refusal {
+pub(super) fn two_shards(router: &Router, enlisted: ShardId, wanted: ShardId) -> Refusal {
     Refusal::unsupported(
         Reason::MultiShardWrite,
         "transaction would touch two shards",

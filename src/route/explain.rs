@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::base::Refusal;
 
-use super::decide::{Decision, SessionView};
+use super::decide::{Decision, Mode, SessionView};
 use super::evaluate::Met;
 use super::keys::{KeySource, Params};
 use super::plan::{Fixed, Keys, Plan, Target};
@@ -22,9 +22,22 @@ impl Router {
         let keys = KeySource { text, literals: &planned.literals, params: Some(params) };
         // A session that has not said otherwise: PostgreSQL's TimeZone may be anything.
         let session = SessionView::default();
-        match self.decide(&planned.plan, &keys, &session) {
-            Ok(decision) => Ok(self.describe(&planned.plan, &keys, &session, &decision)),
-            Err(refusal) => Err(refused(&refusal)),
+        let decided = self.decide(&planned.plan, &keys, &session);
+        let lines = self.explain_decided(&planned.plan, &keys, &session, &decided);
+        if decided.is_ok() { Ok(lines) } else { Err(lines) }
+    }
+
+    /// The same of a decision that is made, refusal or not.
+    pub fn explain_decided(
+        &self,
+        plan: &Plan,
+        keys: &KeySource<'_>,
+        session: &SessionView,
+        decided: &Result<Decision, Refusal>,
+    ) -> String {
+        match decided {
+            Ok(decision) => self.describe(plan, keys, session, decision),
+            Err(refusal) => refused(refusal),
         }
     }
 
@@ -63,6 +76,11 @@ impl Router {
                 for told in met.told() {
                     line(&mut lines, "key", &format!("{}.{} {told}", class.table, class.column));
                 }
+            }
+        }
+        if let Some(read) = plan.shard_read().filter(|_| decision.mode == Mode::Merge) {
+            for (name, value) in read.described(keys) {
+                line(&mut lines, name, &value);
             }
         }
         line(&mut lines, "why", &decision.why.to_string());

@@ -10,6 +10,7 @@ mod copy;
 mod decide;
 mod evaluate;
 mod explain;
+mod hint;
 mod keys;
 mod plan;
 mod reads;
@@ -24,6 +25,7 @@ pub use catalog::{
 pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
 pub use copy::{CopyOwner, CopyPlan};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
+pub use hint::SessionHint;
 pub use keys::{KeySource, Params};
 pub use plan::{Kind, Leaves, Plan};
 pub use reads::{Described, Manner, ShardQuery, ShardRead};

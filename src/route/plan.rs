@@ -28,6 +28,8 @@ pub enum Kind {
     RollbackTo,
     Release,
     Set(SetStatement),
+    /// EXPLAIN (KEYWAY), which Keyway answers.
+    ExplainRouting,
     Show(String),
     CopyIn,
     CopyOut,
@@ -92,6 +94,10 @@ pub struct Plan {
     pub(super) target: Target,
     /// Said whatever the keys are.
     pub(super) refusal: Option<Refusal>,
+    /// Its text holds a routing hint.
+    pub(super) hinted: bool,
+    /// The refusal is of tables alone whose shard is not known, which a hint can name.
+    pub(super) answers_to_hints: bool,
     /// What its calls of set_config set.
     pub(super) settings: Box<[SettingPlaces]>,
     /// How many parameters a decision reads: the highest number among them.

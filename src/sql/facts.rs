@@ -15,6 +15,8 @@ pub struct Statement {
     pub utility: Option<Utility>,
     /// `Some(true)` is EXPLAIN ANALYZE, which runs the statement.
     pub explain: Option<bool>,
+    /// EXPLAIN (KEYWAY): where it would go is asked.
+    pub explains_routing: bool,
     /// Each SELECT, VALUES, INSERT, UPDATE, DELETE or MERGE in it; the outermost one is the first.
     pub levels: Vec<Level>,
     pub calls: Vec<Call>,

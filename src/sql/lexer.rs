@@ -1,6 +1,11 @@
 //! PostgreSQL's lexical rules (`src/backend/parser/scan.l`, version 18) as an iterator of tokens over
 //! bytes, with `standard_conforming_strings = on`. White space and comments are passed over.
 
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use super::hint;
 use super::scan::LiteralKind;
 
 /// What a token is, as far as routing needs to know: keywords and names are both `Word`.
@@ -91,19 +96,33 @@ fn starts_name(byte: u8) -> bool {
     class(byte) == LETTER
 }
 
-/// `ident_cont`: letters, digits and the dollar sign.
+/// `ident_cont`: letters, digits and the dollar sign. A table of its own: most bytes of a statement are
+/// asked this and nothing else.
+const CONTINUES_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        table[at] = matches!(CLASS[at], LETTER | DIGIT | DOLLAR);
+        at += 1;
+    }
+    table
+};
+
+#[inline]
 fn continues_name(byte: u8) -> bool {
-    matches!(class(byte), LETTER | DIGIT | DOLLAR)
+    CONTINUES_NAME[usize::from(byte)]
 }
 
 pub struct Lexer<'a> {
     text: &'a [u8],
     at: usize,
+    /// Comments passed so far that hold routing hints.
+    pub(super) hints: SmallVec<[Range<usize>; 1]>,
 }
 
 impl<'a> Lexer<'a> {
     pub fn new(text: &'a [u8]) -> Lexer<'a> {
-        Lexer { text, at: 0 }
+        Lexer { text, at: 0, hints: SmallVec::new() }
     }
 
     #[inline]
@@ -113,11 +132,9 @@ impl<'a> Lexer<'a> {
     }
 
     #[inline]
-    fn run(&self, mut at: usize, wanted: impl Fn(u8) -> bool) -> usize {
-        while at < self.text.len() && wanted(self.text[at]) {
-            at += 1;
-        }
-        at
+    fn run(&self, at: usize, wanted: impl Fn(u8) -> bool) -> usize {
+        let rest = self.text.get(at..).unwrap_or_default();
+        at + rest.iter().position(|it| !wanted(*it)).unwrap_or(rest.len())
     }
 
     /// The next token; `None` at the end of the text.
@@ -145,14 +162,24 @@ impl<'a> Lexer<'a> {
 
     #[inline]
     fn skip_blank(&mut self) -> Result<(), Malformed> {
-        loop {
-            self.at = self.run(self.at, |it| class(it) == SPACE);
-            match (self.byte(self.at), self.byte(self.at + 1)) {
-                (b'-', b'-') => self.at = self.line_end(self.at),
-                (b'/', b'*') => self.at = self.block_comment(self.at)?,
-                _ => return Ok(()),
+        while let Some(&first) = self.text.get(self.at) {
+            match first {
+                _ if class(first) == SPACE => self.at += 1,
+                b'-' if self.byte(self.at + 1) == b'-' => self.at = self.line_end(self.at),
+                b'/' if self.byte(self.at + 1) == b'*' => self.comment()?,
+                _ => break,
             }
         }
+        Ok(())
+    }
+
+    fn comment(&mut self) -> Result<(), Malformed> {
+        let comment = self.at..self.block_comment(self.at)?;
+        self.at = comment.end;
+        if hint::is_hint(&self.text[comment.clone()]) {
+            self.hints.push(comment);
+        }
+        Ok(())
     }
 
     fn line_end(&self, at: usize) -> usize {

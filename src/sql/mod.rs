@@ -7,6 +7,7 @@ mod copy_text;
 mod expression;
 mod facts;
 mod functions;
+mod hint;
 mod inserted;
 mod lexer;
 mod literal;
@@ -25,6 +26,7 @@ pub use facts::{
     SchemaChange, SetArms, SetKind, SetStatement, SettingCall, Statement, Table, Utility, Value, Write,
 };
 pub use functions::{BuiltIn, Volatility, built_in};
+pub use hint::{HintError, TextHint, text_hint};
 pub use inserted::{InsertedRows, RowSpans};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};
 pub use parse::{NotParsed, Parser};

@@ -117,6 +117,9 @@ impl Reader<'_> {
         let mut analyze = false;
         for option in &it.options {
             let Some(NodeEnum::DefElem(option)) = &option.node else { continue };
+            if option.defname == "keyway" {
+                self.statement.explains_routing = it.options.len() == 1 && option.arg.is_none();
+            }
             if option.defname == "analyze" {
                 let off = option.arg.as_deref().and_then(word).is_some_and(|it| it == "off" || it == "false");
                 // A literal's value is not fixed by the fingerprint: taken to be on.

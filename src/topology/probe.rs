@@ -166,7 +166,7 @@ fn observation(rows: &[Row]) -> Result<Observation, (Failure, String)> {
 /// The server's own words where it said any.
 fn reason(error: &ConnectError) -> String {
     match error {
-        ConnectError::Refused(_, message) => message.clone(),
+        ConnectError::Refused { message, .. } => message.clone(),
         other => other.to_string(),
     }
 }

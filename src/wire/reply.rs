@@ -8,7 +8,7 @@ use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse}
 use pgwire::messages::startup::{Authentication, NegotiateProtocolVersion, ParameterStatus};
 
 use super::response::TxStatus;
-use super::startup::{CancelKey, PROTOCOL_3_0};
+use super::startup::PROTOCOL_3_0;
 use super::tag::BackendTag;
 use crate::base::Refusal;
 
@@ -18,6 +18,7 @@ pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
 pub const DEALLOCATED: &[u8] = b"C\0\0\0\x0fDEALLOCATE\0";
 pub const ALL_DEALLOCATED: &[u8] = b"C\0\0\0\x13DEALLOCATE ALL\0";
+pub const PREPARED: &[u8] = b"C\0\0\0\x0cPREPARE\0";
 pub const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
 
 /// How bad an error is: FATAL ends the connection.
@@ -93,12 +94,6 @@ pub fn parameter_description(out: &mut Vec<u8>, oids: &[u32]) {
     put(out, &ParameterDescription::new(oids.to_vec()));
 }
 
-pub fn backend_key_data(out: &mut Vec<u8>, key: CancelKey) {
-    out.extend_from_slice(&[BackendTag::BACKEND_KEY_DATA.0, 0, 0, 0, 12]);
-    out.extend_from_slice(&key.pid.to_be_bytes());
-    out.extend_from_slice(&key.secret.to_be_bytes());
-}
-
 pub fn authentication_ok(out: &mut Vec<u8>) {
     put(out, &Authentication::Ok);
 }
@@ -123,9 +118,9 @@ pub fn sasl_final(out: &mut Vec<u8>, data: &[u8]) {
     put(out, &Authentication::SASLFinal(Bytes::copy_from_slice(data)));
 }
 
-/// Says that minor versions above 0 and the named options are not spoken here.
-pub fn negotiate_version(out: &mut Vec<u8>, options: Vec<String>) {
-    put(out, &NegotiateProtocolVersion::new(PROTOCOL_3_0 as i32, options));
+/// Says which minor version is spoken, and which options are not.
+pub fn negotiate_version(out: &mut Vec<u8>, minor: u16, options: Vec<String>) {
+    put(out, &NegotiateProtocolVersion::new(PROTOCOL_3_0 as i32 + i32::from(minor), options));
 }
 
 /// A result of text columns that Keyway answers itself.

@@ -2,14 +2,12 @@
 
 use super::HEADER_BYTES;
 use super::bind::Bind;
-use super::startup::{CancelKey, PROTOCOL_3_0};
+use super::startup::PROTOCOL_3_0;
 use super::tag::FrontendTag;
 
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
 /// What makes a server send its answers although no Sync follows.
 pub const FLUSH: &[u8] = b"H\0\0\0\x04";
-
-const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// Writes one message; `body` appends to the buffer and the length is filled in behind it.
 fn message(out: &mut Vec<u8>, tag: FrontendTag, body: impl FnOnce(&mut Vec<u8>)) {
@@ -30,24 +28,16 @@ fn cstr(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0);
 }
 
-pub fn startup_message(out: &mut Vec<u8>, user: &str, database: &str, settings: &[(&str, &str)]) {
+/// Of protocol 3.`minor`.
+pub fn startup_message(out: &mut Vec<u8>, minor: u16, user: &str, database: &str, settings: &[(&str, &str)]) {
     with_length(out, |out| {
-        out.extend_from_slice(&PROTOCOL_3_0.to_be_bytes());
+        out.extend_from_slice(&(PROTOCOL_3_0 + u32::from(minor)).to_be_bytes());
         for (name, value) in [("user", user), ("database", database)].iter().chain(settings) {
             cstr(out, name.as_bytes());
             cstr(out, value.as_bytes());
         }
         out.push(0);
     });
-}
-
-pub fn cancel_request(key: CancelKey) -> [u8; 16] {
-    let mut out = [0; 16];
-    out[..4].copy_from_slice(&16u32.to_be_bytes());
-    out[4..8].copy_from_slice(&CANCEL_REQUEST.to_be_bytes());
-    out[8..12].copy_from_slice(&key.pid.to_be_bytes());
-    out[12..].copy_from_slice(&key.secret.to_be_bytes());
-    out
 }
 
 pub fn query(out: &mut Vec<u8>, text: &str) {

@@ -1,7 +1,6 @@
 //! Bodies of server messages, as far as a decision needs them.
 
 use super::frontend::{Body, BodyError};
-use super::startup::CancelKey;
 use super::{BackendTag, HEADER_BYTES};
 
 /// The status byte of ReadyForQuery.
@@ -42,13 +41,6 @@ pub fn parameter(message: &[u8]) -> Result<(&str, &str), BodyError> {
     let value = std::str::from_utf8(body.cstr()?).map_err(|_| BodyError)?;
     body.end()?;
     Ok((name, value))
-}
-
-pub fn backend_key(message: &[u8]) -> Result<CancelKey, BodyError> {
-    let mut body = Body::of(message)?;
-    let (pid, secret) = (body.i32()? as u32, body.i32()? as u32);
-    body.end()?;
-    Ok(CancelKey { pid, secret })
 }
 
 /// A NotificationResponse: the process that notified, and the channel.

@@ -98,7 +98,7 @@ impl Session<'_> {
         let mut out = Vec::new();
         wire::authentication_ok(&mut out);
         parameters().iter().for_each(|(name, value)| wire::parameter_status(&mut out, name, value));
-        wire::backend_key_data(&mut out, self.place.cancel.key());
+        wire::backend_key_data(&mut out, &self.place.cancel.key());
         wire::ready_for_query(&mut out, self.status);
         self.write(&out).await?;
         let mut intake = Intake::default();

@@ -17,6 +17,7 @@ pub struct StatTotals {
     pub query_us: u64,
     pub wait_us: u64,
     pub client_parses: u64,
+    pub server_parses: u64,
     pub binds: u64,
 }
 
@@ -38,6 +39,7 @@ fn of_database(shared: &Shared, database: &Database) -> StatTotals {
         query_us: micros(queries.seconds),
         wait_us: micros(wait_seconds),
         client_parses: sessions.parses,
+        server_parses: sessions.server_parses,
         binds: sessions.binds,
     }
 }
@@ -59,7 +61,7 @@ impl StatTotals {
             self.query_us,
             self.wait_us,
             self.client_parses,
-            0,
+            self.server_parses,
             self.binds,
         ]
     }

@@ -12,6 +12,7 @@ use crate::backend::ServerRecord;
 use crate::base::{Role, ShardId};
 use crate::client::{Activity, Database, SessionRecord, Shared};
 use crate::config::Config;
+use crate::net::TlsTerms;
 use crate::pool::{Pool, PoolUsage};
 use crate::wire::{Column, ColumnType, Value};
 
@@ -425,6 +426,11 @@ fn by_session(shared: &Shared) -> BTreeMap<u64, Server> {
     all_servers(shared).into_iter().filter_map(|it| Some((it.session()?, it))).collect()
 }
 
+/// Empty without TLS.
+fn tls(terms: Option<TlsTerms>) -> Value {
+    Value::Text(terms.map(|it| it.to_string()).unwrap_or_default())
+}
+
 fn clients(shared: &Shared, now: Instant) -> Vec<Row> {
     let servers = by_session(shared);
     let row = |it: &Arc<SessionRecord>| {
@@ -455,7 +461,7 @@ fn clients(shared: &Shared, now: Instant) -> Vec<Row> {
             Value::Text(format!("client-{}", it.id)),
             opt(server, |it| Value::Text(it.handle())),
             n(0),
-            t(""),
+            tls(it.tls()),
             t(it.application_name.as_deref().unwrap_or_default()),
             n(it.statements()),
             n(it.id),
@@ -495,7 +501,7 @@ fn servers(shared: &Shared) -> Vec<Row> {
             Value::Text(it.handle()),
             opt(client.as_ref(), |it| Value::Text(format!("client-{}", it.id))),
             n(it.record.pid),
-            t(""),
+            tls(it.record.tls),
             t(client.as_ref().and_then(|it| it.application_name.as_deref()).unwrap_or_default()),
             n(0),
             n(it.record.pid),

@@ -12,7 +12,7 @@ pub use acceptor::{Acceptor, Acceptors, ClientFacts};
 pub use certificate::EndPoint;
 pub use connector::{Connector, Connectors, Encryption, end_point};
 pub use metrics::TlsMetrics;
-pub use session::TlsSession;
+pub use session::{TlsSession, TlsTerms};
 
 use std::sync::Arc;
 

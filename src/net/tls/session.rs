@@ -1,13 +1,14 @@
 //! TLS over one socket, without a buffer of its own for bytes that are not there: ciphertext is received
 //! on the stack, and rustls keeps no more than the record that is under way.
 
+use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::Connection;
 use rustls::pki_types::CertificateDer;
+use rustls::{CipherSuite, Connection, ProtocolVersion};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -35,7 +36,29 @@ pub struct TlsSession {
     ended: bool,
 }
 
+/// What both sides of a connection have agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsTerms {
+    version: ProtocolVersion,
+    suite: CipherSuite,
+}
+
+/// As PgBouncer writes it: `TLSv1.3/TLS_AES_256_GCM_SHA384`.
+impl fmt::Display for TlsTerms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version.as_str().unwrap_or("TLS").replace('_', ".");
+        let suite = self.suite.as_str().unwrap_or_default();
+        write!(f, "{version}/{}", suite.replacen("TLS13_", "TLS_", 1))
+    }
+}
+
 impl TlsSession {
+    /// `None` before the end of the handshake.
+    pub fn terms(&self) -> Option<TlsTerms> {
+        let version = self.connection.protocol_version()?;
+        Some(TlsTerms { version, suite: self.connection.negotiated_cipher_suite()?.suite() })
+    }
+
     /// `ahead` is what has been received of the handshake already.
     pub fn new(connection: Connection, ahead: Vec<u8>) -> TlsSession {
         TlsSession { connection, ahead, unread: 0, ended: false }

@@ -36,6 +36,8 @@ pub enum Expect {
     /// RowDescription or NoData, for a statement behind a ParameterDescription.
     Describe,
     Execute,
+    /// Execute of a PREPARE under a name of ours, by the client; the server then has the statement.
+    ExecutePrepare(StatementId),
     Close(Origin),
     /// A CloseComplete of ours: closing a client's name leaves the shared statement alone.
     MadeClose,
@@ -114,9 +116,11 @@ impl Piece {
 pub struct Replies {
     /// For the client, in order; adjacent input is one piece.
     pub pieces: SmallVec<[Piece; 4]>,
+    /// Replies of ours that come before the server's first: sent along with it.
+    pub made: SmallVec<[Piece; 4]>,
     /// Statements that the server has from now on.
     pub prepared: SmallVec<[StatementId; 2]>,
-    /// How many Parses, Closes and `MadeExecute` of the client are done, before any error.
+    /// How many Parses, Closes, `ExecutePrepare`s and `MadeExecute`s of the client are done, before any error.
     pub named: usize,
     /// ParameterStatus messages of the client's own doing, as ranges of the input.
     pub parameters: SmallVec<[Range<usize>; 2]>,
@@ -207,6 +211,7 @@ pub struct Pipeline {
     rest: usize,
     rest_forwarded: bool,
     muted: bool,
+    parses: u64,
     /// The server's process, and the id that its client knows itself by.
     known_as: (u32, u32),
     message_bytes_max: usize,
@@ -227,6 +232,7 @@ impl Pipeline {
             rest: 0,
             rest_forwarded: false,
             muted: false,
+            parses: 0,
             known_as: (0, 0),
             message_bytes_max,
         }
@@ -281,6 +287,11 @@ impl Pipeline {
         self.known_as = (server, client);
     }
 
+    /// How often the server was asked to prepare something since this was last asked.
+    pub fn take_parses(&mut self) -> u64 {
+        std::mem::take(&mut self.parses)
+    }
+
     pub fn push(&mut self, expect: Expect) {
         match expect {
             Expect::Sync => self.skipping = false,
@@ -288,11 +299,23 @@ impl Pipeline {
             _ if self.skipping => return,
             _ => {}
         }
+        if let Expect::Parse(..) | Expect::Prepare(_) | Expect::ExecutePrepare(_) = expect {
+            self.parses += 1;
+        }
         self.owed.push_back(expect);
     }
 
     /// Replies of ours that stand first in line need no message of the server.
+    #[inline]
     pub fn release_made(&mut self, replies: &mut Replies) {
+        let made =
+            |it: &Expect| matches!(it, Expect::MadeParse(_) | Expect::MadeClose | Expect::MadeExecute(_));
+        if self.owed.front().is_some_and(made) {
+            self.make_replies(replies);
+        }
+    }
+
+    fn make_replies(&mut self, replies: &mut Replies) {
         while let Some(expect) = self.owed.front().copied() {
             let (bytes, shown) = match expect {
                 Expect::MadeParse(statement) => {
@@ -304,7 +327,7 @@ impl Pipeline {
                 _ => return,
             };
             self.owed.pop_front();
-            replies.named += 1;
+            replies.named += usize::from(!replies.failed);
             if shown && !replies.failed {
                 replies.pieces.push(Piece::Made(bytes));
             }
@@ -468,6 +491,11 @@ impl Pipeline {
             Some(Expect::Execute) => {
                 self.owed.pop_front();
             }
+            Some(Expect::ExecutePrepare(statement)) => {
+                replies.prepared.push(*statement);
+                replies.named += usize::from(!replies.failed);
+                self.owed.pop_front();
+            }
             _ => return Err(Unexpected::Message { tag: message[0], want: "no CommandComplete" }),
         }
         if matches!(shown, Verdict::Swallow) {
@@ -523,7 +551,7 @@ impl Pipeline {
             self.owed.pop_front(),
             Some(Expect::Parse(Origin::Client, _) | Expect::Close(Origin::Client))
         );
-        replies.named += usize::from(clients);
+        replies.named += usize::from(clients && !replies.failed);
         Ok(shown)
     }
 

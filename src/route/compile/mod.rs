@@ -89,6 +89,8 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         fixed_literals: Box::default(),
         target,
         refusal: None,
+        hinted: false,
+        answers_to_hints: false,
         params_read: 0,
     }
 }
@@ -166,6 +168,9 @@ fn several(router: &Router, parts: Vec<Plan>) -> Plan {
 }
 
 fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Splitter<'_>) -> Plan {
+    if it.explains_routing {
+        return part(Kind::ExplainRouting, Access::Read, Target::Anywhere);
+    }
     let settings = effects::settings(it);
     let calls = Calls::of(it, &settings, catalog);
     let relations = Relations::of(it, catalog);
@@ -201,7 +206,13 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Spli
     plan.refusal = plan.refusal.or_else(|| relations::unlike(router, it, &standings, catalog));
     match on_several_shards(router, it, &standings, &calls, &plan.kind, splitter, catalog) {
         Ok(target) => plan.target = target,
-        Err(refusal) => plan.refusal = plan.refusal.or(Some(refusal)),
+        Err(refusal) => {
+            let placed = |it: &Standing| matches!(it, Standing::Sharded { .. } | Standing::Fixed { .. });
+            plan.answers_to_hints = plan.refusal.is_none()
+                && refusal.reason() == Reason::UnlistedTable
+                && !standings.iter().flatten().any(placed);
+            plan.refusal = plan.refusal.or(Some(refusal));
+        }
     }
     plan
 }

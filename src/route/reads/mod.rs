@@ -61,6 +61,36 @@ impl ShardRead {
         ShardRead { split, manner, collation }
     }
 
+    /// What is pushed to the shards and what is left to be done, in words.
+    pub fn described(&self, source: &KeySource<'_>) -> Vec<(&'static str, String)> {
+        let (split, mut told) = (&self.split, Vec::new());
+        let (text, rows) = match (self.manner, &split.grouped) {
+            (Manner::Grouped, Some(Ok(groups))) => {
+                told.push((
+                    "merge",
+                    format!("groups by {} keys, {} aggregates", groups.keys.len(), groups.aggregates.len()),
+                ));
+                (groups::typing(groups, source).ok().flatten(), "of")
+            }
+            _ => (filled(&split.whole, source).ok(), "pushed"),
+        };
+        let mut left = Vec::new();
+        match split.distinct {
+            SplitDistinct::No => {}
+            SplitDistinct::Rows => left.push("distinct rows".to_owned()),
+            SplitDistinct::On(keys) => left.push(format!("distinct on {keys} keys")),
+        }
+        if !split.sort.is_empty() {
+            left.push(format!("sorts by {} keys", split.sort.len()));
+        }
+        if split.window.count.is_some() || split.window.offset.is_some() {
+            left.push(if split.window.with_ties { "limit with ties" } else { "limit" }.to_owned());
+        }
+        told.extend((!left.is_empty()).then(|| ("merge", left.join(", "))));
+        told.extend(text.map(|it| (rows, it.text)));
+        told
+    }
+
     pub fn manner(&self) -> Manner {
         self.manner
     }

@@ -8,6 +8,7 @@
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
+use super::hint;
 use super::lexer::{Lexer, TokenKind};
 
 /// How a literal is written, which is part of the fingerprint.
@@ -98,8 +99,19 @@ pub fn scan(text: &str) -> Scan {
             TokenKind::NationalPrefix => form.folded(b"nchar"),
         }
     }
+    for comment in &lexer.hints {
+        form.byte(HINT);
+        hint::form_of(&text[comment.clone()], |it| {
+            it.iter().for_each(|byte| form.byte(*byte));
+            // A value may have blanks; a text of the protocol has no NUL.
+            form.byte(0);
+        });
+    }
     Scan { fingerprint: form.digest(), literals, well_formed }
 }
+
+/// Stands behind the tokens, in front of a routing hint: no name, symbol or literal starts with it.
+const HINT: u8 = 9;
 
 const FORM_BYTES: usize = 512;
 
@@ -135,13 +147,12 @@ impl Form {
             name.iter().for_each(|it| self.byte(it.to_ascii_lowercase()));
             return self.byte(b' ');
         };
-        for (to, from) in room.iter_mut().zip(name) {
-            *to = from.to_ascii_lowercase();
-        }
+        fold(name, room);
         room[name.len()] = b' ';
         self.used += name.len() + 1;
     }
 
+    /// An operator, a parameter or a quoted name.
     #[inline]
     fn terminated(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|it| self.byte(*it));
@@ -163,6 +174,41 @@ impl Form {
         self.flush();
         self.flushed.map_or(0, |it| it.digest128())
     }
+}
+
+/// Writes `name` in lower case to the start of `room`. Most names have 4 to 16 bytes: two words that may
+/// overlap, in place of a loop over bytes.
+#[inline]
+fn fold(name: &[u8], room: &mut [u8]) {
+    let last = name.len();
+    if let (Some(head), Some(tail), 8..=16) = (name.first_chunk(), name.last_chunk(), last) {
+        let (head, tail) = (folded_word(*head), folded_word(*tail));
+        room[..8].copy_from_slice(&head);
+        room[last - 8..last].copy_from_slice(&tail);
+    } else if let (Some(&[a, b, c, d]), Some(&[e, f, g, h]), 4..=7) =
+        (name.first_chunk(), name.last_chunk(), last)
+    {
+        let [a, b, c, d, e, f, g, h] = folded_word([a, b, c, d, e, f, g, h]);
+        room[..4].copy_from_slice(&[a, b, c, d]);
+        room[last - 4..last].copy_from_slice(&[e, f, g, h]);
+    } else {
+        for (to, from) in room.iter_mut().zip(name) {
+            *to = from.to_ascii_lowercase();
+        }
+    }
+}
+
+/// Eight bytes at once: each that is an ASCII capital gets the bit that makes it small.
+#[inline]
+fn folded_word(bytes: [u8; 8]) -> [u8; 8] {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = EACH << 7;
+    let word = u64::from_ne_bytes(bytes);
+    let seven = word & !HIGH;
+    // The high bit of a byte of `from_a` is set from 'A' on, of `past_z` behind 'Z'.
+    let (from_a, past_z) = (seven + EACH * 0x3F, seven + EACH * 0x25);
+    let capitals = from_a & !past_z & !word & HIGH;
+    (word | capitals >> 2).to_ne_bytes()
 }
 
 #[cfg(test)]

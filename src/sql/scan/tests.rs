@@ -118,6 +118,18 @@ fn malformed_texts_are_malformed_for_both() {
     }
 }
 
+#[test]
+fn names_of_every_length_are_folded_as_ascii() {
+    let bytes: Vec<u8> = (0..=255).chain(0..=255).collect();
+    for length in 0..40 {
+        for name in bytes.windows(length.max(1)).map(|it| &it[..length]) {
+            let mut room = vec![0; length + 1];
+            super::fold(name, &mut room);
+            assert_eq!(room[..length], name.to_ascii_lowercase());
+        }
+    }
+}
+
 fn same(a: &str, b: &str) {
     assert_eq!(scan(a).fingerprint, scan(b).fingerprint, "{a:?} and {b:?}");
 }

@@ -1,0 +1,197 @@
+//! One client's place in the registry: the servers that work for it now, and the cancels on their way there.
+//!
+//! ```text
+//!            attach                     begin_cancel
+//!   nothing ────────▶ servers at work ─────────────────▶ servers at work, cancels in flight
+//!      ▲                    │                                        │
+//!      └──── detach ◀───────┴──────── detach waits for its end ◀─────┘
+//! ```
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use crate::backend::{CancelEnd, CancelTarget};
+
+/// Nearly always one.
+type Targets = SmallVec<[Arc<CancelTarget>; 1]>;
+
+#[derive(Default, Debug)]
+pub struct Slot {
+    pub(super) secret: Box<[u8]>,
+    state: Mutex<State>,
+    done: Notify,
+}
+
+#[derive(Default, Debug)]
+struct State {
+    targets: Targets,
+    /// Cancels on their way to the targets.
+    in_flight: u32,
+    /// One of them may arrive at any time from now on.
+    doubtful: bool,
+}
+
+/// Whether servers that worked for a client may work for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Detached {
+    Clean,
+    /// A cancel may hit them still: they are to be closed, which makes their keys worthless.
+    Doubtful,
+}
+
+impl Slot {
+    pub(super) fn new(secret: Box<[u8]>) -> Slot {
+        Slot { secret, ..Slot::default() }
+    }
+
+    /// A server begins to work for this client.
+    pub fn attach(&self, target: Arc<CancelTarget>) {
+        self.state.lock().targets.push(target);
+    }
+
+    /// The same server goes on to work for this client, with what `detach` has said of it.
+    pub fn attach_again(&self, target: Arc<CancelTarget>, detached: Detached) {
+        let mut state = self.state.lock();
+        state.targets.push(target);
+        state.doubtful |= detached == Detached::Doubtful;
+    }
+
+    /// The client lets go of its servers. Waits while a cancel is on its way, so that it cannot hit
+    /// the query of whoever gets a server next.
+    pub async fn detach(&self) -> Detached {
+        loop {
+            // Before the look: an end between the look and the wait must not be missed.
+            let done = self.done.notified();
+            if let Some(detached) = self.try_detach() {
+                return detached;
+            }
+            done.await;
+        }
+    }
+
+    /// As `detach` where it need not wait. `None` when a cancel is on its way: no further one finds the
+    /// servers, and the caller has to wait or to close them.
+    pub fn try_detach(&self) -> Option<Detached> {
+        let mut state = self.state.lock();
+        state.targets.clear();
+        if state.in_flight > 0 {
+            return None;
+        }
+        let doubtful = std::mem::take(&mut state.doubtful);
+        Some(if doubtful { Detached::Doubtful } else { Detached::Clean })
+    }
+
+    fn begin_cancel(&self) -> Option<(Targets, InFlight<'_>)> {
+        let mut state = self.state.lock();
+        if state.targets.is_empty() {
+            return None;
+        }
+        state.in_flight += 1;
+        // Dropped half way, nobody knows.
+        Some((state.targets.clone(), InFlight { slot: self, end: CancelEnd::Unknown }))
+    }
+
+    /// Cancels what the client's servers run now, all at once; `None` is that none works for it. Returns when
+    /// they have closed the cancel connections.
+    pub async fn cancel(&self) -> Option<CancelEnd> {
+        let (targets, mut in_flight) = self.begin_cancel()?;
+        let ends = join_all(targets.iter().map(|it| it.cancel())).await;
+        in_flight.end = ends.into_iter().max().unwrap_or(CancelEnd::NotSent);
+        Some(in_flight.end)
+    }
+}
+
+struct InFlight<'a> {
+    slot: &'a Slot,
+    end: CancelEnd,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut state = self.slot.state.lock();
+        state.in_flight -= 1;
+        state.doubtful |= self.end == CancelEnd::Unknown;
+        drop(state);
+        self.slot.done.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::wire::CancelKey;
+
+    fn target(port: u16) -> Arc<CancelTarget> {
+        let key = CancelKey { pid: 1, secret: Box::new([0; 4]) };
+        Arc::new(CancelTarget { host: "127.0.0.1".into(), port, key, tls: None })
+    }
+
+    #[test]
+    fn a_server_is_let_go_when_the_last_cancel_has_ended() {
+        let slot = Slot::default();
+        slot.attach(target(1));
+        let (_, mut first) = slot.begin_cancel().unwrap();
+        let (_, mut second) = slot.begin_cancel().unwrap();
+        let mut detaching = pin!(slot.detach());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(detaching.as_mut().poll(&mut context).is_pending());
+        first.end = CancelEnd::Done;
+        drop(first);
+        assert!(detaching.as_mut().poll(&mut context).is_pending());
+        assert!(slot.begin_cancel().is_none(), "who comes later finds no server");
+        second.end = CancelEnd::NotSent;
+        drop(second);
+        assert_eq!(detaching.as_mut().poll(&mut context), Poll::Ready(Detached::Clean));
+    }
+
+    #[test]
+    fn an_end_unknown_makes_the_server_doubtful_once() {
+        let slot = Slot::default();
+        slot.attach(target(1));
+        // As when the future of a cancel is dropped.
+        drop(slot.begin_cancel());
+        assert_eq!(slot.try_detach(), Some(Detached::Doubtful));
+        slot.attach_again(target(1), Detached::Doubtful);
+        assert_eq!(slot.try_detach(), Some(Detached::Doubtful));
+        slot.attach(target(2));
+        assert_eq!(slot.try_detach(), Some(Detached::Clean));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_listens_for_is_not_sent() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let slot = Slot::default();
+        assert_eq!(slot.cancel().await, None);
+        slot.attach(target(port));
+        assert_eq!(slot.cancel().await, Some(CancelEnd::NotSent));
+        assert_eq!(slot.try_detach(), Some(Detached::Clean));
+    }
+
+    /// Read in full and then reset: whether it was dealt with is not known.
+    #[tokio::test]
+    async fn a_connection_that_breaks_leaves_doubt() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let slot = Slot::default();
+        slot.attach(target(listener.local_addr().unwrap().port()));
+        let reset = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            // Closing resets.
+            socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        };
+        let (end, ()) = tokio::join!(slot.cancel(), reset);
+        assert_eq!(end, Some(CancelEnd::Unknown));
+        assert_eq!(slot.detach().await, Detached::Doubtful);
+    }
+}
