@@ -54,6 +54,12 @@ impl Own {
         let own = Own { keyway, servers };
         run(&own.client().await?, SCHEMA).await?;
         own.servers.shard.wait_until_replayed().await?;
+        // Until the catalog is read again, a statement may leave anything on its server, and is not tried again.
+        let known = format!("keyway_catalog_known{{database=\"{}\"}} 1", SingleFixture::DATABASE);
+        until("the catalog is known", || async {
+            Ok(own.keyway.metrics().await?.lines().any(|it| it == known))
+        })
+        .await?;
         Ok(own)
     }
 
