@@ -291,7 +291,9 @@ async fn what_keyway_asks_itself(harness: Arc<Shared>) -> Outcome {
     .map_err(Into::into)
 }
 
-/// COPY both ways, a large result, a large statement, a server that talks while it is sent data.
+/// COPY both ways, a large result, a large statement, a server that talks while it is sent data. The last by a libpq
+/// that blocks, which reads while it cannot write: psycopg's own COPY waits for room alone, and for ever if the server
+/// waits for it to read.
 const MUCH: &str = "
 import psycopg, sys
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
@@ -308,9 +310,15 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     connection.execute('''CREATE FUNCTION talk() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE NOTICE '%', repeat('n', 8000); RETURN new; END $$''')
     connection.execute('CREATE TRIGGER talk BEFORE INSERT ON much FOR EACH ROW EXECUTE FUNCTION talk()')
-    with connection.cursor().copy('COPY much FROM STDIN') as copy:
-        for _ in range(100):
-            copy.write(line * 50)
+    libpq = connection.pgconn
+    libpq.nonblocking = 0
+    assert libpq.exec_(b'COPY much FROM STDIN').status == psycopg.pq.ExecStatus.COPY_IN
+    for _ in range(100):
+        libpq.put_copy_data(line * 50)
+    libpq.put_copy_end()
+    while (result := libpq.get_result()) is not None:
+        assert result.status == psycopg.pq.ExecStatus.COMMAND_OK, result.error_message
+    libpq.nonblocking = 1
     count = connection.execute('SELECT count(*) FROM much').fetchone()[0]
     print(size == 400 * 50 * len(line), len(rows), len(big), count)
 ";

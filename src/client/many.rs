@@ -58,17 +58,22 @@ impl Session {
         clean.into_iter().for_each(|it| it.release(detached, now));
     }
 
-    /// All at once, answered in the order of the shards: rows of a later shard wait in its socket, so
-    /// memory stays bounded however large the result is.
-    pub async fn run_scattered(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+    /// For a read of several shards.
+    pub async fn assemble_readers(&mut self, request: &Request<'_>) -> Result<Team, Refusal> {
         if !self.transaction.is_idle() {
-            return Ok(Ran::Refused(Refusal::unsupported(
+            return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
                 "a transaction cannot read from several shards",
                 "restrict the statement to one shard with its shard key, or run it outside of the transaction",
-            )));
+            ));
         }
-        let mut team = match self.assemble(&request.decision.shards, request.decision.role).await {
+        self.assemble(&request.decision.shards, request.decision.role).await
+    }
+
+    /// All at once, answered in the order of the shards: rows of a later shard wait in its socket, so
+    /// memory stays bounded however large the result is.
+    pub async fn run_scattered(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        let mut team = match self.assemble_readers(request).await {
             Ok(it) => it,
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };

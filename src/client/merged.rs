@@ -153,14 +153,7 @@ pub(super) fn malformed() -> Refusal {
 
 impl Session {
     pub async fn run_merged(&mut self, request: &Request<'_>, reading: &Reading<'_>) -> Result<Ran, End> {
-        if !self.transaction.is_idle() {
-            return Ok(Ran::Refused(Refusal::unsupported(
-                Reason::MultiShardRead,
-                "a transaction cannot read from several shards",
-                "restrict the statement to one shard with its shard key, or run it outside of the transaction",
-            )));
-        }
-        let mut team = match self.assemble(&request.decision.shards, request.decision.role).await {
+        let mut team = match self.assemble_readers(request).await {
             Ok(it) => it,
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };

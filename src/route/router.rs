@@ -239,7 +239,7 @@ impl Router {
         let catalog = self.catalog.load();
         let mut plan = compile::compile(self, &catalog, parsed, &splitter);
         plan.version = self.version_with(&catalog);
-        plan.hinted = sql::text_hint(text) != Ok(sql::TextHint::default());
+        plan.hinted = scan.hinted;
         let plan = Arc::new(plan);
         if keep {
             self.plans.insert(scan.fingerprint, plan.clone());

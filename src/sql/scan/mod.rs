@@ -64,6 +64,8 @@ pub type Literals = SmallVec<[Literal; 8]>;
 pub struct Scan {
     pub fingerprint: u128,
     pub literals: Literals,
+    /// A comment holds a routing hint.
+    pub hinted: bool,
     /// False if PostgreSQL's scanner would refuse the text; then the fingerprint is of no use.
     pub well_formed: bool,
 }
@@ -107,7 +109,8 @@ pub fn scan(text: &str) -> Scan {
             form.byte(0);
         });
     }
-    Scan { fingerprint: form.digest(), literals, well_formed }
+    let hinted = !lexer.hints.is_empty();
+    Scan { fingerprint: form.digest(), literals, hinted, well_formed }
 }
 
 /// Stands behind the tokens, in front of a routing hint: no name, symbol or literal starts with it.
