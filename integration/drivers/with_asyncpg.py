@@ -452,7 +452,7 @@ async def what_needs_several_shards_is_refused(target, check):
         lambda: conn.execute("DELETE FROM users WHERE user_id = ANY($1::int8[])", [first, second]),
         lambda: conn.execute("INSERT INTO users (name, email, country) VALUES ('a', 'b', 'NL')"),
         lambda: conn.executemany(target.insert, [(first, "a"), (second, "b")]),
-        lambda: conn.copy_records_to_table("users", records=[(first, "a", "", "NL")]),
+        lambda: conn.copy_records_to_table("users", records=[(first, "a", "", "NL"), (second, "b", "", "NL")]),
         lambda: conn.execute("CREATE TEMPORARY TABLE asyncpg_mine (a int)"),
     ]
     for index, run in enumerate(refused):
