@@ -139,6 +139,16 @@ async fn columns_by_the_catalog(harness: Arc<Shared>) -> Outcome {
         let sql = format!("SELECT n FROM copied_all_pairs WHERE b = 'b{}' AND a = {}", it % 3, it % 4);
         assert_eq!(rows(&client, &sql).await?, [it.to_string()]);
     }
+    // Behind Keyway's back the key's place changes: what stands there now is not taken for the key.
+    for shard in 0..2 {
+        let sql = "ALTER TABLE copied_all_beside DROP COLUMN user_id, ADD COLUMN user_id bigint";
+        shards.direct(shard).await?.batch_execute(sql).await?;
+    }
+    let text: String = (1..=20).map(|it| format!("{it}\tx\t{}\n", 100 - it)).collect();
+    if let Err(error) = copy(&client, "COPY copied_all_beside FROM STDIN", vec![text.into()]).await {
+        assert_eq!(error.code().map(|it| it.code()), Some("22P02"), "{error:?}");
+    }
+    placed(&shards, "copied_all_beside").await?;
     Ok(())
 }
 

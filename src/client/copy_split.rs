@@ -196,11 +196,11 @@ impl Session {
             }
         }
         self.put(&out, &mut copy.flow).await?;
-        let begin = self.begin_on_each();
+        let (begin, statement) = (self.begin_on_each(), copy.plan.statement(asked.text));
         for (index, held) in copy.team.iter_mut().enumerate() {
             let mut out = Vec::new();
             wire::query(&mut out, &begin);
-            wire::query(&mut out, asked.text);
+            wire::query(&mut out, &statement);
             let server = &mut *held.lease;
             server.pipeline.set_part(Part { describe: index == 0, ..Part::SILENT });
             server.pipeline.push(Expect::Query(Origin::Keyway));

@@ -1,13 +1,15 @@
 //! COPY FROM STDIN into several shards: which fields of a record are its key, and whose the record is.
 
+use std::borrow::Cow;
+
 use super::evaluate::Evaluation;
 use super::keys::KeySource;
 use super::plan::Class;
 use super::router::Router;
 use crate::base::{Refusal, ShardId};
-use crate::proto::CopyField;
+use crate::proto::{CopyField, quote_name};
 use crate::shard::KeyValue;
-use crate::sql::CopyForm;
+use crate::sql::{CopyForm, Lexer, TokenKind};
 
 /// How a COPY's data is split.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct CopyPlan {
     pub(super) class: Class,
     /// Of the key's columns among those of a record, counted from 0; none where every shard gets every record.
     pub(super) fields: Vec<usize>,
+    /// All of a record's columns, where the text leaves them to the catalog.
+    pub(super) unnamed: Vec<String>,
 }
 
 /// Whose a record is.
@@ -35,6 +39,22 @@ impl CopyPlan {
 
     pub fn form(&self) -> &CopyForm {
         &self.form
+    }
+
+    /// What a shard is sent. Columns that the text leaves out are named: should the catalog be older than the table, the
+    /// shard objects, and no other column is taken for the key.
+    pub fn statement<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut lexer = Lexer::new(text.as_bytes());
+        let tokens = std::iter::from_fn(|| lexer.token().ok().flatten());
+        let mut words = tokens.filter(|it| it.kind == TokenKind::Word).map(|it| it.start..it.end);
+        let from = words.find(|it| text[it.clone()].eq_ignore_ascii_case("from")).map(|it| it.start);
+        match from {
+            Some(at) if !self.unnamed.is_empty() => {
+                let names: Vec<String> = self.unnamed.iter().map(|it| quote_name(it)).collect();
+                Cow::Owned(format!("{}({}) {}", &text[..at], names.join(", "), &text[at..]))
+            }
+            _ => Cow::Borrowed(text),
+        }
     }
 
     /// Which fields `Router::copy_owner` has to be given.
@@ -68,5 +88,29 @@ pub(super) fn key_of(mut values: Vec<KeyValue>) -> Option<KeyValue> {
     match values.len() {
         1 => values.pop(),
         _ => Some(KeyValue::Row(values.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::plan::Keys;
+    use crate::sql::CopyFormat;
+
+    #[test]
+    fn columns_of_the_catalog_are_named() {
+        let class =
+            Class { map: None, table: "t".into(), column: "id".into(), keys: Keys::All, writes: true };
+        let (delimiter, quote) = (b',', b'"');
+        let (format, null, default) = (CopyFormat::Csv, String::new(), None);
+        let form = CopyForm { format, delimiter, null, default, quote, escape: quote, header: false };
+        let mut plan = CopyPlan { form, class, fields: vec![1], unnamed: Vec::new() };
+        let text = "copy /* from */ \"from\" from stdin with (format csv)";
+        assert_eq!(plan.statement(text), text);
+        plan.unnamed = vec!["a b".into(), "id".into()];
+        assert_eq!(
+            plan.statement(text),
+            "copy /* from */ \"from\" (\"a b\", \"id\") from stdin with (format csv)"
+        );
     }
 }

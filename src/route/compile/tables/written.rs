@@ -56,7 +56,8 @@ pub(in crate::route::compile) fn copy_in(
     let fields = fields.ok_or_else(|| missing(format!("lacks its shard key \"{}\"", key.join(", "))))?;
     let (table, column) = (table.name.clone(), key.join(", "));
     let class = Class { map, table, column, keys: Keys::All, writes: true };
-    Ok(Some(CopyPlan { form, class, fields }))
+    let unnamed = if copy.columns.is_none() { columns } else { Vec::new() };
+    Ok(Some(CopyPlan { form, class, fields, unnamed }))
 }
 
 /// How several shards do a write.
