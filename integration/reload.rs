@@ -1,6 +1,8 @@
 //! SIGHUP: what the difference touches changes, what it does not lives on, and an invalid file changes nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use keyway::demo::postgres::Signal;
 use keyway::demo::shop::{self, USER};
@@ -22,6 +24,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("reload::a_replica_is_added_and_removed", replica),
         harness.test("reload::a_pool_gets_another_size", pool_size),
         harness.test("reload::slots_move", slots),
+        harness.test("reload::slots_move_under_load", slots_under_load),
         harness.test("reload::a_database_and_a_user_are_removed", removed),
         harness.test("reload::limits_change", limits),
         harness.test("reload::statements_live_on_under_load", load),
@@ -250,6 +253,127 @@ async fn slots(harness: Arc<Shared>) -> Outcome {
     reload(&keyway, config(["s1", "s2"])).await?;
     assert_eq!(places().await?, before);
     run(&client, "DROP TABLE reload_moving").await?;
+    Ok(())
+}
+
+const MOVING_KEYS: i64 = 32;
+const MOVES: usize = 12;
+const WRITERS: i32 = 4;
+
+/// A row that a writer was told is written, and the numbers of reloads begun and ended around its statement: even
+/// while none is under way.
+struct Written {
+    key: i64,
+    writer: i32,
+    number: i32,
+    began: usize,
+    ended: usize,
+}
+
+/// Writes until told to stop: by text, prepared, two rows in one statement, and in a transaction.
+async fn write_moving(
+    url: String,
+    writer: i32,
+    phase: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+) -> Fallible<Vec<Written>> {
+    let client = connect(&url).await?;
+    let prepared = client.prepare("INSERT INTO reload_rows (id, writer, number) VALUES ($1, $2, $3)").await?;
+    let (mut written, mut number) = (Vec::new(), 0);
+    while !stop.load(Ordering::SeqCst) {
+        let key = i64::from(number) * 7 % MOVING_KEYS + 1;
+        let began = phase.load(Ordering::SeqCst);
+        let text = format!("INSERT INTO reload_rows (id, writer, number) VALUES ({key}, {writer}, {number})");
+        let next = format!("({key}, {writer}, {})", number + 1);
+        let count = match number % 4 {
+            0 => client.batch_execute(&text).await.map(|()| 1)?,
+            1 => client.execute(&prepared, &[&key, &writer, &number]).await.map(|_| 1)?,
+            2 => client.batch_execute(&format!("{text}, {next}")).await.map(|()| 2)?,
+            _ => {
+                let second = format!("INSERT INTO reload_rows (id, writer, number) VALUES {next}");
+                for step in ["BEGIN", &text, &second, "COMMIT"] {
+                    client.batch_execute(step).await?;
+                }
+                2
+            }
+        };
+        let ended = phase.load(Ordering::SeqCst);
+        written.extend((number..number + count).map(|number| Written { key, writer, number, began, ended }));
+        number += count;
+    }
+    Ok(written)
+}
+
+/// While maps change under load, each row lies once, and on the shard of a map that held while it was written.
+async fn slots_under_load(harness: Arc<Shared>) -> Outcome {
+    let shards = &harness.shop().await?.shop.shards;
+    let servers = [shards[0].primary.address(), shards[1].primary.address()];
+    let config = |places: [&'static str; 2]| {
+        let (servers, table) = (servers.clone(), shop::DATABASE);
+        move |listen: &str, admin: &str| {
+            slots_config(&servers, places, listen, admin)
+                + &format!("[databases.{table}.tables.reload_rows]\nmap = \"moving\"\nkey = \"id\"\n")
+        }
+    };
+    let keyway = harness.start_keyway(config(["s1", "s2"])).await?;
+    let url = keyway.url(USER, APP_PASSWORD, shop::DATABASE);
+    let client = connect(&url).await?;
+    run(&client, "CREATE TABLE reload_rows (id bigint, writer int, number int)").await?;
+    let mut first_places = vec![0; MOVING_KEYS as usize + 1];
+    for key in 1..=MOVING_KEYS {
+        let plan =
+            rows(&client, &format!("EXPLAIN (KEYWAY) SELECT id FROM reload_rows WHERE id = {key}")).await?;
+        first_places[key as usize] = usize::from(!plan.iter().any(|it| it.contains("s1")));
+    }
+    assert!(first_places[1..].contains(&0) && first_places[1..].contains(&1), "{first_places:?}");
+
+    let (phase, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let start = |it| tokio::spawn(write_moving(url.clone(), it, phase.clone(), stop.clone()));
+    let writers: Vec<_> = (0..WRITERS).map(start).collect();
+    let count =
+        async || Fallible::Ok(one(&client, "SELECT count(*) FROM reload_rows").await?.parse::<u64>()?);
+    for index in 1..=MOVES {
+        // Some work is done under each map.
+        let before = count().await?;
+        let some = async || Ok(writers.iter().any(|it| it.is_finished()) || count().await? >= before + 40);
+        until("rows are written", some).await?;
+        phase.fetch_add(1, Ordering::SeqCst);
+        reload(&keyway, config(if index % 2 == 0 { ["s1", "s2"] } else { ["s2", "s1"] })).await?;
+        phase.fetch_add(1, Ordering::SeqCst);
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut written = Vec::new();
+    for it in writers {
+        written.extend(it.await??);
+    }
+
+    let mut found = HashMap::new();
+    for (place, shard) in shards.iter().enumerate() {
+        let direct = shard.primary.connect(shop::DATABASE).await?;
+        for row in direct.query("SELECT writer, number, id FROM reload_rows", &[]).await? {
+            let (writer, number): (i32, i32) = (row.get(0), row.get(1));
+            let twice = found.insert((writer, number), (place, row.get::<_, i64>(2)));
+            assert_eq!(twice, None, "row {number} of writer {writer} is there twice");
+        }
+    }
+    assert_eq!(found.len(), written.len());
+    let mut steady = 0;
+    for Written { key, writer, number, began, ended } in written {
+        let (place, of) = found[&(writer, number)];
+        assert_eq!(of, key);
+        if began == ended && began % 2 == 0 {
+            steady += 1;
+            let want = (first_places[key as usize] + began / 2) % 2;
+            assert_eq!(
+                place,
+                want,
+                "key {key}, row {number} of writer {writer}, behind reload {}",
+                began / 2
+            );
+        }
+    }
+    assert!(steady > MOVES * 20, "only {steady} rows were written between reloads");
+    run(&client, "DROP TABLE reload_rows").await?;
     Ok(())
 }
 
