@@ -30,7 +30,7 @@ use tokio::time::timeout;
 const TASKS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ten times what the longest test takes on a busy machine: one that hangs must not take the others along.
-const TEST_TIMEOUT: Duration = Duration::from_secs(300);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a test returns: any error fails it with its text.
 pub type Outcome = Result<(), Failed>;
@@ -91,13 +91,26 @@ impl Harness {
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
+        self.test_within(TEST_TIMEOUT, name, test)
+    }
+
+    /// As `test`, for one that takes as long as it is told to.
+    pub fn test_within<F>(
+        self: &Arc<Harness>,
+        limit: Duration,
+        name: &str,
+        test: impl FnOnce(Arc<Shared>) -> F + Send + 'static,
+    ) -> Trial
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
         let harness = self.clone();
         Trial::test(name, move || {
             let test = test(harness.shared.clone());
-            let running = harness.runtime.spawn(async { timeout(TEST_TIMEOUT, test).await });
+            let running = harness.runtime.spawn(async move { timeout(limit, test).await });
             match harness.runtime.block_on(running) {
                 Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) => Err(format!("it did not end within {TEST_TIMEOUT:?}").into()),
+                Ok(Err(_)) => Err(format!("it did not end within {limit:?}").into()),
                 Err(error) => resume_unwind(error.into_panic()),
             }
         })

@@ -17,7 +17,7 @@ use crate::harness::{APP_PASSWORD, KeywayProcess, Shared, cluster_options, conne
 const SIZES: [usize; 3] = [1, 2, 4];
 
 /// Table, map, key.
-const SHARDED: [(&str, &str, &str); 11] = [
+const SHARDED: [(&str, &str, &str); 12] = [
     ("users", "by_user", "user_id"),
     ("orders", "by_user", "user_id"),
     ("items", "by_user", "user_id"),
@@ -29,10 +29,16 @@ const SHARDED: [(&str, &str, &str); 11] = [
     ("tenants", "by_tenant", "tenant_id"),
     ("projects", "by_tenant", "tenant_id"),
     ("tasks", "by_tenant", "tenant_id"),
+    ("t", "by_row", "id"),
 ];
 const REFERENCES: [&str; 2] = ["countries", "plans"];
-const HASH_MAPS: [(&str, &str); 4] =
-    [("by_user", "bigint"), ("by_account", "integer"), ("by_branch", "integer"), ("by_tenant", "uuid")];
+const HASH_MAPS: [(&str, &str); 5] = [
+    ("by_user", "bigint"),
+    ("by_account", "integer"),
+    ("by_branch", "integer"),
+    ("by_tenant", "uuid"),
+    ("by_row", "bigint"),
+];
 /// Ends of the ranges of `by_time`, one less than shards.
 const BOUNDS: [&str; 3] = ["2026-01-01T00:00:00Z", "2026-01-10T00:00:00Z", "2026-01-25T12:00:00Z"];
 

@@ -10,6 +10,7 @@ mod report;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use libtest_mimic::Trial;
 
@@ -17,20 +18,21 @@ use self::answer::Case;
 use self::cluster::{Cluster, Pair};
 use self::random::Generator;
 use self::report::{Report, Verdict};
-use crate::harness::{Fallible, Harness, Outcome, Shared};
+use crate::harness::{Fallible, Harness, Outcome, Shared, TEST_TIMEOUT};
 
 const STATEMENTS: &str = "integration/differential/statements";
-const FILES: [&str; 4] = ["shop.sql", "pgbench.sql", "tenants.sql", "writes.sql"];
+const FILES: [&str; 5] = ["shop.sql", "pgbench.sql", "tenants.sql", "writes.sql", "repro.sql"];
 const WRITTEN_MIN: usize = 400;
 /// Of the written statements, in percent.
 const REFUSED_MAX: usize = 15;
 const RANDOM_DEFAULT: u64 = 600;
+const COUNT: &str = "KEYWAY_STATEMENTS";
 const SHOWN_MAX: usize = 40;
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
         harness.test("differential::sql_written", written),
-        harness.test("differential::sql_random", at_random),
+        harness.test_within(random_limit(), "differential::sql_random", at_random),
     ]
 }
 
@@ -53,11 +55,18 @@ async fn written(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
+fn number(name: &str, default: u64) -> Fallible<u64> {
+    Ok(std::env::var(name).ok().filter(|it| !it.is_empty()).map_or(Ok(default), |it| it.parse())?)
+}
+
+/// A tenth of a second for each statement more than usual, on three databases and as many to compare with.
+fn random_limit() -> Duration {
+    let count = number(COUNT, RANDOM_DEFAULT).unwrap_or(RANDOM_DEFAULT);
+    TEST_TIMEOUT + Duration::from_millis(100 * count.saturating_sub(RANDOM_DEFAULT))
+}
+
 async fn at_random(harness: Arc<Shared>) -> Outcome {
-    let number = |name: &str, default| -> Fallible<u64> {
-        Ok(std::env::var(name).ok().filter(|it| !it.is_empty()).map_or(Ok(default), |it| it.parse())?)
-    };
-    let (seed, count) = (number("KEYWAY_SEED", 1)?, number("KEYWAY_STATEMENTS", RANDOM_DEFAULT)?);
+    let (seed, count) = (number("KEYWAY_SEED", 1)?, number(COUNT, RANDOM_DEFAULT)?);
     let cluster = Cluster::start(&harness).await?;
     for pair in &cluster.pairs {
         let mut generator = Generator::new(seed);

@@ -12,3 +12,4 @@ CREATE TABLE plans (plan text PRIMARY KEY, price numeric, seats int);
 CREATE TABLE tenants (tenant_id uuid PRIMARY KEY, name text NOT NULL, plan text, created timestamptz);
 CREATE TABLE projects (tenant_id uuid NOT NULL, project_id int NOT NULL, title text, budget bigint, starts date, PRIMARY KEY (tenant_id, project_id));
 CREATE TABLE tasks (tenant_id uuid NOT NULL, project_id int NOT NULL, task_id int NOT NULL, title text, state text, due date, effort interval, done boolean, hours numeric, PRIMARY KEY (tenant_id, project_id, task_id));
+CREATE TABLE t (id bigint PRIMARY KEY, v int, s text);
