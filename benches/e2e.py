@@ -584,13 +584,16 @@ def processor():
     return found[1].strip() if found else platform.machine()
 
 
+def today():
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
 def report(bench, samples, extras, failures):
     arguments = bench.arguments
     haproxy = re.sub(r"HAProxy version (\S+).*", r"HAProxy \1", version_of(bench.haproxy, "-v"))
     keyway = version_of(arguments.keyway, "--version")
-    today = datetime.datetime.now(datetime.timezone.utc).date()
     lines = [
-        f"Measured on {today}: {processor()}, {os.cpu_count()} cores, Linux {platform.release()}; everything, "
+        f"Measured on {today()}: {processor()}, {os.cpu_count()} cores, Linux {platform.release()}; everything, "
         "pgbench too, on this machine.",
         "",
         f"{keyway.capitalize()}{commit(arguments.keyway)}, {version_of(bench.bin / 'postgres', '-V').replace('(PostgreSQL) ', '')}, "
@@ -614,13 +617,13 @@ def plural(count):
     return "" if count == 1 else "s"
 
 
-def write_document(text):
+def write_document(text, begin=BEGIN, end=END):
     document = DOCUMENT.read_text()
-    if document.count(BEGIN) != 1 or document.count(END) != 1:
-        raise Failure(f"{DOCUMENT} has not one {BEGIN} and one {END}")
-    before, rest = document.split(BEGIN)
-    after = rest.split(END)[1]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+    if document.count(begin) != 1 or document.count(end) != 1:
+        raise Failure(f"{DOCUMENT} has not one {begin} and one {end}")
+    before, rest = document.split(begin)
+    after = rest.split(end)[1]
+    DOCUMENT.write_text(f"{before}{begin}\n{text}{end}{after}")
 
 
 def positive(text):

@@ -1,4 +1,4 @@
-//! What routing costs for a statement that has been seen before: scan, lookup, decision.
+//! What routing costs for a statement that has been seen before (scan, lookup, decision), and for a new one.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -56,6 +56,15 @@ fn benches(criterion: &mut Criterion) {
             let params = Params { oids: &[20, 20], formats: &[1], values: black_box(&values) };
             let keys = KeySource { text: prepared, literals: &planned.literals, params: Some(params) };
             router.decide(&planned.plan, &keys, &session)
+        });
+    });
+    let mut number = 0u32;
+    criterion.bench_function("plan/miss", |it| {
+        it.iter(|| {
+            number += 1;
+            // A name is part of the fingerprint, as literals are not.
+            let text = format!("SELECT name AS n{number}, email FROM users WHERE user_id = 4711");
+            router.plan(black_box(&text))
         });
     });
     let parser = Parser::new();
