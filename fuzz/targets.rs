@@ -110,6 +110,7 @@ fn expect(byte: u8, number: u64) -> Expect {
         12 => Expect::SetUp,
         13 => Expect::Prepare(id),
         14 => Expect::Parse(Origin::Client, StatementId::unnamed(number)),
+        15 => Expect::OwnSync,
         _ => Expect::Sync,
     }
 }

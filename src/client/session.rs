@@ -474,6 +474,11 @@ impl Session {
         .await
     }
 
+    /// More than one.
+    pub fn has_shards(&self) -> bool {
+        self.floors.len() > 1
+    }
+
     pub fn view(&self) -> SessionView {
         let (held, movable) = (self.held.as_ref().map(|it| it.shard), self.is_movable());
         SessionView {
