@@ -193,22 +193,36 @@ impl Building<'_> {
         let servers = database.shards.first()?.servers.iter();
         let spec = |it| spec(&self.config.limits, database, tls, it, &query.user, credentials, holders);
         let servers = servers.map(spec).collect();
-        let made = UserLookup::new(query, servers, self.common.derivation.clone());
+        let made = UserLookup::new(
+            query,
+            servers,
+            self.common.derivation.clone(),
+            self.common.families.hits.clone(),
+        );
         let kept = before.and_then(|it| it.lookup.as_ref()).filter(|it| it.is_same(&made));
         Some(kept.cloned().unwrap_or_else(|| Arc::new(made)))
     }
 }
 
 /// Who probes listens too: everybody may, and nobody's own rights are needed for it.
-fn listeners(database: &config::Database, probe: &BackendSpec) -> Vec<BackendSpec> {
-    let servers = database.shards.first().map(|it| it.servers.as_slice()).unwrap_or_default();
-    let spec = |address: &config::Address| BackendSpec {
+fn listeners(
+    database: &config::Database,
+    probe: &BackendSpec,
+    topology: &Arc<Topology>,
+) -> Vec<ListenerSpec> {
+    let server = |address: &config::Address| BackendSpec {
         host: address.host.as_str().into(),
         port: address.port,
         application_name: Some("keyway listener"),
         ..probe.clone()
     };
-    servers.iter().map(spec).collect()
+    let spec = |(index, shard): (u16, &config::ShardServers)| ListenerSpec {
+        name: shard.name.as_str().into(),
+        shard: ShardId(index),
+        servers: shard.servers.iter().map(server).collect(),
+        topology: topology.clone(),
+    };
+    (0..).zip(&database.shards).map(spec).collect()
 }
 
 fn spec(

@@ -18,7 +18,7 @@ use super::sql_prepare::{self, Executed, Renamed, Values};
 use super::statements::{Registry, Statement};
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
-use crate::metrics::Live;
+use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
 use crate::wire;
@@ -357,6 +357,11 @@ impl Session {
             },
             Mode::InTurn => self.run_in_turn(request).await,
         };
+        if let (Mode::Merge, Ok(Ran::Refused(refusal))) = (request.decision.mode, &ran)
+            && refusal.state() == SqlState::PROGRAM_LIMIT_EXCEEDED
+        {
+            self.shared.hits.hit(Limit::MergeBytes);
+        }
         if self.held.is_none() {
             // Where no server is held there is nothing to look at.
             self.suspected = None;
@@ -552,6 +557,13 @@ impl Session {
     }
 
     pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
+        // Where several shards write together, by Keyway's limit unless the session has one of its own.
+        if flow.waited_for_lock
+            && request.decision.mode != Mode::One
+            && !self.settings.has_any("lock_timeout")
+        {
+            self.shared.hits.hit(Limit::LockTime);
+        }
         match self.copying.take() {
             // This is the Sync that ends it.
             Some(copying) => self.count_copy(&copying, shard, role, flow),
