@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::Families;
 use crate::auth::{Credentials, Derivation};
 use crate::backend::{BackendSpec, Holders};
+use crate::base::ShardId;
 use crate::catalog::{CatalogWatch, ReadSpec};
 use crate::client::{
     self, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Quota, Shared, UserLookup,
@@ -61,7 +62,7 @@ impl Building<'_> {
         let hub = self.hub(database, before);
         let probe = self.probe(database, &tls, &hub.holders);
         let topology = Topology::start(database, &probe, &families.topology, ended, topology);
-        let listener = self.listener(&hub, listeners(database, &probe.backend), &topology, before);
+        let listener = self.listener(&hub, listeners(database, &probe.backend, &topology), before);
         let catalog = self.catalog(database, probe.backend, &topology, before);
         catalog.serve(&router);
         client::Database {
@@ -105,17 +106,15 @@ impl Building<'_> {
     fn listener(
         &self,
         hub: &Arc<Hub>,
-        servers: Vec<BackendSpec>,
-        topology: &Arc<Topology>,
+        specs: Vec<ListenerSpec>,
         before: Option<&client::Database>,
     ) -> Arc<Listener> {
-        let spec = ListenerSpec { servers, topology: topology.clone() };
         match before {
             Some(it) => {
-                it.listener.take_up(spec);
+                it.listener.take_up(specs);
                 it.listener.clone()
             }
-            None => Arc::new(Listener::start(hub, spec, &self.common.ended)),
+            None => Arc::new(Listener::start(hub, specs, &self.common.ended)),
         }
     }
 

@@ -509,7 +509,7 @@ impl Session {
         }
         if written {
             self.mark_floor(shard, now);
-            self.hear_own().await;
+            self.hear_own(shard).await;
         }
         if self.suspected.is_some() && status == TxStatus::Idle && !self.unsynced {
             self.look_for_state().await;

@@ -275,7 +275,7 @@ impl Router {
     }
 }
 
-/// Whether a place may be named for it: NOTIFY goes where Keyway listens. SET is of no place, and may be what makes
+/// Whether a place may be named for it: NOTIFY goes to the first shard. SET is of no place, and may be what makes
 /// the hints whole.
 fn decides_place(plan: &Plan) -> bool {
     !matches!(plan.target, Target::First)

@@ -178,7 +178,7 @@ impl Plan {
 pub(super) enum Target {
     /// Any one: no table, a reference table, a catalog.
     Anywhere,
-    /// The first one: NOTIFY, because that is where Keyway listens.
+    /// The first one: NOTIFY, so that it is told once.
     First,
     Keyed(Keyed),
     /// A write of reference tables: every shard holds a copy.
