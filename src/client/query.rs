@@ -186,10 +186,7 @@ impl Session {
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
         let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
-        let payload = match &renamed {
-            Some(it) => Payload::Renamed(it),
-            None => Payload::Query(message),
-        };
+        let payload = renamed.as_ref().map_or(Payload::Query(message), Payload::Renamed);
         let access = runs.access;
         let asked = || match executed {
             Some(it) => Asked::executed(&it.statement, &values),

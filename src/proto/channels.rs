@@ -235,14 +235,14 @@ mod tests {
         let text = it.begin("s1").unwrap();
         assert_eq!(text, "LISTEN \"a\";LISTEN \"b \"\"c\"\"\"");
         assert_eq!(it.begin("s1"), None, "one request at a time");
-        it.answered("s1").0;
+        it.answered("s1");
         assert_eq!(it.begin("s1"), None);
         assert_eq!((it.subscribers("a"), it.subscribers("none"), it.len()), (&[1, 2][..], &[][..], 2));
         it.unsubscribe("a", |it| *it == 1);
         assert_eq!(it.begin("s1"), None, "somebody still listens");
         it.unsubscribe("a", |it| *it == 2);
         assert_eq!(it.begin("s1").unwrap(), "UNLISTEN \"a\"");
-        it.answered("s1").0;
+        it.answered("s1");
         it.unsubscribe("b \"c\"", |it| *it == 1);
         assert!(it.is_empty());
     }
@@ -270,7 +270,7 @@ mod tests {
         let mut it = board(&["s1"]);
         it.subscribe(&name("a"), 1);
         it.begin("s1").unwrap();
-        it.answered("s1").0;
+        it.answered("s1");
         it.subscribe(&name("b"), 1);
         let ticket = it.take_ticket();
         it.begin("s1").unwrap();
@@ -289,7 +289,7 @@ mod tests {
         it.unsubscribe("b", |_| true);
         it.unsubscribe("a", |_| true);
         it.subscribe(&name("a"), 2);
-        it.answered("s1").0;
+        it.answered("s1");
         assert_eq!(it.begin("s1"), None);
         assert_eq!(it.subscribers("a"), [2]);
     }
