@@ -5,7 +5,7 @@ use std::path::Path;
 
 use keyway::config::Config;
 use keyway::proto::{Expect, Intake, Limits, Origin, Pipeline, Replies, StatementId, Unit};
-use keyway::sql::{Parser, scan};
+use keyway::sql::{self, Parser, scan};
 use keyway::wire;
 
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -110,6 +110,7 @@ fn expect(byte: u8, number: u64) -> Expect {
         12 => Expect::SetUp,
         13 => Expect::Prepare(id),
         14 => Expect::Parse(Origin::Client, StatementId::unnamed(number)),
+        15 => Expect::OwnSync,
         _ => Expect::Sync,
     }
 }
@@ -166,6 +167,7 @@ pub fn sql_scan(bytes: &[u8]) {
         assert!(text.is_char_boundary(start) && text.is_char_boundary(stop));
         end = stop;
     }
+    names(text);
     if !found.well_formed {
         return;
     }
@@ -173,6 +175,29 @@ pub fn sql_scan(bytes: &[u8]) {
     assert_eq!(scan(&spaced).fingerprint, found.fingerprint);
     if text.len() <= PARSED_BYTES_MAX && !text.contains('\0') {
         let _ = Parser::new().facts(text, &found.literals);
+    }
+}
+
+/// Hints, and names of prepared statements where they are said to be.
+fn names(text: &str) {
+    let _ = sql::text_hint(text);
+    let _ = sql::prepare_names(text);
+    let mut end = 0;
+    for it in sql::execute_names(text) {
+        assert!(end <= it.place.start && it.place.start < it.place.end);
+        assert!(!text[it.place.clone()].is_empty() && it.name.len() <= it.place.len());
+        end = it.place.end;
+    }
+    if let Some(it) = sql::prepare_text(text) {
+        assert!(it.body.ends_with(it.statement));
+        let again = format!("PREPARE another {}", it.body);
+        let again = sql::prepare_text(&again).expect("what was cut out is one again");
+        assert_eq!((again.statement, &again.oids), (it.statement, &it.oids));
+    }
+    if let Some(it) = sql::execute_text(text) {
+        let values = it.values.iter().flatten().flatten();
+        // No value is longer than it is written: hexadecimal digits stand for no more decimal ones than 1.3 each.
+        assert!(values.map(String::len).sum::<usize>() <= 2 * text.len());
     }
 }
 

@@ -329,6 +329,12 @@ async fn what_auth_query_may_answer(harness: Arc<Shared>) -> Outcome {
     }
     let keyway = with("SELECT usename, NULL FROM pg_shadow WHERE usename = $1").await?;
     assert_eq!(refusal(&url(&keyway, "found")).await?.code().code(), "28P01");
+    let slow = "SELECT usename, passwd FROM pg_shadow, pg_sleep(600) WHERE usename = $1";
+    let (users, settings) = asking(&format!("auth_query = \"{slow}\"\nauth_query_timeout = \"300ms\""));
+    let keyway = harness.start_keyway(config(&own.shard, &users, &settings)).await?;
+    assert_error(&refusal(&url(&keyway, "found")).await?, "08006", "cannot look up user");
+    let metrics = keyway.metrics().await?;
+    assert!(metrics.contains("keyway_limit_hits_total{limit=\"auth_query_timeout\"} 1\n"), "{metrics}");
     Ok(())
 }
 

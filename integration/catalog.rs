@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use keyway::demo::postgres::Signal;
+use keyway::route::{LOCAL_PATH, Part, Schema, SchemaReader};
 use libtest_mimic::Trial;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, assert_error, connect, error_of, rows,
@@ -23,6 +24,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("catalog::differences_are_refused", differences),
         harness.test("catalog::is_read_on_postgresql_18", postgresql18),
         harness.test("catalog::lives_over_a_reload", over_a_reload),
+        harness.test("catalog::is_read_while_functions_are_dropped", while_functions_are_dropped),
     ]
 }
 
@@ -416,5 +418,58 @@ async fn over_a_reload(harness: Arc<Shared>) -> Outcome {
     let probes = place.probes().await?;
     one.execute(&prepared, &[]).await?;
     assert_eq!(place.probes().await?, probes);
+    Ok(())
+}
+
+/// What the reader asks, with `meanwhile` between its snapshot and the rest.
+async fn read_with(reading: &Client, meanwhile: impl AsyncFnOnce() -> Fallible<()>) -> Fallible<Schema> {
+    run(reading, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut reader = SchemaReader::new(100_000);
+    take(reading, &mut reader, Part::Database).await?;
+    run(reading, LOCAL_PATH).await?;
+    meanwhile().await?;
+    for part in Part::ALL.into_iter().filter(|it| *it != Part::Database) {
+        take(reading, &mut reader, part).await?;
+    }
+    run(reading, "ROLLBACK").await?;
+    Ok(reader.finish())
+}
+
+async fn take(reading: &Client, reader: &mut SchemaReader, part: Part) -> Fallible<()> {
+    for message in reading.simple_query(part.sql()).await? {
+        if let SimpleQueryMessage::Row(row) = message {
+            let values: Vec<Option<&str>> = (0..row.len()).map(|it| row.get(it)).collect();
+            reader.take(part, &values)?;
+        }
+    }
+    Ok(())
+}
+
+/// The functions that PostgreSQL describes functions with see what the snapshot does not: no row may be lost on it but
+/// that of the function which is gone.
+async fn while_functions_are_dropped(harness: Arc<Shared>) -> Outcome {
+    let primary = &harness.single().await?.shard.primary;
+    primary.create_database("dropped", "dropped", APP_PASSWORD).await?;
+    let (reading, other) = (connect(&primary.url("dropped")).await?, connect(&primary.url("dropped")).await?);
+    run(
+        &other,
+        "CREATE FUNCTION stays(int) RETURNS int LANGUAGE sql AS 'SELECT $1';
+         CREATE FUNCTION goes(int, text) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT $1; END;
+         CREATE TABLE t (a int DEFAULT stays(1), b int DEFAULT goes(1, ''), CHECK (goes(a, 'x') > 0));
+         CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER fires BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION fires()",
+    )
+    .await?;
+    let names = |it: &Schema| it.functions().iter().map(|it| it.name.name.to_string()).collect::<Vec<_>>();
+    let before = read_with(&reading, async || Ok(())).await?;
+    assert_eq!(names(&before), ["stays", "goes", "fires"]);
+    let amid = read_with(&reading, async || {
+        run(&other, "DROP FUNCTION goes CASCADE; DROP FUNCTION fires CASCADE").await.map(drop)
+    })
+    .await?;
+    assert_eq!(names(&amid), ["stays"]);
+    let after = read_with(&reading, async || Ok(())).await?;
+    assert_eq!(names(&after), ["stays"]);
+    assert_ne!(amid.version(), after.version(), "it is read again");
     Ok(())
 }

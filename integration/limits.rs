@@ -35,6 +35,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("limits::long_transactions", long_transactions),
         harness.test("limits::prepared_statements", prepared_statements),
         harness.test("limits::a_big_message", a_big_message),
+        harness.test("limits::memory_of_a_merge", memory_of_a_merge),
         harness.test("limits::server_connections_are_shared", server_connections_are_shared),
         harness.test("limits::busy_users_share_too", busy_users_share_too),
         harness.test("limits::more_users_than_connections", more_users_than_connections),
@@ -309,6 +310,7 @@ async fn servers_that_do_not_cancel(harness: Arc<Shared>) -> Outcome {
     assert_eq!(answer[0].error(), "57014 canceling statement due to statement timeout");
     assert!(answer[0].field('D').is_some_and(|it| it.contains("its connection was closed")));
     assert_hits(&keyway, "query_timeout", 1).await?;
+    assert_hits(&keyway, "cancel_timeout", 1).await?;
     // What the client goes on sending is for nobody, as after any error of a COPY.
     wire.send(&[message('d', b"2\n"), message('c', b"")].concat()).await?;
     assert_eq!(wire.rows("SELECT count(*) FROM limits_copied").await?, ["0"]);
@@ -597,5 +599,21 @@ async fn a_server_that_is_gone(harness: Arc<Shared>) -> Outcome {
     for client in &clients {
         until("it is back", async || Ok(rows(client, "SELECT 1 FOR UPDATE").await.is_ok())).await?;
     }
+    Ok(())
+}
+
+async fn memory_of_a_merge(harness: Arc<Shared>) -> Outcome {
+    let shop = &harness.shop().await?.shop;
+    let limits = "[limits]\nmerge_bytes_max = 65536";
+    let config = |listen: &str, admin: &str| shop.config_text(listen, admin).replace("[limits]", limits);
+    let keyway = harness.start_keyway(config).await?;
+    let client = connect(&shop.url(&keyway.listen().to_string())).await?;
+    // Sorted rows are merged as they come, distinct ones are kept.
+    run(&client, "SELECT repeat('x', 900), user_id FROM users ORDER BY user_id").await?;
+    assert_hits(&keyway, "merge_bytes_max", 0).await?;
+    let error = error_of(&client, "SELECT DISTINCT repeat('x', 900), user_id FROM users").await?;
+    assert_error(&error, "54000", "more than 65536 bytes");
+    assert_hits(&keyway, "merge_bytes_max", 1).await?;
+    assert_eq!(rows(&client, "SELECT count(*) > 100 FROM users").await?, ["t"]);
     Ok(())
 }

@@ -18,6 +18,7 @@ mod harness;
 mod leaks;
 mod limits;
 mod listen;
+mod listen_shards;
 mod merge_values;
 mod metrics;
 mod pins;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         leaks::tests,
         limits::tests,
         listen::tests,
+        listen_shards::tests,
         merge_values::tests,
         metrics::tests,
         pins::tests,

@@ -88,6 +88,15 @@ async fn a_session_names_the_place(harness: Arc<Shared>) -> Outcome {
     assert_eq!(rows(&client, select).await?, [users[0].to_string()]);
     run(&client, "COMMIT").await?;
     assert_eq!(rows(&client, select).await?, all);
+    // The session names the key, and each statement the map of it, here against the session's own.
+    run(&client, &format!("SET keyway.key = '{}'", users[1])).await?;
+    run(&client, "SET keyway.map = 'by_time'").await?;
+    let of_map = format!("/* keyway: map=by_user */ {select}");
+    assert_eq!(rows(&client, &of_map).await?, [users[1].to_string()]);
+    assert_error(&error_of(&client, "/* keyway: map=s9 */ SELECT 1").await?, "22023", "does not exist");
+    run(&client, "RESET keyway.map").await?;
+    assert_eq!(rows(&client, &of_map).await?, [users[1].to_string()]);
+    run(&client, "RESET keyway.key").await?;
     run(&client, "SELECT set_config('keyway.role', 'primary', false)").await?;
     let port = format!("SELECT server_port FROM users_here WHERE user_id = {}", users[0]);
     let primary = [shards.shop.shop.shards[0].primary.port().to_string()];
@@ -115,6 +124,8 @@ async fn wrong_ones_are_errors(harness: Arc<Shared>) -> Outcome {
         ("22023", "malformed", "/* keyway: s1 */ SELECT 1".to_owned()),
         ("22023", "invalid role", "/* keyway: role=standby */ SELECT 1".to_owned()),
         ("22023", "map", "/* keyway: key=1 */ SELECT 1".to_owned()),
+        ("22023", "no key", "/* keyway: map=by_user */ SELECT 1".to_owned()),
+        ("22023", "no key", format!("/* keyway: map=by_user shard={name} */ SELECT 1")),
         ("22P02", "bigint", "/* keyway: map=by_user key=x */ SELECT 1".to_owned()),
         (
             "22023",
@@ -150,6 +161,12 @@ async fn explain_answers_with_rows(harness: Arc<Shared>) -> Outcome {
     let told = rows(&client, &one).await?;
     assert_eq!(told[0], format!("shards:  {name}"), "{told:?}");
     assert!(told.iter().any(|it| it == "role:    replica"), "{told:?}");
+    let falls_back = "else:    the primary, while no replica is fresh enough";
+    assert!(told.iter().any(|it| it == falls_back), "{told:?}");
+    let hinted = rows(&client, &format!("{one} /* keyway: role=replica */")).await?;
+    assert!(hinted.iter().any(|it| it == falls_back), "{hinted:?}");
+    let hinted = rows(&client, &format!("{one} /* keyway: role=primary */")).await?;
+    assert!(!hinted.iter().any(|it| it == falls_back), "{hinted:?}");
     assert!(told.iter().any(|it| it.starts_with("key:     users.user_id")), "{told:?}");
     let prepared: Vec<String> = client.query(&one, &[]).await?.iter().map(|it| it.get(0)).collect();
     assert_eq!(prepared, told);

@@ -5,6 +5,7 @@ mod everywhere;
 mod hints;
 mod homes;
 mod one_phase;
+mod prepared;
 mod reads;
 mod transactions;
 mod writes;
@@ -29,6 +30,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         hints::tests,
         homes::tests,
         one_phase::tests,
+        prepared::tests,
         reads::tests,
         transactions::tests,
         writes::tests,

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::Families;
 use crate::auth::{Credentials, Derivation};
 use crate::backend::{BackendSpec, Holders};
+use crate::base::ShardId;
 use crate::catalog::{CatalogWatch, ReadSpec};
 use crate::client::{
     self, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Quota, Shared, UserLookup,
@@ -61,7 +62,7 @@ impl Building<'_> {
         let hub = self.hub(database, before);
         let probe = self.probe(database, &tls, &hub.holders);
         let topology = Topology::start(database, &probe, &families.topology, ended, topology);
-        let listener = self.listener(&hub, listeners(database, &probe.backend), &topology, before);
+        let listener = self.listener(&hub, listeners(database, &probe.backend, &topology), before);
         let catalog = self.catalog(database, probe.backend, &topology, before);
         catalog.serve(&router);
         client::Database {
@@ -105,17 +106,15 @@ impl Building<'_> {
     fn listener(
         &self,
         hub: &Arc<Hub>,
-        servers: Vec<BackendSpec>,
-        topology: &Arc<Topology>,
+        specs: Vec<ListenerSpec>,
         before: Option<&client::Database>,
     ) -> Arc<Listener> {
-        let spec = ListenerSpec { servers, topology: topology.clone() };
         match before {
             Some(it) => {
-                it.listener.take_up(spec);
+                it.listener.take_up(specs);
                 it.listener.clone()
             }
-            None => Arc::new(Listener::start(hub, spec, &self.common.ended)),
+            None => Arc::new(Listener::start(hub, specs, &self.common.ended)),
         }
     }
 
@@ -193,22 +192,36 @@ impl Building<'_> {
         let servers = database.shards.first()?.servers.iter();
         let spec = |it| spec(&self.config.limits, database, tls, it, &query.user, credentials, holders);
         let servers = servers.map(spec).collect();
-        let made = UserLookup::new(query, servers, self.common.derivation.clone());
+        let made = UserLookup::new(
+            query,
+            servers,
+            self.common.derivation.clone(),
+            self.common.families.hits.clone(),
+        );
         let kept = before.and_then(|it| it.lookup.as_ref()).filter(|it| it.is_same(&made));
         Some(kept.cloned().unwrap_or_else(|| Arc::new(made)))
     }
 }
 
 /// Who probes listens too: everybody may, and nobody's own rights are needed for it.
-fn listeners(database: &config::Database, probe: &BackendSpec) -> Vec<BackendSpec> {
-    let servers = database.shards.first().map(|it| it.servers.as_slice()).unwrap_or_default();
-    let spec = |address: &config::Address| BackendSpec {
+fn listeners(
+    database: &config::Database,
+    probe: &BackendSpec,
+    topology: &Arc<Topology>,
+) -> Vec<ListenerSpec> {
+    let server = |address: &config::Address| BackendSpec {
         host: address.host.as_str().into(),
         port: address.port,
         application_name: Some("keyway listener"),
         ..probe.clone()
     };
-    servers.iter().map(spec).collect()
+    let spec = |(index, shard): (u16, &config::ShardServers)| ListenerSpec {
+        name: shard.name.as_str().into(),
+        shard: ShardId(index),
+        servers: shard.servers.iter().map(server).collect(),
+        topology: topology.clone(),
+    };
+    (0..).zip(&database.shards).map(spec).collect()
 }
 
 fn spec(

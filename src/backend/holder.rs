@@ -25,6 +25,19 @@ pub struct Holder {
 
 /// No client has had it: process ids begin at 1.
 const NOBODY: u32 = 0;
+/// What it writes is a copy of what another server writes. No process has this id.
+const COPY: u32 = u32::MAX;
+
+/// Whom a notification of a server process is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// By the id that it was given.
+    Client(u32),
+    /// A client whose write every shard does: another one tells of it.
+    Copy,
+    /// Nobody of Keyway's, as far as is known.
+    Unknown,
+}
 
 impl Holders {
     pub fn register(&self, server: Server, pid: u32) -> Holder {
@@ -39,10 +52,13 @@ impl Holders {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The client that process `pid` works for, by the id that this client was given.
-    pub fn client_of(&self, server: Server, pid: u32) -> Option<u32> {
-        let client = self.0.lock().get(&(server, pid))?.load(Ordering::Acquire);
-        Some(client).filter(|it| *it != NOBODY)
+    /// For whom process `pid` works.
+    pub fn sender(&self, server: Server, pid: u32) -> Sender {
+        match self.0.lock().get(&(server, pid)).map(|it| it.load(Ordering::Acquire)) {
+            None | Some(NOBODY) => Sender::Unknown,
+            Some(COPY) => Sender::Copy,
+            Some(client) => Sender::Client(client),
+        }
     }
 }
 
@@ -53,6 +69,15 @@ impl Holder {
 
     pub fn set(&self, client: u32) {
         self.cell.store(client, Ordering::Release);
+    }
+
+    pub fn is_copy(&self) -> bool {
+        self.is(COPY)
+    }
+
+    /// Until the next one is entered, what it notifies is told by another server.
+    pub fn set_copy(&self) {
+        self.set(COPY);
     }
 }
 
@@ -75,16 +100,19 @@ mod tests {
         let server = || ("db1".into(), 5432);
         let holders = Holders::default();
         let holder = holders.register(server(), 10);
-        assert_eq!(holders.client_of(server(), 10), None, "nobody yet");
+        assert_eq!(holders.sender(server(), 10), Sender::Unknown, "nobody yet");
         holder.set(77);
         assert!(holder.is(77) && !holder.is(78));
-        assert_eq!(holders.client_of(server(), 10), Some(77));
-        assert_eq!(holders.client_of(("db2".into(), 5432), 10), None, "another server's process");
+        assert_eq!(holders.sender(server(), 10), Sender::Client(77));
+        assert_eq!(holders.sender(("db2".into(), 5432), 10), Sender::Unknown, "another server's process");
         let newer = holders.register(server(), 10);
         drop(holder);
         newer.set(78);
-        assert_eq!(holders.client_of(server(), 10), Some(78));
+        assert_eq!(holders.sender(server(), 10), Sender::Client(78));
+        newer.set_copy();
+        assert!(newer.is_copy());
+        assert_eq!(holders.sender(server(), 10), Sender::Copy);
         drop(newer);
-        assert_eq!(holders.client_of(server(), 10), None);
+        assert_eq!(holders.sender(server(), 10), Sender::Unknown);
     }
 }

@@ -7,7 +7,7 @@ mod question;
 mod record;
 
 pub use cancel::{CancelEnd, CancelTarget};
-pub use holder::{Holder, Holders};
+pub use holder::{Holder, Holders, Sender};
 pub use question::{QuestionError, Row};
 pub use record::ServerRecord;
 

@@ -94,6 +94,8 @@ fn bond(plan: &Plan, why: Why) -> Bond {
     let anywhere = matches!(why, Why::Anywhere | Why::NoRow);
     match plan.kind {
         Kind::Statement | Kind::Show(_) if anywhere && plan.repeatable => Bond::Read,
+        // The name is the client's, whatever becomes of the transaction.
+        Kind::SessionState("PREPARE") if anywhere => Bond::Read,
         _ => Bond::Bound,
     }
 }

@@ -161,6 +161,7 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };
+        self.hold_each(&team, copied.plan.is_for_every_shard()).await;
         let live = team.iter().map(|it| self.live(it.shard, it.role, Access::Write)).collect();
         if self.overdue.is_none() {
             self.overdue = self.overdue();

@@ -16,7 +16,7 @@ use super::sql_prepare::SqlNames;
 use super::statements::Statement;
 use crate::base::{Access, Reason, Refusal, Role, SqlState};
 use crate::proto::UnitEnd;
-use crate::route::{Decision, KeySource, Kind, Mode, Params, SettingMade, Why};
+use crate::route::{Decision, KeySource, Kind, Mode, Params, SessionView, SettingMade, Why};
 use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
 
 impl Session {
@@ -283,23 +283,19 @@ impl Session {
     }
 
     /// As `find`, to be bound or described.
-    fn lookup(&self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
-        let found = self.find(name, group).cloned();
-        if found.as_ref().is_some_and(|it| it.by_sql.is_some()) {
-            return Err(Refusal::unsupported(
-                Reason::SessionState,
-                format!("prepared statement \"{}\" was made by PREPARE", String::from_utf8_lossy(name)),
-                "run it by EXECUTE",
-            ));
-        }
-        found.ok_or_else(|| {
+    fn lookup(&mut self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
+        let Some(found) = self.find(name, group).cloned() else {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
             } else {
                 format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
             };
-            Refusal::new(Reason::Protocol, SqlState::INVALID_SQL_STATEMENT_NAME, message)
-        })
+            return Err(Refusal::new(Reason::Protocol, SqlState::INVALID_SQL_STATEMENT_NAME, message));
+        };
+        if found.is_prepared_alone() {
+            self.check_amid_pipeline(std::slice::from_ref(&found))?;
+        }
+        Ok(found)
     }
 
     /// What needs no server: a lone Sync, and statements that Keyway answers itself.
@@ -376,17 +372,19 @@ impl Session {
         let (mut chosen, mut access, mut statements): (Option<Decision>, _, _) = (None, Access::Read, 0);
         for it in group.bound() {
             let plan = it.plan;
-            access = access.and(plan.access);
             if let Kind::Begin { read_only } = plan.kind {
                 view.read_only_transaction |= read_only && !view.in_transaction;
                 view.in_transaction = true;
+                access = access.and(plan.access);
                 continue;
             }
             if plan.kind.is_transaction_control() {
+                access = access.and(plan.access);
                 continue;
             }
             statements += 1;
-            let decision = self.decide_bound(it, &view)?;
+            let (decision, runs) = self.decide_bound(it, &view)?;
+            access = access.and(runs);
             chosen = Some(match chosen.take() {
                 None => decision,
                 Some(before) => both(before, decision)?,
@@ -412,14 +410,34 @@ impl Session {
         Ok((decision, access))
     }
 
-    fn decide_bound(&self, it: Bound<'_, '_>, view: &crate::route::SessionView) -> Result<Decision, Refusal> {
-        let Bound { bind, statement, plan, .. } = it;
+    fn decide_bound(&self, it: Bound<'_, '_>, view: &SessionView) -> Result<(Decision, Access), Refusal> {
+        let Bound { bind, statement, plan, sql } = it;
+        match sql {
+            SqlNames::Prepared(_, made) if self.has_shards() => {
+                return Ok((self.decision_to_describe(Some(made)), plan.access));
+            }
+            SqlNames::Executed(needs)
+                if let Some(executed) = self.routed_bound(statement.text(), needs)? =>
+            {
+                let values = executed.values();
+                let decision = self.decide(&executed.plan, &executed.keys(&values), view)?;
+                if decision.mode != Mode::One {
+                    return Err(Refusal::unsupported(
+                        Reason::SessionState,
+                        "EXECUTE by the extended protocol, of a statement on several shards, is not supported",
+                        "bind the prepared statement itself, or send EXECUTE by the simple protocol",
+                    ));
+                }
+                return Ok((decision, executed.plan.access));
+            }
+            _ => {}
+        }
         if !plan.needs_params() {
             let literals = &statement.literals;
             let keys = KeySource { text: statement.text(), literals, params: None };
-            return self.decide(plan, &keys, view);
+            return Ok((self.decide(plan, &keys, view)?, plan.access));
         }
-        with_params(bind, statement, |keys| self.decide(plan, keys, view))
+        Ok((with_params(bind, statement, |keys| self.decide(plan, keys, view))?, plan.access))
     }
 
     fn parted_group<'g>(&self, group: &'g Group<'_>, decision: &Decision) -> Result<Parted<'g>, Refusal> {
@@ -449,27 +467,23 @@ impl Session {
     /// statement refuses whatever its keys are is refused here already.
     fn decide_unbound(&self, group: &Group<'_>) -> Result<Decision, Refusal> {
         for op in &group.ops {
-            if let Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } = op
-                && let Some(refusal) = statement.plan(&self.database.router).refusal()
-            {
+            let (Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. }) = op else {
+                continue;
+            };
+            let plan = statement.plan(&self.database.router);
+            // What PREPARE and EXECUTE name is looked at when they are bound.
+            let names = matches!(plan.kind, Kind::SessionState("PREPARE" | "EXECUTE"));
+            if let Some(refusal) = plan.refusal().filter(|_| !names) {
                 return Err(refusal.clone());
             }
         }
-        let mut decision = self.decision_of_held();
-        if self.held.is_none() {
-            let any = (self.entropy % self.floors.len().max(1) as u64) as u16;
-            let home = group.ops.iter().find_map(|op| match op {
-                Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => {
-                    statement.plan(&self.database.router).home()
-                }
-                _ => None,
-            });
-            decision.shards = [home.unwrap_or(crate::base::ShardId(any))].into_iter().collect();
-            if self.transaction.is_read_only() {
-                decision.role = Role::Replica;
+        let home = group.ops.iter().find_map(|op| match op {
+            Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => {
+                statement.plan(&self.database.router).home().map(|_| statement)
             }
-        }
-        Ok(decision)
+            _ => None,
+        });
+        Ok(self.decision_to_describe(home))
     }
 }
 

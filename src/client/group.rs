@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::deallocate;
 use super::merged::{Asked, Reading, Step};
-use super::sql_prepare::SqlNames;
+use super::sql_prepare::{self, SqlNames};
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::proto::{Expect, Origin, Part, StatementId, UnitEnd};
@@ -121,16 +121,22 @@ impl<'a> Group<'a> {
             }
             _ => None,
         });
-        of_protocol.chain(self.needs())
+        of_protocol.chain(self.executed())
     }
 
-    /// What EXECUTE names, to be on the server first.
+    /// What EXECUTE names.
+    fn executed(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.ops.iter().flat_map(executed)
+    }
+
+    /// What only PREPARE can give a server, to be there first.
     fn needs(&self) -> impl Iterator<Item = &Arc<Statement>> {
-        self.ops.iter().flat_map(|it| match it {
-            Op::Bind { sql: SqlNames::Executed(needs), .. }
-            | Op::DescribeStatement { sql: SqlNames::Executed(needs), .. } => needs.as_slice(),
-            _ => &[],
-        })
+        let of_protocol = |it| match it {
+            &Op::Bind { ref statement, .. } | &Op::DescribeStatement { ref statement, .. } => Some(statement),
+            _ => None,
+        };
+        let bound = self.ops.iter().filter_map(of_protocol);
+        self.executed().chain(bound).filter(|it| it.is_prepared_alone())
     }
 
     /// The client is told anew what the rows of each statement are that it runs.
@@ -228,8 +234,8 @@ impl<'a> Group<'a> {
 
     /// Says what will be owed, and gives the bytes: as they came where no name has to be replaced.
     pub fn compose(&self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
-        // A server that ignores everything up to Sync would keep them. What EXECUTE needs was there when this was
-        // read, and cannot be sent amid a pipeline.
+        // A server that ignores everything up to Sync would keep them. What only PREPARE gives was there when this
+        // was read, and cannot be sent amid a pipeline.
         let may_close = !(server.pipeline.is_skipping() || self.goes_on && self.needs().next().is_some());
         let closed = if may_close { server.statements.evict() } else { Vec::new() };
         for id in closed {
@@ -258,17 +264,15 @@ impl<'a> Group<'a> {
         None
     }
 
-    /// PREPARE in front of everything, of what the server lacks. In a transaction that has failed the server says so
+    /// PREPARE in front of everything, of what the server lacks and Parse cannot give it. In a transaction that has failed the server says so
     /// to what follows.
     fn put_needs(&self, server: &mut Backend, sent: &mut SmallVec<[StatementId; 4]>, out: &mut Vec<u8>) {
         if self.goes_on || server.pipeline.status() == TxStatus::Failed {
             return;
         }
         for it in self.needs() {
-            if !server.statements.has(it.id) && !sent.contains(&it.id) {
-                wire::query(out, &it.prepare_text());
-                server.pipeline.push(Expect::Prepare(it.id));
-                server.statements.send(it.id, it.text.len(), &it.presence);
+            if !sent.contains(&it.id) {
+                sql_prepare::put_in_front(it, server, out);
                 server.statements.set_unnamed(None);
                 sent.push(it.id);
             }
@@ -293,6 +297,14 @@ impl<'a> Group<'a> {
     }
 }
 
+fn executed<'g>(op: &'g Op<'_>) -> &'g [Arc<Statement>] {
+    match op {
+        Op::Bind { sql: SqlNames::Executed(needs), .. }
+        | Op::DescribeStatement { sql: SqlNames::Executed(needs), .. } => needs,
+        _ => &[],
+    }
+}
+
 fn owe(op: &Op<'_>, server: &mut Backend) {
     let expect = match op {
         Op::Parse { statement, .. } => {
@@ -313,6 +325,7 @@ fn owe(op: &Op<'_>, server: &mut Backend) {
 
 /// Appends one message under the server's names, with a Parse in front where it lacks the statement.
 fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 4]>, out: &mut Vec<u8>) {
+    executed(op).iter().for_each(|it| ensure(it, server, sent, out));
     match op {
         Op::Parse { statement, .. } if !statement.id.is_unnamed() => {
             if server.statements.has(statement.id) || sent.contains(&statement.id) {
@@ -389,7 +402,8 @@ fn ensure(
     } else {
         server.statements.has(statement.id) || sent.contains(&statement.id)
     };
-    if !there {
+    // Where it is not there all the same, its transaction has failed, and whatever is sent fails too.
+    if !there && !statement.is_prepared_alone() {
         parse_on(statement, server, Origin::Keyway, sent, out);
     }
 }

@@ -12,8 +12,8 @@ use super::effects::Answer;
 use super::group::Group;
 use super::notify::{Hub, Mailbox};
 use super::pins;
-use super::session::{End, Session};
-use crate::base::{Reason, Refusal, Role, SqlState};
+use super::session::{End, Held, Session};
+use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{ChannelChange, ChannelSet, Origin, quote_name};
 use crate::route::{Decision, Excluded, Kind};
@@ -298,17 +298,51 @@ impl Session {
         if held.role != Role::Primary || held.lease.holder.is(pid) {
             return;
         }
-        self.hear_own().await;
+        let was_copy = held.lease.holder.is_copy();
+        self.hear_before(held.shard, was_copy).await;
         if let Some(held) = &self.held {
             held.lease.holder.set(pid);
         }
     }
 
+    /// As `hold_as_own`, of each shard of a write. Of `copies`, which each shard makes alike, the first tells of what
+    /// their triggers notify.
+    pub async fn hold_each(&mut self, team: &[Held], copies: bool) {
+        let pid = self.cancel.pid();
+        for held in team {
+            let holder = &held.lease.holder;
+            let is_copy = copies && held.shard != ShardId(0);
+            if is_copy || !holder.is(pid) {
+                self.hear_before(held.shard, holder.is_copy() != is_copy).await;
+            }
+            if is_copy {
+                holder.set_copy();
+            } else {
+                holder.set(pid);
+            }
+        }
+    }
+
+    /// What was written there before is told as what it was: by clients that listen for their own sake, by all
+    /// where it is not to be told at all.
+    async fn hear_before(&self, shard: ShardId, must: bool) {
+        if must || self.listening.is_some() {
+            self.database.hub.catch_up(self.database.router.shard_name(shard)).await;
+        }
+    }
+
+    /// As `hear_own`, of each shard of a write.
+    pub async fn hear_each(&self, team: &[Held]) {
+        for held in team {
+            self.hear_own(held.shard).await;
+        }
+    }
+
     /// What this session has notified comes before the end of its answer, as in PostgreSQL, and before
     /// anybody else writes on the same server.
-    pub async fn hear_own(&self) {
+    pub async fn hear_own(&self, shard: ShardId) {
         if let Some(listening) = &self.listening {
-            listening.hub.catch_up().await;
+            listening.hub.catch_up(self.database.router.shard_name(shard)).await;
         }
     }
 

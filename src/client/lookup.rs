@@ -14,6 +14,7 @@ use crate::auth::{Credentials, Derivation};
 use crate::backend::{self, Backend, BackendSpec, ConnectError, QuestionError};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::config::{Auth, AuthQuery, Secret};
+use crate::metrics::{Limit, LimitHits};
 use crate::wire;
 
 /// A wrong password makes the next login ask again, but a guesser no more often than this.
@@ -30,6 +31,7 @@ pub struct UserLookup {
     connection: tokio::sync::Mutex<Option<Backend>>,
     answers: Mutex<HashMap<String, Arc<Answer>>>,
     derivation: Derivation,
+    hits: LimitHits,
 }
 
 /// Locked while the server is asked.
@@ -54,7 +56,12 @@ enum LookupError {
 
 impl UserLookup {
     /// `servers` are logged in to as `query.user`; at least one.
-    pub fn new(query: AuthQuery, mut servers: Vec<BackendSpec>, derivation: Derivation) -> UserLookup {
+    pub fn new(
+        query: AuthQuery,
+        mut servers: Vec<BackendSpec>,
+        derivation: Derivation,
+        hits: LimitHits,
+    ) -> UserLookup {
         // One that is gone must leave time to ask the next.
         let tries = servers.len().max(1) as u32;
         for it in &mut servers {
@@ -68,6 +75,7 @@ impl UserLookup {
             connection: tokio::sync::Mutex::default(),
             answers: Mutex::default(),
             derivation,
+            hits,
         }
     }
 
@@ -97,7 +105,10 @@ impl UserLookup {
         }
         let asked = match tokio::time::timeout(self.query.timeout, self.ask(user)).await {
             Ok(it) => it,
-            Err(_) => Err(LookupError::Timeout(self.query.timeout)),
+            Err(_) => {
+                self.hits.hit(Limit::LookupTime);
+                Err(LookupError::Timeout(self.query.timeout))
+            }
         };
         let secret = match asked {
             Ok(it) => it,

@@ -105,6 +105,7 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };
+        self.hold_each(&team, request.decision.mode == Mode::Everywhere).await;
         let _live: Vec<_> = team.iter().map(|it| self.live(it.shard, it.role, request.access)).collect();
         let begin = self.begin_on_each();
         for held in &mut team {

@@ -72,6 +72,12 @@ impl<'a> Asked<'a> {
         Asked { text, literals, oids: &[], values, results, script, is_query: true }
     }
 
+    /// By EXECUTE, with values as text.
+    pub fn executed(statement: &'a Statement, values: &[Option<&'a [u8]>]) -> Asked<'a> {
+        let values = values.iter().map(|it| (0, *it)).collect();
+        Asked { oids: &statement.oids, values, ..Asked::simple(statement.text(), &statement.literals) }
+    }
+
     pub fn bound(statement: &'a Statement, bind: &Bind<'a>, script: SmallVec<[Step; 4]>) -> Asked<'a> {
         let values = bind.values.iter().enumerate();
         let values = values.map(|(at, it)| (i16::from(bind.formats.is_binary(at)), it)).collect();

@@ -66,6 +66,7 @@ impl Session {
             }
         }
         self.mark_written(&team);
+        self.hear_each(&team).await;
         self.dismiss(team).await;
         self.stream.write_all(end).await.map_err(|_| End::Left)?;
         Ok(Ran::Unready { failed: false })

@@ -14,11 +14,11 @@ use super::merged::{Asked, Reading};
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
 use super::split::Inserting;
-use super::sql_prepare::Renamed;
+use super::sql_prepare::{self, Executed, Renamed, Values};
 use super::statements::{Registry, Statement};
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
-use crate::metrics::Live;
+use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
 use crate::wire;
@@ -49,12 +49,7 @@ impl<'a> Payload<'a> {
                     wire::close_statement(out, id.server_name().as_bytes());
                     server.pipeline.push(Expect::Close(Origin::Keyway));
                 }
-                for it in renamed.needs.iter().filter(|it| !server.statements.has(it.id)).collect::<Vec<_>>()
-                {
-                    wire::query(out, &it.prepare_text());
-                    server.pipeline.push(Expect::Prepare(it.id));
-                    server.statements.send(it.id, it.text.len(), &it.presence);
-                }
+                renamed.needs.iter().for_each(|it| sql_prepare::put_in_front(it, server, out));
                 server.pipeline.push(Expect::Query(Origin::Client));
                 server.statements.set_unnamed(None);
                 Some(&renamed.message)
@@ -161,16 +156,25 @@ impl Session {
             },
             answer => return self.say(answer).await,
         };
-        let keys = KeySource { text, literals: &planned.literals, params: None };
-        let decision = match self.decide(plan, &keys, &self.view()) {
+        let executed = renamed.as_ref().and_then(|it| it.executed.as_ref());
+        let values = executed.map_or_else(Values::default, Executed::values);
+        let (runs, keys) = match executed {
+            Some(it) => (&it.plan, it.keys(&values)),
+            None => (plan, KeySource { text, literals: &planned.literals, params: None }),
+        };
+        let decided = match renamed.as_ref().and_then(|it| it.prepares.as_ref()) {
+            Some((_, statement)) if self.has_shards() => Ok(self.decision_to_describe(Some(statement))),
+            _ => self.decide(runs, &keys, &self.view()),
+        };
+        let decision = match decided {
             Ok(it) => it,
             Err(refusal) => return self.refuse(self.refusal_of(refusal)).await,
         };
-        let made = match self.settings_made(plan, &keys) {
+        let made = match self.settings_made(runs, &keys) {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
-        let lent = match self.prepare_channels(&plan.kind, plan.lists_channels, &decision).await {
+        let lent = match self.prepare_channels(&plan.kind, runs.lists_channels, &decision).await {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
@@ -182,13 +186,13 @@ impl Session {
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
         let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
-        let payload = match &renamed {
-            Some(it) => Payload::Renamed(it),
-            None => Payload::Query(message),
+        let payload = renamed.as_ref().map_or(Payload::Query(message), Payload::Renamed);
+        let access = runs.access;
+        let asked = || match executed {
+            Some(it) => Asked::executed(&it.statement, &values),
+            None => Asked::simple(text, &planned.literals),
         };
-        let access = plan.access;
-        let asked = || Asked::simple(text, &planned.literals);
-        let parted = match self.parted(plan, &decision, &keys, asked) {
+        let parted = match self.parted(runs, &decision, &keys, asked) {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
@@ -196,14 +200,14 @@ impl Session {
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
-        self.bind_to(plan, &request.decision);
+        self.bind_to(runs, &request.decision);
         if !ran.has_failed() {
             self.take_settings(&made);
             if let Some((name, statement)) = renamed.as_ref().and_then(|it| it.prepares.as_ref()) {
                 self.name_prepared(name, statement.clone());
             }
         }
-        self.end_query(&plan.kind, text, ran, plan.access).await
+        self.end_query(&plan.kind, text, ran, access).await
     }
 
     /// What of a statement several shards do together.
@@ -350,6 +354,11 @@ impl Session {
             },
             Mode::InTurn => self.run_in_turn(request).await,
         };
+        if let (Mode::Merge, Ok(Ran::Refused(refusal))) = (request.decision.mode, &ran)
+            && refusal.state() == SqlState::PROGRAM_LIMIT_EXCEEDED
+        {
+            self.shared.hits.hit(Limit::MergeBytes);
+        }
         if self.held.is_none() {
             // Where no server is held there is nothing to look at.
             self.suspected = None;
@@ -545,6 +554,13 @@ impl Session {
     }
 
     pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
+        // Where several shards write together, by Keyway's limit unless the session has one of its own.
+        if flow.waited_for_lock
+            && request.decision.mode != Mode::One
+            && !self.settings.has_any("lock_timeout")
+        {
+            self.shared.hits.hit(Limit::LockTime);
+        }
         match self.copying.take() {
             // This is the Sync that ends it.
             Some(copying) => self.count_copy(&copying, shard, role, flow),

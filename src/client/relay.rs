@@ -59,6 +59,8 @@ pub struct Flow {
     /// Bytes that the client has been sent of this answer.
     pub sent_bytes: u64,
     pub errors: u64,
+    /// A lock was not had in time (55P03).
+    pub waited_for_lock: bool,
     /// TimeZone as the client was last told of it.
     pub time_zone: Option<String>,
     /// client_encoding as the client was told, where Keyway cannot read it.
@@ -222,7 +224,10 @@ fn note(server: &mut Backend, input: &[u8], replies: &Replies, flow: &mut Flow) 
             server.statements.insert(*id);
         }
     }
-    flow.errors += u64::from(replies.error.is_some());
+    if let Some(range) = replies.error.clone() {
+        flow.errors += 1;
+        flow.waited_for_lock |= wire::error_fields(&input[range]).is_ok_and(|it| it.state == b"55P03");
+    }
     for range in &replies.parameters {
         match wire::parameter(&input[range.clone()]) {
             Ok(("TimeZone", value)) => flow.time_zone = Some(value.to_owned()),

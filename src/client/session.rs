@@ -474,6 +474,11 @@ impl Session {
         .await
     }
 
+    /// More than one.
+    pub fn has_shards(&self) -> bool {
+        self.floors.len() > 1
+    }
+
     pub fn view(&self) -> SessionView {
         let (held, movable) = (self.held.as_ref().map(|it| it.shard), self.is_movable());
         SessionView {
@@ -504,7 +509,7 @@ impl Session {
         }
         if written {
             self.mark_floor(shard, now);
-            self.hear_own().await;
+            self.hear_own(shard).await;
         }
         if self.suspected.is_some() && status == TxStatus::Idle && !self.unsynced {
             self.look_for_state().await;

@@ -31,6 +31,7 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };
+        self.hold_each(&team, false).await;
         let _live: Vec<_> = team.iter().map(|it| self.live(it.shard, it.role, request.access)).collect();
         if self.overdue.is_none() {
             self.overdue = self.overdue();

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::proto::{Presence, StatementId};
 use crate::route::{Literals, Plan, Planned, Router};
+use crate::sql::PrepareText;
 
 /// A text with its parameter types, and the plan for it.
 #[derive(Debug)]
@@ -20,24 +21,50 @@ pub struct Statement {
     pub literals: Literals,
     /// The newest one made; [`Statement::plan`] makes another where it has grown old.
     plan: ArcSwap<Plan>,
-    /// Where in `text` the statement begins that is planned.
-    planned_from: usize,
-    /// Made by PREPARE: `text` is what stands behind its name. A server has taken it once.
-    pub by_sql: Option<AtomicBool>,
+    /// Made by PREPARE.
+    by_sql: Option<BySql>,
     /// Servers that have it.
     pub presence: Presence,
 }
 
+/// What PREPARE says beyond the statement.
+#[derive(Debug)]
+struct BySql {
+    /// All behind its name.
+    body: Box<str>,
+    /// A server has taken it once.
+    taken: AtomicBool,
+    /// The types that it declares are known by their oids, so that Parse can make the same of it.
+    typed: bool,
+}
+
 impl Statement {
-    /// PREPARE under the name that servers know it by.
-    pub fn prepare_text(&self) -> String {
-        format!("PREPARE {}{}", self.id.server_name(), self.text())
+    /// PREPARE under the name that servers know it by; `None` of one that was made by Parse.
+    pub fn prepare_text(&self) -> Option<String> {
+        self.by_sql.as_ref().map(|it| format!("PREPARE {}{}", self.id.server_name(), it.body))
+    }
+
+    /// A server gets it by PREPARE alone: it declares types of which no oid is known.
+    pub fn is_prepared_alone(&self) -> bool {
+        self.by_sql.as_ref().is_some_and(|it| !it.typed)
+    }
+
+    /// Some server has taken the text of its PREPARE.
+    pub fn is_taken(&self) -> bool {
+        self.by_sql.as_ref().is_some_and(|it| it.taken.load(Ordering::Relaxed))
     }
 
     /// A server has taken it, should it have been made by PREPARE.
     pub fn mark_taken(&self) {
-        if let Some(taken) = &self.by_sql {
-            taken.store(true, Ordering::Relaxed);
+        if let Some(it) = &self.by_sql {
+            it.taken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn key(&self) -> Key {
+        match &self.by_sql {
+            Some(it) => key_by_sql(&it.body),
+            None => (self.text.clone(), self.oids.clone()),
         }
     }
 
@@ -48,7 +75,7 @@ impl Statement {
         if plan.version == router.version() {
             return plan.clone();
         }
-        let newer = router.plan(self.text().get(self.planned_from..).unwrap_or_default()).plan;
+        let newer = router.plan(self.text()).plan;
         self.plan.store(newer.clone());
         newer
     }
@@ -82,6 +109,11 @@ pub struct PreparedStatus {
 
 type Key = (Box<[u8]>, Box<[u8]>);
 
+/// No list of types has one byte.
+fn key_by_sql(body: &str) -> Key {
+    (body.as_bytes().into(), [0].into())
+}
+
 #[derive(Debug)]
 struct Entry {
     statement: Weak<Statement>,
@@ -101,22 +133,40 @@ const SWEEP_MIN: usize = 1_024;
 impl Registry {
     /// The statement that all clients share under one server-side name.
     pub fn named(&self, text: &[u8], oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        self.shared((text.into(), oids.into()), None, 0, plan)
+        self.shared((text.into(), oids.into()), plan, |id, planned| Statement {
+            id,
+            text: text.into(),
+            oids: oids.into(),
+            literals: planned.literals,
+            plan: ArcSwap::new(planned.plan),
+            by_sql: None,
+            presence: Presence::default(),
+        })
     }
 
-    /// The same for a statement of PREPARE, whose types are part of its text: `statement` is its end.
-    pub fn by_sql(&self, body: &str, statement: &str, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        let planned_from = body.len().saturating_sub(statement.len());
-        // No list of types has one byte.
-        self.shared((body.as_bytes().into(), [0].into()), Some(AtomicBool::new(false)), planned_from, plan)
+    /// The same for a statement of PREPARE, whose types are part of its text.
+    pub fn by_sql(&self, prepare: &PrepareText<'_>, plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+        let oids = prepare.oids.as_deref().unwrap_or_default();
+        self.shared(key_by_sql(prepare.body), plan, |id, planned| Statement {
+            id,
+            text: prepare.statement.as_bytes().into(),
+            oids: oids.iter().flat_map(|it| it.to_be_bytes()).collect(),
+            literals: planned.literals,
+            plan: ArcSwap::new(planned.plan),
+            by_sql: Some(BySql {
+                body: prepare.body.into(),
+                taken: AtomicBool::new(false),
+                typed: prepare.oids.is_some(),
+            }),
+            presence: Presence::default(),
+        })
     }
 
     fn shared(
         &self,
         key: Key,
-        by_sql: Option<AtomicBool>,
-        planned_from: usize,
         plan: impl FnOnce() -> Planned,
+        make: impl FnOnce(StatementId, Planned) -> Statement,
     ) -> Arc<Statement> {
         if let Some(found) = take(&mut self.by_text.lock(), &key) {
             return found;
@@ -131,9 +181,7 @@ impl Registry {
             by_text.retain(|_, it| it.statement.strong_count() > 0);
         }
         let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
-        let (text, oids, presence) = (key.0.clone(), key.1.clone(), Presence::default());
-        let made = Arc::new(Statement { id, text, oids, literals, plan, planned_from, by_sql, presence });
+        let made = Arc::new(make(id, planned));
         let statement = Arc::downgrade(&made);
         by_text.insert(key, Entry { statement, uses: 1 });
         made
@@ -143,7 +191,7 @@ impl Registry {
     /// statement that no server has yet.
     pub fn retire(&self, statement: &Arc<Statement>) {
         let is_it = |it: &Entry| it.statement.upgrade().is_some_and(|it| it.id == statement.id);
-        let key = (statement.text.clone(), statement.oids.clone());
+        let key = statement.key();
         let mut by_text = self.by_text.lock();
         if by_text.get(&key).is_some_and(is_it) {
             by_text.remove(&key);
@@ -167,7 +215,7 @@ impl Registry {
         found.sort_unstable_by_key(|(statement, _)| statement.id);
         let status = |(it, uses): (Arc<Statement>, u64)| PreparedStatus {
             name: it.id.server_name(),
-            text: it.text().to_owned(),
+            text: it.by_sql.as_ref().map_or_else(|| it.text(), |by_sql| &by_sql.body).to_owned(),
             oids: if it.by_sql.is_some() { Vec::new() } else { it.oids() },
             by_sql: it.by_sql.is_some(),
             // One is held here.
@@ -183,7 +231,7 @@ impl Registry {
         let id = StatementId::unnamed(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
         let (text, oids, presence) = (text.into(), oids.into(), Presence::default());
-        Arc::new(Statement { id, text, oids, literals, plan, planned_from: 0, by_sql: None, presence })
+        Arc::new(Statement { id, text, oids, literals, plan, by_sql: None, presence })
     }
 }
 

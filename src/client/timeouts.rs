@@ -86,7 +86,10 @@ impl Overdue {
                 self.next = Next::GiveUp;
                 Ok(())
             }
-            Next::GiveUp => Err(RelayError::NotCancelled(self.grace)),
+            Next::GiveUp => {
+                self.hits.hit(Limit::CancelTime);
+                Err(RelayError::NotCancelled(self.grace))
+            }
             Next::EndTransaction => {
                 self.hits.hit(Limit::TransactionTime);
                 Err(RelayError::TransactionTime)

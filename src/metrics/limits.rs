@@ -34,10 +34,14 @@ pub enum Limit {
     TransactionTime,
     Channels,
     NotificationBytes,
+    MergeBytes,
+    CancelTime,
+    LookupTime,
+    LockTime,
 }
 
 impl Limit {
-    const ALL: [Limit; 26] = [
+    const ALL: [Limit; 30] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -64,6 +68,10 @@ impl Limit {
         Limit::TransactionTime,
         Limit::Channels,
         Limit::NotificationBytes,
+        Limit::MergeBytes,
+        Limit::CancelTime,
+        Limit::LookupTime,
+        Limit::LockTime,
     ];
 
     fn label(self) -> &'static str {
@@ -94,6 +102,10 @@ impl Limit {
             Limit::TransactionTime => "transaction_timeout",
             Limit::Channels => "channels_max",
             Limit::NotificationBytes => "notification_bytes_max",
+            Limit::MergeBytes => "merge_bytes_max",
+            Limit::CancelTime => "cancel_timeout",
+            Limit::LookupTime => "auth_query_timeout",
+            Limit::LockTime => "cross_shard_lock_timeout",
         }
     }
 }

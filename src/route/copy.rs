@@ -37,6 +37,11 @@ impl CopyPlan {
         &self.class.table
     }
 
+    /// Every shard gets every row.
+    pub fn is_for_every_shard(&self) -> bool {
+        self.class.map.is_none()
+    }
+
     pub fn form(&self) -> &CopyForm {
         &self.form
     }

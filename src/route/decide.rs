@@ -105,7 +105,7 @@ pub enum Why {
     NoRow,
     /// Nothing in it belongs to a shard, so it is no reason to bind a transaction to one.
     Anywhere,
-    /// A notification, which is sent where Keyway listens.
+    /// A notification, which is sent on the first shard.
     Notify,
     /// Every shard holds a copy that must change.
     EveryCopy,
@@ -126,7 +126,7 @@ impl fmt::Display for Why {
             Why::NoKey => "no shard key restricts it",
             Why::NoRow => "no row can satisfy its shard keys, so any shard answers",
             Why::Anywhere => "it reads nothing that belongs to a shard, so any shard answers",
-            Why::Notify => "notifications are sent on the first shard, where keyway listens",
+            Why::Notify => "notifications of clients are sent on the first shard",
             Why::EveryCopy => "it changes a reference table, which every shard holds",
             Why::EachRow => "each row goes where its shard key says",
             Why::Hint => "a keyway hint names it",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::base::Refusal;
+use crate::base::{Refusal, Role};
 
 use super::decide::{Decision, Mode, SessionView};
 use super::evaluate::Met;
@@ -52,6 +52,9 @@ impl Router {
         let mut lines = String::new();
         line(&mut lines, "shards", &names.join(", "));
         line(&mut lines, "role", decision.role.label());
+        if decision.role == Role::Replica {
+            line(&mut lines, "else", "the primary, while no replica is fresh enough");
+        }
         line(&mut lines, "mode", decision.mode.label());
         line(&mut lines, "access", plan.access.label());
         if let Target::Keyed(keyed) = &plan.target {

@@ -3,7 +3,7 @@
 //!
 //! A hint takes the place of what the text does not tell, and contradicts nothing that it tells: a statement whose
 //! own keys belong to another shard, a write on a replica, a copy of a reference table that would change alone
-//! are errors.
+//! are errors. Only the role of a replica is a wish: where none is fresh enough, the primary reads.
 
 use std::borrow::Cow;
 
@@ -74,12 +74,16 @@ impl<'a> Hint<'a> {
     fn of(text: TextHint<'a>, session: &'a SessionHint) -> Result<Hint<'a>, Refusal> {
         let borrowed = |it: &'a Option<String>| it.as_deref().map(Cow::Borrowed);
         let own_place = text.shard.is_some() || text.key.is_some();
-        let (shard, key, map) = match own_place {
-            true => (text.shard, text.key, text.map.or(borrowed(&session.map))),
-            false => (borrowed(&session.shard), borrowed(&session.key), borrowed(&session.map)),
+        let (own_map, map) = (text.map.is_some(), text.map.or(borrowed(&session.map)));
+        let (shard, key) = match own_place {
+            true => (text.shard, text.key),
+            false => (borrowed(&session.shard), borrowed(&session.key)),
         };
         if shard.is_some() && key.is_some() {
             return Err(wrong("a keyway hint names both a shard and a key").hint("name one of them"));
+        }
+        if own_map && key.is_none() {
+            return Err(wrong("a keyway hint names a map and no key").hint("write key=... beside map=..."));
         }
         let own_role = text.role.is_some();
         let role = text.role.as_deref().or(session.role.as_deref()).map(of_role).transpose()?;
@@ -271,9 +275,12 @@ impl Router {
     }
 }
 
-/// Whether a place may be named for it: NOTIFY goes where Keyway listens.
+/// Whether a place may be named for it: NOTIFY goes to the first shard. SET is of no place, and may be what makes
+/// the hints whole.
 fn decides_place(plan: &Plan) -> bool {
-    !matches!(plan.target, Target::First) && !plan.kind.is_transaction_control()
+    !matches!(plan.target, Target::First)
+        && !matches!(plan.kind, Kind::Set(_))
+        && !plan.kind.is_transaction_control()
 }
 
 /// Whether it is about a role which server runs it: of SET and SHOW it is not.

@@ -128,6 +128,11 @@ impl Plan {
         self.refusal.as_ref()
     }
 
+    /// Its text holds a routing hint.
+    pub fn is_hinted(&self) -> bool {
+        self.hinted
+    }
+
     /// The shard of a table that lives on one alone: what has to be parsed before its keys are known is parsed
     /// there, for others may lack the table.
     pub fn home(&self) -> Option<ShardId> {
@@ -173,7 +178,7 @@ impl Plan {
 pub(super) enum Target {
     /// Any one: no table, a reference table, a catalog.
     Anywhere,
-    /// The first one: NOTIFY, because that is where Keyway listens.
+    /// The first one: NOTIFY, so that it is told once.
     First,
     Keyed(Keyed),
     /// A write of reference tables: every shard holds a copy.

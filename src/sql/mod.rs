@@ -16,6 +16,7 @@ mod prepared;
 mod query;
 mod scan;
 mod split;
+mod type_names;
 mod utility;
 
 pub use body::{Body, body, named_settings};
@@ -30,7 +31,10 @@ pub use hint::{HintError, TextHint, text_hint};
 pub use inserted::{InsertedRows, RowSpans};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};
 pub use parse::{NotParsed, Parser};
-pub use prepared::{ExecuteName, PrepareText, execute_names, prepare_names, prepare_text};
+pub use prepared::{
+    ExecuteName, ExecuteText, PrepareText, execute_names, execute_text, params_max, prepare_names,
+    prepare_text,
+};
 pub use scan::{Literal, LiteralKind, Literals, Scan, scan};
 pub use split::{
     Computed, Filled, NotSplit, Split, SplitAggregate, SplitDistinct, SplitGroups, SplitKey, SplitSet,

@@ -346,3 +346,22 @@ INSERT INTO events (occurred_at, kind) VALUES ('2025-12-31 10:00:00+00', 'x')
 INSERT INTO events (occurred_at, kind) VALUES ('2026-01-20 10:00:00+00', 'x'), ('2026-03-01 00:00:00+00', 'y')
 INSERT INTO events (occurred_at, kind) VALUES ('2025-12-31 10:00:00+00', 'p'), ('2026-02-20 10:00:00+00', 'q')
 DELETE FROM events WHERE occurred_at = '2025-12-31 10:00:00+00'
+
+-- Prepared statements of SQL.
+DEALLOCATE ALL ;; PREPARE p AS SELECT name, age FROM users WHERE user_id = $1 ;; EXECUTE p (7) ;; EXECUTE p ('8') ;; EXECUTE p (NULL) ;; EXECUTE p (-1) ;; DEALLOCATE p ;; EXECUTE p (7)
+DEALLOCATE ALL ;; PREPARE p (bigint, int) AS SELECT order_id FROM orders WHERE user_id = $1 AND order_id > $2 ORDER BY 1 ;; =EXECUTE p (11, 0) ;; =EXECUTE p (12, -5) ;; EXECUTE p (12) ;; EXECUTE p ('x', 1) ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p (text) AS SELECT count(*), max(age) FROM users WHERE name > $1 ;; EXECUTE p ('a') ;; EXECUTE p (NULL) ;; EXECUTE p (7) ;; EXECUTE p (true) ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p AS SELECT user_id, name FROM users ORDER BY user_id LIMIT $1 ;; =EXECUTE p (5) ;; =EXECUTE p (0) ;; EXECUTE p (-1) ;; DEALLOCATE ALL
+DEALLOCATE ALL ;; PREPARE p AS SELECT country, count(*) FROM users WHERE age > $1 GROUP BY country ;; EXECUTE p (30) ;; EXECUTE p (1000) ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p AS SELECT name FROM users WHERE user_id = ANY ($1) ;; EXECUTE p ('{1,2,3}') ;; EXECUTE p ('{7}') ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p AS SELECT name FROM countries WHERE code = $1 ;; EXECUTE p ('de') ;; EXECUTE p ('none') ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p AS SELECT 1 + $1 ;; EXECUTE p (1) ;; EXECUTE p (1.5) ;; EXECUTE p ((SELECT 1)) ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p AS SELECT nothing FROM users WHERE user_id = $1 ;; EXECUTE p (7)
+DEALLOCATE ALL ;; PREPARE p (int) AS SELECT age FROM users WHERE user_id = $1 ;; EXECUTE p (007) ;; EXECUTE p (0x11) ;; EXECUTE p (7.4) ;; EXECUTE p ('7'::text) ;; EXECUTE p (99999999999) ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p AS INSERT INTO users (user_id, name, age) VALUES ($1, $2, $3) RETURNING user_id, age ;; EXECUTE p (2051, 'by EXECUTE', 5) ;; EXECUTE p (2052, NULL, NULL) ;; EXECUTE p (2051, 'twice', 6) ;; EXECUTE p (NULL, 'no key', 6) ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p AS UPDATE users SET age = age + $2 WHERE user_id = $1 ;; BEGIN ;; EXECUTE p (2051, 10) ;; SELECT age FROM users WHERE user_id = 2051 ;; ROLLBACK ;; EXECUTE p (2051, 1) ;; EXECUTE p (2051, 100) ;; DEALLOCATE p
+DEALLOCATE ALL ;; BEGIN ;; PREPARE p AS SELECT age FROM users WHERE user_id = $1 ;; EXECUTE p (2051) ;; ROLLBACK ;; EXECUTE p (2052) ;; DEALLOCATE p
+DEALLOCATE ALL ;; BEGIN ;; PREPARE p AS SELECT age FROM users WHERE user_id = $1 ;; UPDATE users SET age = 3 WHERE user_id = 2052 ;; EXECUTE p (2052) ;; COMMIT ;; DEALLOCATE p
+DEALLOCATE ALL ;; PREPARE p AS DELETE FROM users WHERE user_id = $1 ;; EXECUTE p (2051) ;; EXECUTE p (2052) ;; EXECUTE p (2053) ;; DEALLOCATE p
+DEALLOCATE ALL ;; BEGIN ;; SELECT 1/0 ;; PREPARE p AS SELECT 1 ;; EXECUTE p ;; ROLLBACK ;; EXECUTE p
+DEALLOCATE ALL ;; PREPARE p AS SELECT 1 ;; PREPARE p AS SELECT 2 ;; EXECUTE p ;; DEALLOCATE p

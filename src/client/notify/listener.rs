@@ -1,15 +1,17 @@
-//! The connection that listens: to the first shard's primary, while any client listens. It follows a change of
-//! primary and comes back when it is lost; what was notified in between nobody heard, and clients are told so.
+//! The connections that listen: to each shard's primary, while any client listens. One follows a change of primary
+//! and comes back when it is lost; what was notified in between nobody heard, and clients are told so.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::Hub;
-use crate::backend::{self, Backend, BackendSpec};
+use crate::backend::{self, Backend, BackendSpec, Sender};
 use crate::base::{ServerId, ShardId};
 use crate::net::{self, Buffer};
 use crate::topology::Topology;
@@ -33,50 +35,83 @@ enum Over {
     Lost(String),
 }
 
-/// Where to listen, as the newest configuration says.
+/// Where to listen to one shard, as the newest configuration says.
 pub struct ListenerSpec {
-    /// Those of the first shard, in their order.
+    pub name: Arc<str>,
+    pub shard: ShardId,
+    /// In their order.
     pub servers: Vec<BackendSpec>,
     pub topology: Arc<Topology>,
 }
 
 impl ListenerSpec {
     fn primary(&self) -> Option<(ServerId, &BackendSpec)> {
-        let server = self.topology.snapshot().shard(ShardId(0))?.primary()?.id;
+        let server = self.topology.snapshot().shard(self.shard)?.primary()?.id;
         Some((server, self.servers.get(usize::from(server.index))?))
     }
 }
 
-/// The task that listens for a hub. It ends when this is dropped: with the last session of its database.
+/// The tasks that listen for a hub, one to each shard. They end when this is dropped: with the last session of their
+/// database.
 pub struct Listener {
+    hub: Arc<Hub>,
+    lines: Mutex<BTreeMap<Arc<str>, Line>>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Of one shard. Dropped, it ends.
+struct Line {
     spec: watch::Sender<Arc<ListenerSpec>>,
     task: AbortHandle,
 }
 
-impl Listener {
-    /// Listens for `hub` until `stopping` says so.
-    pub fn start(hub: &Arc<Hub>, spec: ListenerSpec, stopping: &watch::Receiver<bool>) -> Listener {
-        let (spec, news) = watch::channel(Arc::new(spec));
-        let (hub, mut stopping) = (hub.clone(), stopping.clone());
-        let task = tokio::spawn(async move {
-            // Cut off anywhere: whoever listens has been told to go.
-            tokio::select! {
-                () = listen(&hub, news) => {}
-                _ = stopping.wait_for(|it| *it) => {}
-            }
-        });
-        Listener { spec, task: task.abort_handle() }
-    }
-
-    /// After a reload. A connection to what is still the primary stays, and nothing is missed.
-    pub fn take_up(&self, spec: ListenerSpec) {
-        self.spec.send_replace(Arc::new(spec));
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Listener {
+    /// Listens for `hub` until `stopping` says so.
+    pub fn start(hub: &Arc<Hub>, specs: Vec<ListenerSpec>, stopping: &watch::Receiver<bool>) -> Listener {
+        let (hub, lines, stopping) = (hub.clone(), Mutex::default(), stopping.clone());
+        let listener = Listener { hub, lines, stopping };
+        listener.take_up(specs);
+        listener
+    }
+
+    /// After a reload. A connection to what is still the primary of a shard stays, and nothing is missed.
+    pub fn take_up(&self, specs: Vec<ListenerSpec>) {
+        let mut lines = self.lines.lock();
+        lines.retain(|name, _| {
+            let stays = specs.iter().any(|it| it.name == *name);
+            if !stays {
+                self.hub.close(name);
+            }
+            stays
+        });
+        for spec in specs {
+            let name = spec.name.clone();
+            self.hub.open(&name, spec.shard == ShardId(0));
+            match lines.get(&name) {
+                Some(line) => drop(line.spec.send_replace(Arc::new(spec))),
+                None => drop(lines.insert(name, self.line(spec))),
+            }
+        }
+    }
+
+    fn line(&self, spec: ListenerSpec) -> Line {
+        let name = spec.name.clone();
+        let (spec, news) = watch::channel(Arc::new(spec));
+        let (hub, mut stopping) = (self.hub.clone(), self.stopping.clone());
+        let task = tokio::spawn(async move {
+            // Cut off anywhere: whoever listens has been told to go, or the shard is gone.
+            tokio::select! {
+                () = listen(&hub, &name, news) => {}
+                _ = stopping.wait_for(|it| *it) => {}
+            }
+        });
+        Line { spec, task: task.abort_handle() }
     }
 }
 
@@ -85,24 +120,28 @@ fn is_same_server(a: &BackendSpec, b: &BackendSpec) -> bool {
     (&a.host, a.port, &a.database, &a.user) == (&b.host, b.port, &b.database, &b.user)
 }
 
-async fn listen(hub: &Hub, mut news: watch::Receiver<Arc<ListenerSpec>>) {
-    let mut pause = PAUSE_MIN;
+async fn listen(hub: &Hub, name: &Arc<str>, mut news: watch::Receiver<Arc<ListenerSpec>>) {
+    let (mut pause, mut work) = (PAUSE_MIN, hub.work.subscribe());
     loop {
+        work.mark_unchanged();
         while hub.board.lock().is_empty() {
-            hub.work.notified().await;
+            // It may be there when it is wanted next.
+            hub.note_progress(name, |it| it.problem = None);
+            // The sender lives as long as the hub.
+            let _ = work.changed().await;
         }
         let at = news.borrow_and_update().clone();
         let mut changes = at.topology.changes();
         let Some((server, spec)) = at.primary() else {
-            hub.fail("there is no primary");
+            hub.fail(name, "there is no primary");
             wait_for_news(&mut news, &mut changes, PAUSE_MAX).await;
             continue;
         };
         match backend::connect(spec, Instant::now()).await {
             Ok(mut backend) => {
                 pause = PAUSE_MIN;
-                let over = listen_on(hub, &mut backend, spec, &mut news).await;
-                hub.lose(&over);
+                let over = listen_on(hub, name, &mut backend, spec, &mut news).await;
+                hub.lose(name, &over);
                 if matches!(over, Over::Lost(_)) {
                     at.topology.report_failure(server);
                 }
@@ -111,7 +150,7 @@ async fn listen(hub: &Hub, mut news: watch::Receiver<Arc<ListenerSpec>>) {
             Err(error) => {
                 tracing::warn!(host = %spec.host, port = spec.port, %error, "cannot connect to listen");
                 at.topology.report_failure(server);
-                hub.fail(&error.to_string());
+                hub.fail(name, &error.to_string());
                 wait_for_news(&mut news, &mut changes, pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
@@ -135,12 +174,13 @@ async fn wait_for_news(
 /// What is newest in `news` may have changed since `spec` was found there.
 async fn listen_on(
     hub: &Hub,
+    name: &Arc<str>,
     backend: &mut Backend,
     spec: &BackendSpec,
     news: &mut watch::Receiver<Arc<ListenerSpec>>,
 ) -> Over {
-    hub.progress.send_modify(|it| (it.connected, it.problem) = (true, None));
-    let (mut buffer, mut is_first) = (Buffer::default(), true);
+    hub.note_progress(name, |it| (it.connected, it.problem) = (true, None));
+    let (mut buffer, mut work) = (Buffer::default(), hub.work.subscribe());
     let mut at = news.borrow_and_update().clone();
     let mut changes = at.topology.changes();
     loop {
@@ -148,7 +188,8 @@ async fn listen_on(
         if at.primary().is_some_and(|(_, it)| !is_same_server(it, spec)) {
             return Over::Moved;
         }
-        let asked = hub.board.lock().begin();
+        work.mark_unchanged();
+        let asked = hub.board.lock().begin(name);
         if let Some(text) = asked {
             let mut out = Vec::new();
             wire::query(&mut out, &text);
@@ -159,7 +200,7 @@ async fn listen_on(
         let unused = hub.board.lock().is_empty();
         let read = tokio::select! {
             read = net::read_message(&mut backend.stream, &mut buffer, MESSAGE_BYTES_MAX) => read,
-            () = hub.work.notified() => continue,
+            Ok(()) = work.changed() => continue,
             _ = changes.changed() => continue,
             Ok(()) = news.changed() => {
                 at = news.borrow_and_update().clone();
@@ -173,7 +214,7 @@ async fn listen_on(
             Err(error) => return Over::Lost(error.to_string()),
         };
         match BackendTag(tag) {
-            BackendTag::READY_FOR_QUERY => hub.answered(std::mem::take(&mut is_first)),
+            BackendTag::READY_FOR_QUERY => hub.answered(name),
             tag => {
                 if let Err(problem) = hub.hear(tag, &buffer.filled()[..total], spec) {
                     return Over::Lost(problem);
@@ -190,7 +231,11 @@ impl Hub {
             BackendTag::NOTIFICATION => {
                 let (pid, channel) = wire::notification(message).map_err(|it| it.to_string())?;
                 // Who is not Keyway's keeps the id that the server knows.
-                let client = self.holders.client_of((spec.host.clone(), spec.port), pid).unwrap_or(pid);
+                let client = match self.holders.sender((spec.host.clone(), spec.port), pid) {
+                    Sender::Client(client) => client,
+                    Sender::Unknown => pid,
+                    Sender::Copy => return Ok(()),
+                };
                 self.hand_out(channel, &Bytes::from(wire::notification_of(message, client)));
             }
             BackendTag::ERROR => {
@@ -202,40 +247,41 @@ impl Hub {
         Ok(())
     }
 
-    /// `is_first` of a connection: what was missed before it is told.
-    fn answered(&self, is_first: bool) {
+    /// What was missed before is told with the first answer behind it.
+    fn answered(&self, shard: &str) {
         let mut board = self.board.lock();
-        let good = board.answered();
-        if is_first {
+        let (good, tells) = board.answered(shard);
+        if tells {
             let mut notice = Vec::new();
             wire::notice(&mut notice, "01000", MISSED);
             let notice = Bytes::from(notice);
             // A client has its place at each of its channels; the first one tells it.
-            board.all().filter(|it| it.take_loss()).for_each(|it| self.put(it, None, &notice));
+            board.all().filter(|it| it.take_loss(shard)).for_each(|it| self.put(it, None, &notice));
         }
         drop(board);
-        self.progress.send_modify(|it| it.good = good);
+        self.note_progress(shard, |it| it.good = good);
     }
 
-    fn fail(&self, problem: &str) {
-        self.progress.send_modify(|it| it.problem = Some(problem.into()));
+    fn fail(&self, shard: &str, problem: &str) {
+        self.note_progress(shard, |it| it.problem = Some(problem.into()));
     }
 
-    fn lose(&self, over: &Over) {
+    fn lose(&self, shard: &Arc<str>, over: &Over) {
         let mut board = self.board.lock();
-        board.lost();
+        board.lost(shard);
         let missed = !matches!(over, Over::Unused);
         if missed {
-            board.all().for_each(|it| it.note_loss());
+            board.all().for_each(|it| it.note_loss(shard));
+            board.note_missed(shard);
         }
         drop(board);
         let problem = match over {
             Over::Lost(problem) => {
-                tracing::warn!(problem, "the connection that listens for clients is lost");
+                tracing::warn!(%shard, problem, "the connection that listens for clients is lost");
                 Some(problem.as_str().into())
             }
             Over::Moved => {
-                tracing::info!("listening moves to another primary");
+                tracing::info!(%shard, "listening moves to another primary");
                 None
             }
             Over::Unused => None,
@@ -243,7 +289,7 @@ impl Hub {
         if missed {
             self.metrics.losses.inc();
         }
-        self.progress.send_modify(|it| {
+        self.note_progress(shard, |it| {
             (it.connected, it.problem) = (false, problem);
             it.losses += 1;
         });

@@ -23,8 +23,8 @@ struct State {
     bytes: usize,
     /// More came than may wait; nothing is taken any more.
     overflowed: bool,
-    /// Listened on the connection that was lost.
-    missed: bool,
+    /// Shards of which the connection that listens was lost while it was meant to hear.
+    missed: Vec<Arc<str>>,
     waker: Option<Waker>,
 }
 
@@ -125,13 +125,21 @@ impl Mailbox {
         Poll::Pending
     }
 
-    pub fn note_loss(&self) {
-        self.state.lock().missed = true;
+    pub fn note_loss(&self, shard: &Arc<str>) {
+        let mut state = self.state.lock();
+        if !state.missed.contains(shard) {
+            state.missed.push(shard.clone());
+        }
     }
 
-    /// Whether it missed something since it was last asked.
-    pub fn take_loss(&self) -> bool {
-        std::mem::take(&mut self.state.lock().missed)
+    /// Whether it missed something of the shard since it was last asked.
+    pub fn take_loss(&self, shard: &str) -> bool {
+        let mut state = self.state.lock();
+        let found = state.missed.iter().position(|it| **it == *shard);
+        found.is_some_and(|it| {
+            state.missed.swap_remove(it);
+            true
+        })
     }
 }
 

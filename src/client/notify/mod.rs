@@ -1,5 +1,5 @@
-//! LISTEN and NOTIFY in transaction pooling: one connection listens for all clients of a database, to the
-//! channels that any of them wants, and hands each notification to those who want it.
+//! LISTEN and NOTIFY in transaction pooling: one connection to each shard listens for all clients of a database, to
+//! the channels that any of them wants, and hands each notification to those who want it.
 
 mod listener;
 mod mailbox;
@@ -9,12 +9,13 @@ pub use listener::{Listener, ListenerSpec};
 pub use mailbox::{Mailbox, Put};
 pub use metrics::{NotifyMetricFamilies, NotifyMetrics};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::backend::Holders;
@@ -31,12 +32,13 @@ pub struct NotifyLimits {
     pub wait_timeout: Duration,
 }
 
-/// Of one database, on its first shard.
+/// Of one database.
 pub struct Hub {
     board: Mutex<Switchboard<Arc<Mailbox>>>,
-    /// The connection has to be told or asked something.
-    work: Notify,
-    progress: watch::Sender<Progress>,
+    /// The connections have to be told or asked something.
+    work: watch::Sender<u64>,
+    /// Of each shard's line, by the shard's name.
+    progress: watch::Sender<BTreeMap<Arc<str>, Progress>>,
     limits: Mutex<NotifyLimits>,
     /// Whom notifications are from.
     pub holders: Holders,
@@ -46,6 +48,8 @@ pub struct Hub {
 
 #[derive(Clone, Debug, Default)]
 struct Progress {
+    /// Of the shard where NOTIFY goes.
+    is_first: bool,
     /// The last ticket that is good.
     good: Ticket,
     connected: bool,
@@ -55,17 +59,44 @@ struct Progress {
     problem: Option<Arc<str>>,
 }
 
+impl Progress {
+    /// Its shard cannot be reached, and others are not to suffer for it: what it notifies is heard later, and who
+    /// listens is told then. Without the first one nothing that clients notify would be heard.
+    fn is_out(&self) -> bool {
+        !self.is_first && !self.connected && self.problem.is_some()
+    }
+}
+
 impl Hub {
     pub fn new(limits: NotifyLimits, metrics: NotifyMetrics, hits: LimitHits) -> Arc<Hub> {
         Arc::new(Hub {
             board: Mutex::default(),
-            work: Notify::new(),
-            progress: watch::Sender::new(Progress::default()),
+            work: watch::Sender::new(0),
+            progress: watch::Sender::new(BTreeMap::new()),
             limits: Mutex::new(limits),
             holders: Holders::default(),
             metrics,
             hits,
         })
+    }
+
+    fn wake(&self) {
+        self.work.send_modify(|it| *it = it.wrapping_add(1));
+    }
+
+    fn open(&self, shard: &Arc<str>, is_first: bool) {
+        self.board.lock().open(shard);
+        self.progress.send_modify(|it| it.entry(shard.clone()).or_default().is_first = is_first);
+    }
+
+    /// The shard is no part of the database any more.
+    fn close(&self, shard: &str) {
+        self.board.lock().close(shard);
+        self.progress.send_modify(|it| drop(it.remove(shard)));
+    }
+
+    fn note_progress(&self, shard: &str, note: impl FnOnce(&mut Progress)) {
+        self.progress.send_if_modified(|it| it.get_mut(shard).map(note).is_some());
     }
 
     pub fn limits(&self) -> NotifyLimits {
@@ -77,7 +108,7 @@ impl Hub {
         *self.limits.lock() = limits;
     }
 
-    /// Returns when the server has been told: what is committed from then on is heard. The error is why not.
+    /// Returns when the servers have been told: what is committed from then on is heard. The error is why not.
     /// Dropped half way, it may be subscribed.
     pub async fn subscribe(&self, mailbox: &Arc<Mailbox>, channels: &ChannelSet) -> Result<(), String> {
         let ticket = {
@@ -91,13 +122,24 @@ impl Hub {
             board.take_ticket()
         };
         let mut progress = self.progress.subscribe();
-        self.work.notify_one();
-        let good = progress.wait_for(|it| it.good >= ticket);
+        self.wake();
+        let good = progress.wait_for(|it| it.values().all(|it| it.good >= ticket || it.is_out()));
         if timeout(self.limits().wait_timeout, good).await.is_ok_and(|it| it.is_ok()) {
+            self.note_deaf(mailbox, ticket);
             return Ok(());
         }
-        let problem = self.progress.borrow().problem.clone();
+        let problem = self.progress.borrow().values().find_map(|it| it.problem.clone());
         Err(problem.map_or_else(|| "the server does not answer".to_owned(), |it| it.to_string()))
+    }
+
+    /// What shards that cannot be reached notify until they are, is missed.
+    fn note_deaf(&self, mailbox: &Mailbox, ticket: Ticket) {
+        let shards: Vec<Arc<str>> = self.progress.borrow().keys().cloned().collect();
+        let mut board = self.board.lock();
+        for shard in shards.iter().filter(|it| !board.is_good(it, ticket)).collect::<Vec<_>>() {
+            mailbox.note_loss(shard);
+            board.note_missed(shard);
+        }
     }
 
     pub fn unsubscribe(&self, mailbox: &Arc<Mailbox>, channels: &ChannelSet) {
@@ -110,22 +152,20 @@ impl Hub {
         }
         self.metrics.channels.set(board.len() as i64);
         drop(board);
-        self.work.notify_one();
+        self.wake();
     }
 
-    /// Returns when everything committed until now is with those who listen, or lost with the connection.
-    pub async fn catch_up(&self) {
+    /// Returns when everything committed on the shard until now is with those who listen, or lost with the connection.
+    pub async fn catch_up(&self, shard: &str) {
         let mut progress = self.progress.subscribe();
-        let losses = {
-            let now = progress.borrow();
-            if !now.connected {
-                return;
-            }
-            now.losses
+        let losses = match progress.borrow().get(shard) {
+            Some(it) if it.connected => it.losses,
+            _ => return,
         };
-        let ticket = self.board.lock().take_ticket();
-        self.work.notify_one();
-        let done = progress.wait_for(|it| it.good >= ticket || it.losses != losses);
+        let ticket = self.board.lock().take_ticket_of(shard);
+        self.wake();
+        let done =
+            progress.wait_for(|it| it.get(shard).is_none_or(|it| it.good >= ticket || it.losses != losses));
         let _ = timeout(self.limits().wait_timeout, done).await;
     }
 

@@ -44,6 +44,8 @@ pub enum Expect {
     /// A CommandComplete of ours, these bytes: what was executed changes names of the client's alone.
     MadeExecute(&'static [u8]),
     Sync,
+    /// A Sync of ours behind a Parse of ours, in front of a client's Query.
+    OwnSync,
 }
 
 /// Which of a server's replies the client sees when several servers answer one statement. Errors are
@@ -294,7 +296,7 @@ impl Pipeline {
 
     pub fn push(&mut self, expect: Expect) {
         match expect {
-            Expect::Sync => self.skipping = false,
+            Expect::Sync | Expect::OwnSync => self.skipping = false,
             // A Query too: only Sync ends it (`ignore_till_sync` in postgres.c).
             _ if self.skipping => return,
             _ => {}
@@ -450,6 +452,7 @@ impl Pipeline {
                     | Expect::Query(Origin::Keyway)
                     | Expect::Parse(Origin::Keyway, _)
                     | Expect::Close(Origin::Keyway)
+                    | Expect::OwnSync
             )
         )
     }
@@ -471,7 +474,7 @@ impl Pipeline {
     fn ready(&mut self, message: &[u8]) -> Result<Verdict, Unexpected> {
         let status = wire::tx_status(message).map_err(|_| Unexpected::Malformed(message[0]))?;
         match self.owed.pop_front() {
-            Some(Expect::Query(Origin::Keyway) | Expect::SetUp | Expect::Prepare(_)) => {
+            Some(Expect::Query(Origin::Keyway) | Expect::SetUp | Expect::Prepare(_) | Expect::OwnSync) => {
                 self.status = status;
                 Ok(Verdict::Swallow)
             }
@@ -603,7 +606,7 @@ impl Pipeline {
             }
             Some(Expect::Query(_) | Expect::Prepare(_)) => {}
             Some(_) => {
-                while self.owed.front().is_some_and(|it| *it != Expect::Sync) {
+                while self.owed.front().is_some_and(|it| !matches!(it, Expect::Sync | Expect::OwnSync)) {
                     self.owed.pop_front();
                 }
                 self.skipping = self.owed.is_empty();
@@ -615,7 +618,10 @@ impl Pipeline {
         }
         // The error of a prologue of ours (BEGIN, SET LOCAL) is the answer to the client's statement,
         // which then fails in the aborted transaction: that second error is swallowed.
-        let ours = matches!(self.owed.front(), Some(Expect::Query(Origin::Keyway) | Expect::Prepare(_)));
+        let ours = matches!(
+            self.owed.front(),
+            Some(Expect::Query(Origin::Keyway) | Expect::Prepare(_) | Expect::OwnSync)
+        );
         replies.failed = self.part != Part::WHOLE || ours;
         replies.error = Some(range);
         Ok(Verdict::Forward)

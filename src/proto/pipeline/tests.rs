@@ -124,6 +124,19 @@ fn a_set_up_is_not_seen_and_its_error_silences_what_follows() {
 }
 
 #[test]
+fn a_parse_in_front_of_a_query_has_its_own_sync() {
+    let expects = [Expect::Parse(Origin::Keyway, ID), Expect::OwnSync, Expect::Query(Origin::Client)];
+    let (parsed, done) = (message(b'1', b""), message(b'C', b"SELECT 1\0"));
+    let input = [parsed.clone(), ready(b'I'), described(23), row(), done.clone(), ready(b'I')];
+    let (it, replies) = check(&expects, &input, &[described(23), row(), done, ready(b'I')]);
+    assert!(it.is_free() && replies.prepared.contains(&ID) && replies.named == 0);
+    // What cannot be parsed is told once: that the Query then lacks it is not the client's to know.
+    let input = [error("ERROR", "42P01"), ready(b'T'), error("ERROR", "26000"), ready(b'E')];
+    let (it, replies) = check(&expects, &input, &[error("ERROR", "42P01"), ready(b'E')]);
+    assert!(it.is_drained() && replies.failed && replies.prepared.is_empty());
+}
+
+#[test]
 fn a_statement_that_execute_needs_is_there_once_it_is_prepared() {
     let expects = [Expect::Prepare(ID), Expect::Query(Origin::Client)];
     let prepared = [message(b'C', b"PREPARE\0"), ready(b'I')];

@@ -130,7 +130,9 @@ const CONSTRAINTS: &str = "SELECT conrelid, contype, conkey, confrelid, confkey,
 
 const INHERITANCE: &str = "SELECT inhrelid, inhparent FROM pg_inherits ORDER BY inhrelid, inhseqno";
 
-/// The source of the languages whose words are read, where it is not too long for that.
+/// The source of the languages whose words are read, where it is not too long for that. The functions that describe
+/// a function see the newest catalog whatever the snapshot: of one dropped since, which the snapshot still shows, they
+/// give NULL. It is left out; the digest has its row, so the next read is a whole one.
 const FUNCTIONS: &str = "SELECT p.oid, n.nspname, p.proname, pg_get_function_identity_arguments(p.oid), \
     p.provolatile, p.prokind, l.lanname, p.prosecdef, e.extname, \
     CASE WHEN l.lanname IN ('sql', 'plpgsql') THEN (SELECT body \
@@ -139,7 +141,8 @@ const FUNCTIONS: &str = "SELECT p.oid, n.nspname, p.proname, pg_get_function_ide
     LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.objsubid = 0 \
     AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' \
     LEFT JOIN pg_extension e ON e.oid = d.refobjid \
-    WHERE p.oid >= 16384 AND n.nspname !~ '^pg_temp_' ORDER BY p.oid";
+    WHERE p.oid >= 16384 AND n.nspname !~ '^pg_temp_' \
+    AND pg_get_function_identity_arguments(p.oid) IS NOT NULL ORDER BY p.oid";
 
 /// Support functions of aggregates, defaults of arguments, and bodies that the server has parsed.
 const FUNCTION_REFERENCES: &str = "SELECT DISTINCT objid, refclassid = 'pg_proc'::regclass, refobjid \

@@ -255,7 +255,7 @@ fn no_value_before_bind_is_said() {
 fn explain_says_where_and_why() {
     let router = router();
     let said = router.explain("SELECT * FROM users WHERE user_id = $1", &[Some("107")]).unwrap();
-    let want = "shards:  s1\nrole:    replica\nmode:    one\naccess:  read\n\
+    let want = "shards:  s1\nrole:    replica\nelse:    the primary, while no replica is fresh enough\nmode:    one\naccess:  read\n\
                 key:     users.user_id = 107 (map by_user, range from 100 to 200, shard s1)\n\
                 why:     its shard keys name them\n";
     assert_eq!(said, want);
