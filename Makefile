@@ -25,11 +25,12 @@ differential: ## random statements, on one PostgreSQL and through keyway; SEED=7
 	@scripts/install.sh test
 	KEYWAY_SEED=$(SEED) KEYWAY_STATEMENTS=$(N) cargo test --test integration differential::sql_random -- --nocapture
 
-bench: ## criterion, then the end-to-end table; E2E="--write" puts it into docs/performance.md
+bench: ## criterion, then the end-to-end tables; E2E="--write" puts them into docs/performance.md
 	@scripts/install.sh bench
 	cargo build --release
 	cargo bench $(ARGS) -- --warm-up-time 0.3 --measurement-time 1
 	benches/e2e.py $(E2E)
+	benches/shards.py $(filter --write,$(E2E))
 
 clean:
 	cargo clean
