@@ -200,7 +200,7 @@ impl Session {
         for (index, held) in copy.team.iter_mut().enumerate() {
             let mut out = Vec::new();
             wire::query(&mut out, &begin);
-            wire::query(&mut out, asked.text);
+            wire::query(&mut out, &asked.text);
             let server = &mut *held.lease;
             server.pipeline.set_part(Part { describe: index == 0, ..Part::SILENT });
             server.pipeline.push(Expect::Query(Origin::Keyway));
