@@ -84,8 +84,8 @@ class Target:
             second = self.user()
             try:
                 async with conn.transaction():
-                    await self.name(conn, first)
-                    await self.name(conn, second)
+                    for user in (first, second):
+                        await conn.execute("SELECT FROM users WHERE user_id = $1 FOR UPDATE", user)
             except errors.FeatureNotSupportedError:
                 return first, second
 
@@ -452,7 +452,7 @@ async def what_needs_several_shards_is_refused(target, check):
         lambda: conn.execute("DELETE FROM users WHERE user_id = ANY($1::int8[])", [first, second]),
         lambda: conn.execute("INSERT INTO users (name, email, country) VALUES ('a', 'b', 'NL')"),
         lambda: conn.executemany(target.insert, [(first, "a"), (second, "b")]),
-        lambda: conn.copy_records_to_table("users", records=[(first, "a", "", "NL"), (second, "b", "", "NL")]),
+        lambda: conn.copy_records_to_table("users", records=[(it, "a", "", "NL") for it in (first, second)]),
         lambda: conn.execute("CREATE TEMPORARY TABLE asyncpg_mine (a int)"),
     ]
     for index, run in enumerate(refused):
@@ -460,6 +460,11 @@ async def what_needs_several_shards_is_refused(target, check):
         check.equal("SQLSTATE", error.sqlstate, "0A000")
         check.that("its hint", error.hint)
         check.equal("goes on", await conn.fetchval("SELECT $1::int4", index), index)
+    async with conn.transaction():
+        check.equal("in a transaction", await conn.fetchval(last), 100)
+        async with conn.transaction():
+            check.equal("one row", tuple(await conn.fetchrow(last)), (100, "user 100"))
+        check.equal("names", [await target.name(conn, it) for it in (7, 8, 9)], ["user 7", "user 8", "user 9"])
     transaction = conn.transaction()
     await transaction.start()
     await conn.execute(target.insert, first, "lost")

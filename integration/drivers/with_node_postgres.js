@@ -81,8 +81,9 @@ class Target {
       const second = this.user();
       await client.query('BEGIN');
       try {
-        await this.name(client, first);
-        await this.name(client, second);
+        const lock = 'SELECT FROM users WHERE user_id = $1 FOR UPDATE';
+        await client.query(lock, [first]);
+        await client.query(lock, [second]);
       } catch (error) {
         assert.equal(error.code, '0A000');
         return [first, second];
@@ -403,6 +404,10 @@ async function whatNeedsSeveralShardsIsRefused(target) {
       that('its hint', error.hint);
       equal('goes on', await one(client, 'SELECT $1::text', [text]), text);
     }
+    await client.query('BEGIN');
+    equal('counted', await one(client, 'SELECT count(*)::int FROM users WHERE user_id <= $1', [100]), 100);
+    equal('of two shards', [await target.name(client, 7), await target.name(client, 8)], ['user 7', 'user 8']);
+    await client.query('COMMIT');
     await client.query('BEGIN');
     await client.query(target.insert, [first, 'lost']);
     await fails('two shards', '0A000', client.query(target.insert, [second, 'never']));

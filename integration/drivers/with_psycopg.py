@@ -83,8 +83,8 @@ class Target:
             second = self.user()
             try:
                 with conn.transaction():
-                    self.name(conn, first)
-                    self.name(conn, second)
+                    for user in (first, second):
+                        conn.execute("SELECT FROM users WHERE user_id = %s FOR UPDATE", [user])
             except errors.FeatureNotSupported:
                 return first, second
 
@@ -672,6 +672,32 @@ def what_needs_several_shards_is_refused(target, check):
         check.equal("what is left", got, ["kept", None])
 
 
+def cursors_read_several_shards(target, check):
+    query = "SELECT user_id, name FROM users WHERE user_id <= %s ORDER BY user_id DESC"
+    expected = [(it, f"user {it}") for it in range(300, 0, -1)]
+    for binary in (False, True):
+        with target.connect() as conn:
+            with conn.transaction(), conn.cursor(name="Of shards", binary=binary) as cursor:
+                cursor.execute(query, [300])
+                check.equal("names", [it.name for it in cursor.description], ["user_id", "name"])
+                check.equal("one", cursor.fetchone(), expected[0])
+                check.equal("many", cursor.fetchmany(99), expected[1:100])
+                other = conn.execute("SELECT count(*) FROM users WHERE user_id <= %s", [300])
+                check.equal("a statement in between", other.fetchone(), (300,))
+                cursor.scroll(50)
+                check.equal("after a jump", cursor.fetchone(), expected[150])
+                check.equal("the rest", cursor.fetchall(), expected[151:])
+                check.equal("nothing is left", cursor.fetchone(), None)
+            with conn.transaction(), conn.cursor(name="iterated", binary=binary) as cursor:
+                cursor.itersize = 7
+                cursor.execute(query, [50])
+                check.equal("iterated", list(cursor), expected[250:])
+                cursor.execute(query, [2])
+                check.equal("anew", cursor.fetchall(), expected[298:])
+            with conn.transaction(force_rollback=True), conn.cursor(name="back", scrollable=True) as cursor:
+                fails(check, "SCROLL", errors.FeatureNotSupported, lambda: cursor.execute(query, [2]))
+
+
 EVERYWHERE = [
     connects_and_tells_what_a_server_tells,
     connects_in_each_way_that_libpq_knows,
@@ -694,7 +720,12 @@ UNSHARDED = [
     notifications_come_while_a_client_is_idle,
     a_pinned_server_is_heard_while_its_client_is_idle,
 ]
-SHARDED = [keys_choose_the_shard, a_transaction_waits_for_its_first_key, what_needs_several_shards_is_refused]
+SHARDED = [
+    keys_choose_the_shard,
+    a_transaction_waits_for_its_first_key,
+    what_needs_several_shards_is_refused,
+    cursors_read_several_shards,
+]
 
 
 def main(url):

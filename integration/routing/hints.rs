@@ -145,7 +145,8 @@ async fn wrong_ones_are_errors(harness: Arc<Shared>) -> Outcome {
     }
     run(&client, "BEGIN").await?;
     run(&client, &insert_user(user_id, "never")).await?;
-    let elsewhere = format!("/* keyway: shard={name} */ SELECT 1");
+    assert_eq!(rows(&client, &format!("/* keyway: shard={name} */ SELECT 1")).await?, ["1"]);
+    let elsewhere = format!("/* keyway: shard={name} */ SELECT name FROM users FOR UPDATE");
     assert_error(&error_of(&client, &elsewhere).await?, "0A000", "two shards");
     run(&client, "ROLLBACK").await?;
     assert_eq!(shards.everywhere("SELECT 1 FROM users WHERE name = 'never'").await?, [vec![""; 0], vec![]]);

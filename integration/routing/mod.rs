@@ -1,12 +1,14 @@
 //! Statements on two shards: where each goes, what is refused, and that a refusal leaves nothing behind.
 
 mod copies;
+mod cursors;
 mod everywhere;
 mod hints;
 mod homes;
 mod one_phase;
 mod prepared;
 mod reads;
+mod spread;
 mod transactions;
 mod writes;
 
@@ -26,12 +28,14 @@ use crate::harness::{Fallible, Harness, KeywayProcess, Shared, ShopFixture, conn
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let topics = [
         copies::tests,
+        cursors::tests,
         everywhere::tests,
         hints::tests,
         homes::tests,
         one_phase::tests,
         prepared::tests,
         reads::tests,
+        spread::tests,
         transactions::tests,
         writes::tests,
     ];
@@ -104,7 +108,8 @@ impl<'a> Shards<'a> {
 
 fn config_text(shop: &ShopFixture, listen: &str, admin: &str) -> String {
     // Several workers here; most other tests have the default, which is one on a small machine.
-    let mut text = format!("workers = 2\n{}", shop.shop.config_text(listen, admin));
+    let mut text =
+        format!("workers = 2\nadmin_users = [\"{}\"]\n{}", shop::USER, shop.shop.config_text(listen, admin));
     for table in REFERENCES {
         text.push_str(&format!("\n[databases.{}.tables.{table}]\nreference = true\n", shop::DATABASE));
     }

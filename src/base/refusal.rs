@@ -19,6 +19,7 @@ impl SqlState {
     pub const INVALID_DATETIME_FORMAT: SqlState = SqlState("22007");
     pub const NOT_NULL_VIOLATION: SqlState = SqlState("23502");
     pub const CHECK_VIOLATION: SqlState = SqlState("23514");
+    pub const NO_ACTIVE_SQL_TRANSACTION: SqlState = SqlState("25P01");
     pub const IN_FAILED_SQL_TRANSACTION: SqlState = SqlState("25P02");
     pub const ACTIVE_SQL_TRANSACTION: SqlState = SqlState("25001");
     pub const INVALID_SQL_STATEMENT_NAME: SqlState = SqlState("26000");

@@ -2,12 +2,16 @@
 //! has, so that a client that dies leaves no lock and no transaction behind.
 
 use std::ops::DerefMut;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use super::session::Held;
 use crate::backend::{Backend, CancelEnd};
 use crate::net::Buffer;
+use crate::proto::{Part, Replies};
 
 /// A cancel request that comes before the query has begun cancels nothing, so it is sent again.
 const AGAIN_MIN: Duration = Duration::from_millis(50);
@@ -33,6 +37,43 @@ pub(super) fn abandon(mut held: impl DerefMut<Target = Backend> + Send + 'static
         }
         drop(held);
     });
+}
+
+/// Ends what runs on servers that their client goes on to use, and reads away what they say. Whether they all have ended
+/// within `grace` of it, each with a status of its own. `buffers` hold what of each was read and not dealt with.
+pub(super) async fn quiet(team: &mut [Held], buffers: &mut [Buffer], grace: Duration) -> bool {
+    let each = team.iter_mut().zip(buffers);
+    let busy = each.filter(|(it, _)| !it.lease.pipeline.is_drained());
+    let quieted = busy.map(|(it, buffer)| timeout(grace, drained(&mut it.lease, buffer)));
+    join_all(quieted).await.into_iter().all(|it| it == Ok(true))
+}
+
+/// What is not certain to have arrived could hit the next statement.
+async fn drained(server: &mut Backend, buffer: &mut Buffer) -> bool {
+    let target = server.cancel.clone();
+    let mut replies = Replies::default();
+    server.pipeline.set_part(Part::SILENT);
+    let mut cancelling = pin!(target.cancel());
+    // One that has said all is at its end anyway.
+    let mut cancelled = server.pipeline.has_sent_rows().then_some(CancelEnd::NotSent);
+    while !server.pipeline.is_drained() {
+        tokio::select! {
+            end = &mut cancelling, if cancelled.is_none() => cancelled = Some(end),
+            read = server.stream.read(buffer) => {
+                if !read.is_ok_and(|it| it > 0) {
+                    return false;
+                }
+                replies.next_buffer();
+                let Ok(consumed) = server.pipeline.feed(buffer.filled(), &mut replies) else { return false };
+                buffer.consume(consumed);
+            }
+        }
+    }
+    let end = match cancelled {
+        Some(it) => it,
+        None => cancelling.await,
+    };
+    end != CancelEnd::Unknown
 }
 
 /// Until the server closes, its answers unread.

@@ -32,6 +32,10 @@ impl Session {
         let mut changes = None;
         loop {
             if self.database.traffic.is_paused() {
+                // The pause waits for the transaction to end.
+                if self.held.is_some() || self.is_spread() {
+                    return Err(paused());
+                }
                 self.record.waits(now);
                 self.database.traffic.resumed().await;
                 self.record.set_activity(Activity::Active);
@@ -309,6 +313,12 @@ fn cannot_connect(pool: &Pool, error: &ConnectError) -> Refusal {
         format!("cannot connect to server {}:{}", spec.host, spec.port),
     )
     .detail(error.to_string())
+}
+
+fn paused() -> Refusal {
+    let message = "database is paused, and a transaction that has a server can take no further one";
+    Refusal::new(Reason::Limit, SqlState::CANNOT_CONNECT_NOW, message)
+        .hint("begin the transaction again: it waits until the pause is over")
 }
 
 fn no_connection(pool: &Pool, error: &CheckoutError) -> Refusal {

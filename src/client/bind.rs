@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use super::attach::{SetUpError, run_own};
 use super::effects::is_prologue;
-use super::group::Group;
+use super::enlisted::PortalHome;
+use super::group::{Group, Op};
 use super::session::Session;
-use crate::base::{Reason, Refusal, ShardId, SqlState};
+use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::{Bond, Origin};
-use crate::route::{Decision, Kind, Plan, Why};
+use crate::route::{Decision, Kind, Mode, Plan, Why};
 
 /// Ends the transaction only where each statement sees what is committed at its start: elsewhere the
 /// snapshot of the first one holds for all, and no other shard has it. The division fails then, and with
@@ -28,6 +29,16 @@ impl Session {
         if self.transaction.is_idle() || is_prologue(&plan.kind) {
             return;
         }
+        if let Some(&shard) = decision.shards.first() {
+            if may_write(plan) {
+                self.transaction.write_on(shard);
+            }
+            // What every shard has run is on all of them.
+            let everywhere = decision.shards.len() == self.floors.len();
+            if !everywhere && hides_settings(plan) {
+                self.transaction.hide_settings(shard);
+            }
+        }
         self.transaction.bind(bond(plan, decision.why));
     }
 
@@ -42,13 +53,30 @@ impl Session {
         for plan in group.plans() {
             self.bind_to(plan, decision);
         }
+        let Some(main) = self.others.main() else { return };
+        let home = match (decision.mode, decision.shards.first()) {
+            (Mode::One, Some(&shard)) => (shard != main).then_some(PortalHome::On(shard)),
+            _ => Some(PortalHome::Ended),
+        };
+        for op in &group.ops {
+            match op {
+                Op::Bind { bind, .. } => self.others.place_portal(bind.portal, home),
+                Op::ClosePortal { portal, .. } => self.others.place_portal(portal, None),
+                _ => {}
+            }
+        }
     }
 
-    /// Ends the transaction at its server, for it to begin anew on `shard`.
-    pub async fn move_to(&mut self, shard: ShardId) -> Result<(), Refusal> {
+    /// For a statement of `shard`: the transaction takes a server there too, or ends at the one that it has, to begin
+    /// anew, where nothing ties it to that.
+    pub async fn move_to(&mut self, shard: ShardId, role: Role) -> Result<(), Refusal> {
+        let movable = self.is_movable();
         let Some(held) = &mut self.held else { return Ok(()) };
         if held.shard == shard {
             return Ok(());
+        }
+        if !movable {
+            return self.switch_to(shard, role).await;
         }
         let from = held.shard;
         let text = if self.transaction.bond() == Bond::None { "ROLLBACK" } else { LEAVE };
@@ -88,6 +116,16 @@ impl Session {
             name(to)
         ))
     }
+}
+
+/// On its shard, more than what ends with the transaction.
+fn may_write(plan: &Plan) -> bool {
+    plan.access == Access::Write && !plan.kind.is_transaction_control()
+}
+
+/// By what is known of its code.
+fn hides_settings(plan: &Plan) -> bool {
+    plan.leaves.is_some_and(|it| it.settings && !it.unknown_table)
 }
 
 fn bond(plan: &Plan, why: Why) -> Bond {

@@ -197,7 +197,7 @@ impl Session {
             }
         }
         self.put(&out, &mut copy.flow).await?;
-        let (begin, statement) = (self.begin_on_each(), copy.plan.statement(asked.text));
+        let (begin, statement) = (self.begin_on_each(), copy.plan.statement(&asked.text));
         for (index, held) in copy.team.iter_mut().enumerate() {
             let mut out = Vec::new();
             wire::query(&mut out, &begin);

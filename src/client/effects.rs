@@ -6,9 +6,9 @@ use super::encoding;
 use super::pins::ORIGIN;
 use super::session::Session;
 use crate::base::{Reason, Refusal, SqlState};
-use crate::proto::{Assignment, Ended, PROLOGUE_MAX, Settings, StatementId, set_config};
+use crate::proto::{Assignment, Bond, PROLOGUE_MAX, Settings, StatementId, TransactionMode, set_config};
 use crate::route::{Kind, SessionHint, SetStatement, SettingMade};
-use crate::sql::Lexer;
+use crate::sql::{Lexer, TokenKind};
 use crate::wire::{self, Column, TxStatus};
 
 /// Who answers a statement.
@@ -56,6 +56,22 @@ impl Session {
             return Answer::Refused(refusal);
         }
         match kind {
+            Kind::Several { parts, transaction_control }
+                if self.is_spread() && (*transaction_control || parts.iter().any(is_prologue)) =>
+            {
+                Answer::Refused(Refusal::unsupported(
+                    Reason::MultiShardRead,
+                    "several statements in one text cannot end, mark or set what several shards have in common",
+                    "send each statement by itself",
+                ))
+            }
+            Kind::Several { parts, .. } if parts.iter().any(|it| self.is_merged_cursor(it)) => {
+                Answer::Refused(Refusal::unsupported(
+                    Reason::MultiShardRead,
+                    "a cursor over several shards cannot be used by a text of several statements",
+                    "send each statement by itself",
+                ))
+            }
             Kind::Set(SetStatement::Assign { name, .. })
                 if name == "client_encoding" && !encoding::is_served_by_set(text) =>
             {
@@ -84,8 +100,9 @@ impl Session {
             _ if self.transaction.is_deferred() => self.answer_deferred(kind, text),
             // A held server is that of an open transaction, of an unfinished pipeline or of a pin:
             // BEGIN belongs to it.
-            Kind::Begin { read_only } if self.held.is_none() && self.transaction.is_idle() => {
-                self.transaction.defer(text, *read_only);
+            Kind::Begin { read_only, isolation } if self.held.is_none() && self.transaction.is_idle() => {
+                let mode = TransactionMode { read_only: *read_only, isolation: *isolation };
+                self.transaction.defer(text, mode, self.floors.len() > 1);
                 made(begin_tag(text))
             }
             _ => Answer::Server,
@@ -112,7 +129,7 @@ impl Session {
 
     fn answer_deferred(&mut self, kind: &Kind, text: &str) -> Answer {
         // On one shard there is no choice to wait for: the server can judge at once.
-        let keep = self.floors.len() > 1 && self.transaction.prologue().len() < PROLOGUE_MAX;
+        let keep = self.floors.len() > 1 && self.transaction.prologue_len() < PROLOGUE_MAX;
         let tag = match kind {
             Kind::Begin { .. } => {
                 let mut notices = Vec::new();
@@ -120,7 +137,7 @@ impl Session {
                 return Answer::Made { notices, tag: begin_tag(text), columns: &[] };
             }
             // A prologue has to be judged by a server before COMMIT may succeed.
-            Kind::Commit { chain: false } if self.transaction.prologue().len() == 1 => {
+            Kind::Commit { chain: false } if self.transaction.prologue_len() == 1 => {
                 self.due.extend(self.transaction.channel_changes().cloned());
                 self.transaction.end();
                 return made("COMMIT");
@@ -179,23 +196,45 @@ impl Session {
 
     /// Takes note of a statement that a server has answered without an error.
     pub fn take_effect(&mut self, kind: &Kind, text: &str) {
-        if is_prologue(kind) {
-            self.transaction.record(text);
-        }
         self.take_channels(kind);
+        if is_prologue(kind) {
+            self.others.tell(text);
+        }
         match kind {
-            Kind::Set(it) => self.take_set(it, text),
-            Kind::Savepoint => self.transaction.savepoint(&savepoint_name(text)),
-            Kind::Release => self.transaction.release(&savepoint_name(text)),
+            Kind::Set(it) => {
+                self.transaction.record(text);
+                self.take_set(it, text);
+            }
+            Kind::Savepoint => self.transaction.savepoint(&savepoint_name(text), text),
+            Kind::Release => self.transaction.release(&savepoint_name(text), text),
+            // Sent as part of a pipeline.
+            Kind::Begin { read_only, isolation } if self.transaction.is_idle() && !self.unsynced => {
+                let mode = TransactionMode { read_only: *read_only, isolation: *isolation };
+                self.transaction.defer(text, mode, self.floors.len() > 1);
+                self.transaction.bind(Bond::Bound);
+                // What else of it has run is not told any more.
+                if let Some(held) = &self.held {
+                    self.transaction.write_on(held.shard);
+                }
+            }
             Kind::Commit { chain: true } | Kind::Rollback { chain: true } => self.begin_chained(kind),
             Kind::RollbackTo => {
-                self.transaction.rollback_to(&savepoint_name(text));
+                self.transaction.rollback_to(&savepoint_name(text), text);
                 self.transaction.unrefuse();
+                self.retain_cursors();
             }
+            Kind::Cursor(cursor) => self.take_cursor(cursor),
             Kind::Ddl if changes_tables(text) => self.database.statements.retire_all(),
             Kind::DiscardAll | Kind::DeallocateAll => self.forget_server_statements(kind),
             Kind::Several { parts, .. } if parts.contains(&Kind::Set(SetStatement::ResetAll)) => {
                 self.take_set(&SetStatement::ResetAll, text);
+            }
+            Kind::Several { parts, .. } => {
+                for it in parts {
+                    if let Kind::Cursor(cursor) = it {
+                        self.take_cursor(cursor);
+                    }
+                }
             }
             _ => {}
         }
@@ -203,11 +242,11 @@ impl Session {
 
     /// AND CHAIN: the server's status does not tell that a transaction ended.
     fn begin_chained(&mut self, kind: &Kind) {
-        let committed = self.committed && matches!(kind, Kind::Commit { .. });
-        let ended = if committed { Ended::Committed } else { Ended::RolledBack };
+        let ended = self.ended_by_chain(kind);
         let Some(held) = &mut self.held else { return };
         let (session, server) = (&mut self.settings, &mut held.lease.settings);
         self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
+        self.transaction.chain(is_mode);
     }
 
     /// Only a pinned client's server is told to drop statements: it has none of them any more, ours
@@ -259,7 +298,9 @@ impl Session {
     pub fn take_settings(&mut self, made: &[SettingMade]) {
         for it in made {
             if !self.transaction.is_idle() {
-                self.transaction.record(&set_config(&it.name, it.value.as_deref(), it.local));
+                let text = set_config(&it.name, it.value.as_deref(), it.local);
+                self.transaction.record(&text);
+                self.others.tell(&text);
             }
             if it.local {
                 let statement = set_config(&it.name, it.value.as_deref(), true);
@@ -288,7 +329,8 @@ impl Session {
         let in_transaction = !self.transaction.is_idle();
         match statement {
             SetStatement::Assign { local: true, name, .. } => self.transaction.set_local(assignment(name)),
-            SetStatement::Transaction { .. } => {}
+            SetStatement::Transaction { isolation: None, .. } => {}
+            SetStatement::Transaction { isolation, .. } => self.transaction.set_isolation(*isolation),
             SetStatement::Assign { name, .. } if in_transaction => self.transaction.set(assignment(name)),
             SetStatement::Assign { name, .. } => self.set_now(assignment(name)),
             SetStatement::Characteristics { names } => {
@@ -339,6 +381,17 @@ impl Session {
     }
 }
 
+/// SET of what AND CHAIN hands on.
+fn is_mode(text: &str) -> bool {
+    let mut lexer = Lexer::new(text.as_bytes());
+    let mut word = || {
+        let token = lexer.token().ok().flatten()?;
+        text.get(token.start..token.end).map(str::to_ascii_lowercase)
+    };
+    let words = [word(), word(), word()];
+    words[0].as_deref() == Some("set") && words[1..].iter().flatten().any(|it| it.starts_with("transaction"))
+}
+
 /// Statements that can be made again when a transaction begins anew on another shard.
 pub(super) fn is_prologue(kind: &Kind) -> bool {
     matches!(kind, Kind::Set(_) | Kind::Savepoint | Kind::Release | Kind::RollbackTo)
@@ -352,23 +405,42 @@ pub(super) fn aborted() -> Refusal {
     )
 }
 
-/// The last word of SAVEPOINT, RELEASE and ROLLBACK TO, folded as PostgreSQL folds it.
+/// The name that ends SAVEPOINT, RELEASE and ROLLBACK TO, as PostgreSQL folds it.
 fn savepoint_name(text: &str) -> String {
-    let text = text.trim().trim_end_matches(';').trim_end();
-    match text.strip_suffix('"') {
-        Some(rest) => rest[rest.rfind('"').map_or(0, |it| it + 1)..].to_owned(),
-        None => text.rsplit(|it: char| it.is_whitespace()).next().unwrap_or(text).to_ascii_lowercase(),
+    let mut lexer = Lexer::new(text.as_bytes());
+    let mut name = String::new();
+    while let Ok(Some(token)) = lexer.token() {
+        match (token.kind, text.get(token.start..token.end).unwrap_or_default()) {
+            (TokenKind::Word, word) => name = word.to_ascii_lowercase(),
+            (TokenKind::QuotedName, quoted) => {
+                let inside = quoted.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+                name = inside.unwrap_or(quoted).replace("\"\"", "\"");
+            }
+            _ => {}
+        }
     }
+    name
 }
 
 #[cfg(test)]
 mod tests {
-    use super::savepoint_name;
+    use super::{is_mode, savepoint_name};
+
+    #[test]
+    fn modes_outlive_their_transaction_where_it_is_chained() {
+        for text in ["SET TRANSACTION READ ONLY", "set local transaction_isolation = 'serializable'"] {
+            assert!(is_mode(text), "{text}");
+        }
+        for text in ["SET LOCAL work_mem = '1MB'", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"] {
+            assert!(!is_mode(text), "{text}");
+        }
+    }
 
     #[test]
     fn savepoint_names_are_folded_unless_quoted() {
         assert_eq!(savepoint_name("SAVEPOINT Sp1;"), "sp1");
         assert_eq!(savepoint_name("ROLLBACK TO SAVEPOINT \"Sp 1\" ;"), "Sp 1");
         assert_eq!(savepoint_name("release a"), "a");
+        assert_eq!(savepoint_name("SAVEPOINT \"a\"\"B\" -- c; d"), "a\"B");
     }
 }

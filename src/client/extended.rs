@@ -6,17 +6,19 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::cursors::CursorPlace;
 use super::deallocate;
 use super::effects::Answer;
+use super::enlisted::PortalHome;
 use super::group::{Bound, Group, Op, put_made};
 use super::query::{Parted, Payload, Ran, Renewable, Request, malformed, not_utf8};
 use super::routing;
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::SqlNames;
 use super::statements::Statement;
-use crate::base::{Access, Reason, Refusal, Role, SqlState};
+use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::UnitEnd;
-use crate::route::{Decision, KeySource, Kind, Mode, Params, SessionView, SettingMade, Why};
+use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SessionView, SettingMade, Why};
 use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
 
 impl Session {
@@ -37,6 +39,11 @@ impl Session {
         self.count_messages(&group);
         group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
         if let Some(outcome) = self.answer_group(&group).await? {
+            return Ok(outcome);
+        }
+        if self.others.cursors().is_some()
+            && let Some(outcome) = Box::pin(self.group_cursor(&group)).await?
+        {
             return Ok(outcome);
         }
         let (decision, access) = match self.decide_group(&group) {
@@ -106,6 +113,11 @@ impl Session {
             for it in group.bound().filter(|it| !(dropped && it.plan.kind == Kind::DeallocateAll)) {
                 self.take_effect(&it.plan.kind, it.statement.text());
             }
+            if self.is_spread()
+                && let Err(refusal) = self.tell_others_of(group).await
+            {
+                return self.refuse_group(refusal, group.end).await;
+            }
         } else if failed && group.ends_early {
             // The server is past its error, the client is not before its Sync.
             self.skipping = true;
@@ -121,9 +133,16 @@ impl Session {
         Ok(Outcome::Done)
     }
 
+    async fn tell_others_of(&mut self, group: &Group<'_>) -> Result<(), Refusal> {
+        let chains =
+            |it: &&Plan| matches!(it.kind, Kind::Commit { chain: true } | Kind::Rollback { chain: true });
+        let kind = group.plans().find(chains).map_or(&Kind::Statement, |it| &it.kind);
+        Box::pin(self.tell_others(kind)).await
+    }
+
     /// Takes note of the first `count` Parses, Closes and DEALLOCATEs, which is what was done before an error: drivers
     /// send Parse, Bind and Execute at once and do not send a Parse again that has succeeded.
-    fn name_statements(&mut self, group: &Group<'_>, count: usize) {
+    pub fn name_statements(&mut self, group: &Group<'_>, count: usize) {
         self.name_each(group, count);
         self.record.set_statements(self.names.len());
     }
@@ -362,6 +381,9 @@ impl Session {
 
     /// The server of an aborted transaction is closed, which rolls it back.
     async fn roll_back_silently(&mut self) -> Result<(), End> {
+        if self.is_spread() {
+            Box::pin(self.end_others(false)).await;
+        }
         self.close_held().await;
         self.transaction.end();
         Ok(())
@@ -372,7 +394,7 @@ impl Session {
         let (mut chosen, mut access, mut statements): (Option<Decision>, _, _) = (None, Access::Read, 0);
         for it in group.bound() {
             let plan = it.plan;
-            if let Kind::Begin { read_only } = plan.kind {
+            if let Kind::Begin { read_only, .. } = plan.kind {
                 view.read_only_transaction |= read_only && !view.in_transaction;
                 view.in_transaction = true;
                 access = access.and(plan.access);
@@ -394,7 +416,9 @@ impl Session {
             Some(it) => it,
             None => self.decide_unbound(group)?,
         };
+        self.check_spread(group, &decision)?;
         let limited = group.is_limited() && !(decision.mode.reads_many() && group.reading().is_some());
+        let statements = statements.max(if decision.mode == Mode::One { 0 } else { group.bound().count() });
         if decision.mode != Mode::One && (statements > 1 || !group.is_synced() || limited) {
             let told = if limited { "without a row limit" } else { "alone before its Sync" };
             return Err(Refusal::unsupported(
@@ -410,11 +434,68 @@ impl Session {
         Ok((decision, access))
     }
 
+    /// What a group asks of a transaction on several shards.
+    fn check_spread(&self, group: &Group<'_>, decision: &Decision) -> Result<(), Refusal> {
+        if self.transaction.is_idle() {
+            return Ok(());
+        }
+        if decision.mode != Mode::One && !group.leaves_nothing() {
+            return Err(Refusal::unsupported(
+                Reason::MultiShardRead,
+                "a portal of several shards that outlives its Sync is not supported",
+                "execute it in the same pipeline, to the end, or declare a cursor",
+            ));
+        }
+        let elsewhere = |home: Option<ShardId>| home.is_some_and(|it| decision.shards[..] != [it]);
+        let ends = |it: &Plan| matches!(it.kind, Kind::Commit { .. } | Kind::Rollback { .. });
+        let ends_elsewhere = group.plans().any(ends) && elsewhere(self.transaction.written());
+        if ends_elsewhere || elsewhere(self.portal_home(group)?) {
+            return Err(two_at_once());
+        }
+        Ok(())
+    }
+
+    /// The shard of the portals that a group uses and has not bound, where it is known not to be the main server's.
+    fn portal_home(&self, group: &Group<'_>) -> Result<Option<ShardId>, Refusal> {
+        if !self.is_spread() {
+            return Ok(None);
+        }
+        let (mut bound, mut homes) = (Vec::new(), SmallVec::<[Option<ShardId>; 2]>::new());
+        for op in &group.ops {
+            let name = match op {
+                Op::Bind { bind, .. } => {
+                    bound.push(bind.portal);
+                    continue;
+                }
+                Op::Execute { portal, .. } | Op::ClosePortal { portal, .. } => *portal,
+                Op::DescribePortal { raw } => match wire::target(raw) {
+                    Ok(Target::Portal(portal)) => portal,
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            if !bound.contains(&name) {
+                let cursor = std::str::from_utf8(name).ok().and_then(|it| self.cursor_place(it));
+                if let Some(CursorPlace::On(shard)) = cursor {
+                    homes.push(Some(shard));
+                    continue;
+                }
+                homes.push(match self.others.portal(name) {
+                    None => self.home().map(|it| it.0),
+                    Some(PortalHome::On(shard)) => Some(shard),
+                    Some(PortalHome::Ended) => return Err(portal_ended(name)),
+                });
+            }
+        }
+        homes.dedup();
+        if homes.len() > 1 { Err(two_at_once()) } else { Ok(homes.pop().flatten()) }
+    }
+
     fn decide_bound(&self, it: Bound<'_, '_>, view: &SessionView) -> Result<(Decision, Access), Refusal> {
         let Bound { bind, statement, plan, sql } = it;
         match sql {
             SqlNames::Prepared(_, made) if self.has_shards() => {
-                return Ok((self.decision_to_describe(Some(made)), plan.access));
+                return Ok((self.decision_to_describe(self.home(), Some(made)), plan.access));
             }
             SqlNames::Executed(needs)
                 if let Some(executed) = self.routed_bound(statement.text(), needs)? =>
@@ -477,13 +558,19 @@ impl Session {
                 return Err(refusal.clone());
             }
         }
+        let ends = |it: &Plan| matches!(it.kind, Kind::Commit { .. } | Kind::Rollback { .. });
+        let place = if group.plans().any(ends) { self.home_of_end() } else { self.home() };
         let home = group.ops.iter().find_map(|op| match op {
             Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => {
                 statement.plan(&self.database.router).home().map(|_| statement)
             }
             _ => None,
         });
-        Ok(self.decision_to_describe(home))
+        let mut decision = self.decision_to_describe(place, home);
+        if let Some(shard) = self.portal_home(group)? {
+            decision.shards = [shard].into_iter().collect();
+        }
+        Ok(decision)
     }
 }
 
@@ -509,9 +596,20 @@ fn both(before: Decision, after: Decision) -> Result<Decision, Refusal> {
             return Ok(Decision { role, ..after });
         }
     }
-    Err(Refusal::unsupported(
+    Err(two_at_once())
+}
+
+fn two_at_once() -> Refusal {
+    Refusal::unsupported(
         Reason::MultiShardWrite,
         "statements before one Sync would touch two shards",
         "send a Sync after each statement, or use one shard key",
-    ))
+    )
+}
+
+fn portal_ended(name: &[u8]) -> Refusal {
+    let name = String::from_utf8_lossy(name);
+    Refusal::new(Reason::MultiShardRead, SqlState("34000"), format!("portal \"{name}\" does not exist"))
+        .detail("portals of several shards end with their Sync")
+        .hint("fetch from a cursor, made with DECLARE")
 }

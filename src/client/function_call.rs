@@ -32,9 +32,12 @@ impl Session {
         let payload = Payload::Query(message);
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), false);
         let parted = Parted::default();
+        let shard = decision.shards[0];
         let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
         if !self.transaction.is_idle() && !matches!(ran, Ran::Refused(_)) {
+            self.transaction.write_on(shard);
+            self.transaction.hide_settings(shard);
             self.transaction.bind(Bond::Bound);
         }
         self.end_query(&Kind::Statement, "", ran, Access::Write).await
@@ -43,7 +46,7 @@ impl Session {
     fn where_to_call(&self) -> Option<Decision> {
         // A transaction that has read nothing of a shard yet is on any of them.
         if self.held.is_some() && (!self.is_movable() || self.floors.len() == 1) {
-            return Some(self.decision_of_held());
+            return Some(self.decision_on(self.home_of_end()));
         }
         let only = [ShardId(0)].into_iter().collect();
         (self.floors.len() == 1).then_some(Decision {

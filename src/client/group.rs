@@ -11,7 +11,7 @@ use super::sql_prepare::{self, SqlNames};
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::proto::{Expect, Origin, Part, StatementId, UnitEnd};
-use crate::route::{Kind, Plan, Router};
+use crate::route::{CursorStatement, Kind, Plan, Router};
 use crate::wire::{self, Bind, TxStatus};
 
 /// One message of a group, its statement looked up. `rows_max` of Execute is 0 for all of them.
@@ -182,17 +182,45 @@ impl<'a> Group<'a> {
     /// Its only statement that runs.
     pub fn asked(&self) -> Option<Asked<'_>> {
         let Bound { bind, statement, .. } = self.bound().next()?;
-        let step = |op: &Op<'_>| match op {
-            Op::Parse { .. } => Some(Step::Parsed),
-            Op::Bind { .. } => Some(Step::Bound),
-            Op::DescribeStatement { .. } => Some(Step::Statement),
-            Op::DescribePortal { .. } => Some(Step::Portal),
-            Op::Execute { rows_max, .. } => Some(Step::Rows(u64::from(*rows_max))),
-            Op::CloseStatement { .. } | Op::ClosePortal { .. } => Some(Step::Closed),
-            // It runs beside no other statement (`decide_group`).
-            Op::Deallocate { .. } | Op::Prepare { .. } | Op::Sync { .. } | Op::Flush { .. } => None,
-        };
         Some(Asked::bound(statement, bind, self.ops.iter().filter_map(step).collect()))
+    }
+
+    /// What is said of a cursor, where that is all: the only statement that runs, or the only one described.
+    pub fn cursor_statement(&self, router: &Router) -> Option<CursorStatement> {
+        let cursor = |kind: &Kind| match kind {
+            Kind::Cursor(it) => Some(it.clone()),
+            _ => None,
+        };
+        let mut bound = self.bound();
+        match (bound.next(), bound.next()) {
+            (Some(only), None) => cursor(&only.plan.kind),
+            (None, _) => {
+                let mut named = self.ops.iter().filter_map(|it| match it {
+                    Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => Some(statement),
+                    _ => None,
+                });
+                let first = named.next()?;
+                named.all(|it| it.id == first.id).then(|| cursor(&first.plan(router).kind)).flatten()
+            }
+            _ => None,
+        }
+    }
+
+    /// What the client awaits of it; `None` where a pipeline goes on before or behind it.
+    pub fn cursor_script(&self) -> Option<SmallVec<[Step; 4]>> {
+        let whole = (self.is_synced() || self.ends_early) && !self.goes_on;
+        whole.then(|| self.ops.iter().filter_map(step).collect())
+    }
+
+    /// Describe of a portal by its name, and nothing else.
+    pub fn only_describes_portal(&self) -> Option<&'a [u8]> {
+        match &self.ops[..] {
+            [Op::DescribePortal { raw }, Op::Sync { .. }] => match wire::target(raw) {
+                Ok(wire::Target::Portal(name)) => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// What the client sees of the answer.
@@ -302,6 +330,19 @@ fn executed<'g>(op: &'g Op<'_>) -> &'g [Arc<Statement>] {
         Op::Bind { sql: SqlNames::Executed(needs), .. }
         | Op::DescribeStatement { sql: SqlNames::Executed(needs), .. } => needs,
         _ => &[],
+    }
+}
+
+fn step(op: &Op<'_>) -> Option<Step> {
+    match op {
+        Op::Parse { .. } => Some(Step::Parsed),
+        Op::Bind { .. } => Some(Step::Bound),
+        Op::DescribeStatement { .. } => Some(Step::Statement),
+        Op::DescribePortal { .. } => Some(Step::Portal),
+        Op::Execute { rows_max, .. } => Some(Step::Rows(u64::from(*rows_max))),
+        Op::CloseStatement { .. } | Op::ClosePortal { .. } => Some(Step::Closed),
+        // It runs beside no other statement (`decide_group`).
+        Op::Deallocate { .. } | Op::Prepare { .. } | Op::Sync { .. } | Op::Flush { .. } => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Routing hints that a session has set (`SET keyway.shard = 's1'`). They are settings like others, servers know them
 //! too, and SHOW, RESET, SET LOCAL and savepoints do with them what they do with others.
 
+use super::cursors::{CursorPlace, not_alone};
 use super::session::Session;
 use crate::base::Refusal;
 use crate::route::{Assigned, Decision, KeySource, Kind, Plan, SessionHint, SessionView, SetStatement};
@@ -11,10 +12,20 @@ const SETTINGS: [&str; 4] = ["keyway.shard", "keyway.map", "keyway.key", "keyway
 impl Session {
     pub fn decide(&self, plan: &Plan, keys: &KeySource<'_>, view: &SessionView) -> Result<Decision, Refusal> {
         let router = &self.database.router;
-        match self.hint() {
+        let mut decision = match self.hint() {
             None => router.decide(plan, keys, view),
             Some(hint) => router.decide_hinted(plan, keys, view, &hint),
+        }?;
+        if let Kind::Cursor(cursor) = &plan.kind {
+            self.check_cursor_name(&plan.kind, &decision.shards)?;
+            match cursor.name().and_then(|it| self.cursor_place(it)) {
+                Some(CursorPlace::On(shard)) => decision.shards = [shard].into_iter().collect(),
+                Some(CursorPlace::Merged) => return Err(not_alone(cursor.name().unwrap_or(""))),
+                None => {}
+            }
         }
+        self.check_hidden(plan, &decision)?;
+        Ok(decision)
     }
 
     fn hint(&self) -> Option<SessionHint> {

@@ -11,7 +11,7 @@ use super::session::{End, Held, Session};
 use super::timeouts::transaction_time;
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::{Expect, Origin, Part, Replies};
-use crate::route::Mode;
+use crate::route::{Decision, Mode};
 use crate::wire;
 
 /// Servers at work for one statement; dropped half way, each that is not free is closed.
@@ -58,16 +58,21 @@ impl Session {
         clean.into_iter().for_each(|it| it.release(detached, now));
     }
 
+    /// A read of several shards is over.
+    pub async fn stand_down_or_dismiss(&mut self, team: Team, failed: bool) {
+        match self.is_spread() {
+            true => self.stand_down(team, failed),
+            false => self.dismiss(team).await,
+        }
+    }
+
     /// For a read of several shards.
     pub async fn assemble_readers(&mut self, request: &Request<'_>) -> Result<Team, Refusal> {
-        if !self.transaction.is_idle() {
-            return Err(Refusal::unsupported(
-                Reason::MultiShardRead,
-                "a transaction cannot read from several shards",
-                "restrict the statement to one shard with its shard key, or run it outside of the transaction",
-            ));
+        let Decision { shards, role, .. } = &request.decision;
+        match self.transaction.is_idle() {
+            true => self.assemble(shards, *role).await,
+            false => self.enlist_team(shards, *role).await,
         }
-        self.assemble(&request.decision.shards, request.decision.role).await
     }
 
     /// All at once, answered in the order of the shards: rows of a later shard wait in its socket, so
@@ -95,7 +100,7 @@ impl Session {
             errors += flow.errors;
             self.count(request, team[index].shard, team[index].role, &flow);
         }
-        self.dismiss(team).await;
+        self.stand_down_or_dismiss(team, errors > 0).await;
         Ok(Ran::Unready { failed: errors > 0 })
     }
 
@@ -229,6 +234,10 @@ impl Session {
             error => {
                 if let Some(server) = lost {
                     self.database.topology.report_failure(server);
+                }
+                self.lose_others();
+                if self.unpin().is_some() {
+                    return Err(End::Fatal(super::session::server_refusal(&error)));
                 }
                 Ok(Ran::Refused(super::session::server_refusal(&error)))
             }

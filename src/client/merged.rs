@@ -2,12 +2,14 @@
 //! part of it at once, and `merge` makes one answer of their rows: rows are read only of shards whose next ones are
 //! needed, so that memory stays bounded however large the results are.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
 use smallvec::SmallVec;
 
+use super::abandon::quiet;
 use super::many::cancel_all;
 use super::query::{Ran, Request};
 use super::relay::{Flow, RelayError};
@@ -23,7 +25,7 @@ use crate::sql::Filled;
 use crate::wire::{self, Bind, RowField};
 
 /// Of rows that wait to be written.
-const OUT_BYTES_MAX: usize = 64 * 1024;
+pub(super) const OUT_BYTES_MAX: usize = 64 * 1024;
 
 /// A statement that several shards answer together.
 pub(super) struct Reading<'a> {
@@ -33,7 +35,7 @@ pub(super) struct Reading<'a> {
 
 /// A statement of the client's with its values, of which shards are sent what is made of it.
 pub(super) struct Asked<'a> {
-    pub text: &'a str,
+    pub text: Cow<'a, str>,
     pub literals: &'a [Literal],
     /// As in Parse.
     pub oids: &'a [u8],
@@ -63,12 +65,17 @@ impl<'a> Reading<'a> {
     pub fn new(read: &Arc<ShardRead>, asked: Asked<'a>) -> Reading<'a> {
         Reading { read: read.clone(), asked }
     }
+
+    pub fn asked(&self) -> &Asked<'a> {
+        &self.asked
+    }
 }
 
 impl<'a> Asked<'a> {
     pub fn simple(text: &'a str, literals: &'a [Literal]) -> Asked<'a> {
         let script = SmallVec::from_slice(&[Step::Portal, Step::Rows(0)]);
         let (values, results) = (Vec::new(), ResultFormats::default());
+        let text = Cow::Borrowed(text);
         Asked { text, literals, oids: &[], values, results, script, is_query: true }
     }
 
@@ -83,7 +90,7 @@ impl<'a> Asked<'a> {
         let values = values.map(|(at, it)| (i16::from(bind.formats.is_binary(at)), it)).collect();
         let format = |it| if it == 1 { Format::Binary } else { Format::Text };
         Asked {
-            text: statement.text(),
+            text: Cow::Borrowed(statement.text()),
             literals: &statement.literals,
             oids: &statement.oids,
             values,
@@ -108,12 +115,12 @@ impl<'a> Asked<'a> {
     }
 
     /// Gives `then` the places of the statement's values.
-    fn with_source<T>(&self, then: impl FnOnce(&KeySource<'_>) -> T) -> T {
+    pub fn with_source<T>(&self, then: impl FnOnce(&KeySource<'_>) -> T) -> T {
         let oids: Vec<u32> = (1..=self.values.len() as u16).map(|it| self.declared_oid(it)).collect();
         let formats: Vec<i16> = self.values.iter().map(|it| it.0).collect();
         let values: Vec<Option<&[u8]>> = self.values.iter().map(|it| it.1).collect();
         let params = Params { oids: &oids, formats: &formats, values: &values };
-        then(&KeySource { text: self.text, literals: self.literals, params: Some(params) })
+        then(&KeySource { text: &self.text, literals: self.literals, params: Some(params) })
     }
 }
 
@@ -146,6 +153,17 @@ pub(super) struct Description {
     typing: Vec<u8>,
 }
 
+impl Description {
+    /// What each shard runs of the statement.
+    pub fn shard_query(&self, read: &ShardRead, asked: &Asked<'_>) -> Result<ShardQuery, Refusal> {
+        let (outputs, typing) = (fields(&self.row)?, fields(&self.typing)?);
+        asked.with_source(|source| {
+            let described = Described { param_oids: &self.parameters, outputs: &outputs, typing: &typing };
+            read.query(source, &described)
+        })
+    }
+}
+
 fn fields(message: &[u8]) -> Result<Vec<RowField<'_>>, Refusal> {
     if message.is_empty() {
         return Ok(Vec::new());
@@ -168,18 +186,19 @@ impl Session {
             self.overdue = self.overdue();
         }
         let mut flow = Flow::default();
-        let ended = self.merge_answers(&mut team, reading, &mut flow).await;
+        let mut buffers = Vec::new();
+        let ended = self.merge_answers(&mut team, reading, &mut buffers, &mut flow).await;
         for held in &team {
             self.count(request, held.shard, held.role, &flow);
         }
         match ended {
             Ok(()) => {
-                self.dismiss(team).await;
+                self.stand_down_or_dismiss(team, false).await;
                 Ok(Ran::Unready { failed: false })
             }
             Err(Stop::Lost(error)) => self.lose_team(team, error).await,
             Err(stop) => {
-                self.abandon_rest(team).await;
+                self.abandon_rest(team, buffers).await;
                 match stop {
                     Stop::Refused(refusal) => Ok(Ran::Refused(refusal)),
                     _ => Ok(Ran::Unready { failed: true }),
@@ -189,7 +208,18 @@ impl Session {
     }
 
     /// Whoever is done is free, and nobody waits for the others.
-    async fn abandon_rest(&mut self, team: Vec<Held>) {
+    async fn abandon_rest(&mut self, mut team: Vec<Held>, mut buffers: Vec<Buffer>) {
+        if self.is_spread() {
+            buffers.resize_with(team.len(), Buffer::default);
+            return match quiet(&mut team, &mut buffers, self.shared.limits.timeouts.cancel).await {
+                true => self.stand_down(team, true),
+                false => {
+                    let _closed = self.cancel.slot().detach().await;
+                    cancel_all(team, &RelayError::ClientLeft);
+                    self.lose_others();
+                }
+            };
+        }
         let (free, busy) = team.into_iter().partition(|it| it.lease.pipeline.is_drained());
         cancel_all(busy, &RelayError::ClientLeft);
         self.dismiss(free).await;
@@ -199,18 +229,14 @@ impl Session {
         &mut self,
         team: &mut [Held],
         reading: &Reading<'_>,
+        unread: &mut Vec<Buffer>,
         flow: &mut Flow,
     ) -> Result<(), Stop> {
         let first = team.first_mut().ok_or(RelayError::ServerClosed)?;
         let asked = &reading.asked;
         let typing = asked.with_source(|source| reading.read.typing(source))?;
         let described = self.describe(first, asked, typing.as_ref(), flow).await?;
-        let (outputs, typing) = (fields(&described.row)?, fields(&described.typing)?);
-        let query = asked.with_source(|source| {
-            let described =
-                Described { param_oids: &described.parameters, outputs: &outputs, typing: &typing };
-            reading.read.query(source, &described)
-        })?;
+        let query = described.shard_query(&reading.read, asked)?;
         for held in team.iter_mut() {
             send(&mut held.lease, asked, &query, &described.parameters).await?;
         }
@@ -231,7 +257,9 @@ impl Session {
                 }
             }
         }
-        self.follow(&mut merging, team, script.as_slice(), flow).await
+        let ended = self.follow(&mut merging, team, script.as_slice(), flow).await;
+        *unread = merging.buffers;
+        ended
     }
 
     /// Lets one shard describe the statement as the client wrote it, and what `typing` asks.
@@ -245,7 +273,7 @@ impl Session {
         let server = &mut *held.lease;
         server.pipeline.set_part(Part::COLLECTED);
         let mut out = Vec::new();
-        parse(server, &mut out, asked.text, asked.oids);
+        parse(server, &mut out, &asked.text, asked.oids);
         wire::describe_statement(&mut out, b"");
         server.pipeline.push(Expect::Describe);
         if let Some(typing) = typing {
@@ -371,9 +399,10 @@ impl Session {
             return Err(RelayError::ServerClosed.into());
         }
         let consumed = receive(server, &buffer, &mut merging.replies)?;
-        merging.take(index, buffer.filled(), server.pipeline.has_sent_rows())?;
+        let taken = merging.take(index, buffer.filled(), server.pipeline.has_sent_rows());
         buffer.consume(consumed);
         merging.buffers[index] = buffer;
+        taken?;
         let failed = merging.replies.error.is_some();
         if failed || merging.out.len() >= OUT_BYTES_MAX {
             self.put(&merging.out, flow).await?;
@@ -429,12 +458,12 @@ enum Stage {
 }
 
 /// A merge under way.
-struct Merging {
-    merger: Merger,
-    buffers: Vec<Buffer>,
-    replies: Replies,
+pub(super) struct Merging {
+    pub merger: Merger,
+    pub buffers: Vec<Buffer>,
+    pub replies: Replies,
     /// For the client.
-    out: Vec<u8>,
+    pub out: Vec<u8>,
     /// What Describe of the statement is answered with.
     statement: Vec<u8>,
     /// By shard: it has described its rows.
@@ -447,7 +476,7 @@ struct Merging {
 }
 
 impl Merging {
-    fn new(merger: Merger, shards: usize) -> Merging {
+    pub fn new(merger: Merger, shards: usize) -> Merging {
         Merging {
             merger,
             buffers: (0..shards).map(|_| Buffer::default()).collect(),
@@ -461,7 +490,7 @@ impl Merging {
         }
     }
 
-    fn is_described(&self) -> bool {
+    pub fn is_described(&self) -> bool {
         !self.described.contains(&false)
     }
 
@@ -478,7 +507,7 @@ impl Merging {
     }
 
     /// Takes what a shard has sent. `ended`: no more rows come of it.
-    fn take(&mut self, index: usize, input: &[u8], ended: bool) -> Result<(), Refusal> {
+    pub fn take(&mut self, index: usize, input: &[u8], ended: bool) -> Result<(), Refusal> {
         for range in std::mem::take(&mut self.replies.descriptions) {
             self.merger.describe(index, &input[range])?;
             self.described[index] = true;
@@ -499,7 +528,7 @@ impl Merging {
     }
 
     /// Rows may be written from here on: all shards have described them.
-    fn open(&mut self) -> Result<(), Refusal> {
+    pub fn open(&mut self) -> Result<(), Refusal> {
         self.stage = Stage::Rows;
         for index in 0..self.early.len() {
             let rows = std::mem::take(&mut self.early[index]);
@@ -534,7 +563,7 @@ pub(super) fn parse(server: &mut Backend, out: &mut Vec<u8>, text: &str, oids: &
 }
 
 /// A shard's part of the statement, with the parameters that stand in it.
-async fn send(
+pub(super) async fn send(
     server: &mut Backend,
     asked: &Asked<'_>,
     query: &ShardQuery,

@@ -6,9 +6,11 @@ mod attach;
 mod bind;
 mod copy;
 mod copy_split;
+mod cursors;
 mod deallocate;
 mod effects;
 mod encoding;
+mod enlisted;
 mod extended;
 mod function_call;
 mod group;
@@ -36,6 +38,7 @@ mod sql_prepare;
 mod statements;
 mod timeouts;
 mod traffic;
+mod transactions;
 mod users;
 mod visitor;
 
@@ -49,6 +52,7 @@ pub use reload::{Latest, sent_away};
 pub use statements::{PreparedStatus, Registry as StatementRegistry};
 pub use timeouts::Timeouts;
 pub use traffic::Traffic;
+pub use transactions::OpenTransaction;
 pub use users::{PoolDirectory, PoolMaker, User};
 pub use visitor::{Console, Place, Rights, Visitor};
 

@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 
 use super::attach::{set_up_text, setting_refused};
 use super::copy_split::Copied;
+use super::cursors::{Declaring, declared_query};
 use super::effects::Answer;
+use super::enlisted::Others;
 use super::group::Group;
 use super::merged::{Asked, Reading};
 use super::relay::{Flow, Stop, relay};
@@ -20,7 +22,7 @@ use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
-use crate::route::{Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
+use crate::route::{CursorStatement, Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
 use crate::wire;
 
 /// What is sent to a server for one request of the client.
@@ -94,6 +96,7 @@ pub(super) struct Parted<'a> {
     pub reading: Option<Reading<'a>>,
     pub inserting: Option<Inserting<'a>>,
     pub copied: Option<Copied<'a>>,
+    pub declaring: Option<Declaring<'a>>,
 }
 
 /// Where statements can be prepared and run again: only what is a transaction of its own, of which nothing can have run.
@@ -156,6 +159,11 @@ impl Session {
             },
             answer => return self.say(answer).await,
         };
+        if let Kind::Cursor(cursor) = &plan.kind
+            && self.is_merged_cursor(&plan.kind)
+        {
+            return Box::pin(self.query_cursor(cursor)).await;
+        }
         let executed = renamed.as_ref().and_then(|it| it.executed.as_ref());
         let values = executed.map_or_else(Values::default, Executed::values);
         let (runs, keys) = match executed {
@@ -163,7 +171,9 @@ impl Session {
             None => (plan, KeySource { text, literals: &planned.literals, params: None }),
         };
         let decided = match renamed.as_ref().and_then(|it| it.prepares.as_ref()) {
-            Some((_, statement)) if self.has_shards() => Ok(self.decision_to_describe(Some(statement))),
+            Some((_, statement)) if self.has_shards() => {
+                Ok(self.decision_to_describe(self.home(), Some(statement)))
+            }
             _ => self.decide(runs, &keys, &self.view()),
         };
         let decision = match decided {
@@ -221,7 +231,14 @@ impl Session {
         let mut parted = Parted::default();
         match (decision.mode, plan.shard_read(), plan.inserted_rows(), plan.copy()) {
             (Mode::Merge, Some(read), ..) => {
-                parted.reading = Some(Reading::new(read, asked()));
+                let mut asked = asked();
+                let Kind::Cursor(CursorStatement::Declare { name, binary, .. }) = &plan.kind else {
+                    parted.reading = Some(Reading::new(read, asked));
+                    return Ok(parted);
+                };
+                asked.text = declared_query(&asked.text).ok_or_else(no_shard)?.into();
+                let reading = Reading::new(read, asked);
+                parted.declaring = Some(Declaring { reading, name: name.clone(), binary: *binary });
             }
             (Mode::Split, _, Some(rows), _) => {
                 let owners = self.database.router.row_shards(plan, keys, &self.view())?;
@@ -287,6 +304,11 @@ impl Session {
             Ran::Done { failed } => {
                 if !failed {
                     self.take_effect(kind, text);
+                    if self.is_spread()
+                        && let Err(refusal) = Box::pin(self.tell_others(kind)).await
+                    {
+                        return self.refuse(refusal).await;
+                    }
                 }
                 self.settle(access == Access::Write).await;
                 self.finish().await?;
@@ -319,7 +341,7 @@ impl Session {
     async fn roll_back(&mut self) -> Result<Outcome, End> {
         let mut message = Vec::new();
         wire::query(&mut message, "ROLLBACK");
-        let decision = self.decision_of_held();
+        let decision = self.decision_on(self.home_of_end());
         let payload = Payload::Query(&message);
         let started = Instant::now();
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), true);
@@ -329,8 +351,9 @@ impl Session {
         self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
     }
 
-    pub fn decision_of_held(&self) -> Decision {
-        let (shard, role) = self.held.as_ref().map_or((ShardId(0), Role::Primary), |it| (it.shard, it.role));
+    /// For what names no shard.
+    pub fn decision_on(&self, home: Option<(ShardId, Role)>) -> Decision {
+        let (shard, role) = home.unwrap_or((ShardId(0), Role::Primary));
         let why = crate::route::Why::Anywhere;
         Decision { shards: [shard].into_iter().collect(), role, mode: Mode::One, key: None, why }
     }
@@ -339,6 +362,9 @@ impl Session {
         self.overdue = None;
         let ran = match request.decision.mode {
             Mode::One => self.run_on_one(request).await,
+            Mode::Merge if let Some(declaring) = &request.parted.declaring => {
+                Box::pin(self.run_declare(request, declaring)).await
+            }
             Mode::Scatter | Mode::Merge => match &request.parted.reading {
                 Some(reading) => self.run_merged(request, reading).await,
                 None => self.run_scattered(request).await,
@@ -370,10 +396,10 @@ impl Session {
     /// (DESIGN invariant 5).
     async fn run_on_one(&mut self, request: &Request<'_>) -> Result<Ran, End> {
         let Some(&shard) = request.decision.shards.first() else { return Ok(Ran::Refused(no_shard())) };
-        if let Err(refusal) = self.move_to(shard).await {
+        let (mut role, mut excluded) = (self.role_of(request), Excluded::default());
+        if let Err(refusal) = self.move_to(shard, role).await {
             return Ok(Ran::Refused(refusal));
         }
-        let (mut role, mut excluded) = (self.role_of(request), Excluded::default());
         let (mut tries_left, mut may_renew) = (self.tries_of(request, shard), request.renewable);
         loop {
             if self.held.is_none() {
@@ -387,6 +413,9 @@ impl Session {
             };
             if let Err(refusal) = self.set_up_held(request.ends_blocks).await {
                 return Ok(Ran::Refused(refusal));
+            }
+            if !self.transaction.is_idle() && !self.is_spread() {
+                self.record.transaction.set_main(Some(shard));
             }
             let may_retry = tries_left > 0 && server.1 == Role::Replica;
             let mut flow = Flow { may_retry, may_renew, ..Flow::default() };
@@ -472,6 +501,7 @@ impl Session {
     pub async fn close_held(&mut self) {
         let _closed = self.cancel.slot().detach().await;
         self.held = None;
+        self.others = Others::default();
         self.unpin();
         self.suspected = None;
         self.unsynced = false;
@@ -497,7 +527,7 @@ impl Session {
             self.hold_as_own().await;
         }
         let mut part = request.payload.part();
-        if self.ends_answers() && request.payload.is_complete() {
+        if (self.ends_answers() || self.is_spread()) && request.payload.is_complete() {
             part.ready = false;
             self.ends_answer = true;
         }

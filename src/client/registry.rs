@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use super::transactions::{OpenTransaction, TransactionRecord};
 use crate::net::{Stream, TlsTerms};
 
 /// How long a client is silent before its session rests: long enough that one that works is not made to
@@ -126,6 +127,7 @@ pub struct SessionRecord {
     connected_at: Instant,
     activity: AtomicU8,
     pin: Mutex<Option<&'static str>>,
+    pub(super) transaction: TransactionRecord,
     /// Micro seconds from the login to the last request, and to the beginning of a wait.
     requested_us: AtomicU64,
     waiting_us: AtomicU64,
@@ -172,6 +174,7 @@ impl Sessions {
             connected_at: Instant::now(),
             activity: AtomicU8::new(Activity::Active as u8),
             pin: Mutex::default(),
+            transaction: TransactionRecord::default(),
             requested_us: AtomicU64::new(0),
             waiting_us: AtomicU64::new(0),
             statements: AtomicU64::new(0),
@@ -254,6 +257,11 @@ impl SessionRecord {
         *self.pin.lock()
     }
 
+    /// The open transaction, if there is one.
+    pub fn transaction(&self) -> Option<OpenTransaction> {
+        self.transaction.read()
+    }
+
     pub(super) fn set_pin(&self, reason: Option<&'static str>) {
         *self.pin.lock() = reason;
     }
@@ -293,7 +301,12 @@ impl SessionRecord {
         self.resting.store(resting, Ordering::Relaxed);
     }
 
-    fn micros(&self, now: Instant) -> u64 {
+    /// Since the login.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.connected_at)
+    }
+
+    pub(super) fn micros(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.connected_at).as_micros() as u64
     }
 

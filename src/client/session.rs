@@ -11,6 +11,7 @@ use super::abandon::abandon;
 use super::copy::CopyEnd;
 use super::copy_split::CopySplit;
 use super::encoding;
+use super::enlisted::Others;
 use super::listening::Listening;
 use super::login::{LoggedIn, say_goodbye};
 use super::pins::Suspicion;
@@ -96,6 +97,8 @@ pub(super) struct Session {
     pub names: Names,
     /// The server of an open transaction, of an unfinished pipeline, or of a pin.
     pub held: Option<Held>,
+    /// What an open transaction has beside its server: further ones, and cursors on a database of several shards.
+    pub others: Others,
     /// In session mode the first server stays until the client leaves.
     pub pool_mode: PoolMode,
     pub pinned: Option<&'static str>,
@@ -140,6 +143,8 @@ pub(super) struct Session {
     pub transaction_ends: Option<Instant>,
     /// The same of the statement under way.
     pub overdue: Option<Box<Overdue>>,
+    /// SHOW TRANSACTIONS has one of it.
+    pub shows_transaction: bool,
     greeting: Vec<u8>,
     unchecked: bool,
     application_name: Option<String>,
@@ -163,6 +168,7 @@ impl Session {
             transaction: Transaction::default(),
             names: Names::default(),
             held: None,
+            others: Others::default(),
             pool_mode: login.pool_mode,
             pinned: None,
             suspected: None,
@@ -186,6 +192,7 @@ impl Session {
             began: None,
             transaction_ends: None,
             overdue: None,
+            shows_transaction: false,
             greeting: login.greeting,
             unchecked: login.unchecked,
             application_name: login.application_name,
@@ -310,6 +317,7 @@ impl Session {
             };
             self.end_schema_change();
             result?;
+            self.show_transaction();
             if self.began.is_some() {
                 self.count_transaction(Instant::now());
             }
@@ -480,11 +488,13 @@ impl Session {
     }
 
     pub fn view(&self) -> SessionView {
-        let (held, movable) = (self.held.as_ref().map(|it| it.shard), self.is_movable());
+        let (held, movable) = (self.home().map(|it| it.0), self.is_movable());
         SessionView {
             in_transaction: !self.transaction.is_idle(),
             read_only_transaction: self.transaction.is_read_only(),
             enlisted: held.filter(|_| !movable),
+            spreads: !self.unsynced && (self.is_spread() || self.transaction.can_begin_again()),
+            written: self.transaction.written(),
             utc: self.utc,
             // What may run anywhere runs where the transaction is.
             entropy: held.map_or(self.entropy, |it| u64::from(it.0)),
@@ -499,6 +509,7 @@ impl Session {
         let now = Instant::now();
         let status = held.lease.pipeline.status();
         let (shard, was_open) = (held.shard, !self.transaction.is_idle());
+        let sets = self.others.main().is_some() && self.transaction.makes_settings();
         self.transaction.follow(status);
         let wrote = std::mem::take(&mut self.wrote) || wrote;
         let written = wrote && status == TxStatus::Idle && held.role == Role::Primary;
@@ -510,6 +521,11 @@ impl Session {
         if written {
             self.mark_floor(shard, now);
             self.hear_own(shard).await;
+        }
+        if self.is_spread() {
+            Box::pin(self.settle_others(status, sets)).await;
+        } else if status == TxStatus::Idle {
+            self.others = Others::default();
         }
         if self.suspected.is_some() && status == TxStatus::Idle && !self.unsynced {
             self.look_for_state().await;
@@ -612,6 +628,8 @@ impl Session {
     /// The held server failed: what it held is lost, and the client is told what that means.
     pub fn lose_server(&mut self, error: RelayError, flow: &Flow) -> Result<Refusal, End> {
         let lost = self.held.take();
+        // A transaction is lost on all of its shards.
+        self.others = Others::default();
         let _closed = self.cancel.slot().try_detach();
         let committing = std::mem::take(&mut self.committing);
         self.unsynced = false;

@@ -69,11 +69,11 @@ impl Session {
         let asked = &inserting.asked;
         let first = team.first_mut().ok_or(RelayError::ServerClosed)?;
         let described = self.describe(first, asked, None, flow).await?;
-        let spans = inserting.rows.spans(asked.text).ok_or_else(malformed)?;
+        let spans = inserting.rows.spans(&asked.text).ok_or_else(malformed)?;
         let begin = self.begin_on_each();
         for held in team.iter_mut() {
             let owned = inserting.owners.iter().enumerate().filter(|it| *it.1 == held.shard);
-            let part = spans.statement(asked.text, owned.map(|it| it.0)).ok_or_else(malformed)?;
+            let part = spans.statement(&asked.text, owned.map(|it| it.0)).ok_or_else(malformed)?;
             send(&mut held.lease, &begin, asked, &part, &described.parameters).await?;
         }
         let shards: Vec<ShardId> = team.iter().map(|it| it.shard).collect();

@@ -78,6 +78,8 @@ impl Session {
     pub fn rename(&mut self, plan: &Plan, text: &str) -> Result<Option<Renamed>, Answer> {
         match &plan.kind {
             Kind::SessionState("PREPARE") => self.rename_prepare(text),
+            // Whatever it names, an aborted transaction is what the server tells of.
+            Kind::SessionState("EXECUTE") if self.transaction.status() == TxStatus::Failed => Ok(None),
             Kind::SessionState("EXECUTE") => self.rename_execute(text),
             Kind::Several { parts, .. } => match self.answer_names(parts, text) {
                 Some(answer) => Err(answer),
@@ -182,9 +184,14 @@ impl Session {
         self.routed(text, |_| needs.first())
     }
 
-    /// Any server can parse and describe: that of the transaction, or one of the shard that has the statement's table.
-    pub fn decision_to_describe(&self, statement: Option<&Arc<Statement>>) -> Decision {
-        let mut decision = self.decision_of_held();
+    /// Any server can parse and describe: that of the transaction, its `place`, or one of the shard that has the
+    /// statement's table.
+    pub fn decision_to_describe(
+        &self,
+        place: Option<(ShardId, Role)>,
+        statement: Option<&Arc<Statement>>,
+    ) -> Decision {
+        let mut decision = self.decision_on(place);
         if self.held.is_none() {
             let any = ShardId((self.entropy % self.floors.len().max(1) as u64) as u16);
             let home = statement.and_then(|it| it.plan(&self.database.router).home());
@@ -319,7 +326,7 @@ fn executed<'n>(
 
 /// What the server lacks is sent in front of a Query, or of a group, with an end of its own.
 pub(super) fn put_in_front(statement: &Statement, server: &mut Backend, out: &mut Vec<u8>) {
-    if server.statements.has(statement.id) {
+    if server.statements.has(statement.id) || server.statements.is_on_its_way(statement.id) {
         return;
     }
     match statement.prepare_text() {

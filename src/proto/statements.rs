@@ -139,6 +139,10 @@ impl ServerStatements {
         self.sent.push(Sent { id, bytes, presence: presence.clone() });
     }
 
+    pub fn is_on_its_way(&self, id: StatementId) -> bool {
+        self.sent.iter().any(|it| it.id == id)
+    }
+
     /// The server has acknowledged it. What is not acknowledged it does not have.
     pub fn insert(&mut self, id: StatementId) {
         self.uses += 1;

@@ -3,11 +3,11 @@
 //! transaction as an error of the server would.
 
 use super::channels::ChannelChange;
+use super::prologue::Prologue;
 use super::settings::{Assignment, Settings};
+use crate::base::ShardId;
+use crate::sql::Isolation;
 use crate::wire::TxStatus;
-
-/// Statements kept to be sent in front of another; one more binds the transaction to a server.
-pub const PROLOGUE_MAX: usize = 64;
 
 /// ```text
 ///           BEGIN                    first statement (BEGIN goes in front of it)
@@ -24,6 +24,32 @@ pub struct Transaction {
     state: State,
     bond: Bond,
     pending: Vec<Pending>,
+    /// As far as it is known.
+    isolation: Option<Isolation>,
+    /// Not all that would begin it again is kept.
+    partial: bool,
+    /// The shard that it has written on.
+    written: Noted,
+    /// Where code has run of which is not known what settings it made.
+    opaque: Noted,
+}
+
+/// A shard or none in two bytes: there is one transaction for each client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Noted(u16);
+
+impl Noted {
+    const NONE: Noted = Noted(u16::MAX);
+
+    fn get(self) -> Option<ShardId> {
+        (self != Noted::NONE).then_some(ShardId(self.0))
+    }
+}
+
+impl Default for Noted {
+    fn default() -> Noted {
+        Noted::NONE
+    }
 }
 
 /// What ties an open transaction to its server.
@@ -42,7 +68,7 @@ enum State {
     #[default]
     Idle,
     Deferred {
-        prologue: Vec<String>,
+        prologue: Prologue,
         read_only: bool,
     },
     /// Refused before any server was asked.
@@ -52,8 +78,8 @@ enum State {
         /// Aborted by Keyway, while the server still says 'T'.
         refused: bool,
         failed: bool,
-        /// What would begin it again elsewhere, as long as nothing binds it.
-        prologue: Vec<String>,
+        /// What would begin it again elsewhere, or on a further server.
+        prologue: Prologue,
     },
 }
 
@@ -67,6 +93,15 @@ enum Pending {
     /// Only until the end of the transaction.
     Local(Assignment),
     Savepoint(String),
+    /// By its number.
+    Cursor(u32),
+}
+
+/// What BEGIN says, as far as its text fixes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    pub read_only: bool,
+    pub isolation: Option<Isolation>,
 }
 
 /// How a transaction came to its end.
@@ -106,25 +141,99 @@ impl Transaction {
         matches!(self.state, State::Deferred { read_only: true, .. } | State::Open { read_only: true, .. })
     }
 
-    pub fn defer(&mut self, begin: &str, read_only: bool) {
-        self.state = State::Deferred { prologue: vec![begin.to_owned()], read_only };
+    /// `several`: there are shards to choose from.
+    pub fn defer(&mut self, begin: &str, mode: Mode, several: bool) {
+        let Mode { read_only, isolation } = mode;
+        self.isolation = isolation;
+        self.state = State::Deferred { prologue: Prologue::begin(begin), read_only };
+        self.partial = !several;
         self.bond = Bond::None;
+        self.forget_servers();
     }
 
-    /// Takes note of a savepoint or setting, to be sent in front of the first statement, or made again
-    /// where the transaction begins anew.
+    fn forget_servers(&mut self) {
+        (self.written, self.opaque) = (Noted::NONE, Noted::NONE);
+    }
+
+    fn prologue_mut(&mut self) -> Option<&mut Prologue> {
+        match &mut self.state {
+            State::Open { prologue, .. } | State::Deferred { prologue, .. } => Some(prologue),
+            State::Idle | State::Refused => None,
+        }
+    }
+
+    /// Takes note of a setting, to be sent in front of the first statement, or made again where the transaction
+    /// begins anew or takes a further server.
     pub fn record(&mut self, statement: &str) {
-        let (State::Open { prologue, .. } | State::Deferred { prologue, .. }) = &mut self.state else {
-            return;
-        };
-        if self.bond == Bond::Bound {
-            return;
-        }
-        if prologue.len() >= PROLOGUE_MAX {
+        self.keep(|it| it.push(statement));
+    }
+
+    /// What does not find room binds the transaction.
+    fn keep(&mut self, add: impl FnOnce(&mut Prologue) -> bool) {
+        if self.partial {
             self.bond = Bond::Bound;
-        } else {
-            prologue.push(statement.to_owned());
+        } else if let Some(prologue) = self.prologue_mut()
+            && !add(prologue)
+        {
+            (self.partial, self.bond) = (true, Bond::Bound);
         }
+    }
+
+    /// A further server can be made to be in this transaction by `prologue`.
+    pub fn can_begin_again(&self) -> bool {
+        !self.partial
+            && matches!(&self.state, State::Open { prologue, .. } | State::Deferred { prologue, .. } if !prologue.is_empty())
+    }
+
+    pub fn isolation(&self) -> Option<Isolation> {
+        self.isolation
+    }
+
+    /// What SET TRANSACTION or a server says.
+    pub fn set_isolation(&mut self, isolation: Option<Isolation>) {
+        self.isolation = isolation;
+    }
+
+    /// A statement that may write has run there.
+    pub fn write_on(&mut self, shard: ShardId) {
+        self.written = Noted(shard.0);
+    }
+
+    pub fn written(&self) -> Option<ShardId> {
+        self.written.get()
+    }
+
+    /// Code has run there that may have made settings, of which only that server knows.
+    pub fn hide_settings(&mut self, shard: ShardId) {
+        if self.opaque == Noted::NONE {
+            self.opaque = Noted(shard.0);
+        }
+    }
+
+    /// The only server that is known to have all settings, if it is one alone.
+    pub fn hidden_settings(&self) -> Option<ShardId> {
+        self.opaque.get()
+    }
+
+    /// The number of the next cursor. That of one that ROLLBACK TO has undone is given anew.
+    pub fn next_cursor(&self) -> u32 {
+        let numbers = self.pending.iter().filter_map(|it| match it {
+            Pending::Cursor(number) => Some(*number),
+            _ => None,
+        });
+        numbers.max().unwrap_or(0) + 1
+    }
+
+    /// A cursor is declared; its number.
+    pub fn declare(&mut self) -> u32 {
+        let number = self.next_cursor();
+        self.pending.push(Pending::Cursor(number));
+        number
+    }
+
+    /// No ROLLBACK TO has undone its DECLARE.
+    pub fn has_cursor(&self, number: u32) -> bool {
+        self.pending.iter().any(|it| matches!(it, Pending::Cursor(of) if *of == number))
     }
 
     /// A statement ran that binds the transaction to its server so much.
@@ -150,14 +259,26 @@ impl Transaction {
         }
     }
 
+    /// What goes to the server in front of the first statement. The state stays until the server
+    /// has answered, so that a server that dies at once can be replaced.
+    pub fn prologue(&self) -> impl Iterator<Item = &str> {
+        let deferred = match &self.state {
+            State::Deferred { prologue, .. } => Some(prologue),
+            _ => None,
+        };
+        deferred.into_iter().flat_map(Prologue::texts)
+    }
+
     pub fn prologue_len(&self) -> usize {
         if let State::Deferred { prologue, .. } = &self.state { prologue.len() } else { 0 }
     }
 
-    /// What goes to the server in front of the first statement. The state stays until the server
-    /// has answered, so that a server that dies at once can be replaced.
-    pub fn prologue(&self) -> &[String] {
-        if let State::Deferred { prologue, .. } = &self.state { prologue } else { &[] }
+    /// What makes a further server one of this transaction.
+    pub fn beginning(&self) -> Vec<&str> {
+        match &self.state {
+            State::Deferred { prologue, .. } | State::Open { prologue, .. } => prologue.texts().collect(),
+            State::Idle | State::Refused => Vec::new(),
+        }
     }
 
     /// An error of Keyway's own. `false` outside a transaction.
@@ -174,6 +295,7 @@ impl Transaction {
     /// by ROLLBACK: were it told "idle", the rest of its statements would run one by one.
     pub fn lose(&mut self) {
         self.pending.clear();
+        self.forget_servers();
         if !self.is_idle() {
             self.state = State::Refused;
         }
@@ -189,6 +311,10 @@ impl Transaction {
     /// The server's word at ReadyForQuery.
     pub fn follow(&mut self, status: TxStatus) {
         let failed = status == TxStatus::Failed;
+        if status == TxStatus::Idle {
+            self.isolation = None;
+            self.forget_servers();
+        }
         self.state = match (status, std::mem::take(&mut self.state)) {
             (TxStatus::Idle, _) => State::Idle,
             (_, State::Open { read_only, refused, prologue, .. }) => {
@@ -200,7 +326,7 @@ impl Transaction {
             (_, State::Idle | State::Refused) => {
                 // Begun by the client's own bytes: there is nothing to begin it again with.
                 self.bond = Bond::Bound;
-                State::Open { read_only: false, refused: false, failed, prologue: Vec::new() }
+                State::Open { read_only: false, refused: false, failed, prologue: Prologue::default() }
             }
         };
     }
@@ -209,6 +335,15 @@ impl Transaction {
     pub fn end(&mut self) {
         self.state = State::Idle;
         self.pending.clear();
+        self.forget_servers();
+    }
+
+    /// AND CHAIN: another one has begun, with the modes of this one, of which `is_mode` tells.
+    pub fn chain(&mut self, is_mode: impl Fn(&str) -> bool) {
+        if let Some(prologue) = self.prologue_mut() {
+            prologue.chain(is_mode);
+        }
+        self.forget_servers();
     }
 
     pub fn set(&mut self, assignment: Assignment) {
@@ -236,7 +371,7 @@ impl Transaction {
             Pending::Set(it) | Pending::Local(it) => it.name.starts_with(prefix),
             Pending::Reset(of) => of.starts_with(prefix),
             Pending::ResetAll => true,
-            Pending::Channel(_) | Pending::Savepoint(_) => false,
+            Pending::Channel(_) | Pending::Savepoint(_) | Pending::Cursor(_) => false,
         })
     }
 
@@ -246,7 +381,7 @@ impl Transaction {
             Pending::Set(it) | Pending::Local(it) => (it.name == name).then_some(Some(&it.statement[..])),
             Pending::Reset(of) => (of == name).then_some(None),
             Pending::ResetAll => Some(None),
-            Pending::Channel(_) | Pending::Savepoint(_) => None,
+            Pending::Channel(_) | Pending::Savepoint(_) | Pending::Cursor(_) => None,
         })
     }
 
@@ -256,12 +391,19 @@ impl Transaction {
             Pending::Set(it) | Pending::Local(it) => it.name == name,
             Pending::Reset(of) => of == name,
             Pending::ResetAll => true,
-            Pending::Channel(_) | Pending::Savepoint(_) => false,
+            Pending::Channel(_) | Pending::Savepoint(_) | Pending::Cursor(_) => false,
         })
     }
 
-    pub fn savepoint(&mut self, name: &str) {
+    /// `text` is the statement that made it.
+    pub fn savepoint(&mut self, name: &str, text: &str) {
         self.pending.push(Pending::Savepoint(name.to_owned()));
+        self.keep(|it| it.savepoint(name, text));
+    }
+
+    /// It has set something that outlives it, if it commits.
+    pub fn makes_settings(&self) -> bool {
+        self.pending.iter().any(|it| matches!(it, Pending::Set(_) | Pending::Reset(_) | Pending::ResetAll))
     }
 
     pub fn change_channel(&mut self, change: ChannelChange) {
@@ -281,8 +423,9 @@ impl Transaction {
         })
     }
 
-    /// RELEASE: what was done since belongs to the savepoint around it.
-    pub fn release(&mut self, name: &str) {
+    /// RELEASE, by `text`: what was done since belongs to the savepoint around it.
+    pub fn release(&mut self, name: &str, text: &str) {
+        self.keep(|it| it.release(name, text));
         let at = self.pending.iter().rposition(|it| matches!(it, Pending::Savepoint(of) if of == name));
         if let Some(at) = at {
             let mut index = 0;
@@ -293,8 +436,9 @@ impl Transaction {
         }
     }
 
-    /// ROLLBACK TO reverts what was set after the savepoint, and keeps the savepoint.
-    pub fn rollback_to(&mut self, name: &str) {
+    /// ROLLBACK TO, by `text`, reverts what was set after the savepoint, and keeps the savepoint.
+    pub fn rollback_to(&mut self, name: &str, text: &str) {
+        self.keep(|it| it.rollback_to(name, text));
         let at = self.pending.iter().rposition(|it| matches!(it, Pending::Savepoint(of) if of == name));
         self.pending.truncate(at.map_or(0, |it| it + 1));
     }
@@ -328,7 +472,7 @@ impl Transaction {
                     server.reset_all(&Settings::default());
                 }
                 Pending::Channel(change) => channels.push(change),
-                Pending::Local(_) | Pending::Savepoint(_) => {}
+                Pending::Local(_) | Pending::Savepoint(_) | Pending::Cursor(_) => {}
             }
         }
         channels
@@ -362,10 +506,10 @@ mod tests {
             it.settle(ended, &mut session, &mut server, &Settings::default())
         };
         it.change_channel(listen("a"));
-        it.savepoint("s");
+        it.savepoint("s", "SAVEPOINT s");
         it.change_channel(listen("b"));
         it.change_channel(ChannelChange::UnlistenAll);
-        it.rollback_to("s");
+        it.rollback_to("s", "ROLLBACK TO s");
         it.change_channel(listen("c"));
         assert!(it.changes_channels());
         assert_eq!(it.channel_changes().count(), 2);
@@ -381,23 +525,23 @@ mod tests {
     #[test]
     fn a_released_savepoint_is_no_place_to_go_back_to() {
         let mut it = Transaction::default();
-        it.savepoint("s");
+        it.savepoint("s", "SAVEPOINT s");
         it.change_channel(listen("outer"));
-        it.savepoint("s");
-        it.savepoint("t");
+        it.savepoint("s", "SAVEPOINT s");
+        it.savepoint("t", "SAVEPOINT t");
         it.change_channel(listen("inner"));
-        it.release("s");
-        it.rollback_to("s");
+        it.release("s", "RELEASE s");
+        it.rollback_to("s", "ROLLBACK TO s");
         assert_eq!(it.channel_changes().count(), 0, "back to the outer one");
     }
 
     #[test]
     fn begin_waits_for_a_statement_and_status_says_open() {
         let mut it = Transaction::default();
-        it.defer("BEGIN READ ONLY", true);
+        it.defer("BEGIN READ ONLY", Mode { read_only: true, isolation: None }, true);
         it.record("SET LOCAL work_mem = '1MB'");
         assert_eq!((it.status(), it.is_read_only()), (TxStatus::Open, true));
-        assert_eq!(it.prologue(), ["BEGIN READ ONLY", "SET LOCAL work_mem = '1MB'"]);
+        assert_eq!(it.prologue().collect::<Vec<_>>(), ["BEGIN READ ONLY", "SET LOCAL work_mem = '1MB'"]);
         it.follow(TxStatus::Open);
         assert!(!it.is_deferred() && it.is_read_only());
         it.follow(TxStatus::Idle);
@@ -407,13 +551,13 @@ mod tests {
     #[test]
     fn a_transaction_moves_until_a_statement_binds_it() {
         let mut it = Transaction::default();
-        it.defer("BEGIN READ ONLY", true);
+        it.defer("BEGIN READ ONLY", Mode { read_only: true, isolation: None }, true);
         it.bind(Bond::Read);
         it.follow(TxStatus::Open);
-        it.record("SAVEPOINT a");
+        it.savepoint("a", "SAVEPOINT a");
         assert!(it.is_movable());
         it.defer_again();
-        assert_eq!(it.prologue(), ["BEGIN READ ONLY", "SAVEPOINT a"]);
+        assert_eq!(it.prologue().collect::<Vec<_>>(), ["BEGIN READ ONLY", "SAVEPOINT a"]);
         assert!(it.is_read_only() && it.bond() == Bond::Read);
         it.bind(Bond::Bound);
         it.bind(Bond::Read);
@@ -427,7 +571,7 @@ mod tests {
     #[test]
     fn a_transaction_that_failed_does_not_move() {
         let mut it = Transaction::default();
-        it.defer("BEGIN", false);
+        it.defer("BEGIN", Mode::default(), true);
         it.follow(TxStatus::Failed);
         assert!(!it.is_movable());
         it.follow(TxStatus::Open);
@@ -438,11 +582,11 @@ mod tests {
     fn a_refusal_aborts_the_transaction_until_it_ends() {
         let mut it = Transaction::default();
         assert!(!it.refuse());
-        it.defer("BEGIN", false);
+        it.defer("BEGIN", Mode::default(), true);
         assert!(it.refuse());
         assert_eq!(it.status(), TxStatus::Failed);
         it.end();
-        it.defer("BEGIN", false);
+        it.defer("BEGIN", Mode::default(), true);
         it.follow(TxStatus::Open);
         it.refuse();
         it.follow(TxStatus::Open);
@@ -455,9 +599,9 @@ mod tests {
     fn settings_count_from_commit_on_and_savepoints_revert_them() {
         let mut it = Transaction::default();
         it.set(set("a", "1"));
-        it.savepoint("s");
+        it.savepoint("s", "SAVEPOINT s");
         it.set(set("b", "1"));
-        it.rollback_to("s");
+        it.rollback_to("s", "ROLLBACK TO s");
         it.set(set("c", "1"));
         let session = settled(&mut it, Ended::Committed);
         let mut want = Settings::default();
@@ -466,5 +610,35 @@ mod tests {
         assert!(session.same(&want));
         it.set(set("d", "1"));
         assert!(settled(&mut it, Ended::RolledBack).is_empty());
+    }
+
+    #[test]
+    fn a_further_server_begins_as_what_still_stands() {
+        let mut it = Transaction::default();
+        it.defer("BEGIN", Mode::default(), true);
+        it.record("SET LOCAL a = 1");
+        it.follow(TxStatus::Open);
+        it.bind(Bond::Bound);
+        it.savepoint("s", "SAVEPOINT s");
+        it.record("SET LOCAL a = 2");
+        it.rollback_to("s", "ROLLBACK TO s");
+        assert_eq!(it.beginning(), ["BEGIN", "SET LOCAL a = 1", "SAVEPOINT s"]);
+        it.write_on(ShardId(1));
+        it.follow(TxStatus::Idle);
+        assert!(it.written().is_none() && !it.can_begin_again());
+    }
+
+    #[test]
+    fn cursors_end_with_the_savepoint_that_they_were_declared_behind() {
+        let mut it = Transaction::default();
+        it.defer("BEGIN", Mode::default(), true);
+        let outer = it.declare();
+        it.savepoint("s", "SAVEPOINT s");
+        let middle = it.declare();
+        it.release("s", "RELEASE s");
+        it.savepoint("t", "SAVEPOINT t");
+        let last = it.declare();
+        it.rollback_to("t", "ROLLBACK TO t");
+        assert!(it.has_cursor(outer) && it.has_cursor(middle) && !it.has_cursor(last));
     }
 }

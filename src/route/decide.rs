@@ -4,13 +4,14 @@ use std::fmt;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::base::{Access, Reason, Refusal, Role, ShardId};
+use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::shard::Place;
+use crate::sql::CursorStatement;
 
 use super::evaluate::{Met, Need};
 use super::hint::SessionHint;
 use super::keys::KeySource;
-use super::plan::{Class, Keyed, Keys, Many, Plan, Target};
+use super::plan::{Class, Keyed, Keys, Kind, Many, Plan, Target};
 use super::router::Router;
 
 /// Shards in ascending order, each once.
@@ -21,8 +22,12 @@ pub type ShardSet = SmallVec<[ShardId; 4]>;
 pub struct SessionView {
     pub in_transaction: bool,
     pub read_only_transaction: bool,
-    /// The shard that the open transaction is on.
+    /// The shard that the open transaction, the pipeline or the pin is on.
     pub enlisted: Option<ShardId>,
+    /// The open transaction may take servers of further shards, to read there and to write on one of all.
+    pub spreads: bool,
+    /// The shard that the open transaction has written on.
+    pub written: Option<ShardId>,
     /// TimeZone is UTC.
     pub utc: bool,
     /// Chooses where any shard will do.
@@ -184,9 +189,9 @@ impl Router {
             return Ok(on(smallvec![ShardId(0)], Mode::One, key, Why::OnlyShard));
         }
         match &plan.target {
-            Target::Anywhere => Ok(on(self.any_shard(session), Mode::One, None, Why::Anywhere)),
-            Target::First => match session.enlisted.filter(|it| *it != ShardId(0)) {
-                Some(enlisted) => Err(notify_elsewhere(self, enlisted)),
+            Target::Anywhere => Ok(on(self.any_shard(session, plan.access), Mode::One, None, Why::Anywhere)),
+            Target::First => match self.held_elsewhere(session, Access::Write, ShardId(0)) {
+                Some(elsewhere) => Err(notify_elsewhere(self, elsewhere)),
                 None => Ok(on(smallvec![ShardId(0)], Mode::One, None, Why::Notify)),
             },
             Target::InTurn if session.in_transaction => Err(Refusal::unsupported(
@@ -215,9 +220,10 @@ impl Router {
             }
             Target::Copy(_) => Ok(on(self.all_shards(), Mode::Copy, None, Why::EachRow)),
             Target::Keyed(keyed) => {
-                let (shards, key, why) = self.keyed(keyed, keys, session)?;
+                let (shards, key, why) = self.keyed(keyed, keys, session, plan.access)?;
                 let mode = match &keyed.many {
                     _ if shards.len() == 1 => Mode::One,
+                    many if matches!(plan.kind, Kind::Cursor(_)) => declared(plan, many, session)?,
                     Many::Merged(_) => Mode::Merge,
                     Many::Written => Mode::OnePhase,
                     Many::Split(_) => Mode::Split,
@@ -238,9 +244,27 @@ impl Router {
         met.key()
     }
 
-    fn any_shard(&self, session: &SessionView) -> ShardSet {
+    /// Where a write may run anywhere, a transaction that has written goes on where it did.
+    fn any_shard(&self, session: &SessionView, access: Access) -> ShardSet {
         let any = (session.entropy % self.shard_count() as u64) as u16;
-        smallvec![session.enlisted.unwrap_or(ShardId(any))]
+        let written = session.written.filter(|_| access == Access::Write);
+        smallvec![written.or(session.enlisted).unwrap_or(ShardId(any))]
+    }
+
+    /// The shard that keeps the session from this one, if one does.
+    pub(super) fn held_elsewhere(
+        &self,
+        session: &SessionView,
+        access: Access,
+        shard: ShardId,
+    ) -> Option<ShardId> {
+        let enlisted = session.enlisted?;
+        let holds = match access {
+            _ if !session.spreads => Some(enlisted),
+            Access::Read => None,
+            Access::Write => session.written,
+        };
+        holds.filter(|it| *it != shard)
     }
 
     fn all_shards(&self) -> ShardSet {
@@ -252,6 +276,7 @@ impl Router {
         keyed: &Keyed,
         keys: &KeySource<'_>,
         session: &SessionView,
+        access: Access,
     ) -> Result<(ShardSet, Option<KeyRef>, Why), Refusal> {
         let mut met = Met::default();
         let mut needed: Option<(&Class, ShardSet)> = None;
@@ -281,21 +306,21 @@ impl Router {
             (Some(class), _) => (class, self.all_shards(), Why::NoKey),
             (None, Some((class, shards))) => (class, shards, if fixed { Why::Table } else { Why::Keys }),
             // A name that might have been of a schema on one shard, and is not.
-            (None, None) if fixed => return Ok((self.any_shard(session), None, Why::Anywhere)),
-            (None, None) => return Ok((self.any_shard(session), key, Why::NoRow)),
+            (None, None) if fixed => return Ok((self.any_shard(session, access), None, Why::Anywhere)),
+            (None, None) => return Ok((self.any_shard(session, access), key, Why::NoRow)),
         };
         if let (Some(class), 2..) = (by_path, shards.len()) {
             return Err(unclear_schema(class));
         }
         match &shards[..] {
-            [only] => match session.enlisted {
-                Some(enlisted) if enlisted != *only => Err(two_shards(self, enlisted, *only)),
-                _ => Ok((shards, key, why)),
+            [only] => match self.held_elsewhere(session, access, *only) {
+                Some(elsewhere) => Err(two_shards(self, elsewhere, *only)),
+                None => Ok((shards, key, why)),
             },
             _ if keyed.writes => {
                 self.several_written(keyed, class, keys, session, why).map(|()| (shards, key, why))
             }
-            _ => self.several(keyed, class, session).map(|()| (shards, key, why)),
+            _ => self.several(keyed, class, session, access).map(|()| (shards, key, why)),
         }
     }
 
@@ -347,7 +372,13 @@ impl Router {
     }
 
     /// Whether a read may run on several shards.
-    fn several(&self, keyed: &Keyed, class: &Class, session: &SessionView) -> Result<(), Refusal> {
+    fn several(
+        &self,
+        keyed: &Keyed,
+        class: &Class,
+        session: &SessionView,
+        access: Access,
+    ) -> Result<(), Refusal> {
         let restrict = restrict(class);
         if let Many::Refused(what) = &keyed.many {
             return Err(Refusal::unsupported(
@@ -359,14 +390,44 @@ impl Router {
                 },
             ));
         }
-        if session.enlisted.is_some() || session.in_transaction && !session.read_only_transaction {
+        if session.spreads && access == Access::Write {
+            return Err(Refusal::unsupported(
+                Reason::MultiShardWrite,
+                "a statement that may write cannot run on several shards in a transaction",
+                format!("{restrict}, or run it outside of the transaction"),
+            ));
+        }
+        if (session.enlisted.is_some() || session.in_transaction) && !session.spreads {
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
-                "a transaction cannot read from several shards",
-                format!("{restrict}, or read outside of it"),
+                "several shards cannot be read in a pipeline, or with a server that keeps state of the session",
+                format!("{restrict}, or send it by itself, behind a Sync"),
             ));
         }
         Ok(())
+    }
+}
+
+/// How several shards open a cursor.
+fn declared(plan: &Plan, many: &Many, session: &SessionView) -> Result<Mode, Refusal> {
+    let refuse = |what: &str, hint: &'static str| {
+        Err(Refusal::unsupported(
+            Reason::MultiShardRead,
+            format!("{what} over several shards is not supported"),
+            hint,
+        ))
+    };
+    match (&plan.kind, many) {
+        (Kind::Cursor(CursorStatement::Declare { scroll: true, .. }), _) => {
+            refuse("a SCROLL cursor", "declare it NO SCROLL, or restrict it to one shard with its shard key")
+        }
+        _ if !session.in_transaction => Err(Refusal::new(
+            Reason::Protocol,
+            SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            "DECLARE CURSOR can only be used in transaction blocks",
+        )),
+        (_, Many::Merged(_) | Many::Rows(Some(_))) => Ok(Mode::Merge),
+        _ => refuse("a cursor of a statement of this form", "restrict it to one shard with its shard key"),
     }
 }
 

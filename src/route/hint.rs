@@ -232,12 +232,12 @@ impl Router {
             }
             _ => key,
         };
-        match session.enlisted {
-            Some(enlisted) if enlisted != shard => match plan.target {
-                // What may run anywhere runs where the transaction is, whatever the session is set to.
-                Target::Anywhere if !hint.own_place => return self.decide_plain(plan, keys, session),
-                _ => return Err(two_shards(self, enlisted, shard)),
-            },
+        match (&plan.target, self.held_elsewhere(session, plan.access, shard)) {
+            // What may run anywhere runs where the transaction is, whatever the session is set to.
+            (Target::Anywhere, _) if session.enlisted.is_some() && !hint.own_place => {
+                return self.decide_plain(plan, keys, session);
+            }
+            (_, Some(elsewhere)) => return Err(two_shards(self, elsewhere, shard)),
             _ => {}
         }
         let role = self.role(plan, session);
@@ -285,5 +285,8 @@ fn decides_place(plan: &Plan) -> bool {
 
 /// Whether it is about a role which server runs it: of SET and SHOW it is not.
 fn decides_role(plan: &Plan) -> bool {
-    matches!(plan.kind, Kind::Statement | Kind::CopyIn | Kind::CopyOut | Kind::Ddl | Kind::Several { .. })
+    matches!(
+        plan.kind,
+        Kind::Statement | Kind::Cursor(_) | Kind::CopyIn | Kind::CopyOut | Kind::Ddl | Kind::Several { .. }
+    )
 }

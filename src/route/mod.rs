@@ -31,7 +31,7 @@ pub use plan::{Kind, Leaves, Plan};
 pub use reads::{Described, Manner, ShardQuery, ShardRead};
 pub use router::{PlanCacheCounts, Planned, Router};
 
-pub use crate::sql::{Assigned, Literal, Literals, SchemaChange, SetStatement};
+pub use crate::sql::{Assigned, CursorStatement, FetchRows, Literal, Literals, SchemaChange, SetStatement};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::copy::CopyPlan;
 use super::reads::ShardRead;
 use crate::base::{Access, Refusal, ShardId};
-use crate::sql::{InsertedRows, SchemaChange, SetStatement};
+use crate::sql::{CursorStatement, InsertedRows, Isolation, SchemaChange, SetStatement};
 
 /// What a text is, for the client task that handles it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,7 @@ pub enum Kind {
     Statement,
     Begin {
         read_only: bool,
+        isolation: Option<Isolation>,
     },
     Commit {
         chain: bool,
@@ -43,6 +44,8 @@ pub enum Kind {
     Listen(String),
     /// Of one channel, or of all.
     Unlisten(Option<String>),
+    /// Of cursors that end with their transaction.
+    Cursor(CursorStatement),
     /// Several statements in one text, routed as one; what each is, in their order.
     Several {
         parts: Box<[Kind]>,

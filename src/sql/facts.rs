@@ -74,11 +74,45 @@ pub enum SchemaChange {
     Any,
 }
 
+/// Of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    ReadUncommitted = 0,
+    ReadCommitted = 1,
+    RepeatableRead = 2,
+    Serializable = 3,
+}
+
+impl Isolation {
+    /// By their numbers.
+    pub const ALL: [Isolation; 4] = [
+        Isolation::ReadUncommitted,
+        Isolation::ReadCommitted,
+        Isolation::RepeatableRead,
+        Isolation::Serializable,
+    ];
+
+    /// As `transaction_isolation` says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isolation::ReadUncommitted => "read uncommitted",
+            Isolation::ReadCommitted => "read committed",
+            Isolation::RepeatableRead => "repeatable read",
+            Isolation::Serializable => "serializable",
+        }
+    }
+
+    pub fn of_name(name: &str) -> Option<Isolation> {
+        Isolation::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
 /// Statements that are not queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Utility {
     Begin {
         read_only: bool,
+        isolation: Option<Isolation>,
     },
     Commit {
         chain: bool,
@@ -107,15 +141,13 @@ pub enum Utility {
     CreateAs,
     /// Leaves something in the session; the text is the reason's label.
     Session(&'static str),
-    /// Gives session state back and changes nothing where there is none: CLOSE ALL.
+    /// Gives session state back and changes nothing where there is none: DISCARD TEMP.
     SessionRelease,
     DiscardAll,
     DeallocateAll,
     Deallocate(String),
-    /// DECLARE without HOLD, with its query.
-    DeclareCursor,
-    /// FETCH, MOVE, CLOSE.
-    Cursor,
+    /// DECLARE without HOLD, with its query, FETCH, MOVE, CLOSE.
+    Cursor(CursorStatement),
     Lock,
     Listen(String),
     /// Of one channel, or of all.
@@ -125,6 +157,48 @@ pub enum Utility {
     SetConstraints,
     /// CHECKPOINT and what else concerns one server as a whole.
     Server,
+}
+
+/// What concerns cursors that end with their transaction. It holds for these values of its literals alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CursorStatement {
+    Declare {
+        name: String,
+        /// SCROLL is written.
+        scroll: bool,
+        binary: bool,
+    },
+    Fetch {
+        name: String,
+        /// MOVE, which shows no rows.
+        moves: bool,
+        rows: FetchRows,
+    },
+    Close {
+        name: String,
+    },
+    CloseAll,
+}
+
+/// Of FETCH and MOVE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchRows {
+    /// So many of the next rows, all that are left by `None`.
+    Next(Option<u64>),
+    /// Anything else: back, or to a place.
+    Elsewhere,
+}
+
+impl CursorStatement {
+    /// `None` for all of them.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            CursorStatement::Declare { name, .. }
+            | CursorStatement::Fetch { name, .. }
+            | CursorStatement::Close { name } => Some(name),
+            CursorStatement::CloseAll => None,
+        }
+    }
 }
 
 /// SET and RESET of ordinary settings.
@@ -143,6 +217,7 @@ pub enum SetStatement {
     /// SET TRANSACTION, and SET of `transaction_*`. What it says of READ ONLY, if that is fixed.
     Transaction {
         read_only: Option<bool>,
+        isolation: Option<Isolation>,
     },
     /// SET SESSION CHARACTERISTICS: the `default_transaction_*` settings that it assigns.
     Characteristics {

@@ -22,9 +22,10 @@ mod utility;
 pub use body::{Body, body, named_settings};
 pub use copy_text::copy_unescaped;
 pub use facts::{
-    Assigned, Call, Clause, Column, Condition, CopyForm, CopyFormat, CopyFrom, EndValue, Equality, Facts,
-    Field, InsertSource, Level, LevelRole, Locks, Merged, OuterJoin, OutputColumn, Predicate, Relation,
-    SchemaChange, SetArms, SetKind, SetStatement, SettingCall, Statement, Table, Utility, Value, Write,
+    Assigned, Call, Clause, Column, Condition, CopyForm, CopyFormat, CopyFrom, CursorStatement, EndValue,
+    Equality, Facts, FetchRows, Field, InsertSource, Isolation, Level, LevelRole, Locks, Merged, OuterJoin,
+    OutputColumn, Predicate, Relation, SchemaChange, SetArms, SetKind, SetStatement, SettingCall, Statement,
+    Table, Utility, Value, Write,
 };
 pub use functions::{BuiltIn, Volatility, built_in};
 pub use hint::{HintError, TextHint, text_hint};

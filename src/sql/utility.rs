@@ -2,14 +2,15 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    CopyStmt, CreateTableAsStmt, DeclareCursorStmt, DiscardMode, ExplainStmt, IntoClause, Node,
-    OnCommitAction, ParseResult, RangeVar, TransactionStmt, TransactionStmtKind, VariableSetKind,
-    VariableSetStmt, a_const,
+    CopyStmt, CreateTableAsStmt, DeclareCursorStmt, DiscardMode, ExplainStmt, FetchDirection, FetchStmt,
+    IntoClause, Node, OnCommitAction, ParseResult, RangeVar, TransactionStmt, TransactionStmtKind,
+    VariableSetKind, VariableSetStmt, a_const,
 };
 
 use super::expression::boolean;
 use super::facts::{
-    Assigned, CopyForm, CopyFormat, CopyFrom, Facts, Level, LevelRole, SchemaChange, SetStatement, Utility,
+    Assigned, CopyForm, CopyFormat, CopyFrom, CursorStatement, Facts, FetchRows, Isolation, Level, LevelRole,
+    SchemaChange, SetStatement, Utility,
 };
 use super::lexer::{Lexer, TokenKind};
 use super::query::{Reader, table_relation};
@@ -17,6 +18,10 @@ use super::scan::Literal;
 
 /// `CURSOR_OPT_HOLD` of `parsenodes.h`.
 const CURSOR_OPT_HOLD: i32 = 0x20;
+const CURSOR_OPT_BINARY: i32 = 0x1;
+const CURSOR_OPT_SCROLL: i32 = 0x2;
+/// `FETCH_ALL` there.
+const FETCH_ALL: i64 = i64::MAX;
 
 const TEMPORARY: &str = "temporary object";
 
@@ -66,9 +71,13 @@ impl Reader<'_> {
 
     fn session_statement(&mut self, node: &NodeEnum) {
         let utility = match node {
-            NodeEnum::FetchStmt(_) => Utility::Cursor,
-            NodeEnum::ClosePortalStmt(it) if it.portalname.is_empty() => Utility::SessionRelease,
-            NodeEnum::ClosePortalStmt(_) => Utility::Cursor,
+            NodeEnum::FetchStmt(it) => Utility::Cursor(fetch(it)),
+            NodeEnum::ClosePortalStmt(it) if it.portalname.is_empty() => {
+                Utility::Cursor(CursorStatement::CloseAll)
+            }
+            NodeEnum::ClosePortalStmt(it) => {
+                Utility::Cursor(CursorStatement::Close { name: it.portalname.clone() })
+            }
             NodeEnum::DiscardStmt(it) if it.target() == DiscardMode::DiscardAll => Utility::DiscardAll,
             NodeEnum::DiscardStmt(_) => Utility::SessionRelease,
             NodeEnum::UnlistenStmt(it) => {
@@ -177,8 +186,24 @@ impl Reader<'_> {
     fn declare(&mut self, it: &DeclareCursorStmt) {
         self.inner_query(&it.query, None, LevelRole::Root);
         let holds = it.options & CURSOR_OPT_HOLD != 0;
-        self.is(if holds { Utility::Session("WITH HOLD cursor") } else { Utility::DeclareCursor });
+        let option = |bit: i32| it.options & bit != 0;
+        let (scroll, binary) = (option(CURSOR_OPT_SCROLL), option(CURSOR_OPT_BINARY));
+        let declare = CursorStatement::Declare { name: it.portalname.clone(), scroll, binary };
+        self.is(if holds { Utility::Session("WITH HOLD cursor") } else { Utility::Cursor(declare) });
     }
+}
+
+fn fetch(it: &FetchStmt) -> CursorStatement {
+    let rows = match it.direction() {
+        FetchDirection::FetchForward if it.how_many == FETCH_ALL => FetchRows::Next(None),
+        FetchDirection::FetchForward => match u64::try_from(it.how_many) {
+            Ok(count @ 1..) => FetchRows::Next(Some(count)),
+            // None is the row that was fetched last.
+            _ => FetchRows::Elsewhere,
+        },
+        _ => FetchRows::Elsewhere,
+    };
+    CursorStatement::Fetch { name: it.portalname.clone(), moves: it.ismove, rows }
 }
 
 fn copy_from(it: &CopyStmt) -> CopyFrom {
@@ -271,10 +296,10 @@ fn transaction(it: &TransactionStmt) -> Utility {
     match it.kind() {
         TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart => {
             // A standby refuses SERIALIZABLE, so such a transaction is none for a replica.
-            let serializable =
-                option_text(&it.options, "transaction_isolation").is_some_and(|it| it == "serializable");
+            let isolation = isolation(&it.options);
             let read_only = option_flag(&it.options, "transaction_read_only") == Some(true);
-            Utility::Begin { read_only: read_only && !serializable }
+            let read_only = read_only && isolation != Some(Isolation::Serializable);
+            Utility::Begin { read_only, isolation }
         }
         TransactionStmtKind::TransStmtCommit => Utility::Commit { chain: it.chain },
         TransactionStmtKind::TransStmtRollback => Utility::Rollback { chain: it.chain },
@@ -295,14 +320,15 @@ fn set(it: &VariableSetStmt, text: &str, literals: &[Literal]) -> Utility {
         VariableSetKind::VarSetMulti => match &it.name[..] {
             "TRANSACTION" => {
                 let read_only = option_flag(&it.args, "transaction_read_only");
-                Utility::Set(SetStatement::Transaction { read_only })
+                let isolation = isolation(&it.args);
+                Utility::Set(SetStatement::Transaction { read_only, isolation })
             }
             "SESSION CHARACTERISTICS" => {
                 Utility::Set(SetStatement::Characteristics { names: defaults(&it.args) })
             }
             _ => Utility::SetSnapshot,
         },
-        _ if transaction => Utility::Set(SetStatement::Transaction { read_only: None }),
+        _ if transaction => Utility::Set(SetStatement::Transaction { read_only: None, isolation: None }),
         VariableSetKind::VarReset => Utility::Set(SetStatement::Reset { name }),
         VariableSetKind::VarSetDefault if !local => Utility::Set(SetStatement::Reset { name }),
         VariableSetKind::VarSetDefault => {
@@ -354,6 +380,10 @@ fn option_flag(options: &[Node], name: &str) -> Option<bool> {
         NodeEnum::Integer(it) => Some(it.ival != 0),
         _ => None,
     }
+}
+
+fn isolation(options: &[Node]) -> Option<Isolation> {
+    Isolation::of_name(&option_text(options, "transaction_isolation")?)
 }
 
 fn option_text(options: &[Node], name: &str) -> Option<String> {

@@ -41,6 +41,7 @@ pub enum Table {
     Users,
     Version,
     Pins,
+    Transactions,
     Shards,
     Replicas,
     Prepared,
@@ -67,7 +68,7 @@ pub enum Word {
 }
 
 impl Table {
-    pub const ALL: [(&'static str, Table); 18] = [
+    pub const ALL: [(&'static str, Table); 19] = [
         ("HELP", Table::Help),
         ("POOLS", Table::Pools),
         ("CLIENTS", Table::Clients),
@@ -82,6 +83,7 @@ impl Table {
         ("USERS", Table::Users),
         ("VERSION", Table::Version),
         ("PINS", Table::Pins),
+        ("TRANSACTIONS", Table::Transactions),
         ("SHARDS", Table::Shards),
         ("REPLICAS", Table::Replicas),
         ("PREPARED", Table::Prepared),

@@ -172,6 +172,20 @@ const PINS: &[Column] = &[
     int("server_pid"),
     text("application_name"),
 ];
+const TRANSACTIONS: &[Column] = &[
+    text("database"),
+    text("user"),
+    int("client_id"),
+    int("pid"),
+    text("state"),
+    text("isolation"),
+    text("shards"),
+    text("write_shard"),
+    text("begin_time"),
+    int("age_ms"),
+    int("statements"),
+    text("application_name"),
+];
 const SHARDS: &[Column] = &[
     text("database"),
     text("shard"),
@@ -223,6 +237,7 @@ pub fn columns(table: Table) -> &'static [Column] {
         Table::Users => USERS,
         Table::Version => VERSION,
         Table::Pins => PINS,
+        Table::Transactions => TRANSACTIONS,
         Table::Shards => SHARDS,
         Table::Replicas => REPLICAS,
         Table::Prepared => PREPARED,
@@ -248,6 +263,7 @@ pub fn rows(table: Table, console: &Console) -> Vec<Row> {
         Table::Users => users(&shared, &console.operator.config()),
         Table::Version => vec![vec![t(concat!("keyway ", env!("CARGO_PKG_VERSION")))]],
         Table::Pins => pins(&shared),
+        Table::Transactions => transactions(&shared, now),
         Table::Shards => shards(&shared),
         Table::Replicas => replicas(&shared, now),
         Table::Prepared => prepared(&shared),
@@ -643,6 +659,31 @@ fn pins(shared: &Shared) -> Vec<Row> {
             opt(server, |it| t(&it.pool.name().shard)),
             opt(server, |it| t(&it.pool.name().server)),
             opt(server, |it| n(it.record.pid)),
+            t(it.application_name.as_deref().unwrap_or_default()),
+        ])
+    };
+    shared.sessions.all().iter().filter_map(row).collect()
+}
+
+/// Those that clients have begun by BEGIN.
+fn transactions(shared: &Shared, now: Instant) -> Vec<Row> {
+    let row = |it: &Arc<SessionRecord>| {
+        let open = it.transaction()?;
+        let router = shared.databases.get(&*it.database).map(|it| &it.router);
+        let name = |shard: ShardId| router.map_or("", |it| it.shard_name(shard));
+        let shards: Vec<_> = open.shards.iter().map(|it| name(*it)).collect();
+        Some(vec![
+            t(&it.database),
+            t(&it.user),
+            n(it.id),
+            n(it.pid),
+            t(if open.aborted { "aborted" } else { "open" }),
+            opt(open.isolation, |it| t(it.name())),
+            Value::Text(shards.join(", ")),
+            opt(open.written, |it| t(name(it))),
+            time(it.connected_time + open.began),
+            n(it.age(now).saturating_sub(open.began).as_millis()),
+            n(open.statements),
             t(it.application_name.as_deref().unwrap_or_default()),
         ])
     };

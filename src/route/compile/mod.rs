@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::base::{Access, Reason, Refusal};
 use crate::sql::{
-    Assigned, Facts, Literal, NotParsed, Parser, SchemaChange, SetStatement, Splitting, Statement, Utility,
-    Write,
+    Assigned, CursorStatement, Facts, Literal, NotParsed, Parser, SchemaChange, SetStatement, Splitting,
+    Statement, Utility, Write,
 };
 
 use super::catalog::{Catalog, Effects};
@@ -53,7 +53,15 @@ pub(super) fn compile(
         1 => parts.remove(0),
         _ => several(router, parts),
     };
+    let counts_rows = |it: &Kind| matches!(it, Kind::Cursor(CursorStatement::Fetch { .. }));
+    let counts_rows = router.shard_count() > 1
+        && match &plan.kind {
+            Kind::Several { parts, .. } => parts.iter().any(counts_rows),
+            kind => counts_rows(kind),
+        };
     match &mut plan.target {
+        // The numbers of rows are in the plan.
+        _ if counts_rows => plan.fixed_literals = (0..splitter.literals.len() as u32).collect(),
         Target::Keyed(keyed) => plan.fixed_literals = std::mem::take(&mut keyed.fixed_literals),
         // They are its options.
         Target::Copy(_) => plan.fixed_literals = (0..splitter.literals.len() as u32).collect(),
@@ -192,7 +200,7 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Spli
         use Utility as U;
         matches!(
             it,
-            U::SessionRelease | U::Unlisten(_) | U::Cursor | U::Ddl | U::Deallocate(_) | U::DeallocateAll
+            U::SessionRelease | U::Unlisten(_) | U::Cursor(_) | U::Ddl | U::Deallocate(_) | U::DeallocateAll
         )
     };
     plan.lists_channels = calls.list_channels();
@@ -235,12 +243,17 @@ fn kind(it: &Statement, calls: &Calls<'_>, relations: &Relations) -> Kind {
     let session = session.filter(|_| runs);
     match &it.utility {
         None => session.map_or(Kind::Statement, Kind::SessionState),
-        Some(Utility::Begin { read_only }) => Kind::Begin { read_only: *read_only },
+        Some(Utility::Begin { read_only, isolation }) => {
+            Kind::Begin { read_only: *read_only, isolation: *isolation }
+        }
         Some(Utility::Commit { chain }) => Kind::Commit { chain: *chain },
         Some(Utility::Rollback { chain }) => Kind::Rollback { chain: *chain },
         Some(Utility::Savepoint) => Kind::Savepoint,
         Some(Utility::RollbackTo) => Kind::RollbackTo,
         Some(Utility::Release) => Kind::Release,
+        Some(Utility::Cursor(cursor)) if it.explain.is_none() => {
+            session.map_or_else(|| Kind::Cursor(cursor.clone()), Kind::SessionState)
+        }
         Some(Utility::Set(set)) => Kind::Set(set.clone()),
         Some(Utility::Show(name)) => Kind::Show(name.clone()),
         Some(Utility::Session(reason)) => Kind::SessionState(reason),
@@ -260,8 +273,8 @@ fn kind(it: &Statement, calls: &Calls<'_>, relations: &Relations) -> Kind {
 fn access(it: &Statement, calls: &Calls<'_>, relations: &Relations) -> Access {
     let reading = match &it.utility {
         None
-        | Some(Utility::CopyOut { server_file: false } | Utility::DeclareCursor | Utility::Cursor)
-        | Some(Utility::Show(_) | Utility::Begin { read_only: true }) => true,
+        | Some(Utility::CopyOut { server_file: false } | Utility::Cursor(_))
+        | Some(Utility::Show(_) | Utility::Begin { read_only: true, .. }) => true,
         Some(_) => false,
     };
     let levels_read = it.levels.iter().all(|it| it.write.is_none() && it.locks.is_none());

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::Access;
+use crate::sql::{CursorStatement, FetchRows, Isolation};
 
 fn role(session: SessionView, sql: &str) -> Role {
     decide_in(&router_of(1), sql, &[], &session).unwrap().role
@@ -83,16 +84,23 @@ fn kind(sql: &str) -> Kind {
     router_of(1).plan(sql).plan.kind.clone()
 }
 
+fn begin(read_only: bool, isolation: Option<Isolation>) -> Kind {
+    Kind::Begin { read_only, isolation }
+}
+
 #[test]
 fn transaction_control_is_told_apart() {
-    assert_eq!(kind("BEGIN"), Kind::Begin { read_only: false });
-    assert_eq!(kind("begin work read only"), Kind::Begin { read_only: true });
+    assert_eq!(kind("BEGIN"), begin(false, None));
+    assert_eq!(kind("begin work read only"), begin(true, None));
     assert_eq!(
         kind("START TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ"),
-        Kind::Begin { read_only: true }
+        begin(true, Some(Isolation::RepeatableRead))
     );
-    assert_eq!(kind("BEGIN READ ONLY READ WRITE"), Kind::Begin { read_only: false });
-    assert_eq!(kind("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"), Kind::Begin { read_only: false });
+    assert_eq!(kind("BEGIN READ ONLY READ WRITE"), begin(false, None));
+    assert_eq!(
+        kind("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"),
+        begin(false, Some(Isolation::Serializable))
+    );
     assert_eq!(kind("COMMIT"), Kind::Commit { chain: false });
     assert_eq!(kind("END AND CHAIN"), Kind::Commit { chain: true });
     assert_eq!(kind("/* x */ ABORT"), Kind::Rollback { chain: false });
@@ -123,10 +131,12 @@ fn settings_are_named() {
     assert_eq!(kind("SET LOCAL work_mem TO DEFAULT"), assign("work_mem", true, Assigned::Default));
     assert_eq!(kind("RESET work_mem"), Kind::Set(SetStatement::Reset { name: "work_mem".into() }));
     assert_eq!(kind("RESET ALL"), Kind::Set(SetStatement::ResetAll));
-    let transaction = |read_only| Kind::Set(SetStatement::Transaction { read_only });
+    let transaction = |read_only| Kind::Set(SetStatement::Transaction { read_only, isolation: None });
     assert_eq!(kind("SET TRANSACTION READ ONLY"), transaction(Some(true)));
     assert_eq!(kind("SET TRANSACTION READ WRITE"), transaction(Some(false)));
-    assert_eq!(kind("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"), transaction(None));
+    let isolation = Some(Isolation::Serializable);
+    let serializable = Kind::Set(SetStatement::Transaction { read_only: None, isolation });
+    assert_eq!(kind("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"), serializable);
     assert_eq!(kind("SET transaction_read_only = off"), transaction(None));
     assert_eq!(
         kind("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
@@ -153,8 +163,23 @@ fn session_statements_are_told_apart() {
     assert_eq!(kind("UNLISTEN *"), Kind::Unlisten(None));
     assert_eq!(kind("UNLISTEN \"B\""), Kind::Unlisten(Some("B".into())));
     assert_eq!(kind("LISTEN a"), Kind::Listen("a".into()));
-    assert_eq!(kind("CLOSE ALL"), Kind::Statement);
-    assert_eq!(kind("DECLARE c CURSOR FOR SELECT 1"), Kind::Statement);
+    assert_eq!(kind("CLOSE ALL"), Kind::Cursor(CursorStatement::CloseAll));
+    let declare = CursorStatement::Declare { name: "c".into(), scroll: true, binary: true };
+    assert_eq!(kind("DECLARE C BINARY SCROLL CURSOR FOR SELECT 1"), Kind::Cursor(declare));
+    assert_eq!(kind("EXPLAIN DECLARE c CURSOR FOR SELECT 1"), Kind::Statement);
+    let fetch = |rows| Kind::Cursor(CursorStatement::Fetch { name: "c".into(), moves: false, rows });
+    for (sql, rows) in [
+        ("FETCH c", FetchRows::Next(Some(1))),
+        ("FETCH 7 FROM c", FetchRows::Next(Some(7))),
+        ("FETCH FORWARD ALL IN c", FetchRows::Next(None)),
+        ("FETCH 0 FROM c", FetchRows::Elsewhere),
+        ("FETCH -1 FROM c", FetchRows::Elsewhere),
+        ("FETCH PRIOR FROM c", FetchRows::Elsewhere),
+        ("FETCH ABSOLUTE 3 FROM c", FetchRows::Elsewhere),
+    ] {
+        assert_eq!(kind(sql), fetch(rows), "{sql}");
+    }
+    assert_eq!(kind("CLOSE \"C\""), Kind::Cursor(CursorStatement::Close { name: "C".into() }));
     assert_eq!(kind("SELECT set_config('a.b', 'c', true)"), Kind::Statement);
     assert_eq!(kind("SELECT set_config('a.b', $1, false), 1"), Kind::Statement);
     assert_eq!(kind("SELECT set_config('a.b', 'c', 'true')"), Kind::SessionState("set_config"));
@@ -178,7 +203,7 @@ fn session_statements_are_told_apart() {
         Kind::Several {
             parts: Box::new([
                 Kind::Statement,
-                Kind::Statement,
+                Kind::Cursor(CursorStatement::CloseAll),
                 Kind::Unlisten(None),
                 Kind::Set(SetStatement::ResetAll)
             ]),

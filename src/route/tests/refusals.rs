@@ -21,7 +21,7 @@ fn reads_that_cannot_be_merged_name_their_clause() {
         ("EXPLAIN SELECT * FROM users", "! multi_shard_read: EXPLAIN"),
         ("COPY users TO STDOUT", "! multi_shard_read: COPY"),
         ("COPY (SELECT * FROM users) TO STDOUT", "! multi_shard_read: COPY"),
-        ("DECLARE c CURSOR FOR SELECT * FROM users", "! multi_shard_read: cursor"),
+        ("DECLARE c CURSOR FOR SELECT * FROM users", "! protocol: transaction blocks"),
         ("SELECT * FROM users, pg_class", "! multi_shard_read: catalog"),
     ]);
 }

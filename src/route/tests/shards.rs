@@ -456,7 +456,7 @@ fn transactions_stay_on_their_shard() {
         ("SELECT * FROM users WHERE user_id = 7", "! multi_shard_write: two shards"),
         ("UPDATE users SET n = 1 WHERE user_id = 107", "s1"),
         ("UPDATE users SET n = 1 WHERE user_id = 7", "! multi_shard_write: two shards"),
-        ("SELECT * FROM users", "! multi_shard_read: transaction"),
+        ("SELECT * FROM users", "! multi_shard_read: pipeline"),
         ("DELETE FROM countries", "! multi_shard_write: reference"),
         ("CREATE TABLE t (a int)", "! ddl: transaction"),
     ];
@@ -469,12 +469,46 @@ fn transactions_stay_on_their_shard() {
     assert_eq!(enlisted("SELECT * FROM users WHERE false").to_vec(), [ShardId(1)]);
 
     let open = SessionView { in_transaction: true, ..session() };
-    check_in(&router, &open, "SELECT * FROM users", &[], "! multi_shard_read: transaction");
+    check_in(&router, &open, "SELECT * FROM users", &[], "! multi_shard_read: pipeline");
+    let open = SessionView { spreads: true, ..open };
+    check_in(&router, &open, "SELECT * FROM users", &[], "scatter s0 s1 s2");
     let read_only = SessionView { read_only_transaction: true, ..open };
     check_in(&router, &read_only, "SELECT * FROM users", &[], "scatter s0 s1 s2 replica");
     check_in(&router, &read_only, "SELECT * FROM users WHERE user_id = 107", &[], "s1 replica");
     let read_only = SessionView { read_only_transaction: true, ..on_s1 };
-    check_in(&router, &read_only, "SELECT * FROM users", &[], "! multi_shard_read: transaction");
+    check_in(&router, &read_only, "SELECT * FROM users", &[], "! multi_shard_read: pipeline");
+}
+
+#[test]
+fn transactions_read_on_many_shards_and_write_on_one() {
+    let router = router();
+    let read = SessionView { in_transaction: true, spreads: true, enlisted: Some(ShardId(1)), ..session() };
+    for (sql, expect) in [
+        ("SELECT * FROM users WHERE user_id = 7", "s0"),
+        ("SELECT * FROM users", "scatter s0 s1 s2"),
+        ("UPDATE users SET n = 1 WHERE user_id = 7", "s0"),
+        ("SELECT * FROM users WHERE user_id = 7 FOR UPDATE", "s0"),
+        ("NOTIFY x", "s0"),
+        ("DECLARE c CURSOR FOR SELECT * FROM users", "merge s0 s1 s2"),
+        ("DECLARE c SCROLL CURSOR FOR SELECT * FROM users", "! multi_shard_read: SCROLL"),
+        ("DECLARE c SCROLL CURSOR FOR SELECT * FROM users WHERE user_id = 7", "s0"),
+        ("SELECT * FROM users FOR UPDATE", "! multi_shard_read: FOR UPDATE"),
+        ("SELECT user_id FROM users WHERE mine(n)", "! multi_shard_write: may write"),
+        ("DELETE FROM countries", "! multi_shard_write: reference"),
+    ] {
+        check_in(&router, &read, sql, &[], expect);
+    }
+    let written = SessionView { written: Some(ShardId(2)), ..read };
+    for (sql, expect) in [
+        ("SELECT * FROM users WHERE user_id = 7", "s0"),
+        ("SELECT * FROM users", "scatter s0 s1 s2"),
+        ("UPDATE users SET n = 1 WHERE user_id = 207", "s2"),
+        ("UPDATE users SET n = 1 WHERE user_id = 107", "! multi_shard_write: two shards"),
+        ("SELECT * FROM users WHERE user_id = 7 FOR UPDATE", "! multi_shard_write: two shards"),
+        ("NOTIFY x", "! multi_shard_write: NOTIFY"),
+    ] {
+        check_in(&router, &written, sql, &[], expect);
+    }
 }
 
 #[test]

@@ -107,7 +107,7 @@ pub struct Splitting {
     pub fixed_literals: Vec<u32>,
 }
 
-/// Takes the only statement of `text` apart.
+/// Takes the only statement of `text` apart; of a DECLARE its query.
 pub(super) fn split(
     parse: impl Fn(&str) -> Option<ParseResult>,
     text: &str,
@@ -135,7 +135,11 @@ impl Splitter<'_> {
         let unread = || NotSplit::new("a statement of this form");
         let tree = parse(&marked).ok_or_else(unread)?;
         let [RawStmt { stmt: Some(stmt), .. }] = &tree.stmts[..] else { return Err(unread()) };
-        let Some(NodeEnum::SelectStmt(select)) = &stmt.node else { return Err(unread()) };
+        let node = match &stmt.node {
+            Some(NodeEnum::DeclareCursorStmt(it)) => it.query.as_ref().and_then(|it| it.node.as_ref()),
+            other => other.as_ref(),
+        };
+        let Some(NodeEnum::SelectStmt(select)) = node else { return Err(unread()) };
         self.select(select)
     }
 

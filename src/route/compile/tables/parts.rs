@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use super::super::super::reads::Manner;
 use super::{Graph, Home, KeyOf, Standing};
 use crate::sql::{
-    Clause, Column, InsertSource, Level, LevelRole, OuterJoin, SetArms, SetKind, Split, Utility, Write,
+    Clause, Column, CursorStatement, InsertSource, Level, LevelRole, OuterJoin, SetArms, SetKind, Split,
+    Utility, Write,
 };
 
 /// How the rows of a level's result lie on the shards.
@@ -50,9 +51,9 @@ impl Graph<'_> {
             return Err("EXPLAIN".into());
         }
         match statement.utility {
-            None => {}
+            None | Some(Utility::Cursor(CursorStatement::Declare { .. })) => {}
             Some(Utility::CopyOut { .. }) => return Err("COPY".into()),
-            Some(_) => return Err("a cursor".into()),
+            Some(_) => return Err("a statement of this kind".into()),
         }
         let Some(root) = statement.levels.first() else { return Ok(Answer::Rows) };
         let mut visited = Visited::default();
