@@ -611,7 +611,8 @@ async fn memory_of_a_merge(harness: Arc<Shared>) -> Outcome {
     // Sorted rows are merged as they come, distinct ones are kept.
     run(&client, "SELECT repeat('x', 900), user_id FROM users ORDER BY user_id").await?;
     assert_hits(&keyway, "merge_bytes_max", 0).await?;
-    let error = error_of(&client, "SELECT DISTINCT decode(repeat('00', 900), 'hex'), user_id FROM users").await?;
+    let error =
+        error_of(&client, "SELECT DISTINCT decode(repeat('00', 900), 'hex'), user_id FROM users").await?;
     assert_error(&error, "54000", "more than 65536 bytes");
     assert_hits(&keyway, "merge_bytes_max", 1).await?;
     assert_eq!(rows(&client, "SELECT count(*) > 100 FROM users").await?, ["t"]);

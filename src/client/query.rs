@@ -170,15 +170,9 @@ impl Session {
             Some(it) => (&it.plan, it.keys(&values)),
             None => (plan, KeySource { text, literals: &planned.literals, params: None }),
         };
-        let decided = match renamed.as_ref().and_then(|it| it.prepares.as_ref()) {
-            Some((_, statement)) if self.has_shards() => {
-                Ok(self.decision_to_describe(self.home(), Some(statement)))
-            }
-            _ => self.decide(runs, &keys, &self.view()),
-        };
-        let decision = match decided {
+        let decision = match self.decide_query(runs, renamed.as_ref(), &keys) {
             Ok(it) => it,
-            Err(refusal) => return self.refuse(self.refusal_of(refusal)).await,
+            Err(refusal) => return self.refuse(refusal).await,
         };
         let made = match self.settings_made(runs, &keys) {
             Ok(it) => it,
@@ -218,6 +212,21 @@ impl Session {
             }
         }
         self.end_query(&plan.kind, text, ran, access).await
+    }
+
+    /// On several shards PREPARE goes to one that can judge its text.
+    fn decide_query(
+        &self,
+        plan: &Plan,
+        renamed: Option<&Renamed>,
+        keys: &KeySource<'_>,
+    ) -> Result<Decision, Refusal> {
+        match renamed.and_then(|it| it.prepares.as_ref()) {
+            Some((_, statement)) if self.has_shards() => {
+                Ok(self.decision_to_describe(self.home(), Some(statement)))
+            }
+            _ => self.decide(plan, keys, &self.view()).map_err(|it| self.refusal_of(it)),
+        }
     }
 
     /// What of a statement several shards do together.
