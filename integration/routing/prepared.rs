@@ -21,7 +21,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
 async fn execute_goes_where_its_keys_are(harness: Arc<Shared>) -> Outcome {
     let shards = Shards::start(&harness).await?;
     let (client, other) = (shards.client().await?, shards.client().await?);
-    let users = [shards.user_on(0, 1_510_000), shards.user_on(1, 1_110_000)];
+    let users = [shards.user_on(0, 1_510_000), shards.user_on(1, 1_510_000)];
     run(&client, "PREPARE w (bigint, text) AS INSERT INTO users (user_id, name, email, country) VALUES ($1, $2, 'e', 'NL')")
         .await?;
     run(&client, "PREPARE r AS SELECT name, server_port FROM users_here WHERE user_id = $1").await?;
@@ -93,7 +93,7 @@ async fn told(wire: &mut Wire, bytes: &[u8]) -> Fallible<Vec<String>> {
 async fn protocols_share_their_names(harness: Arc<Shared>) -> Outcome {
     let shards = Shards::start(&harness).await?;
     let client = shards.client().await?;
-    let users = [shards.user_on(0, 1_520_000), shards.user_on(1, 1_120_000)];
+    let users = [shards.user_on(0, 1_520_000), shards.user_on(1, 1_520_000)];
     for user_id in users {
         run(&client, &insert_user(user_id, "shared name")).await?;
     }
