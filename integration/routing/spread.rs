@@ -29,6 +29,8 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("routing::spread::a_pause_waits_for_its_end", pause),
         harness.test("routing::spread::transactions_are_shown", shown),
         harness.test("routing::spread::chained", chained),
+        harness.test("routing::spread::a_write_stays_the_transactions", a_write_stays),
+        harness.test("routing::spread::what_only_one_server_knows_is_not_spread", what_only_one_knows),
     ]
 }
 
@@ -621,28 +623,76 @@ async fn shown(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
+/// Refused once it is spread; what begins by it stays on its shard.
 async fn chained(harness: Arc<Shared>) -> Outcome {
     let shards = Shards::start(&harness).await?;
     let [a, b] = users(&shards, 1_415_000, "spread_chain").await?;
     let client = named(&shards, "spread_chain").await?;
     let update = |id: i64, to: &str| format!("UPDATE users SET email = '{to}' WHERE user_id = {id}");
+    for end in ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
+        run(&client, "BEGIN").await?;
+        assert_eq!(rows(&client, &count("spread_chain")).await?, ["2"]);
+        run(&client, &update(a, "lost")).await?;
+        let error = error_of(&client, end).await?;
+        assert_eq!(error.code().code(), "0A000", "{end}: {error:?}");
+        run(&client, "ROLLBACK").await?;
+        assert_eq!(open_on(&shards, "spread_chain").await?, [0, 0]);
+    }
     run(&client, "BEGIN").await?;
-    run(&client, "SET LOCAL work_mem = '1234kB'").await?;
-    assert_eq!(rows(&client, &count("spread_chain")).await?, ["2"]);
-    run(&client, "SAVEPOINT s").await?;
     run(&client, &update(a, "first")).await?;
     run(&client, "COMMIT AND CHAIN").await?;
-    assert_eq!(open_on(&shards, "spread_chain").await?, [1, 0]);
-    assert_eq!(setting_on(&client, [a, b], "work_mem").await?, ["4MB", "4MB"]);
-    run(&client, &update(b, "second")).await?;
-    run(&client, "ROLLBACK AND CHAIN").await?;
-    assert_eq!(open_on(&shards, "spread_chain").await?, [0, 1]);
-    run(&client, &update(a, "third")).await?;
-    run(&client, "COMMIT").await?;
-    assert_eq!(open_on(&shards, "spread_chain").await?, [0, 0]);
+    let error = error_of(&client, &update(b, "second")).await?;
+    assert_eq!(error.code().code(), "0A000", "{error:?}");
+    run(&client, "ROLLBACK").await?;
     let mails = "SELECT email FROM users WHERE name = 'spread_chain'";
     let mut mails = rows(&client, mails).await?;
     mails.sort();
-    assert_eq!(mails, ["e", "third"]);
+    assert_eq!(mails, ["e", "first"]);
+    Ok(())
+}
+
+/// What goes to the main server behind a write elsewhere takes nothing of the write away.
+async fn a_write_stays(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let [a, b] = users(&shards, 1_416_000, "spread_stays").await?;
+    let client = named(&shards, "spread_stays").await?;
+    let read = |id: i64| format!("SELECT email FROM users WHERE user_id = {id}");
+    for (number, set) in ["", "SET statement_timeout = '50s'"].iter().enumerate() {
+        run(&client, "BEGIN").await?;
+        if !set.is_empty() {
+            run(&client, set).await?;
+        }
+        rows(&client, &read(a)).await?;
+        run(&client, &format!("UPDATE users SET email = 'kept {number}' WHERE user_id = {b}")).await?;
+        run(&client, &format!("PREPARE spread_{number} AS SELECT 4711 + {number}")).await?;
+        assert_eq!(rows(&client, &format!("EXECUTE spread_{number}")).await?.len(), 1);
+        let statement =
+            client.prepare(&format!("SELECT name, 'spread {number}' FROM users WHERE user_id = $1")).await?;
+        client.query_one(&statement, &[&a]).await?;
+        run(&client, "COMMIT").await?;
+        assert_eq!(rows(&client, &read(b)).await?, [format!("kept {number}")]);
+    }
+    Ok(())
+}
+
+/// Where Keyway cannot tell a further server all that was done to the transaction, it takes none.
+async fn what_only_one_knows(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let [a, b] = users(&shards, 1_418_000, "spread_knows").await?;
+    let client = named(&shards, "spread_knows").await?;
+    let read = |id: i64| format!("SELECT email FROM users WHERE user_id = {id}");
+    for first in ["SET LOCAL work_mem = '1234kB'; ", "SAVEPOINT s; "] {
+        run(&client, "BEGIN").await?;
+        run(&client, &format!("{first}{}", read(a))).await?;
+        let error = error_of(&client, &read(b)).await?;
+        assert_eq!(error.code().code(), "0A000", "{first}: {error:?}");
+        run(&client, "ROLLBACK").await?;
+    }
+    // Once it is spread, such a text is refused.
+    run(&client, "BEGIN").await?;
+    assert_eq!(rows(&client, &count("spread_knows")).await?, ["2"]);
+    let error = error_of(&client, &format!("SAVEPOINT s; {}", read(a))).await?;
+    assert_eq!(error.code().code(), "0A000", "{error:?}");
+    run(&client, "ROLLBACK").await?;
     Ok(())
 }

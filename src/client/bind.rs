@@ -6,8 +6,9 @@ use std::time::Instant;
 use super::attach::{SetUpError, run_own};
 use super::effects::is_prologue;
 use super::enlisted::PortalHome;
-use super::group::{Group, Op};
+use super::group::{Bound, Group, Op};
 use super::session::Session;
+use super::sql_prepare::SqlNames;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::{Bond, Origin};
 use crate::route::{Decision, Kind, Mode, Plan, Why};
@@ -28,6 +29,9 @@ impl Session {
     pub fn bind_to(&mut self, plan: &Plan, decision: &Decision) {
         if self.transaction.is_idle() || is_prologue(&plan.kind) {
             return;
+        }
+        if mixes(&plan.kind) {
+            self.transaction.forget_beginning();
         }
         if let Some(&shard) = decision.shards.first() {
             if may_write(plan) {
@@ -50,8 +54,17 @@ impl Session {
         if !group.leaves_nothing() {
             self.transaction.bind(Bond::Bound);
         }
-        for plan in group.plans() {
-            self.bind_to(plan, decision);
+        for Bound { plan, sql, .. } in group.bound() {
+            match sql {
+                // What EXECUTE runs, and not EXECUTE.
+                SqlNames::Executed(needs) => {
+                    for it in needs {
+                        let plan = it.plan(&self.database.router);
+                        self.bind_to(&plan, decision);
+                    }
+                }
+                SqlNames::Prepared(..) | SqlNames::None => self.bind_to(plan, decision),
+            }
         }
         let Some(main) = self.others.main() else { return };
         let home = match (decision.mode, decision.shards.first()) {
@@ -120,11 +133,21 @@ impl Session {
 
 /// On its shard, more than what ends with the transaction.
 fn may_write(plan: &Plan) -> bool {
-    plan.access == Access::Write && !plan.kind.is_transaction_control()
+    let is_name = plan.kind == Kind::SessionState("PREPARE");
+    plan.access == Access::Write && !plan.kind.is_transaction_control() && !is_name
+}
+
+/// A text of several statements that does more to the transaction than to run in it: only its server knows what of it
+/// has been done, and in which order.
+pub(super) fn mixes(kind: &Kind) -> bool {
+    match kind {
+        Kind::Several { parts, transaction_control } => *transaction_control || parts.iter().any(is_prologue),
+        _ => false,
+    }
 }
 
 /// By what is known of its code.
-fn hides_settings(plan: &Plan) -> bool {
+pub(super) fn hides_settings(plan: &Plan) -> bool {
     plan.leaves.is_some_and(|it| it.settings && !it.unknown_table)
 }
 

@@ -247,6 +247,8 @@ impl Session {
         let (session, server) = (&mut self.settings, &mut held.lease.settings);
         self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
         self.transaction.chain(is_mode);
+        // What a further server would have to be told is of two transactions.
+        self.transaction.forget_beginning();
     }
 
     /// Only a pinned client's server is told to drop statements: it has none of them any more, ours

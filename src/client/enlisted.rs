@@ -261,12 +261,7 @@ impl Session {
 
     /// Behind a statement that the held server has done: what holds for the transaction as a whole is done by the
     /// others too.
-    pub async fn tell_others(&mut self, kind: &Kind) -> Result<(), Refusal> {
-        if let Kind::Commit { chain: true } | Kind::Rollback { chain: true } = kind {
-            let committed = self.committed && matches!(kind, Kind::Commit { .. });
-            self.end_others(committed).await;
-            return Ok(());
-        }
+    pub async fn tell_others(&mut self) -> Result<(), Refusal> {
         let enlisted = self.others.enlisted();
         let texts = std::mem::take(&mut enlisted.untold);
         if texts.is_empty() {
@@ -329,6 +324,20 @@ impl Session {
         match &self.held {
             Some(held) => self.cancel.slot().attach_again(held.lease.cancel.clone(), detached),
             None => debug_assert!(matches!(detached, Detached::Clean | Detached::Doubtful)),
+        }
+    }
+
+    /// AND CHAIN would have each server know what the others have set so far.
+    pub fn check_chain(&self, kind: &Kind) -> Result<(), Refusal> {
+        match kind {
+            Kind::Commit { chain: true } | Kind::Rollback { chain: true } if self.is_spread() => {
+                Err(Refusal::unsupported(
+                    Reason::MultiShardRead,
+                    "AND CHAIN is not supported in a transaction on several shards",
+                    "end the transaction, and begin another",
+                ))
+            }
+            _ => Ok(()),
         }
     }
 

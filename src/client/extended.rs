@@ -107,14 +107,22 @@ impl Session {
             }
             Ran::Refused(refusal) => return self.refuse_group(refusal, group.end).await,
         };
+        let mixes = self.floors.len() > 1 && group.mixes();
+        if mixes {
+            self.transaction.forget_beginning();
+        }
         self.name_statements(group, if failed { self.named } else { usize::MAX });
         if !failed && group.executes() {
             let dropped = group.has_deallocate_all();
             for it in group.bound().filter(|it| !(dropped && it.plan.kind == Kind::DeallocateAll)) {
                 self.take_effect(&it.plan.kind, it.statement.text());
             }
+            if mixes {
+                // A BEGIN among them kept its own text alone.
+                self.transaction.forget_beginning();
+            }
             if self.is_spread()
-                && let Err(refusal) = self.tell_others_of(group).await
+                && let Err(refusal) = Box::pin(self.tell_others()).await
             {
                 return self.refuse_group(refusal, group.end).await;
             }
@@ -131,13 +139,6 @@ impl Session {
             self.finish().await?;
         }
         Ok(Outcome::Done)
-    }
-
-    async fn tell_others_of(&mut self, group: &Group<'_>) -> Result<(), Refusal> {
-        let chains =
-            |it: &&Plan| matches!(it.kind, Kind::Commit { chain: true } | Kind::Rollback { chain: true });
-        let kind = group.plans().find(chains).map_or(&Kind::Statement, |it| &it.kind);
-        Box::pin(self.tell_others(kind)).await
     }
 
     /// Takes note of the first `count` Parses, Closes and DEALLOCATEs, which is what was done before an error: drivers
@@ -391,6 +392,17 @@ impl Session {
 
     fn decide_group(&self, group: &Group<'_>) -> Result<(Decision, Access), Refusal> {
         let mut view = self.view();
+        group.plans().try_for_each(|it| self.check_chain(&it.kind))?;
+        if self.floors.len() > 1 && !self.transaction.is_idle() && group.mixes() {
+            if self.is_spread() {
+                return Err(Refusal::unsupported(
+                    Reason::MultiShardRead,
+                    "statements before one Sync cannot end, mark or set what several shards have in common",
+                    "send a Sync behind each of them",
+                ));
+            }
+            view.spreads = false;
+        }
         let (mut chosen, mut access, mut statements): (Option<Decision>, _, _) = (None, Access::Read, 0);
         for it in group.bound() {
             let plan = it.plan;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::bind::{self, hides_settings};
 use super::deallocate;
+use super::effects::is_prologue;
 use super::merged::{Asked, Reading, Step};
 use super::sql_prepare::{self, SqlNames};
 use super::statements::Statement;
@@ -156,6 +158,21 @@ impl<'a> Group<'a> {
     /// Of the statements that run.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
         self.bound().map(|it| &**it.plan)
+    }
+
+    /// As `mixes` of a text: more than a COMMIT or ROLLBACK at the end, or a BEGIN in front of what leaves no settings.
+    pub fn mixes(&self) -> bool {
+        let plans: SmallVec<[&Plan; 4]> = self.plans().collect();
+        let Some((last, others)) = plans.split_last().filter(|it| !it.1.is_empty()) else { return false };
+        let ends = |it: &Plan| matches!(it.kind, Kind::Commit { .. } | Kind::Rollback { .. });
+        let chains =
+            |it: &Plan| matches!(it.kind, Kind::Commit { chain: true } | Kind::Rollback { chain: true });
+        let begins = |it: &Plan| matches!(it.kind, Kind::Begin { .. });
+        plans.iter().any(|it| is_prologue(&it.kind) || bind::mixes(&it.kind) || chains(it))
+            || others.iter().any(|it| ends(it))
+            || plans[1..].iter().any(|it| begins(it))
+            || begins(plans[0])
+                && (ends(last) || plans.iter().any(|it| it.makes_settings() || hides_settings(it)))
     }
 
     /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end. Of a row

@@ -4,7 +4,7 @@
 use super::cursors::{CursorPlace, not_alone};
 use super::session::Session;
 use crate::base::Refusal;
-use crate::route::{Assigned, Decision, KeySource, Kind, Plan, SessionHint, SessionView, SetStatement};
+use crate::route::{Assigned, Decision, KeySource, Kind, Plan, SessionHint, SessionView, SetStatement, Why};
 use crate::sql::{Lexer, TokenKind, scan};
 
 const SETTINGS: [&str; 4] = ["keyway.shard", "keyway.map", "keyway.key", "keyway.role"];
@@ -19,7 +19,9 @@ impl Session {
         if let Kind::Cursor(cursor) = &plan.kind {
             self.check_cursor_name(&plan.kind, &decision.shards)?;
             match cursor.name().and_then(|it| self.cursor_place(it)) {
-                Some(CursorPlace::On(shard)) => decision.shards = [shard].into_iter().collect(),
+                Some(CursorPlace::On(shard)) => {
+                    (decision.shards, decision.why) = ([shard].into_iter().collect(), Why::Keys);
+                }
                 Some(CursorPlace::Merged) => return Err(not_alone(cursor.name().unwrap_or(""))),
                 None => {}
             }

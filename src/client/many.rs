@@ -22,12 +22,7 @@ impl Session {
         let mut team = Team::with_capacity(shards.len());
         for &shard in shards {
             match self.attach_set_up(shard, role).await {
-                Ok(held) => {
-                    if role == Role::Primary {
-                        held.lease.holder.set(self.cancel.pid());
-                    }
-                    team.push(held);
-                }
+                Ok(held) => team.push(held),
                 Err(refusal) => {
                     self.dismiss(team).await;
                     return Err(refusal);
@@ -70,7 +65,13 @@ impl Session {
     pub async fn assemble_readers(&mut self, request: &Request<'_>) -> Result<Team, Refusal> {
         let Decision { shards, role, .. } = &request.decision;
         match self.transaction.is_idle() {
-            true => self.assemble(shards, *role).await,
+            true => {
+                let team = self.assemble(shards, *role).await?;
+                if *role == Role::Primary {
+                    self.hold_each(&team, false).await;
+                }
+                Ok(team)
+            }
             false => self.enlist_team(shards, *role).await,
         }
     }
@@ -158,6 +159,7 @@ impl Session {
                     return Ok(Ran::Refused(refusal));
                 }
             };
+            self.hold_each(&team, false).await;
             let (mut replies, mut flow) = (Replies::default(), Flow::default());
             let _live = self.live(shard, Role::Primary, request.access);
             if let Err(error) = send(&mut team[0], request.payload, &[]).await {

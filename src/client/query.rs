@@ -7,6 +7,7 @@ use prometheus::IntGauge;
 use smallvec::SmallVec;
 
 use super::attach::{set_up_text, setting_refused};
+use super::bind::mixes;
 use super::copy_split::Copied;
 use super::cursors::{Declaring, declared_query};
 use super::effects::Answer;
@@ -225,7 +226,12 @@ impl Session {
             Some((_, statement)) if self.has_shards() => {
                 Ok(self.decision_to_describe(self.home(), Some(statement)))
             }
-            _ => self.decide(plan, keys, &self.view()).map_err(|it| self.refusal_of(it)),
+            _ => {
+                self.check_chain(&plan.kind)?;
+                let mut view = self.view();
+                view.spreads &= !mixes(&plan.kind);
+                self.decide(plan, keys, &view).map_err(|it| self.refusal_of(it))
+            }
         }
     }
 
@@ -314,7 +320,7 @@ impl Session {
                 if !failed {
                     self.take_effect(kind, text);
                     if self.is_spread()
-                        && let Err(refusal) = Box::pin(self.tell_others(kind)).await
+                        && let Err(refusal) = Box::pin(self.tell_others()).await
                     {
                         return self.refuse(refusal).await;
                     }

@@ -493,7 +493,8 @@ impl Session {
             in_transaction: !self.transaction.is_idle(),
             read_only_transaction: self.transaction.is_read_only(),
             enlisted: held.filter(|_| !movable),
-            spreads: !self.unsynced && (self.is_spread() || self.transaction.can_begin_again()),
+            spreads: !self.unsynced
+                && (self.is_spread() || self.pinned.is_none() && self.transaction.can_begin_again()),
             written: self.transaction.written(),
             utc: self.utc,
             // What may run anywhere runs where the transaction is.

@@ -192,9 +192,12 @@ impl Session {
         statement: Option<&Arc<Statement>>,
     ) -> Decision {
         let mut decision = self.decision_on(place);
+        let home = statement.and_then(|it| it.plan(&self.database.router).home());
+        if let Some(home) = home.filter(|_| self.held.is_some() && self.view().spreads) {
+            decision.shards = [home].into_iter().collect();
+        }
         if self.held.is_none() {
             let any = ShardId((self.entropy % self.floors.len().max(1) as u64) as u16);
-            let home = statement.and_then(|it| it.plan(&self.database.router).home());
             decision.shards = [home.unwrap_or(any)].into_iter().collect();
             if self.transaction.is_read_only() {
                 decision.role = Role::Replica;

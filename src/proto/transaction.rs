@@ -179,6 +179,13 @@ impl Transaction {
         }
     }
 
+    /// Something has been done to it of which what is kept tells nothing.
+    pub fn forget_beginning(&mut self) {
+        if !self.is_idle() {
+            (self.partial, self.bond) = (true, Bond::Bound);
+        }
+    }
+
     /// A further server can be made to be in this transaction by `prologue`.
     pub fn can_begin_again(&self) -> bool {
         !self.partial
@@ -194,9 +201,11 @@ impl Transaction {
         self.isolation = isolation;
     }
 
-    /// A statement that may write has run there.
+    /// A statement that may write has run there. The first one decides: none elsewhere is let through.
     pub fn write_on(&mut self, shard: ShardId) {
-        self.written = Noted(shard.0);
+        if self.written == Noted::NONE {
+            self.written = Noted(shard.0);
+        }
     }
 
     pub fn written(&self) -> Option<ShardId> {
