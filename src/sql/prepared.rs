@@ -48,8 +48,8 @@ pub fn prepare_text(text: &str) -> Option<PrepareText<'_>> {
     loop {
         let token = next()?;
         if is_word(text, token, "as") {
-            let body = text.get(place.end..)?.trim_end().trim_end_matches(';');
-            let statement = text.get(token.end..)?.trim_end().trim_end_matches(';');
+            let (body, statement) =
+                (without_end(text.get(place.end..)?), without_end(text.get(token.end..)?));
             let oids = match &types[..] {
                 [] => Some(Vec::new()),
                 [_, types @ .., _] => type_oids(text, types),
@@ -59,6 +59,11 @@ pub fn prepare_text(text: &str) -> Option<PrepareText<'_>> {
         }
         types.push(token);
     }
+}
+
+/// PostgreSQL's white space only: others may be the end of a name.
+fn without_end(text: &str) -> &str {
+    text.trim_end_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c', ';'])
 }
 
 pub fn execute_text(text: &str) -> Option<ExecuteText> {
@@ -181,6 +186,8 @@ mod tests {
         let it = prepare_text("/* x */ Prepare \"P\"\"1\" (int, text[]) AS SELECT $1 AS a;").unwrap();
         assert_eq!((&it.name[..], it.body), ("P\"1", " (int, text[]) AS SELECT $1 AS a"));
         assert_eq!(it.statement, " SELECT $1 AS a");
+        assert_eq!(prepare_text("PREPARE p AS SELECT 1 \x0c; ;\n").unwrap().statement, " SELECT 1");
+        assert_eq!(prepare_text("PREPARE p AS SELECT 1 a\u{a0}").unwrap().statement, " SELECT 1 a\u{a0}");
         assert_eq!(prepare_text("PREPARE Plan AS DELETE FROM t").unwrap().name, "plan");
         assert_eq!(prepare_text("EXECUTE p"), None);
         assert_eq!(prepare_text("PREPARE p"), None);
