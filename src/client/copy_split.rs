@@ -181,12 +181,7 @@ impl Session {
         let mut out = Vec::new();
         for step in &asked.script {
             match step {
-                Step::Parsed => {
-                    self.named += 1;
-                    out.extend_from_slice(wire::PARSE_COMPLETE);
-                }
-                Step::Bound => out.extend_from_slice(wire::BIND_COMPLETE),
-                Step::Closed => out.extend_from_slice(wire::CLOSE_COMPLETE),
+                Step::Parsed | Step::Bound | Step::Closed => self.put_done(*step, &mut out),
                 Step::Statement => {
                     wire::parameter_description(&mut out, &[]);
                     out.extend_from_slice(wire::NO_DATA);

@@ -176,6 +176,20 @@ pub(super) fn malformed() -> Refusal {
 }
 
 impl Session {
+    /// What the client awaits of a Parse, Bind or Close that was done; of other steps nothing.
+    pub(super) fn put_done(&mut self, step: Step, out: &mut Vec<u8>) {
+        let message = match step {
+            Step::Parsed => {
+                self.named += 1;
+                wire::PARSE_COMPLETE
+            }
+            Step::Bound => wire::BIND_COMPLETE,
+            Step::Closed => wire::CLOSE_COMPLETE,
+            Step::Statement | Step::Portal | Step::Rows(_) => return,
+        };
+        out.extend_from_slice(message);
+    }
+
     pub async fn run_merged(&mut self, request: &Request<'_>, reading: &Reading<'_>) -> Result<Ran, End> {
         let mut team = match self.assemble_readers(request).await {
             Ok(it) => it,
@@ -251,10 +265,7 @@ impl Session {
             script.next();
             match step {
                 Step::Statement => merging.out.extend_from_slice(&merging.statement),
-                _ => {
-                    self.named += 1;
-                    merging.out.extend_from_slice(wire::PARSE_COMPLETE);
-                }
+                _ => self.put_done(*step, &mut merging.out),
             }
         }
         let ended = self.follow(&mut merging, team, script.as_slice(), flow).await;
@@ -332,8 +343,7 @@ impl Session {
         for step in script {
             let out = &mut merging.out;
             match step {
-                Step::Bound => out.extend_from_slice(wire::BIND_COMPLETE),
-                Step::Closed => out.extend_from_slice(wire::CLOSE_COMPLETE),
+                Step::Bound | Step::Closed => self.put_done(*step, out),
                 Step::Portal => out.extend_from_slice(merging.merger.description()),
                 Step::Rows(rows_max) => self.rows(merging, team, *rows_max, flow).await?,
                 Step::Statement => out.extend_from_slice(&merging.statement),

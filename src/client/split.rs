@@ -114,8 +114,7 @@ impl Session {
             if matches!(step, Step::Statement) {
                 gathering.out.extend_from_slice(&statement);
             } else {
-                self.named += 1;
-                gathering.out.extend_from_slice(wire::PARSE_COMPLETE);
+                self.put_done(*step, &mut gathering.out);
             }
         }
         self.put(&std::mem::take(&mut gathering.out), flow).await?;
@@ -128,8 +127,7 @@ impl Session {
             }
             script = rest;
             match step {
-                Step::Bound => gathering.out.extend_from_slice(wire::BIND_COMPLETE),
-                Step::Closed => gathering.out.extend_from_slice(wire::CLOSE_COMPLETE),
+                Step::Bound | Step::Closed => self.put_done(*step, &mut gathering.out),
                 Step::Portal => gathering.put_description(asked.is_query),
                 Step::Statement => gathering.out.extend_from_slice(&statement),
                 Step::Parsed | Step::Rows(_) => {}
