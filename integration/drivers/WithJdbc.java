@@ -365,6 +365,37 @@ public class WithJdbc {
         }
     }
 
+    // A portal of several shards, made by the statement that BEGIN comes along with.
+    void rowsOfAllShardsComeInParts() throws Exception {
+        try (Connection connection = connect("prepareThreshold", "2")) {
+            connection.setAutoCommit(false);
+            for (int turn = 0; turn < 4; turn++) {
+                try (PreparedStatement it = connection.prepareStatement(
+                        "SELECT user_id, name FROM users WHERE user_id <= ? ORDER BY user_id")) {
+                    it.setFetchSize(30);
+                    it.setLong(1, 100);
+                    long want = 0;
+                    try (ResultSet rows = it.executeQuery()) {
+                        while (rows.next()) {
+                            want++;
+                            equal("id", rows.getLong(1), want);
+                            equal("name", rows.getString(2), "user " + want);
+                            if (want == 40) {
+                                Object other = one(connection, "SELECT name FROM users WHERE user_id = ?", 7L);
+                                equal("a statement in between", other, "user 7");
+                            }
+                        }
+                    }
+                    equal("rows", want, 100L);
+                }
+                connection.commit();
+            }
+            equal("read first", one(connection, "SELECT count(*) FROM users WHERE user_id <= 50"), 50L);
+            run(connection, "UPDATE users SET email = 'of jdbc' WHERE user_id = " + FIRST_USER);
+            connection.rollback();
+        }
+    }
+
     void moreClientsThanServers() throws Exception {
         ExecutorService threads = Executors.newFixedThreadPool(CLIENTS);
         List<Future<Integer>> done = new ArrayList<>();
@@ -401,6 +432,7 @@ public class WithJdbc {
         it.moreClientsThanServers();
         if (it.url.endsWith("/shop")) {
             it.usersByKey();
+            it.rowsOfAllShardsComeInParts();
         } else {
             it.transactionsEndAsTold();
             it.batchesAndKeys();

@@ -492,7 +492,28 @@ EVERYWHERE = [
     more_clients_than_servers,
 ]
 UNSHARDED = [types_of_the_users_are_looked_up, copy_goes_in_and_out]
-SHARDED = [keys_choose_the_shard, a_transaction_waits_for_its_first_key, what_needs_several_shards_is_refused]
+async def cursors_read_several_shards(target, check):
+    conn = await target.connect()
+    query = "SELECT user_id, name FROM users WHERE user_id <= $1 ORDER BY user_id DESC"
+    expected = [(it, f"user {it}") for it in range(120, 0, -1)]
+    async with conn.transaction():
+        rows = [tuple(it) async for it in conn.cursor(query, 120, prefetch=17)]
+        check.equal("iterated", rows, expected)
+        cursor = await conn.cursor(query, 120)
+        check.equal("one", tuple(await cursor.fetchrow()), expected[0])
+        check.equal("a statement in between", await target.name(conn, 7), "user 7")
+        check.equal("many", [tuple(it) for it in await cursor.fetch(50)], expected[1:51])
+        check.equal("past some", await cursor.forward(9), 9)
+        check.equal("the rest", [tuple(it) for it in await cursor.fetch(1000)], expected[60:])
+    await conn.close()
+
+
+SHARDED = [
+    keys_choose_the_shard,
+    a_transaction_waits_for_its_first_key,
+    what_needs_several_shards_is_refused,
+    cursors_read_several_shards,
+]
 
 
 async def main(url):

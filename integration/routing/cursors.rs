@@ -6,6 +6,7 @@ use libtest_mimic::Trial;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{Shards, insert_user};
+use crate::harness::wire::{Message, bind, close, describe, execute, flush, parse, query, sync};
 use crate::harness::{Fallible, Harness, Outcome, Shared, assert_error, error_of, rows, run};
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
@@ -16,6 +17,9 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("routing::cursors::savepoints_end_them", savepoints),
         harness.test("routing::cursors::each_is_where_it_was_declared", places),
         harness.test("routing::cursors::many_rows", many_rows),
+        harness.test("routing::cursors::portals_are_read_in_parts", portals),
+        harness.test("routing::cursors::portals_end_as_in_postgresql", portal_ends),
+        harness.test("routing::cursors::begin_comes_along", begin_ahead),
     ]
 }
 
@@ -281,4 +285,164 @@ async fn many_rows(harness: Arc<Shared>) -> Outcome {
         run(&client, "COMMIT").await?;
     }
     Ok(())
+}
+
+async fn portals(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let ids = users(&shards, 1_506_000, 20, "portal_parts").await?;
+    let mut client = shards.client().await?;
+    let transaction = client.transaction().await?;
+    let query = "SELECT user_id, name FROM users WHERE name = $1 ORDER BY user_id";
+    let portal = transaction.bind(query, &[&"portal_parts"]).await?;
+    let backwards = format!("{query} DESC");
+    let other = transaction.bind(&backwards, &[&"portal_parts"]).await?;
+    let (mut found, mut found_backwards) = (Vec::new(), Vec::new());
+    for count in [7, 7, 6] {
+        for row in transaction.query_portal(&portal, count).await? {
+            found.push(row.get::<_, i64>(0).to_string());
+        }
+        let one =
+            transaction.query_one("SELECT name FROM users WHERE user_id = $1", &[&1_506_003i64]).await?;
+        assert_eq!(one.get::<_, &str>(0), "portal_parts");
+        for row in transaction.query_portal(&other, 3).await? {
+            found_backwards.push(row.get::<_, i64>(0).to_string());
+        }
+    }
+    assert_eq!(found, ids);
+    assert!(transaction.query_portal(&portal, 5).await?.is_empty());
+    assert_eq!(transaction.query_portal(&other, 0).await?.len(), 11);
+    found_backwards.reverse();
+    assert_eq!(found_backwards, ids[11..]);
+    drop((portal, other));
+    transaction.execute("UPDATE users SET email = 'kept' WHERE user_id = 1506001", &[]).await?;
+    transaction.commit().await?;
+    assert_eq!(rows(&client, "SELECT email FROM users WHERE user_id = 1506001").await?, ["kept"]);
+    for server in shards.everywhere("SELECT count(*) FROM pg_cursors").await? {
+        assert_eq!(server, ["0"]);
+    }
+    Ok(())
+}
+
+fn tags(messages: &[Message]) -> String {
+    messages.iter().map(|it| it.tag).collect()
+}
+
+async fn portal_ends(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    users(&shards, 1_507_000, 6, "portal_ends").await?;
+    let mut wire = shards.wire().await?;
+    wire.ask(&query("BEGIN"), 1).await?;
+    let sql = "SELECT user_id FROM users WHERE name = 'portal_ends' ORDER BY user_id";
+    let bound = |portal: &str| [parse("", sql), bind(portal, "", &[], false)].concat();
+    // Bind alone; then rows, which stop at a limit even where it is that of all of them.
+    assert_eq!(tags(&wire.ask(&[bound("p"), sync()].concat(), 1).await?), "12Z");
+    assert_eq!(tags(&wire.ask(&[describe('P', "p"), sync()].concat(), 1).await?), "TZ");
+    assert_eq!(tags(&wire.ask(&[execute("p", 4), sync()].concat(), 1).await?), "DDDDsZ");
+    assert_eq!(tags(&wire.ask(&[describe('P', "p"), execute("p", 2), sync()].concat(), 1).await?), "TDDsZ");
+    let last = wire.ask(&[execute("p", 2), sync()].concat(), 1).await?;
+    assert_eq!((tags(&last).as_str(), &last[0].body[..]), ("CZ", &b"SELECT 0\0"[..]));
+    // With Flush in place of Sync, as node-postgres has its cursors.
+    wire.send(&[bound("f"), describe('P', "f"), flush()].concat()).await?;
+    assert_eq!(tags(&wire.until('T').await?), "12T");
+    wire.send(&[execute("f", 5), flush()].concat()).await?;
+    assert_eq!(tags(&wire.until('s').await?), "DDDDDs");
+    wire.send(&[execute("f", 5), flush()].concat()).await?;
+    assert_eq!(tags(&wire.until('C').await?), "DC");
+    assert_eq!(tags(&wire.ask(&[close('P', "f"), sync()].concat(), 1).await?), "3Z");
+    // The name is taken, of a portal and of a cursor alike; Close frees it, alone or in front of what comes next.
+    let taken = wire.ask(&[bound("p"), sync()].concat(), 1).await?;
+    assert_error_message(&taken, "42P03", "\"p\" already exists");
+    wire.ask(&query("ROLLBACK"), 1).await?;
+    wire.ask(&query("BEGIN"), 1).await?;
+    assert_eq!(tags(&wire.ask(&[bound("p"), execute("p", 1), sync()].concat(), 1).await?), "12DsZ");
+    assert_eq!(wire.rows("FETCH 2 FROM p").await?, ["1507001", "1507002"]);
+    let one = "SELECT name FROM users WHERE user_id = 1507003";
+    let next = [close('P', "p"), parse("", one), bind("", "", &[], false), execute("", 0), sync()].concat();
+    assert_eq!(tags(&wire.ask(&next, 1).await?), "312DCZ");
+    assert_eq!(tags(&wire.ask(&[bound("p"), execute("p", 0), sync()].concat(), 1).await?), "12DDDDDDCZ");
+    assert_eq!(tags(&wire.ask(&[close('P', "p"), sync()].concat(), 1).await?), "3Z");
+    let gone = wire.ask(&[execute("p", 1), sync()].concat(), 1).await?;
+    assert_error_message(&gone, "34000", "\"p\" does not exist");
+    // An error of its rows, behind a Flush: all is skipped up to Sync.
+    wire.ask(&query("ROLLBACK"), 1).await?;
+    wire.ask(&query("BEGIN"), 1).await?;
+    let fails = "SELECT 1 / (user_id - 1507004) FROM users WHERE name = 'portal_ends' ORDER BY user_id";
+    wire.send(&[parse("", fails), bind("e", "", &[], false), execute("e", 2), flush()].concat()).await?;
+    let failed = wire.until('E').await?;
+    assert_error_message(&failed, "22012", "division by zero");
+    let skipped = wire.ask(&[execute("e", 1), flush(), sync()].concat(), 1).await?;
+    assert_eq!((tags(&skipped).as_str(), &skipped[0].body[..]), ("Z", &b"E"[..]));
+    wire.ask(&query("ROLLBACK"), 1).await?;
+    // It ends with its transaction, and with the savepoint that it was bound behind.
+    wire.ask(&query("BEGIN"), 1).await?;
+    wire.ask(&[bound("outer"), execute("outer", 1), sync()].concat(), 1).await?;
+    wire.ask(&query("SAVEPOINT s"), 1).await?;
+    wire.ask(&[bound("late"), execute("late", 1), sync()].concat(), 1).await?;
+    wire.ask(&query("ROLLBACK TO s"), 1).await?;
+    assert_eq!(tags(&wire.ask(&[execute("outer", 1), sync()].concat(), 1).await?), "DsZ");
+    let gone = wire.ask(&[execute("late", 1), sync()].concat(), 1).await?;
+    assert_error_message(&gone, "34000", "\"late\" does not exist");
+    wire.ask(&query("ROLLBACK"), 1).await?;
+    wire.ask(&query("BEGIN"), 1).await?;
+    let gone = wire.ask(&[execute("outer", 1), sync()].concat(), 1).await?;
+    assert_error_message(&gone, "34000", "\"outer\" does not exist");
+    wire.ask(&query("ROLLBACK"), 1).await?;
+    // Outside of a transaction each Sync ends it.
+    assert_eq!(tags(&wire.ask(&[bound("p"), execute("p", 2), sync()].concat(), 1).await?), "12DDsZ");
+    let gone = wire.ask(&[execute("p", 1), sync()].concat(), 1).await?;
+    assert_error_message(&gone, "34000", "\"p\" does not exist");
+    assert_eq!(wire.rows("SELECT 1").await?, ["1"]);
+    Ok(wire.shut().await?)
+}
+
+/// As pgJDBC begins transactions: along with their first statement.
+async fn begin_ahead(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    users(&shards, 1_508_000, 6, "begin_ahead").await?;
+    let (a, b) = (shards.user_on(0, 1_508_000), shards.user_on(1, 1_508_000));
+    let mut wire = shards.wire().await?;
+    let run =
+        |sql: &str| [parse("", sql), bind("", "", &[], false), describe('P', ""), execute("", 0)].concat();
+    let begin = [parse("begin", "BEGIN"), bind("", "begin", &[], false), execute("", 0)].concat();
+    let again = [bind("", "begin", &[], false), execute("", 0)].concat();
+    let all = "SELECT count(*) FROM users WHERE name = 'begin_ahead'";
+    let answer = wire.ask(&[begin, run(all), sync()].concat(), 1).await?;
+    assert_eq!((tags(&answer).as_str(), answer[8].body.as_slice()), ("12C12TDCZ", &b"T"[..]));
+    // What has only been read does not bind: either shard can be written on.
+    for (read, written) in [(a, b), (b, a), (a, a)] {
+        wire.ask(&query("ROLLBACK"), 1).await?;
+        let read = format!("SELECT count(*) FROM users WHERE user_id = {read}");
+        assert_eq!(tags(&wire.ask(&[again.clone(), run(&read), sync()].concat(), 1).await?), "2C12TDCZ");
+        let write = format!("UPDATE users SET email = 'ahead' WHERE user_id = {written}");
+        let wrote = wire.ask(&[run(&write), sync()].concat(), 1).await?;
+        assert_eq!(tags(&wrote), "12nCZ", "{}", wrote[0].error());
+    }
+    // The first portal of a transaction, of which rows are read in parts.
+    wire.ask(&query("ROLLBACK"), 1).await?;
+    let sql = "SELECT user_id FROM users WHERE name = 'begin_ahead' ORDER BY user_id";
+    let first = [again.clone(), parse("s", sql), bind("C_1", "s", &[], false), describe('P', "C_1")].concat();
+    let answer = wire.ask(&[first, execute("C_1", 4), sync()].concat(), 1).await?;
+    assert_eq!(tags(&answer), "2C12TDDDDsZ");
+    assert_eq!(tags(&wire.ask(&[execute("C_1", 4), sync()].concat(), 1).await?), "DDCZ");
+    let end = [close('P', "C_1"), run("COMMIT"), sync()].concat();
+    assert_eq!(tags(&wire.ask(&end, 1).await?), "312nCZ");
+    // An error behind it leaves the transaction failed, as that of a server does.
+    let failed = wire.ask(&[again.clone(), run("SELECT no_such FROM users"), sync()].concat(), 1).await?;
+    assert_eq!(tags(&failed), "2CEZ");
+    assert_eq!(failed[3].body, b"E");
+    assert_eq!(wire.error("SELECT 1").await?.split(' ').next(), Some("25P02"));
+    wire.ask(&query("ROLLBACK"), 1).await?;
+    let refused = [again, run("SELECT row_number() OVER () FROM users"), sync()].concat();
+    let refused = wire.ask(&refused, 1).await?;
+    assert_eq!((tags(&refused).as_str(), &refused[3].body[..]), ("2CEZ", &b"E"[..]));
+    wire.ask(&query("ROLLBACK"), 1).await?;
+    assert_eq!(wire.rows(all).await?, ["6"]);
+    Ok(wire.shut().await?)
+}
+
+fn assert_error_message(messages: &[Message], state: &str, part: &str) {
+    let error =
+        messages.iter().find(|it| it.tag == 'E').unwrap_or_else(|| panic!("no error: {}", tags(messages)));
+    let (found, message) = (error.field('C').unwrap_or_default(), error.field('M').unwrap_or_default());
+    assert!(found == state && message.contains(part), "{}", error.error());
 }

@@ -23,7 +23,8 @@ use keyway::sql::Parser;
 use libtest_mimic::Trial;
 use tokio_postgres::Client;
 
-use crate::harness::{Fallible, Harness, KeywayProcess, Shared, ShopFixture, connect, rows};
+use crate::harness::wire::Wire;
+use crate::harness::{APP_PASSWORD, Fallible, Harness, KeywayProcess, Shared, ShopFixture, connect, rows};
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let topics = [
@@ -74,6 +75,10 @@ impl<'a> Shards<'a> {
 
     pub async fn client(&self) -> Fallible<Client> {
         connect(&self.url()).await
+    }
+
+    pub async fn wire(&self) -> Fallible<Wire> {
+        Wire::log_in(self.keyway.listen(), shop::USER, APP_PASSWORD, shop::DATABASE, &[]).await
     }
 
     /// Past Keyway, on the primary of shard `index`.

@@ -16,9 +16,10 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::abandon::quiet;
+use super::enlisted::PortalHome;
 use super::group::Group;
 use super::many::Team;
-use super::merged::{Merging, OUT_BYTES_MAX, Reading, Step, Stop, malformed, parse, receive, send};
+use super::merged::{Asked, Merging, OUT_BYTES_MAX, Reading, Step, Stop, malformed, parse, receive, send};
 use super::query::{Ran, Request};
 use super::relay::{Flow, RelayError};
 use super::session::{End, Outcome, Session};
@@ -28,7 +29,7 @@ use crate::merge::{Budget, Format, Merger, Progress, ResultFormats};
 use crate::net::Buffer;
 use crate::proto::{Expect, Part, Replies};
 use crate::route::{CursorStatement, FetchRows, Kind, ShardQuery, ShardSet};
-use crate::sql::{Filled, Lexer};
+use crate::sql::Filled;
 use crate::wire;
 
 /// What a shard is asked for at once, about.
@@ -67,7 +68,7 @@ pub(super) struct MergedCursor {
     query: ShardQuery,
     /// RowDescription of its rows as text.
     description: Vec<u8>,
-    binary: bool,
+    formats: CursorFormats,
     /// From the first FETCH on, with the formats of that.
     open: Option<(Merging, ResultFormats)>,
     batch_rows: u64,
@@ -78,7 +79,17 @@ pub(super) struct MergedCursor {
 pub(super) struct Declaring<'a> {
     pub reading: Reading<'a>,
     pub name: String,
-    pub binary: bool,
+    pub formats: CursorFormats,
+}
+
+/// In which formats a cursor gives its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CursorFormats {
+    OfFetch,
+    /// By DECLARE, whatever a FETCH has.
+    Binary,
+    /// It is a portal: PostgreSQL has both under one kind of name.
+    OfBind(ResultFormats),
 }
 
 impl Cursors {
@@ -95,6 +106,11 @@ impl Cursors {
         self.0.retain(|it| it.name != name);
     }
 
+    fn take(&mut self, name: &str) -> Option<Cursor> {
+        let at = self.0.iter().position(|it| it.name == name)?;
+        Some(self.0.remove(at))
+    }
+
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -105,25 +121,7 @@ impl Cursors {
     }
 }
 
-/// The query of a DECLARE at its place in the text: what stands in front of it is blank.
-pub(super) fn declared_query(text: &str) -> Option<String> {
-    let mut lexer = Lexer::new(text.as_bytes());
-    // DECLARE and the name.
-    lexer.token().ok()??;
-    lexer.token().ok()??;
-    let mut is_cursor = false;
-    while let Ok(Some(token)) = lexer.token() {
-        let word = text.get(token.start..token.end)?;
-        if is_cursor && word.eq_ignore_ascii_case("for") {
-            let before = text.get(..token.end)?.chars().map(|it| " ".repeat(it.len_utf8()));
-            return Some(before.collect::<String>() + text.get(token.end..)?);
-        }
-        is_cursor |= word.eq_ignore_ascii_case("cursor");
-    }
-    None
-}
-
-fn exists(name: &str) -> Refusal {
+pub(super) fn exists(name: &str) -> Refusal {
     Refusal::new(Reason::Protocol, SqlState("42P03"), format!("cursor \"{name}\" already exists"))
 }
 
@@ -225,7 +223,7 @@ impl Session {
             Ok(cursor) => {
                 self.stand_down(team, false);
                 let number = self.transaction.declare();
-                let home = Home::Merged(Box::new(cursor));
+                let home = Home::Merged(cursor);
                 let cursors = self.others.cursors_mut();
                 cursors.remove(&declaring.name);
                 cursors.0.push(Cursor { name: declaring.name.clone(), number, home });
@@ -235,13 +233,14 @@ impl Session {
         }
     }
 
+    /// A cursor on each server, and what the client awaits of that.
     async fn declare_on_each(
         &mut self,
         team: &mut Team,
         declaring: &Declaring<'_>,
         buffers: &mut Vec<Buffer>,
         flow: &mut Flow,
-    ) -> Result<MergedCursor, Stop> {
+    ) -> Result<Box<MergedCursor>, Stop> {
         let (asked, read) = (declaring.reading.asked(), &declaring.reading.read);
         let first = team.first_mut().ok_or(RelayError::ServerClosed)?;
         let typing = asked.with_source(|source| read.typing(source))?;
@@ -259,12 +258,41 @@ impl Session {
         }
         buffers.resize_with(team.len(), Buffer::default);
         self.hear_all(team, buffers, flow).await?;
+        let mut cursor = Box::new(MergedCursor {
+            server_name,
+            shards: team.iter().map(|it| it.shard).collect(),
+            role: team.first().map_or(Role::Primary, |it| it.role),
+            query,
+            description: described.row,
+            formats: declaring.formats.clone(),
+            open: None,
+            batch_rows: BATCH_ROWS_MIN,
+            failed: false,
+        });
+        let told = match declaring.formats {
+            CursorFormats::OfBind(_) => {
+                self.tell_bound(&mut cursor, team, asked, &described.parameters, flow).await
+            }
+            _ => self.tell_declared(asked, &described.parameters, flow).await,
+        };
+        if let (Err(_), Some((merging, _))) = (&told, &mut cursor.open) {
+            *buffers = std::mem::take(&mut merging.buffers);
+        }
+        told.map(|()| cursor)
+    }
+
+    async fn tell_declared(
+        &mut self,
+        asked: &Asked<'_>,
+        parameters: &[u32],
+        flow: &mut Flow,
+    ) -> Result<(), Stop> {
         let mut out = Vec::new();
         for step in &asked.script {
             match step {
                 Step::Parsed | Step::Bound | Step::Closed => self.put_done(*step, &mut out),
                 Step::Statement => {
-                    wire::parameter_description(&mut out, &described.parameters);
+                    wire::parameter_description(&mut out, parameters);
                     out.extend_from_slice(wire::NO_DATA);
                 }
                 Step::Portal if asked.is_query => {}
@@ -272,24 +300,15 @@ impl Session {
                 Step::Rows(_) => wire::command_complete(&mut out, "DECLARE CURSOR"),
             }
         }
-        self.put(&out, flow).await?;
-        Ok(MergedCursor {
-            server_name,
-            shards: team.iter().map(|it| it.shard).collect(),
-            role: team.first().map_or(Role::Primary, |it| it.role),
-            query,
-            description: described.row,
-            binary: declaring.binary,
-            open: None,
-            batch_rows: BATCH_ROWS_MIN,
-            failed: false,
-        })
+        Ok(self.put(&out, flow).await?)
     }
 
     /// FETCH, MOVE or CLOSE of a cursor of several shards, by a Query.
     pub async fn query_cursor(&mut self, statement: &CursorStatement) -> Result<Outcome, End> {
-        let script = [Step::Portal, Step::Rows(0)];
-        match self.run_cursor(statement, &script, &ResultFormats::default(), true).await? {
+        let (name, formats) = (statement.name().unwrap_or(""), ResultFormats::default());
+        let told =
+            Told { by: By::Statement(statement), script: &[Step::Portal, Step::Rows(0)], is_query: true };
+        match self.run_cursor(name, &told, &formats).await? {
             Ran::Refused(refusal) => self.refuse(refusal).await,
             _ => {
                 self.say_ready().await?;
@@ -300,17 +319,6 @@ impl Session {
 
     /// The same by a group, whose only statement it is; `None`: it is for others.
     pub async fn group_cursor(&mut self, group: &Group<'_>) -> Result<Option<Outcome>, End> {
-        if let Some(name) = group.only_describes_portal().and_then(|it| std::str::from_utf8(it).ok())
-            && !self.transaction.is_refused()
-            && !group.goes_on
-            && self.cursor_place(name) == Some(CursorPlace::Merged)
-            && let Some(Cursor { home: Home::Merged(cursor), .. }) =
-                self.others.cursors().and_then(|it| it.find(name))
-        {
-            let mut out = cursor.row_description().to_vec();
-            self.put_ready(&mut out);
-            return self.stream.write_all(&out).await.map(|()| Some(Outcome::Done)).map_err(|_| End::Left);
-        }
         let Some(statement) = group.cursor_statement(&self.database.router) else { return Ok(None) };
         if self.transaction.is_refused() || !self.is_merged_cursor(&Kind::Cursor(statement.clone())) {
             return Ok(None);
@@ -321,33 +329,37 @@ impl Session {
         };
         let formats = group.asked().map(|it| it.results).unwrap_or_default();
         self.named = 0;
-        match self.run_cursor(&statement, &script, &formats, false).await? {
-            Ran::Refused(refusal) => return self.refuse_group(refusal, group.end).await.map(Some),
-            ran => {
-                let count = if ran.has_failed() { self.named } else { usize::MAX };
-                self.name_statements(group, count);
-                if group.is_synced() {
-                    self.say_ready().await?;
-                }
-            }
-        }
-        Ok(Some(Outcome::Done))
+        let told = Told { by: By::Statement(&statement), script: &script, is_query: false };
+        let ran = self.run_cursor(statement.name().unwrap_or(""), &told, &formats).await?;
+        self.end_cursor_group(group, ran).await.map(Some)
     }
 
-    async fn run_cursor(
+    /// No server has an unfinished part of it.
+    pub async fn end_cursor_group(&mut self, group: &Group<'_>, ran: Ran) -> Result<Outcome, End> {
+        if let Ran::Refused(refusal) = ran {
+            return self.refuse_group(refusal, group.end).await;
+        }
+        let failed = ran.has_failed();
+        self.name_statements(group, if failed { self.named } else { usize::MAX });
+        if group.is_synced() {
+            self.say_ready().await?;
+        } else {
+            self.skipping = failed;
+        }
+        Ok(Outcome::Done)
+    }
+
+    pub async fn run_cursor(
         &mut self,
-        statement: &CursorStatement,
-        script: &[Step],
+        name: &str,
+        told: &Told<'_>,
         formats: &ResultFormats,
-        is_query: bool,
     ) -> Result<Ran, End> {
-        let name = statement.name().unwrap_or("");
-        let cursors = self.others.cursors().map_or(&[][..], |it| &it.0);
-        let found = cursors.iter().enumerate().find(|(_, it)| it.name == name);
-        let Some((at, Cursor { home: Home::Merged(cursor), .. })) = found else {
+        let found = self.others.cursors().and_then(|it| it.find(name));
+        let Some(Cursor { home: Home::Merged(cursor), .. }) = found else {
             return Ok(Ran::Refused(malformed()));
         };
-        if let Err(refusal) = check_fetch(cursor, statement, script, formats) {
+        if let Err(refusal) = check_told(cursor, name, told, formats) {
             return Ok(Ran::Refused(refusal));
         }
         let (shards, role) = (cursor.shards.clone(), cursor.role);
@@ -356,20 +368,25 @@ impl Session {
             Err(refusal) => return Ok(Ran::Refused(refusal)),
         };
         // Out of its place while it is read: it must not be met half way.
-        let Cursor { name, number, home } = self.others.cursors_mut().0.remove(at);
-        let Home::Merged(mut cursor) = home else { return Ok(Ran::Refused(malformed())) };
+        let taken = self.others.cursors_mut().take(name);
+        let Some(Cursor { name, number, home: Home::Merged(mut cursor) }) = taken else {
+            return Ok(Ran::Refused(malformed()));
+        };
         let _live: Vec<_> = team.iter().map(|it| self.live(it.shard, it.role, Access::Read)).collect();
         self.overdue = self.overdue();
         let (started, mut flow) = (Instant::now(), Flow::default());
-        let told = Told { statement, script, is_query };
-        let done = self.tell_of_cursor(&mut cursor, &mut team, &told, formats, &mut flow).await;
+        let done = match told.by {
+            By::Statement(it) => {
+                self.tell_of_cursor(&mut cursor, &mut team, it, told, formats, &mut flow).await
+            }
+            By::Portal => self.tell_by_name(&mut cursor, &mut team, told.script, &mut flow).await,
+        };
         for held in &team {
             if let Some(it) = self.database.metrics.target(held.shard, held.role, Access::Read) {
                 it.done(started.elapsed(), flow.errors, flow.sent_bytes);
             }
         }
-        let runs = script.iter().any(|it| matches!(it, Step::Rows(_)));
-        let closed = runs && matches!(statement, CursorStatement::Close { .. });
+        let closed = told.closes();
         if let Err(stop) = done {
             let buffers = cursor.open.take().map(|it| it.0.buffers).unwrap_or_default();
             cursor.failed = true;
@@ -410,11 +427,12 @@ impl Session {
         &mut self,
         cursor: &mut MergedCursor,
         team: &mut Team,
+        statement: &CursorStatement,
         told: &Told<'_>,
         formats: &ResultFormats,
         flow: &mut Flow,
     ) -> Result<(), Stop> {
-        let Told { statement, script, is_query } = told;
+        let Told { script, is_query, .. } = told;
         let (moves, rows) = match statement {
             CursorStatement::Fetch { moves, rows: FetchRows::Next(count), .. } => (*moves, *count),
             _ => (true, Some(0)),
@@ -457,16 +475,17 @@ impl Session {
     }
 
     /// The first batch of each shard, which is described with it.
-    async fn open_cursor(
+    pub async fn open_cursor(
         &mut self,
         cursor: &mut MergedCursor,
         team: &mut Team,
         formats: &ResultFormats,
         flow: &mut Flow,
     ) -> Result<(), Stop> {
-        let formats = match cursor.binary {
-            true => ResultFormats(vec![Format::Binary]),
-            false => formats.clone(),
+        let formats = match &cursor.formats {
+            CursorFormats::OfFetch => formats.clone(),
+            CursorFormats::Binary => ResultFormats(vec![Format::Binary]),
+            CursorFormats::OfBind(formats) => formats.clone(),
         };
         let budget = Budget { memory_bytes_max: self.shared.limits.merge_bytes_max, hash_seed: self.entropy };
         let merger = Merger::new(cursor.query.spec.clone(), team.len(), formats.clone(), budget);
@@ -481,7 +500,7 @@ impl Session {
     }
 
     /// Gives the client so many rows, or moves past them; how many there were.
-    async fn fetch(
+    pub async fn fetch(
         &mut self,
         cursor: &mut MergedCursor,
         team: &mut Team,
@@ -602,7 +621,40 @@ impl Session {
         }
     }
 
-    async fn close_on_each(
+    /// Where a Close is one of several messages, whose answer comes with theirs.
+    pub async fn close_cursor(&mut self, name: &str) -> Result<Result<(), Refusal>, End> {
+        let Some((shards, role)) = self.merged_place(name) else { return Ok(Ok(())) };
+        let mut team = match self.enlist_team(&shards, role).await {
+            Ok(it) => it,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(Cursor { home: Home::Merged(cursor), .. }) = self.others.cursors_mut().take(name) else {
+            self.stand_down(team, false);
+            return Ok(Ok(()));
+        };
+        self.overdue = self.overdue();
+        match self.close_on_each(&cursor, &mut team, &mut Flow::default()).await {
+            Ok(()) => {
+                self.stand_down(team, false);
+                self.others.place_portal(name.as_bytes(), Some(PortalHome::Ended));
+                Ok(Ok(()))
+            }
+            Err(stop) => match self.stop_cursor(team, Vec::new(), stop).await? {
+                Ran::Refused(refusal) => Ok(Err(refusal)),
+                _ => Ok(Err(malformed())),
+            },
+        }
+    }
+
+    /// Which servers a cursor of several shards needs.
+    fn merged_place(&self, name: &str) -> Option<(ShardSet, Role)> {
+        match &self.others.cursors()?.find(name)?.home {
+            Home::Merged(it) => Some((it.shards.clone(), it.role)),
+            Home::On(_) => None,
+        }
+    }
+
+    pub async fn close_on_each(
         &mut self,
         cursor: &MergedCursor,
         team: &mut Team,
@@ -622,17 +674,49 @@ impl Session {
 }
 
 impl MergedCursor {
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub fn formats(&self) -> &CursorFormats {
+        &self.formats
+    }
+
+    /// As the statement is described.
+    pub fn described(&self) -> &[u8] {
+        &self.description
+    }
+
     /// In the formats of the FETCHes.
-    fn row_description(&self) -> &[u8] {
+    pub fn row_description(&self) -> &[u8] {
         self.open.as_ref().map_or(&self.description, |it| it.0.merger.description())
     }
 }
 
-/// A statement about a cursor, and what the client awaits of it.
-struct Told<'a> {
-    statement: &'a CursorStatement,
-    script: &'a [Step],
-    is_query: bool,
+/// How a cursor is spoken of.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    Statement(&'a CursorStatement),
+    /// Execute, Describe and Close of its name.
+    Portal,
+}
+
+/// What a cursor is told, and what the client awaits of that.
+pub(super) struct Told<'a> {
+    pub by: By<'a>,
+    pub script: &'a [Step],
+    pub is_query: bool,
+}
+
+impl Told<'_> {
+    fn closes(&self) -> bool {
+        let runs = |it: &Step| matches!(it, Step::Rows(_));
+        match self.by {
+            By::Statement(CursorStatement::Close { .. }) => self.script.iter().any(runs),
+            By::Statement(_) => false,
+            By::Portal => self.script.contains(&Step::Closed),
+        }
+    }
 }
 
 async fn ask(server: &mut Backend, text: &str, results: &[i16]) -> Result<(), RelayError> {
@@ -653,20 +737,21 @@ fn next_batch(before: u64, bytes: u64, rows: u64) -> u64 {
     if rows == 0 { before } else { fitting.clamp(1, BATCH_ROWS_MAX).min(before.saturating_mul(4)) }
 }
 
-fn check_fetch(
+fn check_told(
     cursor: &MergedCursor,
-    statement: &CursorStatement,
-    script: &[Step],
+    name: &str,
+    told: &Told<'_>,
     formats: &ResultFormats,
 ) -> Result<(), Refusal> {
-    let CursorStatement::Fetch { name, moves, rows } = statement else { return Ok(()) };
-    let FetchRows::Next(count) = rows else {
-        return Err(not_supported("FETCH or MOVE other than forward", name));
-    };
-    if cursor.failed {
+    let script = told.script;
+    if cursor.failed && !told.closes() {
         let message = format!("portal \"{name}\" cannot be run");
         return Err(Refusal::new(Reason::Protocol, SqlState("55000"), message));
     }
+    let By::Statement(CursorStatement::Fetch { moves, rows, .. }) = told.by else { return Ok(()) };
+    let FetchRows::Next(count) = rows else {
+        return Err(not_supported("FETCH or MOVE other than forward", name));
+    };
     let limited = |it: &Step| match it {
         Step::Rows(limit @ 1..) => count.is_none_or(|it| it >= *limit),
         _ => false,
@@ -675,35 +760,21 @@ fn check_fetch(
         return Err(not_supported("FETCH with a row limit of Execute", name));
     }
     let is_bound = script.iter().any(|it| matches!(it, Step::Rows(_) | Step::Portal));
-    match &cursor.open {
-        Some((_, of)) if is_bound && !moves && !cursor.binary && of != formats => {
-            Err(not_supported("FETCH in formats other than those of the first one", name))
-        }
-        _ => Ok(()),
+    let first = match &cursor.formats {
+        CursorFormats::OfFetch => cursor.open.as_ref().map(|it| &it.1),
+        CursorFormats::Binary => None,
+        CursorFormats::OfBind(formats) => Some(formats),
+    };
+    let differ = |it: &ResultFormats| (0..cursor.query.columns).any(|at| it.of(at) != formats.of(at));
+    if is_bound && !moves && first.is_some_and(differ) {
+        return Err(not_supported("FETCH in formats other than those of the first one", name));
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_declared_query_stands_where_it_stood() {
-        for (text, query) in [
-            ("DECLARE c CURSOR FOR SELECT 1", "SELECT 1"),
-            (
-                "declare \"for\" no scroll cursor without hold for select 'for' for update",
-                "select 'for' for update",
-            ),
-            ("DECLARE cursor CURSOR FOR\nVALUES (1)", "VALUES (1)"),
-            ("DECLARE é CURSOR /* for */ FOR TABLE t", "TABLE t"),
-        ] {
-            let found = declared_query(text).unwrap();
-            assert_eq!((found.trim(), found.len()), (query, text.len()), "{text}");
-            assert!(text.ends_with(query) && found.ends_with(query));
-        }
-        assert_eq!(declared_query("SELECT 1"), None);
-    }
 
     #[test]
     fn batches_have_about_as_many_bytes() {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::cursors::CursorPlace;
+use super::cursors::{CursorFormats, CursorPlace, Declaring, not_alone};
 use super::deallocate;
 use super::effects::Answer;
 use super::enlisted::PortalHome;
@@ -36,13 +36,18 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
+        if let Some(count) = self.begins_ahead(&group)
+            && let Some(outcome) = Box::pin(self.begin_ahead(unit, count, end)).await?
+        {
+            return Ok(outcome);
+        }
         self.count_messages(&group);
         group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
         if let Some(outcome) = self.answer_group(&group).await? {
             return Ok(outcome);
         }
         if self.others.cursors().is_some()
-            && let Some(outcome) = Box::pin(self.group_cursor(&group)).await?
+            && let Some(outcome) = Box::pin(self.group_of_cursors(&group)).await?
         {
             return Ok(outcome);
         }
@@ -67,14 +72,16 @@ impl Session {
         self.committing = group.plans().any(|it| matches!(it.kind, Kind::Commit { .. }));
         let alone = group.is_synced() && self.transaction.is_idle() && !self.unsynced;
         let renewable = Renewable { lost: alone, outdated: alone && group.describes_all() };
-        // Held until Sync, whatever the server says in between. Flush by itself begins nothing.
-        self.unsynced = end != UnitEnd::Sync && !group.ends_early && (self.unsynced || group.asks());
-        self.named = 0;
         let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
         let parted = match self.parted_group(&group, &decision) {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
+        // Held until Sync, whatever the server says in between. Flush by itself begins nothing, and a portal of
+        // several shards leaves nothing unfinished on them.
+        let is_open = end != UnitEnd::Sync && !group.ends_early && parted.declaring.is_none();
+        self.unsynced = is_open && (self.unsynced || group.asks());
+        self.named = 0;
         let payload = Payload::Group(&group);
         let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
@@ -85,6 +92,47 @@ impl Session {
             self.take_settings(&made);
         }
         self.end_group(&group, ran, access).await
+    }
+
+    fn begins_ahead(&self, group: &Group<'_>) -> Option<usize> {
+        let may = self.has_shards() && !self.unsynced && self.transaction.is_idle();
+        may.then(|| group.begins_ahead(&self.database.router)).flatten()
+    }
+
+    /// Drivers send BEGIN along with the first statement of a transaction. Only a BEGIN by itself leaves open which shards
+    /// that needs: its `count` messages are answered like one, and the others are a group of their own. `None`: it
+    /// is its server's.
+    async fn begin_ahead(&mut self, unit: &[u8], count: usize, end: UnitEnd) -> Result<Option<Outcome>, End> {
+        let (begin, rest) = unit.split_at(wire::length_of(unit, count));
+        let group = match self.read_group(begin, UnitEnd::Open)? {
+            Ok(it) => it,
+            Err(refusal) => return self.refuse_group(refusal, end).await.map(Some),
+        };
+        let Some(only) = group.bound().next() else { return Ok(None) };
+        match self.answer(&only.plan.kind, only.statement.text()) {
+            Answer::Made { notices, tag, columns } => {
+                self.count_messages(&group);
+                let mut out = Vec::new();
+                put_made(&group, &notices, tag, columns, &mut out);
+                self.name_statements(&group, usize::MAX);
+                self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+                self.extended(rest, end).await.map(Some)
+            }
+            Answer::Refused(refusal) => self.refuse_group(refusal, end).await.map(Some),
+            Answer::Server | Answer::Rollback => Ok(None),
+        }
+    }
+
+    /// What is about cursors and portals of several shards.
+    async fn group_of_cursors(&mut self, group: &Group<'_>) -> Result<Option<Outcome>, End> {
+        self.named = 0;
+        if let Some(outcome) = self.group_portal(group).await? {
+            return Ok(Some(outcome));
+        }
+        if let Err(refusal) = self.close_leading_portals(group).await? {
+            return self.refuse_group(refusal, group.end).await.map(Some);
+        }
+        self.group_cursor(group).await
     }
 
     fn count_messages(&self, group: &Group<'_>) {
@@ -126,7 +174,7 @@ impl Session {
             {
                 return self.refuse_group(refusal, group.end).await;
             }
-        } else if failed && group.ends_early {
+        } else if failed && (group.ends_early || unready && !group.is_synced()) {
             // The server is past its error, the client is not before its Sync.
             self.skipping = true;
         }
@@ -428,10 +476,12 @@ impl Session {
             Some(it) => it,
             None => self.decide_unbound(group)?,
         };
-        self.check_spread(group, &decision)?;
+        let left = self.portal_left(group, &decision);
+        self.check_spread(group, &decision, left)?;
         let limited = group.is_limited() && !(decision.mode.reads_many() && group.reading().is_some());
         let statements = statements.max(if decision.mode == Mode::One { 0 } else { group.bound().count() });
-        if decision.mode != Mode::One && (statements > 1 || !group.is_synced() || limited) {
+        let is_whole = group.is_synced() || left.is_some() && group.end == UnitEnd::Flush;
+        if decision.mode != Mode::One && (statements > 1 || !is_whole || limited) {
             let told = if limited { "without a row limit" } else { "alone before its Sync" };
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
@@ -447,14 +497,20 @@ impl Session {
     }
 
     /// What a group asks of a transaction on several shards.
-    fn check_spread(&self, group: &Group<'_>, decision: &Decision) -> Result<(), Refusal> {
+    fn check_spread(
+        &self,
+        group: &Group<'_>,
+        decision: &Decision,
+        left: Option<&str>,
+    ) -> Result<(), Refusal> {
         if self.transaction.is_idle() {
             return Ok(());
         }
-        if decision.mode != Mode::One && !group.leaves_nothing() {
+        self.check_portal_names(group, left)?;
+        if decision.mode != Mode::One && !group.leaves_nothing() && left.is_none() {
             return Err(Refusal::unsupported(
                 Reason::MultiShardRead,
-                "a portal of several shards that outlives its Sync is not supported",
+                "a portal of several shards that outlives its Sync must be a read, and stand alone",
                 "execute it in the same pipeline, to the end, or declare a cursor",
             ));
         }
@@ -474,30 +530,22 @@ impl Session {
         }
         let (mut bound, mut homes) = (Vec::new(), SmallVec::<[Option<ShardId>; 2]>::new());
         for op in &group.ops {
-            let name = match op {
-                Op::Bind { bind, .. } => {
-                    bound.push(bind.portal);
-                    continue;
-                }
-                Op::Execute { portal, .. } | Op::ClosePortal { portal, .. } => *portal,
-                Op::DescribePortal { raw } => match wire::target(raw) {
-                    Ok(Target::Portal(portal)) => portal,
-                    _ => continue,
-                },
-                _ => continue,
-            };
-            if !bound.contains(&name) {
-                let cursor = std::str::from_utf8(name).ok().and_then(|it| self.cursor_place(it));
-                if let Some(CursorPlace::On(shard)) = cursor {
-                    homes.push(Some(shard));
-                    continue;
-                }
-                homes.push(match self.others.portal(name) {
-                    None => self.home().map(|it| it.0),
-                    Some(PortalHome::On(shard)) => Some(shard),
-                    Some(PortalHome::Ended) => return Err(portal_ended(name)),
-                });
+            let Some(name) = op.portal() else { continue };
+            if matches!(op, Op::Bind { .. }) {
+                bound.push(name);
             }
+            if bound.contains(&name) {
+                continue;
+            }
+            let cursor = std::str::from_utf8(name).ok().and_then(|it| Some((it, self.cursor_place(it)?)));
+            homes.push(match (cursor, self.others.portal(name)) {
+                (Some((name, CursorPlace::Merged)), _) => return Err(not_alone(name)),
+                (Some((_, CursorPlace::On(shard))), _) | (None, Some(PortalHome::On(shard))) => Some(shard),
+                // Which is no error of a portal that is not there.
+                (None, Some(PortalHome::Ended)) if matches!(op, Op::ClosePortal { .. }) => continue,
+                (None, Some(PortalHome::Ended)) => return Err(portal_ended(name)),
+                (None, None) => self.home().map(|it| it.0),
+            });
         }
         homes.dedup();
         if homes.len() > 1 { Err(two_at_once()) } else { Ok(homes.pop().flatten()) }
@@ -534,6 +582,13 @@ impl Session {
     }
 
     fn parted_group<'g>(&self, group: &'g Group<'_>, decision: &Decision) -> Result<Parted<'g>, Refusal> {
+        if let Some(name) = self.portal_left(group, decision)
+            && let Some(reading) = group.reading()
+        {
+            let formats = CursorFormats::OfBind(reading.asked().results.clone());
+            let declaring = Some(Declaring { reading, name: name.to_owned(), formats });
+            return Ok(Parted { declaring, ..Parted::default() });
+        }
         if decision.mode == Mode::Scatter {
             return Ok(Parted { reading: group.reading(), ..Parted::default() });
         }

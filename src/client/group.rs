@@ -70,6 +70,24 @@ pub(super) enum Op<'a> {
     },
 }
 
+impl<'a> Op<'a> {
+    /// Which one it makes, uses or ends.
+    pub fn portal(&self) -> Option<&'a [u8]> {
+        match self {
+            Op::Bind { bind, .. } => Some(bind.portal),
+            Op::Execute { portal, .. }
+            | Op::Deallocate { portal, .. }
+            | Op::Prepare { portal, .. }
+            | Op::ClosePortal { portal, .. } => Some(portal),
+            Op::DescribePortal { raw } => match wire::target(raw) {
+                Ok(wire::Target::Portal(it)) => Some(it),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 /// A statement that runs, with the plan that holds for all of its group.
 #[derive(Clone, Copy)]
 pub(super) struct Bound<'g, 'a> {
@@ -175,6 +193,21 @@ impl<'a> Group<'a> {
                 && (ends(last) || plans.iter().any(|it| it.makes_settings() || hides_settings(it)))
     }
 
+    /// How many messages of it begin a transaction, in front of others that run in it.
+    pub fn begins_ahead(&self, router: &Router) -> Option<usize> {
+        let begins = |it: &Plan| matches!(it.kind, Kind::Begin { .. });
+        let mut messages = self.ops.iter().take_while(|op| match op {
+            Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => {
+                begins(&statement.plan(router))
+            }
+            Op::Bind { plan, .. } => begins(plan),
+            _ => true,
+        });
+        let count = messages.position(|it| matches!(it, Op::Execute { .. }))? + 1;
+        let rest = self.ops.get(count..)?;
+        rest.iter().any(|it| matches!(it, Op::Bind { .. })).then_some(count)
+    }
+
     /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end. Of a row
     /// limit the unnamed portal may stay, but the Bind or Query that leaves the shard destroys it anyway
     /// (manual, "Extended Query"); asyncpg has a limit of 1 wherever it wants one row.
@@ -229,15 +262,38 @@ impl<'a> Group<'a> {
         whole.then(|| self.ops.iter().filter_map(step).collect())
     }
 
-    /// Describe of a portal by its name, and nothing else.
-    pub fn only_describes_portal(&self) -> Option<&'a [u8]> {
-        match &self.ops[..] {
-            [Op::DescribePortal { raw }, Op::Sync { .. }] => match wire::target(raw) {
-                Ok(wire::Target::Portal(name)) => Some(name),
-                _ => None,
-            },
-            _ => None,
+    /// Execute, Describe and Close of one portal that it has not bound, where that is all.
+    pub fn portal_script(&self) -> Option<(&'a [u8], SmallVec<[Step; 4]>)> {
+        let (mut name, mut script) = (None, SmallVec::new());
+        for op in &self.ops {
+            let portal = match op {
+                Op::Sync { .. } | Op::Flush { .. } => continue,
+                // Behind Close there is nothing to execute.
+                _ if script.last() == Some(&Step::Closed) => return None,
+                _ => op.portal()?,
+            };
+            if matches!(op, Op::Bind { .. }) || name.is_some_and(|it| it != portal) {
+                return None;
+            }
+            name = Some(portal);
+            script.extend(step(op));
         }
+        Some((name?, script))
+    }
+
+    /// The portal that its only statement leaves to later groups: it has a name, and is not closed.
+    pub fn leaves_portal(&self) -> Option<&'a [u8]> {
+        let mut left = None;
+        for op in &self.ops {
+            match (op, op.portal()) {
+                (Op::Bind { .. }, it) => left = it,
+                (Op::ClosePortal { .. }, it) if it != left => {}
+                (Op::ClosePortal { .. }, _) => return None,
+                (_, Some(it)) if Some(it) != left => return None,
+                _ => {}
+            }
+        }
+        left.filter(|it| !it.is_empty())
     }
 
     /// What the client sees of the answer.

@@ -9,7 +9,8 @@ use smallvec::SmallVec;
 use super::attach::{set_up_text, setting_refused};
 use super::bind::mixes;
 use super::copy_split::Copied;
-use super::cursors::{Declaring, declared_query};
+use super::cursors::{CursorFormats, Declaring};
+use super::declared::declared_query;
 use super::effects::Answer;
 use super::enlisted::Others;
 use super::group::Group;
@@ -253,7 +254,8 @@ impl Session {
                 };
                 asked.text = declared_query(&asked.text).ok_or_else(no_shard)?.into();
                 let reading = Reading::new(read, asked);
-                parted.declaring = Some(Declaring { reading, name: name.clone(), binary: *binary });
+                let formats = if *binary { CursorFormats::Binary } else { CursorFormats::OfFetch };
+                parted.declaring = Some(Declaring { reading, name: name.clone(), formats });
             }
             (Mode::Split, _, Some(rows), _) => {
                 let owners = self.database.router.row_shards(plan, keys, &self.view())?;
@@ -377,7 +379,7 @@ impl Session {
         self.overdue = None;
         let ran = match request.decision.mode {
             Mode::One => self.run_on_one(request).await,
-            Mode::Merge if let Some(declaring) = &request.parted.declaring => {
+            Mode::Scatter | Mode::Merge if let Some(declaring) = &request.parted.declaring => {
                 Box::pin(self.run_declare(request, declaring)).await
             }
             Mode::Scatter | Mode::Merge => match &request.parted.reading {
