@@ -1,9 +1,12 @@
 # `make demo ARGS="--once"`, `make test`, `make bench ARGS=scan`: ARGS go to the program behind the target.
-.PHONY: demo test check differential bench clean
+.PHONY: demo test check differential causal bench clean
 ARGS ?=
 E2E ?=
 SEED ?= 1
 N ?= 20000
+SEEDS ?= 10
+SECONDS ?= 60
+SESSIONS ?= 64
 
 demo: ## servers, a shop and keyway on this machine
 	@scripts/install.sh demo
@@ -24,6 +27,11 @@ check: ## what needs no PostgreSQL
 differential: ## random statements, on one PostgreSQL and through keyway; SEED=7 N=20000
 	@scripts/install.sh test
 	KEYWAY_SEED=$(SEED) KEYWAY_STATEMENTS=$(N) cargo test --test integration differential::sql_random -- --nocapture
+
+causal: ## sessions read and write while replicas pause and die; SEEDS=10 SECONDS=60 SESSIONS=64
+	@scripts/install.sh test
+	KEYWAY_CAUSAL_SEEDS=$(SEEDS) KEYWAY_CAUSAL_SECONDS=$(SECONDS) KEYWAY_CAUSAL_SESSIONS=$(SESSIONS) \
+		cargo test --test integration consistency::no_read_goes_back_under_faults -- --nocapture
 
 bench: ## criterion, then the end-to-end tables; E2E="--write" puts them into docs/performance.md
 	@scripts/install.sh bench

@@ -8,6 +8,7 @@ mod bad_input;
 mod cancel;
 mod catalog;
 mod cli;
+mod consistency;
 mod console;
 mod copy;
 mod deallocate;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         cancel::tests,
         catalog::tests,
         cli::tests,
+        consistency::tests,
         console::tests,
         copy::tests,
         deallocate::tests,

@@ -22,7 +22,7 @@ use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared, unsharded
 const TIMEOUT: Duration = Duration::from_secs(30);
 const USER: &str = "app";
 const DATABASE: &str = "plain";
-const FIT: Freshness = Freshness { max_lag: Duration::from_secs(1), floor: None };
+const FIT: Freshness = Freshness { max_lag: Duration::from_secs(1), floor: None, seen: None, seen_on: None };
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![

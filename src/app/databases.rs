@@ -12,8 +12,8 @@ use crate::backend::{BackendSpec, Holders};
 use crate::base::ShardId;
 use crate::catalog::{CatalogWatch, ReadSpec};
 use crate::client::{
-    self, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Quota, Shared, UserLookup,
-    UserPools,
+    self, Floors, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Quota, Shared,
+    UserLookup, UserPools,
 };
 use crate::config::{self, Config};
 use crate::net::Connectors;
@@ -82,6 +82,8 @@ impl Building<'_> {
             listener,
             metrics: families.client.of_database(&database.name, &shards),
             pool_mode: database.pool_mode,
+            consistency: database.consistency,
+            floors: before.map_or_else(|| Floors::new(self.now), |it| it.floors.clone()),
             max_lag: database.max_lag,
             floor: if moved { Some(self.now) } else { before.and_then(|it| it.floor) },
             wait_timeout: database.pool.wait_timeout,

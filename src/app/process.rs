@@ -317,7 +317,13 @@ fn users(
         };
         let clients = known.map_or_else(|| Quota::new(None), |it| it.clients.clone());
         clients.set_max(user.clients_max);
-        let made = client::User { method: user.auth, credentials, clients, pool_mode: user.pool_mode };
+        let made = client::User {
+            method: user.auth,
+            credentials,
+            clients,
+            pool_mode: user.pool_mode,
+            consistency: user.consistency,
+        };
         users.insert(user.name.clone(), made);
     }
     Ok(users)

@@ -1,7 +1,9 @@
 //! Words that every layer shares: ids, roles, positions and the error that a client is shown.
 
+mod consistency;
 mod refusal;
 
+pub use consistency::Consistency;
 pub use refusal::{Blame, Reason, Refusal, SqlState};
 
 use std::fmt;

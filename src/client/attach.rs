@@ -12,7 +12,7 @@ use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::net::Buffer;
 use crate::pool::{CheckoutError, Lease, Pool};
 use crate::proto::{Expect, Origin, Replies, Settings};
-use crate::route::{Excluded, Freshness};
+use crate::route::Excluded;
 use crate::wire;
 
 /// Between attempts to reach a primary that cannot be connected to, unless its role changes first.
@@ -138,11 +138,11 @@ impl Session {
         let shard_state = cluster.shard(shard)?;
         if role == Role::Replica {
             self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let floor = self.floors.get(usize::from(shard.0)).copied().flatten();
-            let freshness = Freshness { max_lag: self.database.max_lag, floor };
-            let found = shard_state.replica(freshness, excluded, self.entropy >> 33, now);
+            let freshness = self.freshness(shard);
+            let found = shard_state.replica(freshness, excluded, self.entropy >> 33, now).map(|it| it.id);
+            self.count_read(shard_state, freshness, found, now);
             if let Some(replica) = found {
-                return Some((replica.id, Role::Replica));
+                return Some((replica, Role::Replica));
             }
         }
         shard_state.primary().map(|it| (it.id, Role::Primary))

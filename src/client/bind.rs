@@ -82,6 +82,12 @@ impl Session {
         }
     }
 
+    /// Before a request is sent to the server that is held, if one is.
+    pub async fn go_to(&mut self, shard: ShardId, role: Role) -> Result<(), Refusal> {
+        self.move_to(shard, role).await?;
+        self.catch_up().await
+    }
+
     /// For a statement of `shard`: the transaction takes a server there too, or ends at the one that it has, to begin
     /// anew, where nothing ties it to that.
     pub async fn move_to(&mut self, shard: ShardId, role: Role) -> Result<(), Refusal> {

@@ -51,9 +51,9 @@ impl Session {
         {
             return Ok(outcome);
         }
-        let (decision, access) = match self.decide_group(&group) {
+        let (decision, access) = match self.place_group(&group) {
             Ok(it) => it,
-            Err(refusal) => return self.refuse_group(self.refusal_of(refusal), end).await,
+            Err(refusal) => return self.refuse_group(refusal, end).await,
         };
         let made = match self.settings_of_group(&group) {
             Ok(it) => it,
@@ -69,10 +69,10 @@ impl Session {
         for it in group.bound() {
             self.suspect_bound(it);
         }
-        self.committing = group.plans().any(|it| matches!(it.kind, Kind::Commit { .. }));
+        let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
+        self.begin_commit(group.plans().map(|it| &it.kind));
         let alone = group.is_synced() && self.transaction.is_idle() && !self.unsynced;
         let renewable = Renewable { lost: alone, outdated: alone && group.describes_all() };
-        let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
         let parted = match self.parted_group(&group, &decision) {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
@@ -438,6 +438,13 @@ impl Session {
         Ok(())
     }
 
+    /// Where it goes, and how fresh that must be.
+    fn place_group(&mut self, group: &Group<'_>) -> Result<(Decision, Access), Refusal> {
+        let (mut decision, access) = self.decide_group(group).map_err(|it| self.refusal_of(it))?;
+        self.touch_group(group, &mut decision)?;
+        Ok((decision, access))
+    }
+
     fn decide_group(&self, group: &Group<'_>) -> Result<(Decision, Access), Refusal> {
         let mut view = self.view();
         group.plans().try_for_each(|it| self.check_chain(&it.kind))?;
@@ -642,7 +649,11 @@ impl Session {
 }
 
 /// Gives `then` the values of a Bind and of the statement's literals.
-fn with_params<T>(bind: &Bind<'_>, statement: &Statement, then: impl FnOnce(&KeySource<'_>) -> T) -> T {
+pub(super) fn with_params<T>(
+    bind: &Bind<'_>,
+    statement: &Statement,
+    then: impl FnOnce(&KeySource<'_>) -> T,
+) -> T {
     let oids = statement.oids();
     let values: SmallVec<[Option<&[u8]>; 16]> = bind.values.iter().collect();
     let formats: SmallVec<[i16; 16]> =

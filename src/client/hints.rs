@@ -7,7 +7,7 @@ use crate::base::Refusal;
 use crate::route::{Assigned, Decision, KeySource, Kind, Plan, SessionHint, SessionView, SetStatement, Why};
 use crate::sql::{Lexer, TokenKind, scan};
 
-const SETTINGS: [&str; 4] = ["keyway.shard", "keyway.map", "keyway.key", "keyway.role"];
+const SETTINGS: [&str; 5] = ["keyway.shard", "keyway.map", "keyway.key", "keyway.role", "keyway.consistency"];
 
 impl Session {
     pub fn decide(&self, plan: &Plan, keys: &KeySource<'_>, view: &SessionView) -> Result<Decision, Refusal> {
@@ -30,7 +30,7 @@ impl Session {
         Ok(decision)
     }
 
-    fn hint(&self) -> Option<SessionHint> {
+    pub fn hint(&self) -> Option<SessionHint> {
         let in_transaction = self.transaction.sets_any(SessionHint::PREFIX);
         if !in_transaction && !self.settings.has_any(SessionHint::PREFIX) {
             return None;

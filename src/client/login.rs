@@ -15,7 +15,7 @@ use super::session::Session;
 use super::visitor::{self, Console, Visitor};
 use super::{Database, Latest, Shared, UserPools};
 use crate::auth::{self, Credentials, LoginError};
-use crate::base::{Reason, Refusal, SqlState};
+use crate::base::{Consistency, Reason, Refusal, SqlState};
 use crate::cancel::{self, Sender};
 use crate::config::{Auth, PoolMode};
 use crate::metrics::{Limit, Live};
@@ -123,6 +123,7 @@ pub(super) struct LoggedIn {
     pub greeting: Vec<u8>,
     pub application_name: Option<String>,
     pub pool_mode: PoolMode,
+    pub consistency: Option<Consistency>,
     /// Settings that a server has to judge before the client is greeted.
     pub unchecked: bool,
 }
@@ -397,7 +398,8 @@ fn greet(
             unchecked = true;
         }
     }
-    let of_user = shared.users.get(&parameters.user).and_then(|it| it.pool_mode);
+    let user = shared.users.get(&parameters.user);
+    let (of_user, consistency) = (user.and_then(|it| it.pool_mode), user.and_then(|it| it.consistency));
     let record = shared.sessions.register(Identity {
         database: database.name.as_str().into(),
         user: parameters.user.into(),
@@ -411,6 +413,7 @@ fn greet(
     }
     Ok(LoggedIn {
         pool_mode: of_user.unwrap_or(database.pool_mode),
+        consistency,
         database: database.clone(),
         shared: shared.clone(),
         record,
@@ -519,6 +522,6 @@ mod tests {
             size_of::<F>()
         }
         let (task, session) = (bytes(serve), size_of::<Session>());
-        assert!(task <= 896 && session <= 672, "the task has {task} bytes, and the session {session}");
+        assert!(task <= 896 && session <= 680, "the task has {task} bytes, and the session {session}");
     }
 }

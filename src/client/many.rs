@@ -72,7 +72,16 @@ impl Session {
                 }
                 Ok(team)
             }
-            false => self.enlist_team(shards, *role).await,
+            false => {
+                let team = self.enlist_team(shards, *role).await?;
+                for held in &team {
+                    if let Err(refusal) = self.catch_up_at(held.server, held.role).await {
+                        self.stand_down(team, false);
+                        return Err(refusal);
+                    }
+                }
+                Ok(team)
+            }
         }
     }
 

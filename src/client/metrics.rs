@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Sessions;
+use super::freshness::ReadReason;
 use crate::base::{Access, Reason, Role, ShardId};
 use crate::metrics::{self, RegisterError, Registry};
 
@@ -26,6 +27,8 @@ pub struct ClientMetricFamilies {
     logins: IntCounterVec,
     replication: IntGaugeVec,
     replication_bytes: IntCounterVec,
+    reads: IntCounterVec,
+    floor_waits: IntCounterVec,
     pub clients: IntGauge,
     /// Those of `clients` that came with TLS.
     pub tls_clients: IntGauge,
@@ -39,6 +42,16 @@ fn resting_clients(registry: &Registry) -> Result<IntGauge, RegisterError> {
     let help =
         "Client connections whose sessions have given up what only statements need, of keyway_clients.";
     Ok(registry.gauges("keyway_resting_clients", help, &[])?.with_label_values::<&str>(&[]))
+}
+
+fn reads(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
+    let help = "Reads that a replica could answer, by where they went and why.";
+    registry.counters("keyway_reads_total", help, &["database", "target", "reason"])
+}
+
+fn floor_waits(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
+    let help = "Statements of transactions on a replica that waited for it to have what was written.";
+    registry.counters("keyway_floor_wait_total", help, &["database"])
 }
 
 fn replication_bytes(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
@@ -108,6 +121,8 @@ impl ClientMetricFamilies {
                 &["database"],
             )?,
             replication_bytes: replication_bytes(registry)?,
+            reads: reads(registry)?,
+            floor_waits: floor_waits(registry)?,
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
                 .with_label_values::<&str>(&[]),
@@ -143,6 +158,8 @@ impl ClientMetricFamilies {
         metrics::forget(&self.replication, &of);
         metrics::forget(&self.replication_bytes, &of);
         metrics::forget(&self.state_probes, &of);
+        metrics::forget(&self.reads, &of);
+        metrics::forget(&self.floor_waits, &of);
     }
 
     /// Counted when somebody looks: each session knows its own pin.
@@ -173,10 +190,16 @@ impl ClientMetricFamilies {
                 target(shard, Role::Replica, Access::Read),
             ]
         });
+        let read = |it: ReadReason| {
+            let [target, reason] = it.labels();
+            self.reads.with_label_values(&[database, target, reason])
+        };
         let refusal = |it: Reason| self.refusals.with_label_values(&[database, it.label()]);
         DatabaseMetrics {
             targets: shards.collect(),
             refusals: Reason::ALL.map(refusal).to_vec(),
+            reads: ReadReason::ALL.map(read),
+            floor_waits: self.floor_waits.with_label_values(&[database]),
             retries: self.retries.with_label_values(&[database]),
             evictions: self.evictions.with_label_values(&[database]),
             renewals: self.renewals.with_label_values(&[database]),
@@ -194,6 +217,9 @@ impl ClientMetricFamilies {
 pub struct DatabaseMetrics {
     targets: Vec<[TargetMetrics; 3]>,
     refusals: Vec<IntCounter>,
+    /// By `ReadReason`.
+    reads: [IntCounter; 5],
+    pub floor_waits: IntCounter,
     pub retries: IntCounter,
     /// Replication connections now, and their bytes.
     pub replication: IntGauge,
@@ -269,6 +295,11 @@ impl DatabaseMetrics {
     pub fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
         let counted = Reason::ALL.into_iter().zip(&self.refusals).map(|(reason, it)| (reason, it.get()));
         counted.filter(|(_, count)| *count > 0)
+    }
+
+    pub(super) fn read(&self, reason: ReadReason) {
+        // `ALL` is in the order of the enum.
+        self.reads[reason as usize].inc();
     }
 
     pub fn refused(&self, reason: Reason) {

@@ -13,6 +13,8 @@ mod effects;
 mod encoding;
 mod enlisted;
 mod extended;
+mod floors;
+mod freshness;
 mod function_call;
 mod group;
 mod hints;
@@ -44,6 +46,7 @@ mod transactions;
 mod users;
 mod visitor;
 
+pub use floors::Floors;
 pub use login::{serve, too_many};
 pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
@@ -66,7 +69,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::Credentials;
-use crate::base::ServerId;
+use crate::base::{Consistency, ServerId};
 use crate::cancel;
 use crate::catalog::CatalogWatch;
 use crate::config::PoolMode;
@@ -144,6 +147,9 @@ pub struct Database {
     pub listener: Arc<Listener>,
     pub metrics: DatabaseMetrics,
     pub pool_mode: PoolMode,
+    pub consistency: Consistency,
+    /// Lives as long as the database.
+    pub floors: Arc<Floors>,
     pub max_lag: Duration,
     /// No replica serves a session that has not replayed this: when rows may last have changed their shards.
     pub floor: Option<Instant>,

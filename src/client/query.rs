@@ -172,7 +172,7 @@ impl Session {
             Some(it) => (&it.plan, it.keys(&values)),
             None => (plan, KeySource { text, literals: &planned.literals, params: None }),
         };
-        let decision = match self.decide_query(runs, renamed.as_ref(), &keys) {
+        let decision = match self.place_query(runs, renamed.as_ref(), &keys) {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
@@ -188,7 +188,7 @@ impl Session {
         // Rows of a Query are always described.
         let alone = renamed.is_some() && self.transaction.is_idle() && !self.unsynced;
         let renewable = Renewable { lost: alone, outdated: alone };
-        self.committing = matches!(plan.kind, Kind::Commit { .. });
+        self.begin_commit(std::iter::once(&plan.kind));
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
         let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
@@ -214,6 +214,18 @@ impl Session {
             }
         }
         self.end_query(&plan.kind, text, ran, access).await
+    }
+
+    /// Where it goes, and how fresh that must be.
+    fn place_query(
+        &mut self,
+        plan: &Plan,
+        renamed: Option<&Renamed>,
+        keys: &KeySource<'_>,
+    ) -> Result<Decision, Refusal> {
+        let mut decision = self.decide_query(plan, renamed, keys)?;
+        self.touch(plan, keys, &mut decision)?;
+        Ok(decision)
     }
 
     /// On several shards PREPARE goes to one that can judge its text.
@@ -377,6 +389,9 @@ impl Session {
 
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
         self.overdue = None;
+        if request.decision.mode != Mode::One {
+            self.send_touched();
+        }
         let ran = match request.decision.mode {
             Mode::One => self.run_on_one(request).await,
             Mode::Scatter | Mode::Merge if let Some(declaring) = &request.parted.declaring => {
@@ -414,7 +429,7 @@ impl Session {
     async fn run_on_one(&mut self, request: &Request<'_>) -> Result<Ran, End> {
         let Some(&shard) = request.decision.shards.first() else { return Ok(Ran::Refused(no_shard())) };
         let (mut role, mut excluded) = (self.role_of(request), Excluded::default());
-        if let Err(refusal) = self.move_to(shard, role).await {
+        if let Err(refusal) = self.go_to(shard, role).await {
             return Ok(Ran::Refused(refusal));
         }
         let (mut tries_left, mut may_renew) = (self.tries_of(request, shard), request.renewable);
@@ -434,6 +449,7 @@ impl Session {
             if !self.transaction.is_idle() && !self.is_spread() {
                 self.record.transaction.set_main(Some(shard));
             }
+            self.send_touched();
             let may_retry = tries_left > 0 && server.1 == Role::Replica;
             let mut flow = Flow { may_retry, may_renew, ..Flow::default() };
             let mut replies = Replies::default();

@@ -61,6 +61,7 @@ impl Session {
         let Some(pools) = database.pools.get(&self.record.user) else {
             return Err(removed("user", &self.record.user));
         };
+        self.user_consistency = latest.users.get(&*self.record.user).and_then(|it| it.consistency);
         if let Some(held) = &mut self.held {
             relocate(held, &database)?;
         }

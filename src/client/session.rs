@@ -12,6 +12,7 @@ use super::copy::CopyEnd;
 use super::copy_split::CopySplit;
 use super::encoding;
 use super::enlisted::Others;
+use super::freshness::Tracks;
 use super::listening::Listening;
 use super::login::{LoggedIn, say_goodbye};
 use super::pins::Suspicion;
@@ -22,7 +23,7 @@ use super::reload::sent_away;
 use super::statements::Names;
 use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::{Database, Latest, Shared, UserPools};
-use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
+use crate::base::{Consistency, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::cancel::{self, Detached};
 use crate::catalog::Changing;
 use crate::config::PoolMode;
@@ -102,6 +103,9 @@ pub(super) struct Session {
     /// In session mode the first server stays until the client leaves.
     pub pool_mode: PoolMode,
     pub pinned: Option<&'static str>,
+    /// `None` is as the database says.
+    pub user_consistency: Option<Consistency>,
+    pub tracks: Option<Box<Tracks>>,
     /// What ran on the held server may have left state there.
     pub suspected: Option<Suspicion>,
     /// `None` for a client that listens to nothing.
@@ -171,6 +175,8 @@ impl Session {
             others: Others::default(),
             pool_mode: login.pool_mode,
             pinned: None,
+            user_consistency: login.consistency,
+            tracks: None,
             suspected: None,
             listening: None,
             due: Vec::new(),
@@ -277,6 +283,7 @@ impl Session {
 
     /// Until there is something to work on.
     async fn rest(&mut self, patience: &mut Option<Option<Patience>>) -> Result<(), End> {
+        self.forget_tracks();
         self.record.set_resting(true);
         loop {
             match self.wait_for_client(patience).await? {
@@ -317,6 +324,7 @@ impl Session {
             };
             self.end_schema_change();
             result?;
+            self.end_touching();
             self.show_transaction();
             if self.began.is_some() {
                 self.count_transaction(Instant::now());
@@ -520,7 +528,9 @@ impl Session {
             self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
         }
         if written {
-            self.mark_floor(shard, now);
+            if self.has_written() {
+                self.mark_floor(shard, now);
+            }
             self.hear_own(shard).await;
         }
         if self.is_spread() {

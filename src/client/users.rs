@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Quota, UserPools};
 use crate::auth::Credentials;
+use crate::base::Consistency;
 use crate::config::{Auth, PoolMode};
 
 /// A user of the config.
@@ -18,6 +19,7 @@ pub struct User {
     pub clients: Arc<Quota>,
     /// `None` is as the database says.
     pub pool_mode: Option<PoolMode>,
+    pub consistency: Option<Consistency>,
 }
 
 /// What makes the pools of one user of one database, and what takes their metrics away again.

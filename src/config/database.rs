@@ -72,6 +72,7 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
         server_connections_max: section.optional_count(&settings::DATABASE_CONNECTIONS_MAX),
         replication_connections_max: section.count(&settings::REPLICATION_CONNECTIONS_MAX),
         pool_mode: pool_mode(section, name, shards.len(), users),
+        consistency: user::consistency(section, &settings::CONSISTENCY).unwrap_or_default(),
         cross_shard_writes: cross_shard_writes(section),
         cross_shard_lock_timeout: section.duration(&settings::CROSS_SHARD_LOCK_TIMEOUT),
         maps: maps.into_iter().map(|it| it.1).collect(),

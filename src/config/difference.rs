@@ -99,14 +99,14 @@ fn of_limits(before: &Limits, after: &Limits) -> Vec<&'static str> {
 }
 
 fn of_user(before: &User, after: &User) -> Vec<&'static str> {
-    differing!(User, before, after; name auth password clients_max server_connections_max pool_mode)
+    differing!(User, before, after; name auth password clients_max server_connections_max pool_mode consistency)
 }
 
 fn of_database(before: &Database, after: &Database) -> Vec<&'static str> {
     let mut parts = differing!(Database, before, after;
         name dbname shards pool max_lag probe catalog server_auth server_tls auth_query clients_max
-        server_connections_max replication_connections_max pool_mode cross_shard_writes cross_shard_lock_timeout
-        maps tables schemas default_shard);
+        server_connections_max replication_connections_max pool_mode consistency cross_shard_writes
+        cross_shard_lock_timeout maps tables schemas default_shard);
     if let Some(at) = parts.iter().position(|it| *it == "pool") {
         parts.splice(at..=at, of_pool(&before.pool, &after.pool));
     }

@@ -135,7 +135,7 @@ fn list_limits(list: &mut List, limits: &Limits) {
 }
 
 fn list_user(list: &mut List, user: &User) {
-    let User { name, auth, password, clients_max, server_connections_max, pool_mode } = user;
+    let User { name, auth, password, clients_max, server_connections_max, pool_mode, consistency } = user;
     let path = format!("users.{name}.");
     // What kind it is, and never what it is.
     let kind = match password {
@@ -148,6 +148,9 @@ fn list_user(list: &mut List, user: &User) {
     list.put(&path, settings::USER, "auth", auth.label().to_owned());
     list.put(&path, settings::USER, "clients_max", clients_max.shown());
     list.put(&path, settings::USER, "server_connections_max", server_connections_max.shown());
+    if let Some(it) = consistency {
+        list.put(&path, settings::USER, "consistency", it.label().to_owned());
+    }
     if let Some(it) = pool_mode {
         list.put(&path, settings::USER, "pool_mode", it.label().to_owned());
     }
@@ -169,6 +172,7 @@ fn list_database(list: &mut List, database: &Database) {
         server_connections_max,
         replication_connections_max,
         pool_mode,
+        consistency,
         cross_shard_writes,
         cross_shard_lock_timeout,
         maps,
@@ -205,6 +209,7 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "server_connections_max", server_connections_max.shown());
     list.put(&path, of, "replication_connections_max", replication_connections_max.shown());
     list.put(&path, of, "pool_mode", pool_mode.label().to_owned());
+    list.put(&path, of, "consistency", consistency.label().to_owned());
     list.put(&path, of, "cross_shard_writes", cross_shard_writes.label().to_owned());
     list.put(&path, of, "cross_shard_lock_timeout", cross_shard_lock_timeout.shown());
     list.put(&path, &[], "maps", names(&maps.iter().map(|it| it.name.as_str()).collect::<Vec<_>>()));

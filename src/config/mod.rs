@@ -31,7 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::ShardId;
+use crate::base::{Consistency, ShardId};
 use crate::shard::Map;
 
 #[derive(Clone, Debug)]
@@ -119,6 +119,7 @@ pub struct User {
     pub server_connections_max: Option<usize>,
     /// `None` is as the database says.
     pub pool_mode: Option<PoolMode>,
+    pub consistency: Option<Consistency>,
 }
 
 /// When a server connection may go to another client.
@@ -199,6 +200,7 @@ pub struct Database {
     pub server_connections_max: Option<usize>,
     pub replication_connections_max: usize,
     pub pool_mode: PoolMode,
+    pub consistency: Consistency,
     pub cross_shard_writes: CrossShardWrites,
     pub cross_shard_lock_timeout: Option<Duration>,
     pub maps: Vec<Arc<Map>>,

@@ -364,7 +364,14 @@ pub const USER_POOL_MODE: Setting = other(
     "that of the database",
     "of this user's clients, whatever their database says",
 );
-pub const USER: &[&Setting] = &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX, &USER_POOL_MODE];
+pub const USER_CONSISTENCY: Setting = other(
+    "consistency",
+    "\"session\"",
+    "that of the database",
+    "of this user's reads, whatever their database says",
+);
+pub const USER: &[&Setting] =
+    &[&PASSWORD, &AUTH, &USER_CLIENTS_MAX, &USER_CONNECTIONS_MAX, &USER_POOL_MODE, &USER_CONSISTENCY];
 
 pub const SERVERS: Setting = other(
     "servers",
@@ -513,6 +520,12 @@ pub const POOL_MODE: Setting = other(
     "transaction",
     "when a server connection may go to another client: \"transaction\" (after each transaction; what only a session can hold keeps it longer) or \"session\" (when its client leaves: then it is closed, which no state outlives). A client in session mode is always on the primary, and keeps a place of `pool.size`; only on databases of one shard",
 );
+pub const CONSISTENCY: Setting = other(
+    "consistency",
+    "\"global\"",
+    "global",
+    "what a read sees that a replica could answer: \"global\" (what any client of this Keyway has been told is written), \"session\" (what its own session has written, and nothing older than what that has seen), \"eventual\" (a replica within `max_lag`, whatever was written) or \"primary\" (no replica). Where no replica has it, the primary answers. A session says SET keyway.consistency, a statement /* keyway: consistency=... */",
+);
 pub const CROSS_SHARD_WRITES: Setting = other(
     "cross_shard_writes",
     "\"refuse\"",
@@ -572,6 +585,7 @@ pub const DATABASE: &[&Setting] = &[
     &DATABASE_CLIENTS_MAX,
     &DATABASE_CONNECTIONS_MAX,
     &REPLICATION_CONNECTIONS_MAX,
+    &CONSISTENCY,
     &POOL_MODE,
     &CROSS_SHARD_WRITES,
     &CROSS_SHARD_LOCK_TIMEOUT,

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::document::Section;
 use super::settings::{self, Setting};
 use super::{Auth, ClientTls, PoolMode, Secret, User};
+use crate::base::Consistency;
 
 const PASSWORD_BYTES_MAX: u64 = 65_536;
 /// PostgreSQL's NAMEDATALEN - 1.
@@ -47,6 +48,7 @@ pub fn users(
             clients_max: it.optional_count(&settings::USER_CLIENTS_MAX),
             server_connections_max: it.optional_count(&settings::USER_CONNECTIONS_MAX),
             pool_mode: pool_mode(&it, &settings::USER_POOL_MODE),
+            consistency: consistency(&it, &settings::USER_CONSISTENCY),
         }
     };
     section.entries().into_iter().map(user).collect()
@@ -64,6 +66,17 @@ pub fn pool_mode(section: &Section<'_>, setting: &Setting) -> Option<PoolMode> {
             None
         }
     }
+}
+
+/// Of a user or a database.
+pub fn consistency(section: &Section<'_>, setting: &Setting) -> Option<Consistency> {
+    let (text, offset) = section.text(setting)?;
+    let found = Consistency::of_name(text);
+    if found.is_none() {
+        let instead = format!("consistency = \"...\" with one of {}", Consistency::NAMES);
+        section.add(offset, format!("`consistency` is \"{text}\""), instead);
+    }
+    found
 }
 
 fn auth(section: &Section<'_>) -> Auth {

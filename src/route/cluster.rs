@@ -36,6 +36,8 @@ pub struct Server {
     /// it grows by itself when probes stop, when replay is paused and when the link is dead.
     /// Always `None` for a primary, which is fresh by definition.
     pub fresh_as_of: Option<Instant>,
+    /// It has answered all probes since. A server that starts anew may show less than before.
+    pub up_since: Option<Instant>,
     /// Bytes of log that the replica has not replayed, at the last pair of samples.
     pub lag_bytes: Option<u64>,
     /// Why the server is not in use, for people: `connect: connection refused`.
@@ -51,6 +53,7 @@ impl Server {
             timeline: None,
             position: None,
             fresh_as_of: None,
+            up_since: None,
             lag_bytes: None,
             problem: None,
         }
@@ -64,16 +67,33 @@ impl Server {
     fn may_serve(&self, freshness: Freshness, now: Instant) -> bool {
         self.role == Some(Role::Replica)
             && self.lag(now).is_some_and(|it| it <= freshness.max_lag)
-            && freshness.floor.is_none_or(|floor| self.fresh_as_of >= Some(floor))
+            && self.has(freshness)
+    }
+
+    /// All that must be seen, however old the rest is.
+    pub fn has(&self, freshness: Freshness) -> bool {
+        freshness.floor.is_none_or(|floor| self.fresh_as_of >= Some(floor))
+            && (freshness.seen.is_none_or(|seen| self.fresh_as_of >= Some(seen)) || self.has_shown(freshness))
+    }
+
+    /// What the session has seen last it has seen here.
+    fn has_shown(&self, freshness: Freshness) -> bool {
+        freshness
+            .seen_on
+            .is_some_and(|(server, at)| server == self.id && self.up_since.is_some_and(|it| it <= at))
     }
 }
 
 /// How fresh a replica must be for one read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Freshness {
     pub max_lag: Duration,
-    /// The reply to this session's last write on the shard: a replica must have replayed it.
+    /// When the last write was told that a replica must have replayed.
     pub floor: Option<Instant>,
+    /// As of when the session may have seen what was written: a replica must not be older, unless it is the one that
+    /// showed it.
+    pub seen: Option<Instant>,
+    pub seen_on: Option<(ServerId, Instant)>,
 }
 
 /// A bit set over the servers of one shard, for those that a retry must not ask again.
@@ -106,6 +126,10 @@ impl Shard {
         self.servers.iter().find(|it| it.role == Some(Role::Primary))
     }
 
+    pub fn has_replica(&self, freshness: Freshness, now: Instant) -> bool {
+        self.servers.iter().any(|it| it.may_serve(freshness, now))
+    }
+
     /// A replica that may serve the read, chosen by `entropy` among those that may; no clock and
     /// no randomness of its own.
     pub fn replica(
@@ -133,7 +157,7 @@ mod tests {
     }
 
     fn pick(shard: &Shard, floor: Option<Instant>, excluded: Excluded, now: Instant) -> Option<u16> {
-        let freshness = Freshness { max_lag: Duration::from_secs(1), floor };
+        let freshness = Freshness { max_lag: Duration::from_secs(1), floor, ..Freshness::default() };
         shard.replica(freshness, excluded, 0, now).map(|it| it.id.index)
     }
 
@@ -159,6 +183,32 @@ mod tests {
         assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), None);
         shard.servers[0].fresh_as_of = Some(wrote);
         assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), Some(0));
+    }
+
+    #[test]
+    fn what_was_seen_is_on_the_server_that_showed_it_or_on_a_fresher_one() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut one = server(0, Some(Role::Replica), Some(at(5)));
+        let other = server(1, Some(Role::Replica), Some(at(20)));
+        one.up_since = Some(at(2));
+        let shard = Shard { name: "s1".into(), servers: vec![one.clone(), other] };
+        let serve = |seen: u64, seen_on: Option<u64>| {
+            let seen_on = seen_on.map(|it| (one.id, at(it)));
+            let max_lag = Duration::from_secs(1);
+            let freshness = Freshness { max_lag, floor: None, seen: Some(at(seen)), seen_on };
+            shard
+                .servers
+                .iter()
+                .filter(|it| it.may_serve(freshness, at(30)))
+                .map(|it| it.id.index)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(serve(4, None), [0, 1]);
+        assert_eq!(serve(15, None), [1]);
+        assert_eq!(serve(15, Some(9)), [0, 1]);
+        assert_eq!(serve(25, Some(9)), [0]);
+        assert_eq!(serve(25, Some(1)), [0u16; 0], "it has started anew since");
     }
 
     #[test]

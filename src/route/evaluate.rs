@@ -9,6 +9,7 @@ use crate::shard::{Bound, KeyColumn, KeyValue, Map, Place, Purpose, Usage};
 
 use super::copy::key_of;
 use super::decide::{KeyRef, Path, SessionView, ShardSet};
+use super::footprint::KEYS_MAX;
 use super::keys::{Key, KeySource};
 use super::plan::{Class, End, Interval, KeyPlace, Keys, Plan, Target};
 use super::router::Router;
@@ -29,6 +30,8 @@ pub(super) struct Met {
     more: bool,
     /// What was met in words, for who wants to read it.
     told: Option<Vec<String>>,
+    /// Hashes of all keys, if they are asked for.
+    listed: Option<SmallVec<[u64; 4]>>,
 }
 
 impl Met {
@@ -39,6 +42,15 @@ impl Met {
 
     pub fn telling() -> Met {
         Met { told: Some(Vec::new()), ..Met::default() }
+    }
+
+    pub fn listing() -> Met {
+        Met { listed: Some(SmallVec::new()), ..Met::default() }
+    }
+
+    /// Each key that was met, by its hash; `None` if they are too many.
+    pub fn listed(self) -> Option<SmallVec<[u64; 4]>> {
+        self.listed.filter(|it| it.len() <= KEYS_MAX)
     }
 
     pub fn told(&self) -> &[String] {
@@ -52,6 +64,11 @@ impl Met {
     }
 
     fn add(&mut self, key: KeyRef) {
+        if let Some(listed) = &mut self.listed
+            && listed.len() <= KEYS_MAX
+        {
+            listed.push(key.place.key_hash);
+        }
         self.more |= self.first.is_some_and(|it| it != key);
         self.first.get_or_insert(key);
     }
@@ -68,7 +85,7 @@ impl Router {
         match (&class.keys, class.map) {
             (Keys::On(shard, _), _) => Ok(only(*shard)),
             (Keys::Path, _) => self.path_shard(class, session),
-            (keys_of_class, Some(index)) => match self.map(index) {
+            (keys_of_class, Some(index)) => match self.any_map(index) {
                 Some(map) => {
                     let evaluation = Evaluation { router: self, class, index, map, keys, utc: session.utc };
                     evaluation.need(keys_of_class, met)
@@ -93,7 +110,7 @@ impl Router {
             _ => None,
         });
         if let Some((class, places, index)) = inserted
-            && let Some(map) = self.map(index)
+            && let Some(map) = self.any_map(index)
         {
             let evaluation = Evaluation { router: self, class, index, map, keys, utc: session.utc };
             evaluation.each_row(places, &mut shards, &mut Met::default())?;

@@ -1,5 +1,5 @@
 //! Hints that say where a statement goes: in a comment of its text, or set for the session as `keyway.shard`,
-//! `keyway.key`, `keyway.map` and `keyway.role`. What is said with the statement comes before what the session says.
+//! `keyway.key`, `keyway.map`, `keyway.role` and `keyway.consistency`. What is said with the statement comes before what the session says.
 //!
 //! A hint takes the place of what the text does not tell, and contradicts nothing that it tells: a statement whose
 //! own keys belong to another shard, a write on a replica, a copy of a reference table that would change alone
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use smallvec::smallvec;
 
-use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
+use crate::base::{Access, Consistency, Reason, Refusal, Role, ShardId, SqlState};
 use crate::shard::{Purpose, Usage};
 use crate::sql::{HintError, TextHint, text_hint};
 
@@ -26,6 +26,7 @@ pub struct SessionHint {
     pub map: Option<String>,
     pub key: Option<String>,
     pub role: Option<String>,
+    pub consistency: Option<String>,
 }
 
 impl SessionHint {
@@ -39,6 +40,7 @@ impl SessionHint {
             "map" => Some(&mut self.map),
             "key" => Some(&mut self.key),
             "role" => Some(&mut self.role),
+            "consistency" => Some(&mut self.consistency),
             _ => None,
         }
     }
@@ -68,6 +70,14 @@ fn of_role(name: &str) -> Result<Role, Refusal> {
             Err(wrong(format!("invalid role \"{other}\" in a keyway hint")).hint("use primary or replica"))
         }
     }
+}
+
+fn of_consistency(name: &str) -> Result<Consistency, Refusal> {
+    let wrong = || {
+        wrong(format!("invalid consistency \"{name}\" in a keyway hint"))
+            .hint(format!("use {}", Consistency::NAMES))
+    };
+    Consistency::of_name(name).ok_or_else(wrong)
 }
 
 impl<'a> Hint<'a> {
@@ -124,6 +134,22 @@ impl Router {
         Ok(decision)
     }
 
+    /// What a statement, or else its session, says of how fresh a read is.
+    ///
+    /// # Errors
+    /// 22023 for a level that is none.
+    pub fn hinted_consistency(
+        &self,
+        plan: &Plan,
+        text: &str,
+        settings: Option<&SessionHint>,
+    ) -> Result<Option<Consistency>, Refusal> {
+        let own = if plan.hinted { text_hint(text) } else { Ok(TextHint::default()) };
+        let own = own.map_err(|HintError(message)| wrong(message))?.consistency;
+        let name = own.as_deref().or_else(|| settings?.consistency.as_deref());
+        name.map(of_consistency).transpose()
+    }
+
     /// Whether the value of a setting that holds a hint names something here.
     ///
     /// # Errors
@@ -131,17 +157,18 @@ impl Router {
     pub fn check_hint(&self, setting: &str, value: Option<&str>) -> Result<(), Refusal> {
         match setting.strip_prefix(SessionHint::PREFIX) {
             None | Some("key") => Ok(()),
-            Some(name @ ("shard" | "map" | "role")) => {
+            Some(name @ ("shard" | "map" | "role" | "consistency")) => {
                 // An empty value is what a custom setting has that was set and is not any more.
                 let Some(value) = value.filter(|it| !it.is_empty()) else { return Ok(()) };
                 match name {
                     "shard" => self.shard_named(value).map(drop),
                     "map" => self.map_named(value).map(drop),
+                    "consistency" => of_consistency(value).map(drop),
                     _ => of_role(value).map(drop),
                 }
             }
             Some(_) => Err(wrong(format!("unrecognized configuration parameter \"{setting}\""))
-                .hint("there are keyway.shard, keyway.key, keyway.map and keyway.role")),
+                .hint("there are keyway.shard, keyway.key, keyway.map, keyway.role and keyway.consistency")),
         }
     }
 

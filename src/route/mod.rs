@@ -10,6 +10,7 @@ mod copy;
 mod decide;
 mod evaluate;
 mod explain;
+mod footprint;
 mod hint;
 mod keys;
 mod plan;
@@ -25,6 +26,7 @@ pub use catalog::{
 pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
 pub use copy::{CopyOwner, CopyPlan};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
+pub use footprint::{Footprint, Touched, TouchedTable};
 pub use hint::SessionHint;
 pub use keys::{KeySource, Params};
 pub use plan::{Kind, Leaves, Plan};

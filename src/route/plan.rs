@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::copy::CopyPlan;
+use super::footprint::Footprint;
 use super::reads::ShardRead;
 use crate::base::{Access, Refusal, ShardId};
 use crate::sql::{CursorStatement, InsertedRows, Isolation, SchemaChange, SetStatement};
@@ -103,6 +104,8 @@ pub struct Plan {
     pub(super) answers_to_hints: bool,
     /// What its calls of set_config set.
     pub(super) settings: Box<[SettingPlaces]>,
+    /// Which rows it touches.
+    pub footprint: Footprint,
     /// How many parameters a decision reads: the highest number among them.
     pub(super) params_read: u16,
 }

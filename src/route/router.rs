@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::base::{Reason, Refusal, ShardId, SqlState};
 use crate::config::{CrossShardWrites, Database, TableName, TableRule};
-use crate::shard::Map;
+use crate::shard::{HashFunction, KeyType, Map};
 use crate::sql::{self, Literals, Parser, Scan, Table};
 
 use super::catalog::Catalog;
@@ -35,6 +35,8 @@ pub struct Router {
     catalog: ArcSwap<Catalog>,
     /// Of the plans to be used: made of `config_version` and the newest catalog's.
     version: AtomicU64,
+    /// For primary keys of one column, of a database of one shard.
+    primary_key_maps: Vec<(KeyType, Map)>,
     parser: Arc<Parser>,
     plans: PlanCache,
     plans_max: usize,
@@ -124,7 +126,9 @@ impl Router {
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         let (schemas, default_shard) = (BTreeMap::new(), None);
         let (catalog, version) = (ArcSwap::default(), AtomicU64::new(config_version));
+        let primary_key_maps = if shards.len() == 1 { primary_key_maps() } else { Vec::new() };
         Router {
+            primary_key_maps,
             shards,
             maps,
             tables,
@@ -212,6 +216,20 @@ impl Router {
         self.maps.get(index).map(|it| &**it)
     }
 
+    /// Behind the maps of the configuration stand those by which rows of tables without one are told apart.
+    pub(super) fn any_map(&self, index: usize) -> Option<&Map> {
+        match index.checked_sub(self.maps.len()) {
+            None => self.map(index),
+            Some(at) => self.primary_key_maps.get(at).map(|(_, map)| map),
+        }
+    }
+
+    /// The index for `any_map` of a map for keys of these types.
+    pub(super) fn primary_key_map(&self, key_type: KeyType) -> Option<usize> {
+        let at = self.primary_key_maps.iter().position(|it| it.0 == key_type)?;
+        Some(self.maps.len() + at)
+    }
+
     pub fn plan_cache_counts(&self) -> PlanCacheCounts {
         PlanCacheCounts {
             hits: self.hits.load(Ordering::Relaxed),
@@ -279,6 +297,28 @@ impl Router {
             }
         }
     }
+}
+
+fn primary_key_maps() -> Vec<(KeyType, Map)> {
+    let of = |key_type: KeyType| {
+        let slots = vec![ShardId(0)];
+        let map = Map::hash("primary key", &[key_type.into()], HashFunction::Xxh3, slots).ok()?;
+        Some((key_type, map))
+    };
+    use KeyType as K;
+    let types = [
+        K::Bigint,
+        K::Integer,
+        K::Smallint,
+        K::Text,
+        K::Varchar,
+        K::Uuid,
+        K::Numeric,
+        K::Date,
+        K::Timestamp,
+        K::Timestamptz,
+    ];
+    types.into_iter().filter_map(of).collect()
 }
 
 /// A fingerprint that does not forget these literals.

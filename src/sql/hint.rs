@@ -15,6 +15,7 @@ pub struct TextHint<'a> {
     pub map: Option<Cow<'a, str>>,
     pub key: Option<Cow<'a, str>>,
     pub role: Option<Cow<'a, str>>,
+    pub consistency: Option<Cow<'a, str>>,
 }
 
 /// What is wrong with a hint, in words.
@@ -47,6 +48,7 @@ pub fn text_hint(text: &str) -> Result<TextHint<'_>, HintError> {
                 "map" => &mut hint.map,
                 "key" => &mut hint.key,
                 "role" => &mut hint.role,
+                "consistency" => &mut hint.consistency,
                 other => return Err(HintError(format!("unrecognized keyway hint \"{other}\""))),
             };
             if place.replace(value).is_some() {

@@ -17,6 +17,11 @@ impl Effects {
     /// A read that a replica does not answer as the primary does: of an unlogged table, of a sequence.
     pub const PRIMARY: Effects = Effects(8);
 
+    /// It may write tables that its name does not tell: what code that Keyway cannot read, or that names tables, does.
+    pub const TABLES: Effects = Effects(16);
+    /// The same of reads.
+    pub const READS: Effects = Effects(32);
+
     pub const ANYTHING: Effects = Effects(7);
 
     pub const fn and(self, other: Effects) -> Effects {

@@ -673,7 +673,16 @@ impl SchemaReader {
             graph.add(at, Effects::WRITES);
         }
         if trusted {
-            graph.mask(at, Effects::STATE.and(Effects::SETTINGS));
+            graph.mask(at, Effects::STATE.and(Effects::SETTINGS).and(Effects::READS));
+        }
+        let shown = body.as_ref().is_some_and(|it| !it.dynamic && !self.names_relations(it));
+        if !shown && !harmless {
+            if !trusted {
+                graph.add(at, Effects::TABLES);
+            }
+            if function.volatility != Volatility::Immutable {
+                graph.add(at, Effects::READS);
+            }
         }
         let Some(body) = body else {
             // Code that is not read does what its volatility says.
@@ -698,6 +707,11 @@ impl SchemaReader {
         }
     }
 
+    /// A word of it may be one.
+    fn names_relations(&self, body: &sql::Body) -> bool {
+        body.names.iter().any(|it| self.schema.relation_names.contains_key(&**it))
+    }
+
     fn add_relation(
         &self,
         at: usize,
@@ -706,6 +720,9 @@ impl SchemaReader {
     ) {
         let Some(relation) = self.schema.relations.get(at) else { return };
         let (reads, writes) = (self.reads(at), self.writes(at));
+        if relation.row_security {
+            graph.add(reads, Effects::READS);
+        }
         let elsewhere = matches!(relation.kind, RelationKind::Foreign | RelationKind::Sequence);
         if elsewhere || relation.unlogged {
             graph.add(reads, Effects::PRIMARY);

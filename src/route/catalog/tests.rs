@@ -92,7 +92,19 @@ fn volatility_and_words_say_what_a_function_leaves() {
         ("uuid_generate_v4", Effects::NONE),
         ("twice", Effects::SETTINGS.and(Effects::WRITES)),
     ] {
-        assert_eq!(catalog.calling(None, name).unwrap().effects, effects, "{name}");
+        let found = catalog.calling(None, name).unwrap().effects;
+        assert_eq!(found.only(Effects::ANYTHING.and(Effects::PRIMARY)), effects, "{name}");
+    }
+    for (name, tables) in [
+        ("stamps", Effects::NONE),
+        ("calls", Effects::NONE),
+        ("stable", Effects::READS),
+        ("native", Effects::TABLES.and(Effects::READS)),
+        ("native_stable", Effects::READS),
+        ("uuid_generate_v4", Effects::NONE),
+    ] {
+        let found = catalog.calling(None, name).unwrap().effects;
+        assert_eq!(found.only(Effects::TABLES.and(Effects::READS)), tables, "{name}");
     }
     assert_eq!(catalog.calling(None, "nothing"), None);
     assert_eq!(catalog.calling(Some("app"), "locks"), None);

@@ -264,6 +264,24 @@ impl<'a> Calls<'a> {
         self.0.iter().find(|it| !alike(it)).map(|(call, ..)| &call.name[..])
     }
 
+    /// Whether they may read, and may write, tables that the text does not name.
+    pub fn touch_tables(&self, catalog: &Catalog) -> (bool, bool) {
+        let of = |(call, effect, _): &(&Call, Effect, Effects)| {
+            if let Some(called) = catalog.calling(call.schema.as_deref(), &call.name) {
+                return (called.effects.has(Effects::READS), called.effects.has(Effects::TABLES));
+            }
+            let built_in = call.schema.is_none() && catalog.is_built_in(&call.name);
+            match effect {
+                Effect::Unknown => (!built_in, !built_in),
+                // Large objects are rows of no table with a name; locks and notifications are none.
+                Effect::Hidden if call.name.starts_with("pg_") => (false, false),
+                Effect::Hidden => (true, call.name.starts_with("lo")),
+                _ => (false, false),
+            }
+        };
+        self.0.iter().map(of).fold((false, false), |all, it| (all.0 | it.0, all.1 | it.1))
+    }
+
     pub fn list_channels(&self) -> bool {
         self.0.iter().any(|(call, ..)| call.schema.is_none() && call.name == "pg_listening_channels")
     }

@@ -2,6 +2,7 @@
 //! not shown to be right on the shards that its keys name is refused here or in `decide`.
 
 mod effects;
+mod footprint;
 mod predicates;
 mod relations;
 mod tables;
@@ -15,6 +16,7 @@ use crate::sql::{
 };
 
 use super::catalog::{Catalog, Effects};
+use super::footprint::Footprint;
 use super::plan::{Keyed, Kind, Leaves, Many, Plan, Target};
 use super::router::{Router, not_parsed};
 use effects::Calls;
@@ -100,6 +102,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         hinted: false,
         answers_to_hints: false,
         params_read: 0,
+        footprint: Footprint::default(),
     }
 }
 
@@ -107,7 +110,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
 fn unparsed(router: &Router, error: &NotParsed) -> Plan {
     let refusal = (router.shard_count() > 1).then(|| not_parsed(error));
     let plan = part(Kind::Statement, Access::Write, Target::Anywhere);
-    Plan { understood: false, refusal, ..plan }
+    Plan { understood: false, refusal, footprint: Footprint::all(), ..plan }
 }
 
 /// Several statements of one text go to the same single shard, or are all DDL.
@@ -129,6 +132,7 @@ fn several(router: &Router, parts: Vec<Plan>) -> Plan {
             (a, b) => a.or(b),
         };
         plan.meets_catalog |= it.meets_catalog;
+        plan.footprint = std::mem::take(&mut plan.footprint).and(it.footprint);
         plan.schema_change = plan.schema_change.max(it.schema_change);
         plan.refusal = plan.refusal.or(it.refusal);
         kinds.push(it.kind);
@@ -205,6 +209,7 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Spli
     };
     plan.lists_channels = calls.list_channels();
     plan.may_release = it.utility.as_ref().is_some_and(gives_back) || calls.release();
+    plan.footprint = footprint::footprint(router, it, &calls, &standings, splitter, catalog);
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {
         // Only the keys are of interest, to count them.

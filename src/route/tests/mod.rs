@@ -1,6 +1,7 @@
 //! Routing as a table: a statement, its parameters, and where it goes.
 
 mod access;
+mod footprints;
 mod homes;
 mod refusals;
 mod shards;

@@ -44,6 +44,7 @@ struct Tracked {
     reports: u64,
     unclear_in_a_row: u32,
     seen: Option<Observation>,
+    up_since: Option<Instant>,
     /// Why the last probe failed.
     failed: Option<String>,
     /// Why a server that answers is not in use.
@@ -76,6 +77,7 @@ impl Estimate {
             reports: 0,
             unclear_in_a_row: 0,
             seen: None,
+            up_since: None,
             failed: None,
             fenced: None,
         };
@@ -131,7 +133,9 @@ impl Estimate {
         match report {
             Report::Seen(observation) => {
                 server.unclear_in_a_row = 0;
-                server.failed = None;
+                if server.failed.take().is_some() || server.seen.is_none() {
+                    server.up_since = Some(started_at);
+                }
                 position = observation.position;
                 server.seen = Some(observation);
             }
@@ -269,6 +273,7 @@ impl Estimate {
             server.problem.get_or_insert_with(|| "not probed yet".into());
             return server;
         };
+        server.up_since = tracked.up_since;
         server.timeline = seen.timeline;
         server.position = seen.position;
         if server.role == Some(Role::Replica) {

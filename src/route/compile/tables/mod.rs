@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::{Reason, Refusal, ShardId};
 use crate::config::TableRule;
 use crate::merge::Collation;
+use crate::shard::KeyType;
 use crate::sql::{
     Clause, Column, Condition, Field, InsertSource, Level, LevelRole, Predicate, Relation, Splitting,
     Statement, Table, Write,
@@ -58,6 +59,55 @@ pub(super) fn standings(router: &Router, it: &Statement) -> Vec<Vec<Standing>> {
         },
     };
     it.levels.iter().map(|level| level.relations.iter().map(of).collect()).collect()
+}
+
+/// Tables of a database of one shard stand there with their primary keys, of one column; `None` where none has one.
+pub(super) fn by_primary_key(
+    router: &Router,
+    it: &Statement,
+    standings: &[Vec<Standing>],
+    catalog: &Catalog,
+) -> Option<Vec<Vec<Standing>>> {
+    if router.shard_count() != 1 {
+        return None;
+    }
+    let mut found = false;
+    let mut of = |relation: &Relation, standing: &Standing| {
+        let key = match standing {
+            Standing::Unlisted(table) => primary_key(router, table, catalog),
+            Standing::Fixed { .. } => relation.table.as_ref().and_then(|it| primary_key(router, it, catalog)),
+            Standing::Sharded { .. } => return standing.clone(),
+            _ => None,
+        };
+        found |= key.is_some();
+        match key {
+            Some((map, column)) => Standing::Sharded { map, key: vec![column] },
+            // Nothing is said of its rows.
+            None => Standing::Derived,
+        }
+    };
+    let levels = it.levels.iter().zip(standings);
+    let standings = levels
+        .map(|(level, of_level)| level.relations.iter().zip(of_level).map(|(a, b)| of(a, b)).collect())
+        .collect();
+    found.then_some(standings)
+}
+
+fn primary_key(router: &Router, table: &Table, catalog: &Catalog) -> Option<(usize, String)> {
+    let mut named = catalog.schema()?.relations_named(table.schema.as_deref(), &table.name);
+    let relation = named.next()?;
+    // Two tables of one name may have keys that differ.
+    if named.next().is_some() || !relation.parents.is_empty() {
+        return None;
+    }
+    let [number] = relation.unique.first().filter(|it| it.primary)?.columns[..] else { return None };
+    let column = relation.columns.iter().find(|it| it.number == number)?;
+    let key_type = KeyType::of_oid(column.type_oid)?;
+    // Texts may be equal there that are not the same.
+    if key_type.is_collated() && !catalog.schema()?.is_deterministic(column.collation) {
+        return None;
+    }
+    Some((router.primary_key_map(key_type)?, column.name.to_string()))
 }
 
 fn of_unlisted(router: &Router, table: &Table) -> Standing {
@@ -617,7 +667,9 @@ impl<'a> Graph<'a> {
 
     /// What conditions say of the key of one class.
     fn keys(&self, level: usize, class: usize, conditions: &[&Condition]) -> Keys {
-        let Some(map) = self.nodes[class].map().and_then(|it| self.router.map(it)) else { return Keys::All };
+        let Some(map) = self.nodes[class].map().and_then(|it| self.router.any_map(it)) else {
+            return Keys::All;
+        };
         let root = &self.nodes[class];
         let find = |scope: &Range<usize>, column: &Column| {
             let element = self.element_of(self.resolve(level, scope, column)?);
@@ -674,7 +726,7 @@ impl<'a> Graph<'a> {
             return Err(missing(&format!("lacks its shard key \"{names}\"")));
         };
         let inexact = || missing(&format!("has no constant for its shard key \"{names}\""));
-        let map = node.map().and_then(|it| self.router.map(it)).ok_or_else(inexact)?;
+        let map = node.map().and_then(|it| self.router.any_map(it)).ok_or_else(inexact)?;
         let constants = |row: &[Field]| -> Option<Vec<KeyPlace>> {
             let fields = at.iter().zip(map.columns()).map(|(at, column)| match row.get(*at) {
                 Some(Field::Value(value)) => place(value, column),

@@ -1,0 +1,334 @@
+//! How fresh the replica must be that answers a statement of this session: what the level of consistency asks for, of
+//! what the session itself and all others have written (`floors`).
+
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::extended::with_params;
+use super::floors::{Cells, Floors, Written};
+use super::group::Group;
+use super::session::Session;
+use super::sql_prepare::SqlNames;
+use crate::base::{Access, Consistency, Reason, Refusal, Role, ServerId, ShardId, SqlState};
+use crate::route::{Decision, Freshness, KeySource, Kind, Plan, SessionView, Shard};
+use crate::wire::TxStatus;
+
+/// Between looks at a replica that has to catch up.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
+/// What this session has to do with floors; made when it first reads or writes what has one, and given up at rest.
+pub(super) struct Tracks {
+    written: Written,
+    reading: Reading,
+    /// What the session may have seen, as of when, and on which replicas: those need not be fresher.
+    seen: Option<Instant>,
+    seen_on: SmallVec<[(ServerId, Instant); 1]>,
+}
+
+/// The statement under way.
+#[derive(Default)]
+struct Reading {
+    /// `None` of no read.
+    level: Option<Consistency>,
+    cells: Cells,
+    floor: Option<Instant>,
+    in_flight: bool,
+    /// Replicas that answer it.
+    servers: SmallVec<[ServerId; 1]>,
+}
+
+/// Why a read went where it did; the label of `keyway_reads_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadReason {
+    /// A replica has what it must see.
+    Fresh,
+    /// Its level of consistency is `primary`.
+    Level,
+    /// A write of its rows is under way.
+    InFlight,
+    /// A replica is within `max_lag`, and has not replayed a write that it must see.
+    Floor,
+    /// None is within `max_lag`.
+    Lag,
+}
+
+impl ReadReason {
+    pub const ALL: [ReadReason; 5] =
+        [ReadReason::Fresh, ReadReason::Level, ReadReason::InFlight, ReadReason::Floor, ReadReason::Lag];
+
+    pub fn labels(self) -> [&'static str; 2] {
+        match self {
+            ReadReason::Fresh => ["replica", "fresh"],
+            ReadReason::Level => ["primary", "level"],
+            ReadReason::InFlight => ["primary", "in_flight"],
+            ReadReason::Floor => ["primary", "floor"],
+            ReadReason::Lag => ["primary", "lag"],
+        }
+    }
+}
+
+impl Session {
+    fn tracks(&mut self) -> &mut Tracks {
+        let floors = &self.database.floors;
+        self.tracks.get_or_insert_with(|| {
+            let written = Written::new(floors.clone());
+            Box::new(Tracks { written, reading: Reading::default(), seen: None, seen_on: SmallVec::new() })
+        })
+    }
+
+    fn consistency(&self, plan: &Plan, text: &str) -> Result<Consistency, Refusal> {
+        let default = self.user_consistency.unwrap_or(self.database.consistency);
+        let hint = self.hint();
+        if hint.is_none() && !plan.is_hinted() {
+            return Ok(default);
+        }
+        let hinted = self.database.router.hinted_consistency(plan, text, hint.as_ref())?;
+        Ok(hinted.unwrap_or(default))
+    }
+
+    /// Before a statement is sent: what it writes is in flight from here on, and what it reads decides which
+    /// replica may answer, or that none may.
+    pub fn touch(
+        &mut self,
+        plan: &Plan,
+        keys: &KeySource<'_>,
+        decision: &mut Decision,
+    ) -> Result<(), Refusal> {
+        self.begin_touching();
+        let view = self.view();
+        self.touch_rows(plan, keys, &view, decision)
+    }
+
+    /// As `touch`, of all statements of a group.
+    pub fn touch_group(&mut self, group: &Group<'_>, decision: &mut Decision) -> Result<(), Refusal> {
+        self.begin_touching();
+        let view = self.view();
+        for it in group.bound() {
+            if let SqlNames::Executed(_) = it.sql {
+                self.touch_unknown(it.plan.access);
+                continue;
+            }
+            let literals = &it.statement.literals;
+            let unbound = KeySource { text: it.statement.text(), literals, params: None };
+            match it.plan.footprint.params_read() {
+                0 => self.touch_rows(it.plan, &unbound, &view, decision)?,
+                _ => with_params(it.bind, it.statement, |keys| {
+                    self.touch_rows(it.plan, keys, &view, decision)
+                })?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_touching(&mut self) {
+        if let Some(it) = &mut self.tracks {
+            it.reading = Reading::default();
+        }
+    }
+
+    /// Code that Keyway does not see.
+    pub fn touch_unknown(&mut self, access: Access) {
+        if access == Access::Write {
+            let cells = Floors::written(&crate::route::Touched::All, None);
+            self.tracks().written.add(&cells, true);
+        }
+    }
+
+    fn touch_rows(
+        &mut self,
+        plan: &Plan,
+        keys: &KeySource<'_>,
+        view: &SessionView,
+        decision: &mut Decision,
+    ) -> Result<(), Refusal> {
+        let footprint = &plan.footprint;
+        let asks = decision.role == Role::Replica || plan.is_hinted();
+        let level = if asks { Some(self.consistency(plan, keys.text)?) } else { None };
+        let reads = plan.access == Access::Read && !footprint.reads.is_nothing();
+        if footprint.writes.is_nothing() && !reads {
+            // It is of no rows, so that nothing can be missing.
+            if plan.access == Access::Read && level.is_some() {
+                self.must_see(level, &[], decision);
+            }
+            return Ok(());
+        }
+        let router = self.database.router.clone();
+        let touched = router.touched_keys(plan, keys, view);
+        if !footprint.writes.is_nothing() {
+            let cells = Floors::written(&footprint.writes, touched.as_deref());
+            // Of an open transaction nothing is committed before its COMMIT, unless its code does that.
+            let waits = view.in_transaction
+                && footprint.writes != crate::route::Touched::All
+                && !matches!(plan.kind, Kind::Several { .. });
+            self.tracks().written.add(&cells, !waits);
+        }
+        if reads {
+            let cells = Floors::read(&footprint.reads, touched.as_deref());
+            self.must_see(level, &cells, decision);
+        }
+        Ok(())
+    }
+
+    /// What several statements of one request must see, one server has to have.
+    fn must_see(&mut self, level: Option<Consistency>, cells: &[u32], decision: &mut Decision) {
+        let floor = self.database.floors.floor(cells);
+        let reading = &mut self.tracks().reading;
+        reading.cells.extend_from_slice(cells);
+        let Some(level) = level else { return };
+        reading.level = Some(level);
+        match level {
+            Consistency::Primary => {
+                decision.role = Role::Primary;
+                self.database.metrics.read(ReadReason::Level);
+            }
+            Consistency::Global => {
+                reading.floor = reading.floor.max(floor.at);
+                reading.in_flight |= floor.in_flight;
+                if floor.in_flight && self.held.is_none() {
+                    decision.role = Role::Primary;
+                    self.database.metrics.read(ReadReason::InFlight);
+                }
+            }
+            Consistency::Session | Consistency::Eventual => {}
+        }
+    }
+
+    /// A request of these kinds comes next, which may be COMMIT or have one in it.
+    pub fn begin_commit<'k>(&mut self, kinds: impl Iterator<Item = &'k Kind>) {
+        let (mut is_commit, mut has_commit) = (false, false);
+        for kind in kinds {
+            is_commit |= matches!(kind, Kind::Commit { .. });
+            has_commit |= matches!(kind, Kind::Several { transaction_control: true, .. });
+        }
+        self.committing = is_commit;
+        // One that has failed is rolled back by it.
+        let may_commit = has_commit || is_commit && self.transaction.status() != TxStatus::Failed;
+        if !may_commit {
+            return;
+        }
+        if let Some(it) = self.tracks.as_mut().filter(|it| !it.written.is_empty()) {
+            it.written.commit();
+        }
+    }
+
+    /// A server is about to get the request.
+    pub fn send_touched(&mut self) {
+        if let Some(it) = &mut self.tracks {
+            it.written.send();
+        }
+    }
+
+    /// Behind each request: what it has written is told, what it has read is seen.
+    pub fn end_touching(&mut self) {
+        let Some(tracks) = &mut self.tracks else { return };
+        let sees = !matches!(tracks.reading.level, Some(Consistency::Eventual));
+        if sees && !tracks.reading.cells.is_empty() {
+            let floor = self.database.floors.floor(&tracks.reading.cells);
+            let now = Instant::now();
+            let at = if floor.in_flight { Some(now) } else { floor.at };
+            // What a replica has shown, no older one may hide. Which of the writes so far it had is not known.
+            tracks.seen = tracks.seen.max(at);
+            tracks.seen_on = tracks.reading.servers.iter().map(|it| (*it, now)).collect();
+        }
+        tracks.reading = Reading::default();
+        let open = !self.transaction.is_idle()
+            || self.unsynced
+            || self.copying.is_some()
+            || self.split_copy.is_some();
+        if !tracks.written.is_empty() && !open {
+            tracks.written.end(Instant::now());
+        }
+    }
+
+    /// Rows, not settings and the like.
+    pub fn has_written(&self) -> bool {
+        self.tracks.as_ref().is_some_and(|it| !it.written.is_empty())
+    }
+
+    /// An idle session has no use for it.
+    pub fn forget_tracks(&mut self) {
+        if let Some(tracks) = self.tracks.take_if(|it| it.written.is_empty()) {
+            for floor in self.floors.iter_mut().filter(|it| **it < tracks.seen) {
+                *floor = tracks.seen;
+            }
+        }
+    }
+
+    /// What a replica of `shard` must have for the statement under way.
+    pub fn freshness(&self, shard: ShardId) -> Freshness {
+        let max_lag = self.database.max_lag;
+        let Some(tracks) = &self.tracks else {
+            return Freshness { max_lag, floor: self.own_floor(shard), ..Freshness::default() };
+        };
+        match tracks.reading.level {
+            Some(Consistency::Eventual) => Freshness { max_lag, ..Freshness::default() },
+            Some(Consistency::Global) => {
+                let floor = self.database.floor.max(tracks.reading.floor);
+                Freshness { max_lag, floor, ..Freshness::default() }
+            }
+            _ => {
+                let seen_on = tracks.seen_on.iter().find(|it| it.0.shard == shard).copied();
+                Freshness { max_lag, floor: self.own_floor(shard), seen: tracks.seen, seen_on }
+            }
+        }
+    }
+
+    fn own_floor(&self, shard: ShardId) -> Option<Instant> {
+        self.floors.get(usize::from(shard.0)).copied().flatten()
+    }
+
+    /// Where a read went that a replica could have answered.
+    pub fn count_read(&mut self, shard: &Shard, freshness: Freshness, found: Option<ServerId>, now: Instant) {
+        let any = Freshness { max_lag: freshness.max_lag, ..Freshness::default() };
+        let reason = match found {
+            Some(_) => ReadReason::Fresh,
+            None if shard.has_replica(any, now) => ReadReason::Floor,
+            None => ReadReason::Lag,
+        };
+        if let (Some(server), Some(tracks)) = (found, &mut self.tracks) {
+            tracks.reading.servers.push(server);
+        }
+        self.database.metrics.read(reason);
+    }
+
+    /// A transaction that is on a replica stays there: it waits until that has what the next statement must see.
+    ///
+    /// # Errors
+    /// 40001 when `wait_timeout` has passed.
+    pub async fn catch_up(&mut self) -> Result<(), Refusal> {
+        match &self.held {
+            Some(held) => self.catch_up_at(held.server, held.role).await,
+            None => Ok(()),
+        }
+    }
+
+    /// As `catch_up`, of one server of several.
+    pub async fn catch_up_at(&mut self, server: ServerId, role: Role) -> Result<(), Refusal> {
+        let tracks = self.tracks.as_mut().filter(|it| role == Role::Replica && it.reading.level.is_some());
+        let Some(tracks) = tracks else { return Ok(()) };
+        tracks.reading.servers.push(server);
+        if self.has_caught_up(server) {
+            return Ok(());
+        }
+        self.database.metrics.floor_waits.inc();
+        let deadline = Instant::now() + self.database.wait_timeout;
+        while Instant::now() < deadline {
+            tokio::time::sleep(LOOK_PAUSE).await;
+            if self.has_caught_up(server) {
+                return Ok(());
+            }
+        }
+        let message = "replica of this transaction does not have what has been written in time";
+        Err(Refusal::new(Reason::NoServer, SqlState("40001"), message)
+            .hint("try the transaction again, or SET keyway.consistency = 'eventual'"))
+    }
+
+    fn has_caught_up(&self, server: ServerId) -> bool {
+        let Some(reading) = self.tracks.as_ref().map(|it| &it.reading) else { return true };
+        let global = reading.level == Some(Consistency::Global);
+        let in_flight = global && reading.in_flight && self.database.floors.floor(&reading.cells).in_flight;
+        let freshness = self.freshness(server.shard);
+        !in_flight && self.database.topology.snapshot().server(server).is_some_and(|it| it.has(freshness))
+    }
+}
