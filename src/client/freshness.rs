@@ -143,9 +143,10 @@ impl Session {
         decision: &mut Decision,
     ) -> Result<(), Refusal> {
         let footprint = &plan.footprint;
-        let asks = decision.role == Role::Replica || plan.is_hinted();
+        let has_replicas = self.database.has_replicas;
+        let asks = has_replicas && decision.role == Role::Replica || plan.is_hinted();
         let level = if asks { Some(self.consistency(plan, keys.text)?) } else { None };
-        let reads = plan.access == Access::Read && !footprint.reads.is_nothing();
+        let reads = has_replicas && plan.access == Access::Read && !footprint.reads.is_nothing();
         if footprint.writes.is_nothing() && !reads {
             // It is of no rows, so that nothing can be missing.
             if plan.access == Access::Read && level.is_some() {

@@ -148,6 +148,8 @@ pub struct Database {
     pub metrics: DatabaseMetrics,
     pub pool_mode: PoolMode,
     pub consistency: Consistency,
+    /// Some shard has more servers than one.
+    pub has_replicas: bool,
     /// Lives as long as the database.
     pub floors: Arc<Floors>,
     pub max_lag: Duration,
