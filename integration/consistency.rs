@@ -8,6 +8,7 @@ use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
 use tokio_postgres::Client;
 
+use crate::harness::wire::{Wire, bind, execute, flush, parse, query, sync};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnShard, Shared, SingleFixture, Xorshift,
     assert_error, connect, error_of, rows, run, unsharded_config, until,
@@ -19,6 +20,8 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("consistency::other_levels_see_less", levels),
         harness.test("consistency::a_transaction_is_seen_when_it_is_committed", transactions),
         harness.test("consistency::what_is_written_is_told_by_the_catalog", catalog),
+        harness.test("consistency::whatever_way_it_is_written", ways),
+        harness.test("consistency::however_it_ends", later_ends),
         harness.test("consistency::a_transaction_on_a_replica_waits", waits),
         harness.test("consistency::no_read_goes_back_under_faults", causal),
         harness.test("consistency::the_checker_finds_what_is_wrong", checker_finds),
@@ -33,6 +36,10 @@ const SCHEMA: &str = "CREATE TABLE kv (id bigint PRIMARY KEY, v bigint NOT NULL 
     CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS \
         'BEGIN UPDATE other SET v = v + 1 WHERE id = 1; RETURN NEW; END'; \
     CREATE TRIGGER audits AFTER INSERT ON audited FOR EACH ROW EXECUTE FUNCTION audit(); \
+    CREATE TABLE ruled (id bigint); \
+    CREATE RULE raises AS ON INSERT TO ruled DO ALSO UPDATE kv SET v = v + 1 WHERE id = NEW.id; \
+    CREATE FUNCTION raise(bigint) RETURNS void LANGUAGE sql AS 'UPDATE kv SET v = v + 1 WHERE id = $1'; \
+    CREATE FUNCTION value_of(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT v FROM kv WHERE id = $1'; \
     CREATE VIEW served AS SELECT current_setting('in_hot_standby')::bool AS by_replica; \
     CREATE VIEW doubled AS SELECT id, 2 * v AS v FROM kv; \
     INSERT INTO kv SELECT g, 0 FROM generate_series(1, 200) g; INSERT INTO other VALUES (1, 0), (2, 0)";
@@ -246,6 +253,105 @@ async fn catalog(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
+/// Each way to raise one key by one.
+async fn ways(harness: Arc<Shared>) -> Outcome {
+    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let (writer, reader) = (own.client().await?, own.client().await?);
+    let mut wire =
+        Wire::log_in(own.keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
+    let raised = |id: i64| format!("UPDATE kv SET v = v + 1 WHERE id = {id}");
+    run(&writer, "PREPARE raise_it (bigint) AS UPDATE kv SET v = v + 1 WHERE id = $1").await?;
+    wire.ask(&query("PREPARE raise_it (bigint) AS UPDATE kv SET v = v + 1 WHERE id = $1"), 1).await?;
+    let bound = |sql: &str| [parse("", sql), bind("", "", &[], false), execute("", 0)].concat();
+    for (name, first) in [
+        ("EXECUTE", query("EXECUTE raise_it(1)")),
+        ("EXECUTE by Bind", [bound("EXECUTE raise_it(1)"), sync()].concat()),
+        ("EXECUTE in a text", query("SELECT 1; EXECUTE raise_it(1)")),
+        ("EXPLAIN ANALYZE EXECUTE", query("EXPLAIN ANALYZE EXECUTE raise_it(1)")),
+        ("two statements", query("SELECT 1; UPDATE kv SET v = v + 1 WHERE id = 1")),
+        ("a CTE", query("WITH w AS (UPDATE kv SET v = v + 1 WHERE id = 1 RETURNING v) SELECT * FROM w")),
+        ("a function", query("SELECT raise(1)")),
+        ("a rule", query("INSERT INTO ruled VALUES (1)")),
+        ("a rule, by Bind", [bound("INSERT INTO ruled VALUES (1)"), sync()].concat()),
+        ("DO", query("DO 'BEGIN PERFORM raise(1); END'")),
+        (
+            "a transaction in a pipeline",
+            [bound("BEGIN"), bound(&raised(1)), bound("COMMIT"), sync()].concat(),
+        ),
+        (
+            "a statement behind ROLLBACK",
+            [bound("BEGIN"), bound("ROLLBACK"), bound(&raised(1)), sync()].concat(),
+        ),
+    ] {
+        own.resume().await?;
+        until("it is replayed", || async { Ok(read(&reader, 1).await?.1) }).await?;
+        let (before, _) = read(&reader, 1).await?;
+        own.pause().await?;
+        let answer = wire.ask(&first, 1).await?;
+        assert!(answer.iter().all(|it| it.tag != 'E'), "{name}: {answer:?}");
+        assert_eq!(read(&reader, 1).await?, (before + 1, false), "{name}");
+    }
+    // What DDL has made is there.
+    run(&writer, "CREATE FUNCTION made(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1'").await?;
+    assert_eq!(rows(&reader, "SELECT made(1)").await?, ["2"]);
+    run(&writer, "CREATE TYPE mood AS ENUM ('sad')").await?;
+    assert_eq!(rows(&reader, "SELECT 'sad'::mood").await?, ["sad"]);
+    own.resume().await?;
+    Ok(wire.shut().await?)
+}
+
+/// The same of what ends in other requests than it began.
+async fn later_ends(harness: Arc<Shared>) -> Outcome {
+    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let reader = own.client().await?;
+    let mut wire =
+        Wire::log_in(own.keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
+    let raised = |id: i64| format!("UPDATE kv SET v = v + 1 WHERE id = {id}");
+    wire.ask(&query("PREPARE raise_it (bigint) AS UPDATE kv SET v = v + 1 WHERE id = $1"), 1).await?;
+    let bound = |sql: &str| [parse("", sql), bind("", "", &[], false), execute("", 0)].concat();
+    for name in ["behind ROLLBACK", "behind ROLLBACK and Flush", "behind ROLLBACK TO", "AND CHAIN", "EXECUTE"]
+    {
+        own.resume().await?;
+        until("it is replayed", || async { Ok(read(&reader, 1).await?.1) }).await?;
+        let (before, _) = read(&reader, 1).await?;
+        own.pause().await?;
+        wire.ask(&query("BEGIN"), 1).await?;
+        match name {
+            "behind ROLLBACK" => {
+                wire.ask(&query("SELECT 1"), 1).await?;
+                wire.ask(&[bound("ROLLBACK"), bound(&raised(1)), sync()].concat(), 1).await?;
+            }
+            "behind ROLLBACK and Flush" => {
+                wire.ask(&query("SELECT 1"), 1).await?;
+                wire.send(&[bound("ROLLBACK"), flush()].concat()).await?;
+                wire.until('C').await?;
+                wire.ask(&[bound(&raised(1)), sync()].concat(), 1).await?;
+            }
+            "behind ROLLBACK TO" => {
+                wire.ask(&query(&raised(1)), 1).await?;
+                wire.ask(&query("SAVEPOINT s"), 1).await?;
+                wire.ask(&query("SELECT 1/0"), 1).await?;
+                wire.ask(&[bound("ROLLBACK TO s"), bound("COMMIT"), sync()].concat(), 1).await?;
+            }
+            "AND CHAIN" => {
+                wire.ask(&query(&raised(1)), 1).await?;
+                wire.ask(&query("COMMIT AND CHAIN"), 1).await?;
+                assert_eq!(read(&reader, 2).await?, (0, true), "{name}");
+                assert_eq!(read(&reader, 1).await?, (before + 1, false), "{name}");
+                wire.ask(&query("ROLLBACK"), 1).await?;
+            }
+            _ => {
+                wire.ask(&query("EXECUTE raise_it(1)"), 1).await?;
+                assert_eq!(read(&reader, 1).await?, (before, true), "{name}");
+                wire.ask(&query("COMMIT"), 1).await?;
+            }
+        }
+        assert_eq!(read(&reader, 1).await?, (before + 1, false), "{name}");
+    }
+    own.resume().await?;
+    Ok(wire.shut().await?)
+}
+
 async fn waits(harness: Arc<Shared>) -> Outcome {
     let settings = "max_lag = \"1h\"\npool = { wait_timeout = \"3s\" }";
     let own = Own::start(&harness, 1, settings).await?;
@@ -266,6 +372,11 @@ async fn waits(harness: Arc<Shared>) -> Outcome {
     run(&writer, "UPDATE kv SET v = 2 WHERE id = 2").await?;
     let late = error_of(&reader, "SELECT v FROM kv WHERE id = 2").await?;
     assert_error(&late, "40001", "in time");
+    run(&reader, "ROLLBACK").await?;
+    // So does what may write, as far as that is known.
+    run(&reader, "BEGIN READ ONLY").await?;
+    assert_eq!(read(&reader, 3).await?, (0, true));
+    assert_error(&error_of(&reader, "SELECT value_of(2)").await?, "40001", "in time");
     run(&reader, "ROLLBACK").await?;
     assert_eq!(read(&reader, 2).await?, (2, false));
     own.resume().await?;

@@ -26,6 +26,7 @@ use super::session::{End, Outcome, Session};
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::merge::{Budget, Format, Merger, Progress, ResultFormats};
+use crate::metrics::Limit;
 use crate::net::Buffer;
 use crate::proto::{Expect, Part, Replies};
 use crate::route::{CursorStatement, FetchRows, Kind, ShardQuery, ShardSet};
@@ -125,6 +126,11 @@ pub(super) fn exists(name: &str) -> Refusal {
     Refusal::new(Reason::Protocol, SqlState("42P03"), format!("cursor \"{name}\" already exists"))
 }
 
+fn too_many() -> Refusal {
+    Refusal::new(Reason::Limit, SqlState("53400"), "too many open cursors over several shards")
+        .hint("close those that are read, or raise limits.statements_max in the configuration of keyway")
+}
+
 /// It reaches a place where only what goes to servers can stand.
 pub(super) fn not_alone(name: &str) -> Refusal {
     not_supported("use amid a pipeline", name)
@@ -208,6 +214,10 @@ impl Session {
         request: &Request<'_>,
         declaring: &Declaring<'_>,
     ) -> Result<Ran, End> {
+        if self.others.cursors().is_some_and(|it| it.0.len() >= self.shared.limits.statements_max) {
+            self.shared.hits.hit(Limit::Statements);
+            return Ok(Ran::Refused(too_many()));
+        }
         let mut team = match self.assemble_readers(request).await {
             Ok(it) => it,
             Err(refusal) => return Ok(Ran::Refused(refusal)),

@@ -70,7 +70,8 @@ impl Session {
             self.suspect_bound(it);
         }
         let ends_blocks = group.plans().any(|it| it.kind.is_transaction_control());
-        self.begin_commit(group.plans().map(|it| &it.kind));
+        let alone = group.is_synced() && !group.goes_on && group.bound().count() == 1;
+        self.begin_commit(group.plans().map(|it| &it.kind), alone);
         let alone = group.is_synced() && self.transaction.is_idle() && !self.unsynced;
         let renewable = Renewable { lost: alone, outdated: alone && group.describes_all() };
         let parted = match self.parted_group(&group, &decision) {
@@ -394,6 +395,9 @@ impl Session {
                 Answer::Made { notices: Vec::new(), tag: "", columns: routing::COLUMNS }
             }
             (None, _) if !refused => return Ok(None),
+            _ if refused && group.only_closes() => {
+                Answer::Made { notices: Vec::new(), tag: "", columns: &[] }
+            }
             _ if refused => self.answer(&Kind::Statement, ""),
             _ => return Ok(None),
         };

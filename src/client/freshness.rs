@@ -1,6 +1,7 @@
 //! How fresh the replica must be that answers a statement of this session: what the level of consistency asks for, of
 //! what the session itself and all others have written (`floors`).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -10,8 +11,9 @@ use super::floors::{Cells, Floors, Written};
 use super::group::Group;
 use super::session::Session;
 use super::sql_prepare::SqlNames;
+use super::statements::Statement;
 use crate::base::{Access, Consistency, Reason, Refusal, Role, ServerId, ShardId, SqlState};
-use crate::route::{Decision, Freshness, KeySource, Kind, Plan, SessionView, Shard};
+use crate::route::{Decision, Freshness, KeySource, Kind, Plan, SessionView, Shard, Touched};
 use crate::wire::TxStatus;
 
 /// Between looks at a replica that has to catch up.
@@ -24,6 +26,8 @@ pub(super) struct Tracks {
     /// What the session may have seen, as of when, and on which replicas: those need not be fresher.
     seen: Option<Instant>,
     seen_on: SmallVec<[(ServerId, Instant); 1]>,
+    /// COMMIT AND CHAIN is under way, by itself.
+    chains: bool,
 }
 
 /// The statement under way.
@@ -73,7 +77,8 @@ impl Session {
         let floors = &self.database.floors;
         self.tracks.get_or_insert_with(|| {
             let written = Written::new(floors.clone());
-            Box::new(Tracks { written, reading: Reading::default(), seen: None, seen_on: SmallVec::new() })
+            let (reading, seen_on) = (Reading::default(), SmallVec::new());
+            Box::new(Tracks { written, reading, seen: None, seen_on, chains: false })
         })
     }
 
@@ -87,8 +92,8 @@ impl Session {
         Ok(hinted.unwrap_or(default))
     }
 
-    /// Before a statement is sent: what it writes is in flight from here on, and what it reads decides which
-    /// replica may answer, or that none may.
+    /// Before a statement is sent: what it writes will be in flight, and what it reads decides which replica may answer,
+    /// or that none may.
     pub fn touch(
         &mut self,
         plan: &Plan,
@@ -97,24 +102,38 @@ impl Session {
     ) -> Result<(), Refusal> {
         self.begin_touching();
         let view = self.view();
-        self.touch_rows(plan, keys, &view, decision)
+        self.touch_rows(plan, keys.text, Some(keys), &view, decision)
+    }
+
+    /// Beside `touch`: what EXECUTE names. The keys are among its arguments, which nobody looks into here.
+    pub fn touch_named(
+        &mut self,
+        statements: &[Arc<Statement>],
+        decision: &mut Decision,
+    ) -> Result<(), Refusal> {
+        let view = self.view();
+        for it in statements {
+            let plan = it.plan(&self.database.router);
+            self.touch_rows(&plan, it.text(), None, &view, decision)?;
+        }
+        Ok(())
     }
 
     /// As `touch`, of all statements of a group.
     pub fn touch_group(&mut self, group: &Group<'_>, decision: &mut Decision) -> Result<(), Refusal> {
         self.begin_touching();
-        let view = self.view();
+        let mut view = self.view();
         for it in group.bound() {
-            if let SqlNames::Executed(_) = it.sql {
-                self.touch_unknown(it.plan.access);
-                continue;
+            view.in_transaction |= matches!(it.plan.kind, Kind::Begin { .. });
+            if let SqlNames::Executed(needs) = it.sql {
+                self.touch_named(needs, decision)?;
             }
-            let literals = &it.statement.literals;
-            let unbound = KeySource { text: it.statement.text(), literals, params: None };
+            let text = it.statement.text();
+            let unbound = KeySource { text, literals: &it.statement.literals, params: None };
             match it.plan.footprint.params_read() {
-                0 => self.touch_rows(it.plan, &unbound, &view, decision)?,
+                0 => self.touch_rows(it.plan, text, Some(&unbound), &view, decision)?,
                 _ => with_params(it.bind, it.statement, |keys| {
-                    self.touch_rows(it.plan, keys, &view, decision)
+                    self.touch_rows(it.plan, text, Some(keys), &view, decision)
                 })?,
             }
         }
@@ -128,45 +147,39 @@ impl Session {
     }
 
     /// Code that Keyway does not see.
-    pub fn touch_unknown(&mut self, access: Access) {
-        if access == Access::Write {
-            let cells = Floors::written(&crate::route::Touched::All, None);
-            self.tracks().written.add(&cells, true);
-        }
+    pub fn touch_unknown(&mut self) {
+        let commits = self.transaction.is_idle();
+        self.tracks().written.add(&Floors::written(&Touched::All, None), commits);
     }
 
     fn touch_rows(
         &mut self,
         plan: &Plan,
-        keys: &KeySource<'_>,
+        text: &str,
+        keys: Option<&KeySource<'_>>,
         view: &SessionView,
         decision: &mut Decision,
     ) -> Result<(), Refusal> {
         let footprint = &plan.footprint;
         let has_replicas = self.database.has_replicas;
-        let asks = has_replicas && decision.role == Role::Replica || plan.is_hinted();
-        let level = if asks { Some(self.consistency(plan, keys.text)?) } else { None };
-        let reads = has_replicas && plan.access == Access::Read && !footprint.reads.is_nothing();
+        // There even what may write reads.
+        let on_replica = has_replicas && self.held.as_ref().is_some_and(|it| it.role == Role::Replica);
+        let asks = on_replica || has_replicas && decision.role == Role::Replica || plan.is_hinted();
+        let level = if asks { Some(self.consistency(plan, text)?) } else { None };
+        let reads = has_replicas && (on_replica || plan.access == Access::Read) && reads_rows(&plan.kind);
         if footprint.writes.is_nothing() && !reads {
-            // It is of no rows, so that nothing can be missing.
-            if plan.access == Access::Read && level.is_some() {
-                self.must_see(level, &[], decision);
-            }
             return Ok(());
         }
         let router = self.database.router.clone();
-        let touched = router.touched_keys(plan, keys, view);
+        let keys = keys.and_then(|it| router.touched_keys(plan, it, view));
         if !footprint.writes.is_nothing() {
-            let cells = Floors::written(&footprint.writes, touched.as_deref());
-            // Of an open transaction nothing is committed before its COMMIT, unless its code does that.
-            let waits = view.in_transaction
-                && footprint.writes != crate::route::Touched::All
-                && !matches!(plan.kind, Kind::Several { .. });
+            let cells = Floors::written(&footprint.writes, keys.as_deref());
+            // Nothing of an open transaction is committed before its COMMIT: neither can code of the server do that.
+            let waits = view.in_transaction && plan.understood && !matches!(plan.kind, Kind::Several { .. });
             self.tracks().written.add(&cells, !waits);
         }
         if reads {
-            let cells = Floors::read(&footprint.reads, touched.as_deref());
-            self.must_see(level, &cells, decision);
+            self.must_see(level, &Floors::read(&footprint.reads, keys.as_deref()), decision);
         }
         Ok(())
     }
@@ -195,21 +208,27 @@ impl Session {
         }
     }
 
-    /// A request of these kinds comes next, which may be COMMIT or have one in it.
-    pub fn begin_commit<'k>(&mut self, kinds: impl Iterator<Item = &'k Kind>) {
-        let (mut is_commit, mut has_commit) = (false, false);
+    /// A request of these kinds comes next, which may be COMMIT or have one in it. `alone`: nothing else is in its
+    /// pipeline, before or behind it.
+    pub fn begin_commit<'k>(&mut self, kinds: impl Iterator<Item = &'k Kind>, alone: bool) {
+        let (mut is_commit, mut ends, mut several, mut chains) = (false, false, false, false);
         for kind in kinds {
             is_commit |= matches!(kind, Kind::Commit { .. });
-            has_commit |= matches!(kind, Kind::Several { transaction_control: true, .. });
+            ends |= matches!(kind, Kind::Commit { .. } | Kind::Rollback { .. } | Kind::RollbackTo);
+            several |= matches!(kind, Kind::Several { transaction_control: true, .. });
+            chains |= matches!(kind, Kind::Commit { chain: true });
         }
         self.committing = is_commit;
-        // One that has failed is rolled back by it.
-        let may_commit = has_commit || is_commit && self.transaction.status() != TxStatus::Failed;
-        if !may_commit {
-            return;
-        }
-        if let Some(it) = self.tracks.as_mut().filter(|it| !it.written.is_empty()) {
+        if several || ends && !alone {
+            // What stands behind an end is of another transaction, which a Sync may commit.
+            self.tracks().written.commit();
+        } else if is_commit
+            // One that has failed is rolled back by it.
+            && self.transaction.status() != TxStatus::Failed
+            && let Some(it) = self.tracks.as_mut().filter(|it| !it.written.is_empty())
+        {
             it.written.commit();
+            it.chains = chains;
         }
     }
 
@@ -237,7 +256,8 @@ impl Session {
             || self.unsynced
             || self.copying.is_some()
             || self.split_copy.is_some();
-        if !tracks.written.is_empty() && !open {
+        // Behind AND CHAIN another transaction is open, which has written nothing yet.
+        if std::mem::take(&mut tracks.chains) || !tracks.written.is_idle() && !open {
             tracks.written.end(Instant::now());
         }
     }
@@ -249,7 +269,10 @@ impl Session {
 
     /// An idle session has no use for it.
     pub fn forget_tracks(&mut self) {
-        if let Some(tracks) = self.tracks.take_if(|it| it.written.is_empty()) {
+        if self.held.is_some() {
+            return;
+        }
+        if let Some(tracks) = self.tracks.take_if(|it| it.written.is_idle()) {
             for floor in self.floors.iter_mut().filter(|it| **it < tracks.seen) {
                 *floor = tracks.seen;
             }
@@ -327,9 +350,24 @@ impl Session {
 
     fn has_caught_up(&self, server: ServerId) -> bool {
         let Some(reading) = self.tracks.as_ref().map(|it| &it.reading) else { return true };
-        let global = reading.level == Some(Consistency::Global);
-        let in_flight = global && reading.in_flight && self.database.floors.floor(&reading.cells).in_flight;
-        let freshness = self.freshness(server.shard);
-        !in_flight && self.database.topology.snapshot().server(server).is_some_and(|it| it.has(freshness))
+        let mut freshness = self.freshness(server.shard);
+        if reading.level == Some(Consistency::Global) {
+            // Since it was decided, a write may have ended.
+            let floor = self.database.floors.floor(&reading.cells);
+            if floor.in_flight {
+                return false;
+            }
+            freshness.floor = freshness.floor.max(floor.at);
+        }
+        self.database.topology.snapshot().server(server).is_some_and(|it| it.has(freshness))
+    }
+}
+
+/// What does more than to concern its session or its transaction.
+fn reads_rows(kind: &Kind) -> bool {
+    match kind {
+        Kind::Statement | Kind::CopyOut | Kind::Cursor(_) | Kind::SessionState(_) => true,
+        Kind::Several { parts, .. } => parts.iter().any(reads_rows),
+        _ => false,
     }
 }

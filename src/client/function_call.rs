@@ -26,7 +26,7 @@ impl Session {
         };
         // As of a SELECT of a function that Keyway does not know.
         self.suspect_function();
-        self.touch_unknown(Access::Write);
+        self.touch_unknown();
         self.committing = false;
         self.unsynced = false;
         let started = Instant::now();

@@ -314,6 +314,15 @@ impl<'a> Group<'a> {
         })
     }
 
+    /// Which is done in a transaction that has failed too.
+    pub fn only_closes(&self) -> bool {
+        let closes = |it: &Op<'_>| {
+            let ends = matches!(it, Op::Sync { .. } | Op::Flush { .. });
+            ends || matches!(it, Op::ClosePortal { .. } | Op::CloseStatement { .. })
+        };
+        self.ops.iter().all(closes)
+    }
+
     /// There is more to it than Sync or Flush.
     pub fn asks(&self) -> bool {
         !self.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. }))

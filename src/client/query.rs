@@ -188,7 +188,7 @@ impl Session {
         // Rows of a Query are always described.
         let alone = renamed.is_some() && self.transaction.is_idle() && !self.unsynced;
         let renewable = Renewable { lost: alone, outdated: alone };
-        self.begin_commit(std::iter::once(&plan.kind));
+        self.begin_commit(std::iter::once(&plan.kind), !self.unsynced);
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
         let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
@@ -225,6 +225,9 @@ impl Session {
     ) -> Result<Decision, Refusal> {
         let mut decision = self.decide_query(plan, renamed, keys)?;
         self.touch(plan, keys, &mut decision)?;
+        if let Some(it) = renamed.filter(|it| it.executed.is_none()) {
+            self.touch_named(&it.needs, &mut decision)?;
+        }
         Ok(decision)
     }
 

@@ -158,7 +158,7 @@ pub(super) struct Evaluation<'a> {
 }
 
 impl Evaluation<'_> {
-    fn need(&self, keys: &Keys, met: &mut Met) -> Result<Need, Refusal> {
+    pub fn need(&self, keys: &Keys, met: &mut Met) -> Result<Need, Refusal> {
         match keys {
             Keys::All | Keys::Path => Ok(Need::All),
             Keys::Never => Ok(Need::Some(ShardSet::new())),

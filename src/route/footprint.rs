@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::decide::SessionView;
-use super::evaluate::{Met, Need};
+use super::evaluate::{Evaluation, Met, Need};
 use super::keys::KeySource;
 use super::plan::{Class, Keys, Plan};
 use super::router::Router;
@@ -108,11 +108,27 @@ impl Router {
         session: &SessionView,
     ) -> Option<SmallVec<[u64; 4]>> {
         let class = plan.footprint.class.as_ref()?;
-        let mut met = Met::listing();
-        match self.need(class, keys, session, &mut met) {
-            Ok(Need::Some(shards)) if !shards.is_empty() => met.listed(),
-            _ => None,
+        let index = class.map?;
+        let map = self.any_map(index)?;
+        let evaluation = Evaluation { router: self, class, index, map, keys, utc: session.utc };
+        listed_keys(&evaluation, &class.keys)
+    }
+}
+
+/// Those of one part are enough: rows satisfy all of them.
+fn listed_keys(evaluation: &Evaluation<'_>, keys: &Keys) -> Option<SmallVec<[u64; 4]>> {
+    match keys {
+        Keys::And(parts) => {
+            parts.iter().filter(|it| names_keys(it)).find_map(|it| listed_keys(evaluation, it))
         }
+        keys if names_keys(keys) => {
+            let mut met = Met::listing();
+            match evaluation.need(keys, &mut met) {
+                Ok(Need::Some(_)) => met.listed().filter(|it| !it.is_empty()),
+                _ => None,
+            }
+        }
+        _ => None,
     }
 }
 

@@ -245,6 +245,8 @@ pub struct Relation {
     pub parents: SmallVec<[Oid; 1]>,
     /// Relations that a view reads, those of PostgreSQL's own included.
     pub view_of: Vec<Oid>,
+    /// A trigger may give a row another primary key than its statement says.
+    pub key_rewritten: bool,
     reads: Effects,
     writes: Effects,
 }

@@ -373,6 +373,7 @@ impl SchemaReader {
             foreign_keys: Vec::new(),
             parents: SmallVec::new(),
             view_of: Vec::new(),
+            key_rewritten: false,
             reads: Effects::NONE,
             writes: Effects::NONE,
         });
@@ -542,6 +543,11 @@ impl SchemaReader {
         let name_bytes = size_of::<(Arc<str>, SmallVec<[u32; 1]>)>();
         self.schema.bytes +=
             name_bytes * (self.schema.relation_names.len() + self.schema.function_names.len());
+        let rewritten: Vec<usize> =
+            (0..self.schema.relations.len()).filter(|it| self.rewrites_key(*it)).collect();
+        for at in rewritten {
+            self.schema.relations[at].key_rewritten = true;
+        }
         let effects = self.graph().propagate();
         let functions = self.schema.functions.len();
         for (it, effects) in self.schema.functions.iter_mut().zip(&effects) {
@@ -594,6 +600,13 @@ impl SchemaReader {
             .for_each(|(owner, used)| self.uses_relation(&mut graph, owner, *used));
         for at in 0..self.schema.relations.len() {
             self.add_relation(at, &domains, &mut graph);
+        }
+        // Which tables the actions of rules write is not told apart.
+        let of_references = self.relation_references.iter().chain(&self.user_functions).map(|it| &it.0);
+        for owner in of_references.chain(self.built_in.iter().map(|it| &it.0)) {
+            if matches!(owner, Owner::Rule(_)) {
+                self.nodes_of(owner).iter().for_each(|it| graph.add(*it, Effects::TABLES));
+            }
         }
         graph
     }
@@ -705,6 +718,23 @@ impl SchemaReader {
                 graph.uses(at, self.writes(*used as usize));
             }
         }
+    }
+
+    /// A trigger may give a row another key than its statement does: its code names the column, or calls code that is
+    /// not looked into for that.
+    fn rewrites_key(&self, at: usize) -> bool {
+        let Some(relation) = self.schema.relations.get(at) else { return false };
+        let key = relation.unique.first().filter(|it| it.primary);
+        let is_key = |it: &Column| key.is_some_and(|key| key.columns.contains(&it.number));
+        let names: Vec<&str> = relation.columns.iter().filter(|it| is_key(it)).map(|it| &*it.name).collect();
+        let may_rewrite = |function: &Oid| {
+            let body = self.function_at.get(function).and_then(|it| self.bodies.get(*it)?.as_ref());
+            body.is_none_or(|body| {
+                let calls = |it: &String| self.schema.function_names.contains_key(&**it);
+                body.dynamic || body.names.iter().any(|it| names.contains(&&**it) || calls(it))
+            })
+        };
+        self.triggers.iter().filter(|it| it.0 == relation.oid).any(|it| may_rewrite(&it.1))
     }
 
     /// A word of it may be one.

@@ -1,7 +1,9 @@
 //! From facts and the catalog to the rows that a statement touches.
 
 use crate::base::ShardId;
-use crate::route::catalog::{Catalog, Effects, FIRST_NORMAL_OID, Relation, RelationKind, Schema};
+use crate::route::catalog::{
+    Catalog, Column, ColumnDefault, Effects, FIRST_NORMAL_OID, Relation, RelationKind, Schema,
+};
 use crate::route::footprint::{Footprint, Touched, TouchedTable, names_keys, table_id};
 use crate::route::plan::{Class, Target};
 use crate::route::router::Router;
@@ -22,6 +24,8 @@ pub(super) fn footprint(
 ) -> Footprint {
     match &it.utility {
         _ if it.explain == Some(false) => return Footprint::default(),
+        // Nobody looks up what an EXECUTE in it names.
+        Some(Utility::Session(_)) if it.explain.is_some() => return Footprint::all(),
         None
         | Some(
             Utility::CopyOut { server_file: false }
@@ -46,7 +50,8 @@ pub(super) fn footprint(
             let Some(table) = &relation.table else { continue };
             let keyed = class.is_some() && matches!(standing, Standing::Sharded { .. });
             if index == 0 && (level.write.is_some() || copies) {
-                let keyed = keyed && keeps_keys(level.write.as_ref(), class.as_ref());
+                let keeps = keeps_keys(level.write.as_ref(), class.as_ref());
+                let keyed = keyed && keeps && stores_as_written(level.write.as_ref(), table, catalog);
                 writes.written(table, keyed, catalog);
             } else {
                 reads.read(table, keyed, catalog);
@@ -98,6 +103,20 @@ fn keeps_keys(write: Option<&Write>, class: Option<&Class>) -> bool {
         Some(Write::Delete) => true,
         Some(Write::Merge) | None => false,
     }
+}
+
+/// Its rows have the keys that the text gives them. OVERRIDING USER VALUE has those of an identity column made anew.
+fn stores_as_written(write: Option<&Write>, table: &Table, catalog: &Catalog) -> bool {
+    let mut stores = true;
+    for_each(catalog, table, |_, relation| {
+        let key = relation.unique.first().filter(|it| it.primary);
+        let is_made = |it: &Column| {
+            it.default == ColumnDefault::Identity && key.is_some_and(|key| key.columns.contains(&it.number))
+        };
+        let made = matches!(write, Some(Write::Insert { .. })) && relation.columns.iter().any(is_made);
+        stores &= !relation.key_rewritten && !made;
+    });
+    stores
 }
 
 /// Tables that were met, or the knowledge that it may be any.

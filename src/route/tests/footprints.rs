@@ -5,7 +5,7 @@ use crate::route::catalog::{Catalog, Part, SchemaReader};
 use crate::route::footprint::{Touched, table_id};
 
 /// Names of tables, their oids from 17,001 on.
-const TABLES: [(&str, char); 10] = [
+const TABLES: [(&str, char); 14] = [
     ("plain", 'r'),
     ("serial_text", 'r'),
     ("parent", 'r'),
@@ -16,6 +16,10 @@ const TABLES: [(&str, char); 10] = [
     ("stamped", 'r'),
     ("shown", 'v'),
     ("users", 'r'),
+    ("ruled", 'r'),
+    ("rounded", 'r'),
+    ("rewritten", 'r'),
+    ("identity", 'r'),
 ];
 
 const AUDITS: &str = "BEGIN INSERT INTO plain VALUES (1); RETURN NEW; END";
@@ -37,7 +41,9 @@ fn catalog() -> Catalog {
     for (name, kind) in TABLES {
         let of = if name == "serial_text" { 25 } else { 20 };
         let collation = if name == "serial_text" { 100 } else { 0 };
-        row(Part::Columns, &format!("{}|id|1|{of}|-1|{collation}|t|", oid(name)));
+        let typmod = if name == "rounded" { 1 } else { -1 };
+        let default = if name == "identity" { "i" } else { "" };
+        row(Part::Columns, &format!("{}|id|1|{of}|{typmod}|{collation}|t|{default}", oid(name)));
         row(Part::Columns, &format!("{}|a|2|23|-1|0|f|", oid(name)));
         if kind != 'v' {
             row(Part::Constraints, &format!("{}|p|{{1}}|-|-|f", oid(name)));
@@ -52,6 +58,9 @@ fn catalog() -> Catalog {
     row(Part::Functions, "20004|public|adds||i|f|sql|f|-|SELECT 1 + $1|d");
     row(Part::Triggers, &format!("{}|20001", oid("triggered")));
     row(Part::Triggers, &format!("{}|20002", oid("stamped")));
+    row(Part::Functions, "20005|public|rewrites||v|f|plpgsql|f|-|BEGIN NEW.id := 7; RETURN NEW; END|e");
+    row(Part::Triggers, &format!("{}|20005", oid("rewritten")));
+    row(Part::TreeReferences, &format!("rule|{}|t|{}|-", oid("ruled"), oid("parent")));
     row(Part::TreeReferences, &format!("view|{}|t|{}|-", oid("shown"), oid("plain")));
     row(Part::TreeReferences, &format!("view|{}|t|{}|-", oid("shown"), oid("part")));
     Catalog::new(vec![Arc::new(reader.finish())], &["s0".into()])
@@ -112,6 +121,15 @@ fn tables_are_told_by_the_catalog() {
         ("INSERT INTO stamped (id) VALUES (7)", "", "stamped!"),
         ("INSERT INTO triggered (id) VALUES (7)", "", "*"),
         ("UPDATE shown SET a = 1", "", "*"),
+        ("INSERT INTO ruled (id) VALUES (7)", "", "*"),
+        ("SELECT * FROM rounded WHERE id = 7", "rounded", ""),
+        ("INSERT INTO rewritten (id) VALUES (8)", "", "rewritten"),
+        ("DELETE FROM rewritten WHERE id = 8", "", "rewritten"),
+        ("SELECT * FROM rewritten WHERE id = 8", "rewritten!", ""),
+        ("INSERT INTO identity (id) VALUES (8)", "", "identity"),
+        ("UPDATE identity SET a = 1 WHERE id = 8", "", "identity!"),
+        ("EXPLAIN ANALYZE EXECUTE p", "*", "*"),
+        ("EXECUTE p", "", ""),
         ("COPY plain FROM STDIN", "", "plain"),
         ("WITH x AS (DELETE FROM plain WHERE id = 7 RETURNING a) SELECT * FROM x", "", "plain!"),
         ("CREATE TABLE x (a int)", "*", "*"),
