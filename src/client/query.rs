@@ -569,8 +569,10 @@ impl Session {
         let raw = request.payload.compose(server, &mut out);
         self.record.counts.server_parses.add(server.pipeline.take_parses());
         let evicted = server.statements.take_evicted();
-        if evicted > 0 {
-            self.database.metrics.evictions.inc_by(evicted);
+        if evicted.statements > 0 {
+            self.database.metrics.evictions.inc_by(evicted.statements);
+            self.shared.hits.hit_times(Limit::ServerStatements, evicted.over_count);
+            self.shared.hits.hit_times(Limit::ServerStatementBytes, evicted.over_bytes);
         }
         let sent = match raw {
             Some(bytes) if out.is_empty() => server.stream.write_all(bytes).await,

@@ -227,6 +227,10 @@ impl Sessions {
     pub fn call_all(&self) {
         self.all().iter().for_each(|it| it.call());
     }
+
+    pub fn kill_all(&self) {
+        self.all().iter().for_each(|it| it.kill());
+    }
 }
 
 impl SessionRecord {

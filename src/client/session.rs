@@ -645,6 +645,9 @@ impl Session {
             self.mark_floor(held.shard, Instant::now());
             self.database.topology.report_failure(held.server);
             tracing::warn!(server = ?held.server, %error, "server connection lost");
+            if matches!(error, RelayError::Unexpected(Unexpected::TooLong(_))) {
+                self.shared.hits.hit(Limit::MessageBytes);
+            }
         }
         let amid_message = lost.as_ref().is_some_and(|it| it.lease.pipeline.is_amid_message());
         drop(lost);
