@@ -451,7 +451,7 @@ impl Session {
                 }
                 Ok(Stop::CopyIn) => {
                     let live = self.live(shard, server.1, request.access);
-                    self.copying = Some(Copying { started: request.started, flow, _live: live });
+                    self.copying = Some(Box::new(Copying { started: request.started, flow, _live: live }));
                     return Ok(Ran::CopyIn);
                 }
                 // Invariant 5 holds for writes too: the server refused the statement instead of running it, and it
