@@ -13,7 +13,7 @@ use tokio_postgres::error::DbError;
 use crate::harness::wire::{Wire, message, startup};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, as_db_error,
-    assert_error, connect, rows, run, until,
+    assert_error, assert_hits, connect, rows, run, until,
 };
 
 const DATABASE: &str = SingleFixture::DATABASE;
@@ -283,6 +283,7 @@ async fn users_not_listed(harness: Arc<Shared>) -> Outcome {
     let second = connect(&url(&keyway, "later")).await?;
     let third = refusal(&url(&keyway, "third")).await?;
     assert_error(&third, "53300", &format!("too many users of database \"{DATABASE}\" are connected"));
+    assert_hits(&keyway, "auth_query_users_max", 1).await?;
     drop(second);
     until("there is room", async || Ok(connect(&url(&keyway, "third")).await.is_ok())).await?;
     let metrics = keyway.metrics().await?;
@@ -333,9 +334,7 @@ async fn what_auth_query_may_answer(harness: Arc<Shared>) -> Outcome {
     let (users, settings) = asking(&format!("auth_query = \"{slow}\"\nauth_query_timeout = \"300ms\""));
     let keyway = harness.start_keyway(config(&own.shard, &users, &settings)).await?;
     assert_error(&refusal(&url(&keyway, "found")).await?, "08006", "cannot look up user");
-    let metrics = keyway.metrics().await?;
-    assert!(metrics.contains("keyway_limit_hits_total{limit=\"auth_query_timeout\"} 1\n"), "{metrics}");
-    Ok(())
+    assert_hits(&keyway, "auth_query_timeout", 1).await
 }
 
 /// The text between ```` ```language ```` and ```` ``` ````.

@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::harness::wire::{Wire, bind, execute, flush, message, parse, query, startup, sync};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnShard, Shared, SingleFixture, as_db_error,
-    assert_error, connect, error_of, rows, run, until,
+    assert_error, assert_hits, connect, error_of, rows, run, until, until_hits,
 };
 
 const DATABASE: &str = SingleFixture::DATABASE;
@@ -46,15 +46,15 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
 
 /// What one test says in its configuration.
 #[derive(Clone, Copy, Default)]
-struct Said<'a> {
-    limits: &'a str,
-    user: &'a str,
-    users: &'a str,
-    database: &'a str,
-    pool: &'a str,
+pub struct Said<'a> {
+    pub limits: &'a str,
+    pub user: &'a str,
+    pub users: &'a str,
+    pub database: &'a str,
+    pub pool: &'a str,
 }
 
-fn config(servers: &str, said: Said<'_>) -> impl Fn(&str, &str) -> String {
+pub fn config(servers: &str, said: Said<'_>) -> impl Fn(&str, &str) -> String {
     let Said { limits, user, users, database, pool } = said;
     let rest = format!(
         "[limits]\n{limits}\n[users.{USER}]\npassword = \"{APP_PASSWORD}\"\n{user}\n{users}\n\
@@ -64,7 +64,7 @@ fn config(servers: &str, said: Said<'_>) -> impl Fn(&str, &str) -> String {
 }
 
 /// Only the primary, so that it is clear who serves.
-async fn keyway(harness: &Shared, said: Said<'_>) -> Fallible<KeywayProcess> {
+pub async fn keyway(harness: &Shared, said: Said<'_>) -> Fallible<KeywayProcess> {
     let address = harness.single().await?.shard.primary.address();
     harness.start_keyway(config(&address, said)).await
 }
@@ -73,7 +73,7 @@ fn url(keyway: &KeywayProcess, user: &str) -> String {
     keyway.url(user, APP_PASSWORD, DATABASE)
 }
 
-async fn client(keyway: &KeywayProcess) -> Fallible<Client> {
+pub async fn client(keyway: &KeywayProcess) -> Fallible<Client> {
     connect(&url(keyway, USER)).await
 }
 
@@ -84,24 +84,12 @@ async fn refusal(url: &str) -> Fallible<DbError> {
     }
 }
 
-async fn hits(keyway: &KeywayProcess, limit: &str) -> Fallible<u64> {
-    let name = format!("keyway_limit_hits_total{{limit=\"{limit}\"}} ");
-    let metrics = keyway.metrics().await?;
-    let value = metrics.lines().find_map(|it| it.strip_prefix(&name)).ok_or("no such limit")?;
-    Ok(value.parse()?)
-}
-
-async fn assert_hits(keyway: &KeywayProcess, limit: &str, count: u64) -> Outcome {
-    assert_eq!(hits(keyway, limit).await?, count, "{limit}");
-    Ok(())
-}
-
 async fn wire(keyway: &KeywayProcess) -> Fallible<Wire> {
     Wire::log_in(keyway.listen(), USER, APP_PASSWORD, DATABASE, &[]).await
 }
 
 /// The error that ends a session whose client says nothing more.
-async fn last_words(wire: &mut Wire) -> Fallible<String> {
+pub async fn last_words(wire: &mut Wire) -> Fallible<String> {
     let words = wire.until('E').await?;
     let last = words.last().ok_or("no last words")?;
     assert_eq!(last.field('V').as_deref(), Some("FATAL"), "{last:?}");
@@ -157,6 +145,7 @@ async fn waiters_and_their_time(harness: Arc<Shared>) -> Outcome {
     assert_eq!(error.detail(), Some("no connection became free within 1s"));
     assert_hits(&keyway, "waiters_max", 1).await?;
     assert_hits(&keyway, "wait_timeout", 1).await?;
+    assert_hits(&keyway, "pool.size", 1).await?;
     run(&holder, "COMMIT").await?;
     Ok(run(&third, "SELECT 1").await.map(drop)?)
 }
@@ -180,7 +169,7 @@ async fn logins_at_once_and_their_time(harness: Arc<Shared>) -> Outcome {
         let url = url(&keyway, USER);
         tokio::spawn(async move { connect(&url).await.map(drop) })
     };
-    until("the second waits", async || Ok(hits(&keyway, "logins_max").await? == 1)).await?;
+    until("the second waits", async || Ok(keyway.limit_hits("logins_max").await? == 1)).await?;
     assert!(!waiting.is_finished());
     drop(slow);
     waiting.await??;
@@ -418,7 +407,7 @@ async fn a_big_message(harness: Arc<Shared>) -> Outcome {
 }
 
 /// A shard of one test's own, with users `one` to `count`, and their part of the configuration.
-async fn with_users(harness: &Shared, count: usize, each: &str) -> Fallible<(OwnShard, String)> {
+pub async fn with_users(harness: &Shared, count: usize, each: &str) -> Fallible<(OwnShard, String)> {
     let own = harness.fresh_shard(0).await?;
     let primary = &own.shard.primary;
     primary.create_database(DATABASE, USER, APP_PASSWORD).await?;
@@ -443,7 +432,7 @@ async fn until_connections(server: &Server, wanted: &str) -> Outcome {
 }
 
 /// `count` clients of `user`, each inside a transaction on a server connection of its own.
-async fn busy(keyway: &KeywayProcess, user: &str, count: usize) -> Fallible<Vec<Client>> {
+pub async fn busy(keyway: &KeywayProcess, user: &str, count: usize) -> Fallible<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {
         let client = connect(&url(keyway, user)).await?;
@@ -476,7 +465,7 @@ async fn server_connections_are_shared(harness: Arc<Shared>) -> Outcome {
             rows(&client, "SELECT 3").await
         })
     };
-    until("it waits", async || Ok(hits(&keyway, "limits.server_connections_max").await? >= 2)).await?;
+    until_hits(&keyway, "limits.server_connections_max", 2).await?;
     assert!(!third.is_finished());
     run(&again[0], "COMMIT").await?;
     assert_eq!(third.await??, ["3"]);

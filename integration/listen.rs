@@ -9,8 +9,8 @@ use libtest_mimic::Trial;
 
 use crate::harness::wire::{Message, Wire, bind, execute, parse, query, sync};
 use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, connect, rows, run,
-    unsharded_config, until,
+    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, assert_hits, connect,
+    rows, run, unsharded_config, until,
 };
 use crate::sessions::narrow;
 
@@ -462,14 +462,8 @@ async fn one_that_does_not_read(harness: Arc<Shared>) -> Outcome {
     }
     ask(&mut waits, "BEGIN").await?;
     let mut direct = direct(&harness).await?;
-    let hits = || async {
-        let metrics = keyway.metrics().await?;
-        let line =
-            metrics.lines().find(|it| it.contains("limit=\"notification_bytes_max\"")).ok_or("none")?;
-        Fallible::Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?)
-    };
     let (mut said, mut turn) = (0, 0);
-    while hits().await? < 2 {
+    while keyway.limit_hits("notification_bytes_max").await? < 2 {
         turn += 1;
         assert!(turn < 3000, "it is never too much");
         ask(&mut direct, "SELECT pg_notify('flood', i || repeat('x', 7000)) FROM generate_series(1, 4) i")
@@ -512,9 +506,7 @@ async fn channels_are_bounded(harness: Arc<Shared>) -> Outcome {
     assert_eq!(gauge(&keyway, "keyway_channels").await?, 2);
     ask(&mut wire, "UNLISTEN a").await?;
     ask(&mut wire, "LISTEN c; LISTEN d").await?;
-    let metrics = keyway.metrics().await?;
-    assert!(metrics.contains("keyway_limit_hits_total{limit=\"channels_max\"} 2"), "{metrics}");
-    Ok(())
+    assert_hits(&keyway, "channels_max", 2).await
 }
 
 async fn without_a_server(harness: Arc<Shared>) -> Outcome {

@@ -31,6 +31,7 @@ mod replication;
 mod rest;
 mod round_trips;
 mod routing;
+mod server_limits;
 mod session_mode;
 mod sessions;
 mod shard_keys;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         rest::tests,
         round_trips::tests,
         routing::tests,
+        server_limits::tests,
         session_mode::tests,
         sessions::tests,
         shard_keys::tests,

@@ -12,8 +12,8 @@ use tokio::process::Command;
 use crate::drivers::run;
 use crate::harness::wire::{Wire, message, query};
 use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, cluster_options, connect,
-    rows, unsharded_config, until,
+    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, assert_hits,
+    cluster_options, connect, rows, unsharded_config, until,
 };
 
 const DATABASE: &str = SingleFixture::DATABASE;
@@ -194,8 +194,7 @@ async fn limits_and_refusals(harness: Arc<Shared>) -> Outcome {
     let first = place.wire("true").await?;
     let second = refused(place.wire("database").await);
     assert!(second.starts_with("53300 too many replication connections"), "{second}");
-    let hit = "keyway_limit_hits_total{limit=\"replication_connections_max\"} 1\n";
-    assert!(place.keyway.metrics().await?.contains(hit));
+    assert_hits(&place.keyway, "replication_connections_max", 1).await?;
     drop(first);
     until("the place is free", || async { Ok(place.wire("true").await.is_ok()) }).await?;
     // The server's own error, unchanged; its severity, its SQLSTATE.

@@ -9,8 +9,8 @@ use tokio_postgres::Client;
 
 use crate::harness::wire::{Message, Wire, bind, describe, execute, parse, query, sync};
 use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, assert_error, connect,
-    error_of, rows, run, unsharded_config, until,
+    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, assert_error,
+    assert_hits, connect, error_of, rows, run, unsharded_config, until,
 };
 
 const DATABASE: &str = SingleFixture::DATABASE;
@@ -236,7 +236,8 @@ async fn more_statements_than_a_server_keeps(harness: Arc<Shared>) -> Outcome {
         let kept: i64 = other.query_one("SELECT count(*) FROM pg_prepared_statements", &[]).await?.get(0);
         assert!(kept <= 9, "{kept} statements on the server");
     }
-    Ok(())
+    assert!(keyway.limit_hits("server_statements_max").await? >= 3);
+    assert_hits(&keyway, "server_statement_bytes_max", 0).await
 }
 
 /// Long texts make room as many statements do, those of PREPARE too.
@@ -264,6 +265,7 @@ async fn longer_statements_than_a_server_keeps(harness: Arc<Shared>) -> Outcome 
     let metrics = keyway.metrics().await?;
     let line = metrics.lines().find(|it| it.starts_with("keyway_statement_evictions_total{"));
     assert!(line.is_some_and(|it| !it.ends_with(" 0")), "{line:?}");
+    assert!(keyway.limit_hits("server_statement_bytes_max").await? >= 2);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use keyway::backend::BackendSpec;
 use keyway::base::Role;
 use keyway::config::{Config, Secret, ServerAuth};
 use keyway::demo::postgres::{Server, Shard};
-use keyway::metrics::Registry;
+use keyway::metrics::{LimitHits, Registry};
 use keyway::net::{Connector, Connectors, TlsMetrics};
 use keyway::route::{Cluster, Excluded, Freshness};
 use keyway::topology::{ProbeSpec, Topology, TopologyMetricFamilies};
@@ -71,7 +71,7 @@ impl Watched {
             interval: Duration::from_millis(20),
             timeout: Duration::from_millis(500),
         };
-        let families = TopologyMetricFamilies::register(&registry)?;
+        let families = TopologyMetricFamilies::register(&registry, &LimitHits::register(&registry)?)?;
         let topology = Topology::start(&config.databases[0], &spec, &families, &stopping, None);
         Ok(Watched { topology, registry, _running: running })
     }

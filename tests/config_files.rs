@@ -1,12 +1,15 @@
-//! Every file in `config/` that a user may copy loads, and the reference misses nothing.
+//! Every file in `config/` that a user may copy loads, the reference misses nothing, and every limit is counted
+//! where it is hit, with an integration test that drives it there and reads the count.
 
 // A panic is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use keyway::config::{Config, TableName, TableRule};
+use keyway::metrics::{LimitHits, Registry};
 
 fn load(name: &str) -> Config {
     let text = fs::read_to_string(Path::new("config").join(name)).unwrap();
@@ -128,4 +131,70 @@ fn no_key_of_the_reference_is_ignored() {
         keys += 1;
     }
     assert!(keys >= 36, "{keys} keys");
+}
+
+/// Numbers and times that nobody can be over, with what they are.
+const NO_LIMITS: &[(&str, &str)] = &[
+    ("workers", "threads"),
+    ("instance", "a name"),
+    ("slots", "a part of a map's definition"),
+    ("probe_interval", "how often"),
+    ("catalog_interval", "how often"),
+    ("auth_query_lifetime", "how long an answer is believed"),
+    ("max_lag", "what reads ask of a replica: keyway_replica_lag_seconds"),
+];
+
+/// Not of the configuration: PostgreSQL's MAX_STARTUP_PACKET_LENGTH.
+const STARTUP_PACKET: &str = "startup_packet";
+
+fn labels() -> BTreeSet<String> {
+    let registry = Registry::default();
+    LimitHits::register(&registry).unwrap();
+    let text = registry.text().unwrap();
+    let labels = text.lines().filter_map(|it| it.strip_prefix("keyway_limit_hits_total{limit=\""));
+    labels.filter_map(|it| Some(it.split_once('"')?.0.to_owned())).collect()
+}
+
+#[test]
+fn each_limit_has_a_count() {
+    let mut left = labels();
+    assert!(left.remove(STARTUP_PACKET));
+    let mut exempt: BTreeSet<_> = NO_LIMITS.iter().map(|it| it.0).collect();
+    for (path, key) in keyway::config::measures() {
+        if exempt.remove(key) {
+            continue;
+        }
+        let section = path.rsplit('.').find(|it| *it != "*").unwrap();
+        // A key that is in several sections is counted in each.
+        assert!(
+            left.remove(&format!("{section}.{key}")) || left.remove(key),
+            "{key} of [{path}] has no count"
+        );
+    }
+    assert!(left.is_empty(), "counts of no limit: {left:?}");
+    assert!(exempt.is_empty(), "no such setting: {exempt:?}");
+}
+
+/// A line of an integration test: `assert_hits(&keyway, "lifetime", 1)`, `keyway.limit_hits("lifetime")`.
+#[test]
+fn each_count_is_read_by_a_test() {
+    let mut unread = labels();
+    for line in lines_below(Path::new("integration")) {
+        if line.contains("hits(") {
+            unread.retain(|it| !line.contains(&format!("\"{it}\"")));
+        }
+    }
+    assert!(unread.is_empty(), "no integration test drives over these and reads their count: {unread:?}");
+}
+
+fn lines_below(dir: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(|it| it.unwrap().path()) {
+        if entry.is_dir() {
+            lines.extend(lines_below(&entry));
+        } else if entry.extension().is_some_and(|it| it == "rs") {
+            lines.extend(fs::read_to_string(&entry).unwrap().lines().map(str::to_owned));
+        }
+    }
+    lines
 }

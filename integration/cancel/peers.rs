@@ -12,7 +12,8 @@ use super::gate::{Gate, Mode};
 use super::{request, running};
 use crate::harness::wire::{Wire, cancel_request, query};
 use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, unsharded_config, until,
+    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, assert_hits,
+    unsharded_config, until,
 };
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
@@ -149,7 +150,7 @@ async fn more_than_cancels_max(harness: Arc<Shared>) -> Outcome {
     // Closed at once, whoever is meant.
     request(keyway.listen(), &own).await?;
     assert_eq!(count(&keyway, "refused").await?, 1);
-    assert!(keyway.metrics().await?.contains("keyway_limit_hits_total{limit=\"cancels_max\"} 1\n"));
+    assert_hits(&keyway, "cancels_max", 1).await?;
     assert_eq!(count(&keyway, "forwarded").await?, 0);
     // The canceller's socket closes when the peer has closed.
     gate.set(Mode::Pass);

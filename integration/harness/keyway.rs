@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_postgres::error::DbError;
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
-use super::{Fallible, Shared};
+use super::{Fallible, Outcome, Shared};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,6 +123,14 @@ impl KeywayProcess {
         Ok(self.http("/metrics").await?.1)
     }
 
+    /// Times that a limit was hit, by its label.
+    pub async fn limit_hits(&self, limit: &str) -> Fallible<u64> {
+        let name = format!("keyway_limit_hits_total{{limit=\"{limit}\"}} ");
+        let metrics = self.metrics().await?;
+        let value = metrics.lines().find_map(|it| it.strip_prefix(&name)).ok_or("no such limit")?;
+        Ok(value.parse()?)
+    }
+
     /// Until GET `path` answers `status`.
     pub async fn wait_for_status(&mut self, path: &str, status: u16) -> Fallible<()> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -174,6 +182,16 @@ impl Drop for KeywayProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `tests/config_files.rs` holds every limit to one of these.
+pub async fn assert_hits(keyway: &KeywayProcess, limit: &str, count: u64) -> Outcome {
+    assert_eq!(keyway.limit_hits(limit).await?, count, "{limit}");
+    Ok(())
+}
+
+pub async fn until_hits(keyway: &KeywayProcess, limit: &str, count: u64) -> Fallible<()> {
+    until(&format!("{limit} is hit"), async || Ok(keyway.limit_hits(limit).await? >= count)).await
 }
 
 /// A client session from a connection string. It ends when the client is dropped.

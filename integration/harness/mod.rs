@@ -10,7 +10,8 @@ pub mod wire;
 
 pub use fixture::{APP_PASSWORD, ShopFixture, SingleFixture, unsharded_config};
 pub use keyway::{
-    KeywayProcess, as_db_error, assert_error, connect, connect_hearing, error_of, rows, run, until,
+    KeywayProcess, as_db_error, assert_error, assert_hits, connect, connect_hearing, error_of, rows, run,
+    until, until_hits,
 };
 pub use random::Xorshift;
 

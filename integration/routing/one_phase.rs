@@ -10,7 +10,8 @@ use tokio_postgres::types::Type;
 
 use super::{Shards, config_text};
 use crate::harness::{
-    Fallible, Harness, Outcome, Shared, as_db_error, assert_error, connect, error_of, rows, run, until,
+    Fallible, Harness, Outcome, Shared, as_db_error, assert_error, assert_hits, connect, error_of, rows, run,
+    until,
 };
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
@@ -282,9 +283,7 @@ async fn a_lock(harness: Arc<Shared>) -> Outcome {
     run(&holder, "BEGIN; UPDATE one_locked SET n = 5").await?;
     let error = error_of(&client, "UPDATE one_locked SET n = 9").await?;
     assert_error(&error, "55P03", "lock timeout");
-    let metrics = shards.keyway.metrics().await?;
-    let hit = "keyway_limit_hits_total{limit=\"cross_shard_lock_timeout\"} 1\n";
-    assert!(metrics.contains(hit), "{metrics}");
+    assert_hits(&shards.keyway, "cross_shard_lock_timeout", 1).await?;
     run(&holder, "ROLLBACK").await?;
     assert_eq!(rows(&client, "SELECT n FROM one_locked ORDER BY 1").await?, ["1", "2"]);
     assert_eq!(rows(&client, "SHOW lock_timeout").await?, ["0"]);

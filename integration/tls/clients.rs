@@ -12,7 +12,9 @@ use tokio::process::Command;
 use super::certificates::Authority;
 use super::{drivers, metric, psql, python, run};
 use crate::harness::wire::{Wire, startup};
-use crate::harness::{APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, until};
+use crate::harness::{
+    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, assert_hits, until,
+};
 
 const DATABASE: &str = SingleFixture::DATABASE;
 
@@ -227,7 +229,7 @@ async fn rubbish_and_silence(harness: Arc<Shared>) -> Outcome {
         assert!(rest.is_empty(), "nothing in clear text on a connection that was to be TLS: {rest:?}");
     }
     let text = keyway.metrics().await?;
-    assert_eq!(metric(&text, "keyway_limit_hits_total{limit=\"login_timeout\"}"), 3.0);
+    assert_hits(&keyway, "login_timeout", 3).await?;
     assert_eq!(metric(&text, failed), 6.0);
     let said = psql(&harness, &conninfo(&keyway, "sslmode=require"), &["SELECT 'served'"]).await?;
     assert!(said.text.contains("served"), "{}", said.text);

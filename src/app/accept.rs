@@ -36,11 +36,7 @@ pub async fn run(
         let free = shared.clients.take().map(|it| (it, false));
         match free.or_else(|| shared.reserve.take().map(|it| (it, true))) {
             Some((place, reserved)) => {
-                let (latest, console) = (latest.clone(), console.clone());
-                tokio::spawn(async move {
-                    client::serve(stream, latest, console, reserved).await;
-                    drop(place);
-                });
+                tokio::spawn(client::serve(stream, latest.clone(), console.clone(), place, reserved));
             }
             None => turn_away(stream, &shared),
         }

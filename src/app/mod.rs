@@ -27,7 +27,7 @@ use crate::cancel::CancelMetrics;
 use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
 use crate::config::Config;
-use crate::metrics::{LimitHits, RegisterError, Registry};
+use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
 use crate::net::{self, TlsError, TlsMetrics};
 use crate::pool::PoolMetricFamilies;
 use crate::sql::Parser;
@@ -35,6 +35,9 @@ use crate::topology::TopologyMetricFamilies;
 use operator::ProcessOperator;
 use process::Process;
 use source::{PlanMetricFamilies, ProcessSource};
+
+/// For clients that are cut off to be told so, and for their servers to be told to cancel what they run.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -55,6 +58,7 @@ pub struct Proxy {
     ends: Ends,
     process: Arc<Process>,
     tasks: Vec<JoinHandle<()>>,
+    hits: LimitHits,
 }
 
 /// The end comes in steps, each told to those whom it concerns.
@@ -99,13 +103,13 @@ impl Proxy {
         let families = Families {
             client: ClientMetricFamilies::register(&registry)?,
             pool: PoolMetricFamilies::register(&registry, &hits)?,
-            topology: TopologyMetricFamilies::register(&registry)?,
+            topology: TopologyMetricFamilies::register(&registry, &hits)?,
             notify: NotifyMetricFamilies::register(&registry)?,
-            catalog: CatalogMetricFamilies::register(&registry)?,
+            catalog: CatalogMetricFamilies::register(&registry, &hits)?,
             tls: TlsMetrics::register(&registry)?,
-            plans: PlanMetricFamilies::register(&registry)?,
+            plans: PlanMetricFamilies::register(&registry, &hits)?,
             cancel: CancelMetrics::register(&registry)?,
-            hits,
+            hits: hits.clone(),
         };
         let (accepting, closed) = watch::channel(false);
         let (sessions, stopping) = watch::channel(false);
@@ -114,14 +118,15 @@ impl Proxy {
         let listener = net::listen(config.listen).map_err(listening(config.listen))?;
         let listen_addr = listener.local_addr().map_err(listening(config.listen))?;
         let plans = families.plans.clone();
+        let mut served = ended.clone();
         let process = Arc::new(Process::new(config, path, families, stopping.clone(), ended)?);
         let latest = process.latest();
-        let source = Arc::new(ProcessSource::new(&registry, latest.clone(), plans));
+        let source = Arc::new(ProcessSource::new(&registry, latest.clone(), plans, closed.clone()));
         let operator = Arc::new(ProcessOperator::new(process.clone(), source.clone()));
         let console = Arc::new(admin::Console::new(latest.clone(), operator));
-        let mut stopped = stopping.clone();
+        // A drain is to be seen too.
         let end = async move {
-            let _ = stopped.wait_for(|it| *it).await;
+            let _ = served.wait_for(|it| *it).await;
         };
         let (admin_addr, serving) =
             admin::serve(config.admin, source.clone(), end).map_err(listening(config.admin))?;
@@ -135,7 +140,7 @@ impl Proxy {
             tokio::spawn(tick(latest.clone(), source, stopping)),
         ];
         let ends = Ends { accepting, sessions, topology };
-        Ok(Proxy { listen_addr, admin_addr, ends, process, tasks })
+        Ok(Proxy { listen_addr, admin_addr, ends, process, tasks, hits })
     }
 
     /// Reads the configuration file anew, and tells the log what came of it.
@@ -171,10 +176,17 @@ impl Proxy {
         }
         let timeout = self.process.config().limits.shutdown_timeout;
         let deadline = (drain == Drain::Timeout).then(|| Instant::now() + timeout);
-        while shared.metrics.clients.get() > 0 && deadline.is_none_or(|it| Instant::now() < it) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let clients = || shared.metrics.clients.get().max(0) as usize;
+        let left = drained(clients, deadline).await;
         let _ = self.ends.sessions.send(true);
+        if left > 0 {
+            tracing::warn!(clients = left, "shutdown_timeout is over: transactions are cut off");
+            self.hits.hit_times(Limit::Shutdown, left as u64);
+            shared.sessions.kill_all();
+            // Servers that are told to stop are in use until they have.
+            let busy = || shared.ledger.pools().iter().map(|it| it.usage().active).sum::<usize>();
+            drained(|| clients() + busy(), Some(Instant::now() + FAREWELL_TIMEOUT)).await;
+        }
         let _ = self.ends.topology.send(true);
         for database in shared.databases.values() {
             database.pools.for_each(UserPools::close_idle);
@@ -182,6 +194,17 @@ impl Proxy {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+/// What is left when there is nothing left, or at the deadline.
+async fn drained(left: impl Fn() -> usize, deadline: Option<Instant>) -> usize {
+    loop {
+        let left = left();
+        if left == 0 || deadline.is_some_and(|it| Instant::now() >= it) {
+            return left;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -240,7 +240,9 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
         },
         reserve: before.map_or_else(|| Quota::new(Some(RESERVE)), |it| it.reserve.clone()),
         sessions: before.map_or_else(|| Arc::new(Sessions::default()), |it| it.sessions.clone()),
-        stock: stock.cloned().unwrap_or_else(|| BufferStock::new(limits.buffers_max)),
+        stock: stock
+            .cloned()
+            .unwrap_or_else(|| BufferStock::new(limits.buffers_max, common.families.hits.clone())),
         cancels: cancels(config, common, before)?,
         metrics: common.families.client.clone(),
         stopping: common.stopping.clone(),

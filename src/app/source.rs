@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
+use tokio::sync::watch;
 
 use crate::admin::{self, DatabaseStatus, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals, Status};
 use crate::base::{Role, ServerId, ShardId};
 use crate::client::{Database, Latest, ShardTotals};
-use crate::metrics::{self, RegisterError, Registry};
+use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
 use crate::route::{PlanCacheCounts, Router};
 
 /// Rates are taken over this span.
@@ -23,6 +24,8 @@ pub struct ProcessSource {
     registry: Registry,
     latest: Arc<Latest>,
     plans: PlanMetricFamilies,
+    /// No client is taken any more.
+    closed: watch::Receiver<bool>,
     samples: Mutex<VecDeque<TotalsSample>>,
     stats: Mutex<VecDeque<StatsSample>>,
 }
@@ -45,16 +48,23 @@ type Counted = (Weak<Router>, PlanCacheCounts);
 pub struct PlanMetricFamilies {
     hits: IntCounterVec,
     misses: IntCounterVec,
+    evictions: IntCounterVec,
+    limit_hits: LimitHits,
     /// What the counters have been given already, and by which cache: a reload may have made a new one.
     counted: Arc<Mutex<HashMap<String, Counted>>>,
 }
 
 impl PlanMetricFamilies {
-    pub fn register(registry: &Registry) -> Result<PlanMetricFamilies, RegisterError> {
+    pub fn register(
+        registry: &Registry,
+        limit_hits: &LimitHits,
+    ) -> Result<PlanMetricFamilies, RegisterError> {
         let counters = |name, help| registry.counters(name, help, &["database"]);
         Ok(PlanMetricFamilies {
             hits: counters("keyway_plan_cache_hits_total", "Statements whose plan was in the cache.")?,
             misses: counters("keyway_plan_cache_misses_total", "Statements that had to be parsed.")?,
+            evictions: counters("keyway_plan_cache_evictions_total", "Plans that made room for others.")?,
+            limit_hits: limit_hits.clone(),
             counted: Arc::default(),
         })
     }
@@ -66,6 +76,9 @@ impl PlanMetricFamilies {
         let before = before.filter(|it| it.0.ptr_eq(&router)).map(|it| it.1).unwrap_or_default();
         self.hits.with_label_values(&label).inc_by(now.hits.saturating_sub(before.hits));
         self.misses.with_label_values(&label).inc_by(now.misses.saturating_sub(before.misses));
+        let evictions = now.evictions.saturating_sub(before.evictions);
+        self.evictions.with_label_values(&label).inc_by(evictions);
+        self.limit_hits.hit_times(Limit::Plans, evictions);
     }
 
     /// Of a database that is gone.
@@ -73,15 +86,22 @@ impl PlanMetricFamilies {
         self.counted.lock().remove(database);
         metrics::forget(&self.hits, &[("database", database)]);
         metrics::forget(&self.misses, &[("database", database)]);
+        metrics::forget(&self.evictions, &[("database", database)]);
     }
 }
 
 impl ProcessSource {
-    pub fn new(registry: &Registry, latest: Arc<Latest>, plans: PlanMetricFamilies) -> ProcessSource {
+    pub fn new(
+        registry: &Registry,
+        latest: Arc<Latest>,
+        plans: PlanMetricFamilies,
+        closed: watch::Receiver<bool>,
+    ) -> ProcessSource {
         ProcessSource {
             registry: registry.clone(),
             latest,
             plans,
+            closed,
             samples: Mutex::default(),
             stats: Mutex::default(),
         }
@@ -203,6 +223,9 @@ impl Source for ProcessSource {
 
     fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
+        if *self.closed.borrow() {
+            missing.push("keyway is stopping".to_owned());
+        }
         for database in self.latest.load().databases.values() {
             let cluster = database.topology.snapshot();
             for shard in cluster.shards.iter().filter(|it| it.primary().is_none()) {

@@ -133,6 +133,15 @@ impl From<DialError> for ConnectError {
 }
 
 impl ConnectError {
+    /// `connect_timeout` was over, by the time of the whole or by that of the socket alone.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            ConnectError::Timeout(_) => true,
+            ConnectError::Io(error) => error.kind() == std::io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+
     /// Whether the same without TLS, or with it, might do better. A server that has rules for both
     /// answers 28000 to what no rule allows (`ClientAuthentication` in auth.c).
     fn is_over_tls(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::base::ShardId;
-use crate::metrics::{self, RegisterError, Registry};
+use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
 use crate::route::Catalog;
 
 #[derive(Clone)]
@@ -17,10 +17,11 @@ pub struct CatalogMetricFamilies {
     age_seconds: GaugeVec,
     known: IntGaugeVec,
     differences: IntGaugeVec,
+    hits: LimitHits,
 }
 
 impl CatalogMetricFamilies {
-    pub fn register(registry: &Registry) -> Result<CatalogMetricFamilies, RegisterError> {
+    pub fn register(registry: &Registry, hits: &LimitHits) -> Result<CatalogMetricFamilies, RegisterError> {
         let shard = ["database", "shard"];
         let database = ["database"];
         Ok(CatalogMetricFamilies {
@@ -55,6 +56,7 @@ impl CatalogMetricFamilies {
                 "Tables that are not the same on every shard.",
                 &database,
             )?,
+            hits: hits.clone(),
         })
     }
 
@@ -90,6 +92,7 @@ impl CatalogMetricFamilies {
             age_seconds: self.age_seconds.with_label_values(&[database]),
             known: self.known.with_label_values(&[database]),
             differences: self.differences.with_label_values(&[database]),
+            hits: self.hits.clone(),
         }
     }
 }
@@ -99,6 +102,7 @@ pub(super) struct CatalogMetrics {
     age_seconds: Gauge,
     known: IntGauge,
     differences: IntGauge,
+    hits: LimitHits,
 }
 
 struct ShardMetrics {
@@ -115,9 +119,13 @@ impl CatalogMetrics {
         }
     }
 
-    pub fn failed(&self, shard: usize) {
+    /// By which limit, if one is to blame.
+    pub fn failed(&self, shard: usize, limit: Option<Limit>) {
         if let Some(it) = self.shards.get(shard) {
             it.failures.inc();
+        }
+        if let Some(it) = limit {
+            self.hits.hit(it);
         }
     }
 

@@ -292,7 +292,7 @@ impl Reader {
         if matches!(error, ReadError::NoServer) {
             return;
         }
-        watch.metrics.failed(shard);
+        watch.metrics.failed(shard, error.limit());
         if !std::mem::replace(&mut self.failing[shard], true) {
             tracing::warn!(shard = self.names[shard], %error, "catalog cannot be read");
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::backend::{self, Backend, BackendSpec, ConnectError, QuestionError};
+use crate::metrics::Limit;
 use crate::route::{LOCAL_PATH, Part, RowError, Schema, SchemaReader};
 use crate::wire;
 
@@ -23,6 +24,18 @@ pub(super) enum ReadError {
     Timeout(Duration),
     #[error("{0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl ReadError {
+    /// What the read has come up against.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            ReadError::Timeout(_) => Some(Limit::CatalogTime),
+            ReadError::Connect(error) if error.is_timeout() => Some(Limit::ConnectTime),
+            ReadError::Row(RowError::TooMany(_)) => Some(Limit::CatalogRows),
+            _ => None,
+        }
+    }
 }
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

@@ -26,6 +26,8 @@ pub struct UserLookup {
     query: AuthQuery,
     /// Of the first shard: passwords are the same on all its servers.
     servers: Vec<BackendSpec>,
+    /// What ends an attempt to connect that takes too long.
+    connect_limit: Limit,
     /// The server that answered last.
     server: AtomicUsize,
     connection: tokio::sync::Mutex<Option<Backend>>,
@@ -63,13 +65,15 @@ impl UserLookup {
         hits: LimitHits,
     ) -> UserLookup {
         // One that is gone must leave time to ask the next.
-        let tries = servers.len().max(1) as u32;
+        let share = query.timeout / servers.len().max(1) as u32;
+        let is_own = servers.iter().any(|it| share <= it.connect_timeout);
         for it in &mut servers {
-            it.connect_timeout = it.connect_timeout.min(query.timeout / tries);
+            it.connect_timeout = it.connect_timeout.min(share);
             it.application_name = Some("keyway auth_query");
         }
         UserLookup {
             query,
+            connect_limit: if is_own { Limit::LookupTime } else { Limit::ConnectTime },
             servers,
             server: AtomicUsize::new(0),
             connection: tokio::sync::Mutex::default(),
@@ -186,7 +190,12 @@ impl UserLookup {
                     backend.rows(&out).await?;
                     return Ok(backend);
                 }
-                Err(error) => failure = error.into(),
+                Err(error) => {
+                    if error.is_timeout() {
+                        self.hits.hit(self.connect_limit);
+                    }
+                    failure = error.into();
+                }
             }
         }
         Err(failure)

@@ -170,7 +170,7 @@ pub struct UserPools {
     pub credentials: Arc<Credentials>,
     pub parameters: Mutex<Option<Parameters>>,
     /// Of the last startup packet.
-    startup: Mutex<proto::Settings>,
+    startup: Mutex<(proto::Settings, Option<Arc<str>>)>,
 }
 
 impl UserPools {
@@ -178,14 +178,26 @@ impl UserPools {
         UserPools { shards, credentials, parameters: Mutex::default(), startup: Mutex::default() }
     }
 
-    /// The settings of a startup packet, in one place for all clients that bring the same: applications
-    /// connect many times with one.
-    pub fn share(&self, startup: proto::Settings) -> proto::Settings {
+    /// The settings of a startup packet and the name in it, in one place for all clients that bring the same:
+    /// applications connect many times with one.
+    pub fn share(
+        &self,
+        startup: proto::Settings,
+        application_name: Option<String>,
+    ) -> (proto::Settings, Option<Arc<str>>) {
         let mut known = self.startup.lock();
-        if !known.same(&startup) {
-            *known = startup;
+        if !known.0.same(&startup) || known.1.as_deref() != application_name.as_deref() {
+            *known = (startup, application_name.map(Into::into));
         }
         known.clone()
+    }
+
+    /// Of the database and of its user, as all that are of these pools have them.
+    fn names(&self, database: &Database, user: &str) -> (Arc<str>, Arc<str>) {
+        match self.all().next().map(|it| it.name()) {
+            Some(it) => (it.database.clone(), it.user.clone()),
+            None => (database.name.as_str().into(), user.into()),
+        }
     }
 
     /// What servers told at logins before, where this is the same database on one of the same servers.

@@ -203,7 +203,7 @@ impl Session {
 
     fn raise(&mut self, reason: &'static str, opaque: bool, custom: Vec<String>) -> &mut Suspicion {
         let none = Suspicion { reason, opaque, custom: Vec::new(), origin: false };
-        let it = self.suspected.get_or_insert(none);
+        let it = self.suspected.get_or_insert_with(|| Box::new(none));
         it.opaque |= opaque;
         it.custom.extend(custom);
         it

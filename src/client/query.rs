@@ -472,7 +472,7 @@ impl Session {
                 }
                 Ok(Stop::CopyIn) => {
                     let live = self.live(shard, server.1, request.access);
-                    self.copying = Some(Copying { started: request.started, flow, _live: live });
+                    self.copying = Some(Box::new(Copying { started: request.started, flow, _live: live }));
                     return Ok(Ran::CopyIn);
                 }
                 // Invariant 5 holds for writes too: the server refused the statement instead of running it, and it
@@ -590,8 +590,10 @@ impl Session {
         let raw = request.payload.compose(server, &mut out);
         self.record.counts.server_parses.add(server.pipeline.take_parses());
         let evicted = server.statements.take_evicted();
-        if evicted > 0 {
-            self.database.metrics.evictions.inc_by(evicted);
+        if evicted.statements > 0 {
+            self.database.metrics.evictions.inc_by(evicted.statements);
+            self.shared.hits.hit_times(Limit::ServerStatements, evicted.over_count);
+            self.shared.hits.hit_times(Limit::ServerStatementBytes, evicted.over_bytes);
         }
         let sent = match raw {
             Some(bytes) if out.is_empty() => server.stream.write_all(bytes).await,

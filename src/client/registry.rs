@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -117,13 +117,15 @@ pub struct SessionRecord {
     pub id: u64,
     pub database: Arc<str>,
     pub user: Arc<str>,
-    pub peer: Option<SocketAddr>,
+    /// What a `SocketAddr` has that a client can be told by, in fewer bytes.
+    peer: Option<(IpAddr, u16)>,
     /// What the client knows as its process id.
     pub pid: u32,
-    pub application_name: Option<Box<str>>,
+    pub application_name: Option<Arc<str>>,
     /// Set with the login.
     tls: OnceLock<TlsTerms>,
-    pub connected_time: SystemTime,
+    /// Micro seconds of Unix time.
+    connected_time_us: u64,
     connected_at: Instant,
     activity: AtomicU8,
     pin: Mutex<Option<&'static str>>,
@@ -149,7 +151,7 @@ pub struct Identity {
     pub user: Arc<str>,
     pub peer: Option<SocketAddr>,
     pub pid: u32,
-    pub application_name: Option<Box<str>>,
+    pub application_name: Option<Arc<str>>,
 }
 
 /// A session's place. Dropping it leaves.
@@ -166,11 +168,13 @@ impl Sessions {
             id,
             database,
             user,
-            peer,
+            peer: peer.map(|it| (it.ip(), it.port())),
             pid,
             application_name,
             tls: OnceLock::new(),
-            connected_time: SystemTime::now(),
+            connected_time_us: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |it| it.as_micros() as u64),
             connected_at: Instant::now(),
             activity: AtomicU8::new(Activity::Active as u8),
             pin: Mutex::default(),
@@ -226,6 +230,10 @@ impl Sessions {
     /// transactions.
     pub fn call_all(&self) {
         self.all().iter().for_each(|it| it.call());
+    }
+
+    pub fn kill_all(&self) {
+        self.all().iter().for_each(|it| it.kill());
     }
 }
 
@@ -283,8 +291,16 @@ impl SessionRecord {
         self.requested_us.store(self.micros(now), Ordering::Relaxed);
     }
 
+    pub fn connected_time(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.connected_time_us)
+    }
+
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer.map(SocketAddr::from)
+    }
+
     pub fn request_time(&self) -> SystemTime {
-        self.connected_time + Duration::from_micros(self.requested_us.load(Ordering::Relaxed))
+        self.connected_time() + Duration::from_micros(self.requested_us.load(Ordering::Relaxed))
     }
 
     /// Since the last request, or the login.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use smallvec::smallvec;
 
 use super::session::{End, Held, Session};
 use super::{Database, Shared};
@@ -67,7 +68,7 @@ impl Session {
         }
         if database.router.config_version() != self.database.router.config_version() {
             // Rows may have come from other shards: what replicas had before that will not do.
-            self.floors = vec![Some(Instant::now()); database.topology.shard_count()];
+            self.floors = smallvec![Some(Instant::now()); database.topology.shard_count()];
         }
         (self.database, self.pools, self.shared) = (database, pools, latest);
         Ok(())

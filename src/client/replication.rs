@@ -231,6 +231,9 @@ async fn connect(
                 Ok(backend) => return Ok(backend),
                 Err(ConnectError::Refused { bytes, .. }) => return Err(Failure::Server(bytes)),
                 Err(error) => {
+                    if error.is_timeout() {
+                        shared.hits.hit(Limit::ConnectTime);
+                    }
                     database.topology.report_failure(server);
                     problem = error.to_string();
                 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::abandon::abandon;
 use super::copy::CopyEnd;
 use super::copy_split::CopySplit;
@@ -14,7 +16,7 @@ use super::encoding;
 use super::enlisted::Others;
 use super::freshness::Tracks;
 use super::listening::Listening;
-use super::login::{LoggedIn, say_goodbye};
+use super::login::{Counted, Entry, LoggedIn, say_goodbye};
 use super::pins::Suspicion;
 use super::query::Copying;
 use super::registry::{Activity, Registered};
@@ -107,7 +109,7 @@ pub(super) struct Session {
     pub user_consistency: Option<Consistency>,
     pub tracks: Option<Box<Tracks>>,
     /// What ran on the held server may have left state there.
-    pub suspected: Option<Suspicion>,
+    pub suspected: Option<Box<Suspicion>>,
     /// `None` for a client that listens to nothing.
     pub listening: Option<Box<Listening>>,
     /// What LISTEN and UNLISTEN have committed and is not in force yet.
@@ -124,7 +126,7 @@ pub(super) struct Session {
     /// An error of ours before a Sync: everything up to Sync is ignored.
     pub skipping: bool,
     /// When this session's last write on each shard was answered.
-    pub floors: Vec<Option<Instant>>,
+    pub floors: SmallVec<[Option<Instant>; 1]>,
     /// TimeZone is UTC, as the server last reported.
     pub utc: bool,
     pub entropy: u64,
@@ -132,7 +134,7 @@ pub(super) struct Session {
     pub committed: bool,
     /// COMMIT is with the server: from here on its loss leaves the outcome unknown.
     pub committing: bool,
-    pub copying: Option<Copying>,
+    pub copying: Option<Box<Copying>>,
     /// The same of several servers.
     pub split_copy: Option<Box<CopySplit>>,
     /// A write is under way whose end comes with a later unit: the Sync behind a Flush or a COPY.
@@ -149,15 +151,16 @@ pub(super) struct Session {
     pub overdue: Option<Box<Overdue>>,
     /// SHOW TRANSACTIONS has one of it.
     pub shows_transaction: bool,
-    greeting: Vec<u8>,
-    unchecked: bool,
-    application_name: Option<String>,
+    /// Until the first unit of the client's.
+    entry: Option<Box<Entry>>,
     intake: Intake,
+    /// Given back when all else is gone.
+    _counted: Counted,
 }
 
 impl Session {
     /// Boxed, as a future keeps a place for each value that is moved through it.
-    pub fn new(stream: Stream, latest: Arc<Latest>, login: LoggedIn) -> Box<Session> {
+    pub fn new(stream: Stream, latest: Arc<Latest>, login: LoggedIn, counted: Counted) -> Box<Session> {
         // The pid is random, and no secret.
         let entropy = u64::from(login.cancel.pid()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         Box::new(Session {
@@ -185,7 +188,7 @@ impl Session {
             changing: None,
             untold: None,
             skipping: false,
-            floors: vec![login.database.floor; login.database.topology.shard_count()],
+            floors: smallvec![login.database.floor; login.database.topology.shard_count()],
             utc: false,
             entropy,
             committed: false,
@@ -199,16 +202,15 @@ impl Session {
             transaction_ends: None,
             overdue: None,
             shows_transaction: false,
-            greeting: login.greeting,
-            unchecked: login.unchecked,
-            application_name: login.application_name,
+            entry: Some(login.entry),
             intake: Intake::default(),
+            _counted: counted,
             database: login.database,
         })
     }
 
-    pub async fn run(mut self: Box<Self>, buffer: Buffer) {
-        let end = self.until_killed(buffer).await;
+    pub async fn run(mut self: Box<Self>) {
+        let end = self.until_killed().await;
         let end = match end {
             End::Killed if self.record.activity() == Activity::Idle => End::Fatal(sent_away()),
             other => other,
@@ -223,13 +225,14 @@ impl Session {
     /// What a server tells at login, with the client's own values, then ReadyForQuery.
     async fn greet(&mut self) -> Result<(), End> {
         let known = self.pools.parameters.lock().clone();
+        let Some(mut entry) = self.entry.take() else { return Ok(()) };
         let parameters = match known {
-            Some(it) if !self.unchecked => it.to_vec(),
+            Some(it) if !entry.unchecked => it.to_vec(),
             _ => self.ask_for_parameters().await.map_err(End::Fatal)?,
         };
-        let mut out = std::mem::take(&mut self.greeting);
+        let mut out = std::mem::take(&mut entry.greeting);
         for (name, value) in &parameters {
-            let told = match (&name[..], self.application_name.as_deref()) {
+            let told = match (&name[..], entry.application_name.as_deref()) {
                 ("application_name", Some(own)) => own,
                 // Whichever server was asked: behind Keyway there is always a primary.
                 ("in_hot_standby", _) => "off",
@@ -242,16 +245,17 @@ impl Session {
         }
         wire::backend_key_data(&mut out, &self.cancel.key());
         wire::ready_for_query(&mut out, TxStatus::Idle);
+        self.entry = Some(entry);
         self.stream.write_all(&out).await.map_err(|_| End::Left)
     }
 
     /// Greets and works until the session ends, or is killed: then whatever it was doing is dropped.
-    async fn until_killed(&mut self, buffer: Buffer) -> End {
+    async fn until_killed(&mut self) -> End {
         let record = self.record.record().clone();
         record.wake_this_task().await;
         let mut working = pin!(async {
             match Box::pin(self.greet()).await {
-                Ok(()) => self.serve(buffer).await,
+                Ok(()) => self.serve().await,
                 Err(end) => end,
             }
         });
@@ -268,11 +272,11 @@ impl Session {
     /// ```text
     ///  work ──silent, and told by `Sessions::let_rest`──▶ rest ──client or pinned server speaks──▶ work
     /// ```
-    async fn serve(&mut self, mut buffer: Buffer) -> End {
+    async fn serve(&mut self) -> End {
         // Since when the client is silent goes on to count where it rests.
         let mut patience = None;
         loop {
-            if let Err(end) = Box::pin(self.work(&mut buffer, &mut patience)).await {
+            if let Err(end) = Box::pin(self.work(&mut patience)).await {
                 return end;
             }
             if let Err(end) = self.rest(&mut patience).await {
@@ -297,12 +301,9 @@ impl Session {
         Ok(())
     }
 
-    /// Returns when the session may rest. `buffer` is empty then.
-    async fn work(
-        &mut self,
-        buffer: &mut Buffer,
-        patience: &mut Option<Option<Patience>>,
-    ) -> Result<(), End> {
+    /// Returns when the session may rest, which holds no buffer.
+    async fn work(&mut self, patience: &mut Option<Option<Patience>>) -> Result<(), End> {
+        let buffer = &mut self.entry.take().map(|it| it.received).unwrap_or_default();
         loop {
             let Some(unit) = self.next_unit(buffer, patience).await? else { return Ok(()) };
             *patience = None;
@@ -655,6 +656,9 @@ impl Session {
             self.mark_floor(held.shard, Instant::now());
             self.database.topology.report_failure(held.server);
             tracing::warn!(server = ?held.server, %error, "server connection lost");
+            if matches!(error, RelayError::Unexpected(Unexpected::TooLong(_))) {
+                self.shared.hits.hit(Limit::MessageBytes);
+            }
         }
         let amid_message = lost.as_ref().is_some_and(|it| it.lease.pipeline.is_amid_message());
         drop(lost);

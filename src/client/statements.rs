@@ -246,24 +246,34 @@ fn take(by_text: &mut HashMap<Key, Entry>, key: &Key) -> Option<Arc<Statement>> 
 /// The names of one client.
 #[derive(Default)]
 pub struct Names {
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// Not there for a client that names none.
+    named: Option<Box<Named>>,
     unnamed: Option<Arc<Statement>>,
-    /// Texts of `named`.
+}
+
+#[derive(Default)]
+struct Named {
+    by_name: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// Texts of all.
     bytes: usize,
 }
 
 impl Names {
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+        match name {
+            b"" => self.unnamed.as_ref(),
+            _ => self.named.as_ref()?.by_name.get(name),
+        }
     }
 
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
         if name.is_empty() {
             self.unnamed = Some(statement);
         } else {
-            self.bytes += statement.text.len();
-            if let Some(old) = self.named.insert(name.into(), statement) {
-                self.bytes -= old.text.len();
+            let named = self.named.get_or_insert_default();
+            named.bytes += statement.text.len();
+            if let Some(old) = named.by_name.insert(name.into(), statement) {
+                named.bytes -= old.text.len();
             }
         }
     }
@@ -272,8 +282,9 @@ impl Names {
         if name.is_empty() {
             return self.unnamed.take().is_some();
         }
-        let removed = self.named.remove(name);
-        self.bytes -= removed.as_ref().map_or(0, |it| it.text.len());
+        let Some(named) = &mut self.named else { return false };
+        let removed = named.by_name.remove(name);
+        named.bytes -= removed.as_ref().map_or(0, |it| it.text.len());
         removed.is_some()
     }
 
@@ -283,17 +294,16 @@ impl Names {
 
     /// As DEALLOCATE ALL, which leaves the unnamed statement.
     pub fn clear_named(&mut self) {
-        self.named.clear();
-        self.bytes = 0;
+        self.named = None;
     }
 
     pub fn len(&self) -> usize {
-        self.named.len()
+        self.named.as_ref().map_or(0, |it| it.by_name.len())
     }
 
     /// Texts of the named ones.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.named.as_ref().map_or(0, |it| it.bytes)
     }
 }
 

@@ -29,6 +29,9 @@ pub struct OpenTransaction {
     pub statements: u64,
 }
 
+#[derive(Debug, Default)]
+struct OtherShards(Vec<ShardId>);
+
 #[derive(Debug)]
 pub(super) struct TransactionRecord {
     /// Micro seconds since the login and one; 0 where none is open.
@@ -38,8 +41,8 @@ pub(super) struct TransactionRecord {
     status: AtomicU8,
     main: AtomicU32,
     written: AtomicU32,
-    /// Shards beside the main one.
-    others: Mutex<Vec<ShardId>>,
+    /// Shards beside the main one: one word for a session that never has any.
+    others: Mutex<Option<Box<OtherShards>>>,
 }
 
 impl Default for TransactionRecord {
@@ -71,7 +74,7 @@ impl TransactionRecord {
     }
 
     pub fn add(&self, shard: ShardId) {
-        self.others.lock().push(shard);
+        self.others.lock().get_or_insert_default().0.push(shard);
     }
 
     fn end(&self) {
@@ -88,7 +91,7 @@ impl TransactionRecord {
             began: Duration::from_micros(began_us),
             isolation: Isolation::ALL.get(usize::from(self.isolation.load(Ordering::Relaxed))).copied(),
             aborted: self.status.load(Ordering::Relaxed) == TxStatus::Failed as u8,
-            shards: main.into_iter().chain(others.iter().copied()).collect(),
+            shards: main.into_iter().chain(others.iter().flat_map(|it| it.0.iter().copied())).collect(),
             written: shard(self.written.load(Ordering::Relaxed)),
             statements: self.statements.load(Ordering::Relaxed).saturating_sub(1),
         })
@@ -103,8 +106,8 @@ impl Session {
         if self.transaction.is_idle() {
             if std::mem::take(&mut self.shows_transaction) {
                 it.end();
-                if !it.others.lock().is_empty() {
-                    it.others.lock().clear();
+                if let Some(others) = &mut *it.others.lock() {
+                    others.0.clear();
                 }
             }
             return;
@@ -121,7 +124,10 @@ impl Session {
         it.set_main(self.home().map(|it| it.0));
         it.written.store(number(self.transaction.written()), Ordering::Relaxed);
         if self.is_spread() {
-            *it.others.lock() = self.others.shards().collect();
+            let mut others = it.others.lock();
+            let shards = &mut others.get_or_insert_default().0;
+            shards.clear();
+            shards.extend(self.others.shards());
         }
     }
 }

@@ -21,7 +21,7 @@ pub use difference::{Change, Difference};
 pub use listing::Listed;
 pub use reference::reference;
 pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
-pub use settings::keys;
+pub use settings::{keys, measures};
 pub use tls::{Authorities, ClientTls, Identity, ServerTls, TlsMode, TlsVersion};
 
 use std::collections::BTreeMap;

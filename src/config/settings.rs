@@ -303,8 +303,13 @@ pub const NOTIFICATION_BYTES_MAX: Setting = count(
     1_073_741_824,
     "notifications that wait for one client that does not read them or is in a transaction; with more it is disconnected with 53400",
 );
-pub const SHUTDOWN_TIMEOUT: Setting =
-    duration("shutdown_timeout", "30s", "0s", "1h", "on SIGTERM open transactions may end for this long");
+pub const SHUTDOWN_TIMEOUT: Setting = duration(
+    "shutdown_timeout",
+    "30s",
+    "0s",
+    "1h",
+    "on SIGTERM open transactions may end for this long; what is left then is cut off",
+);
 pub const BUFFERS_MAX: Setting =
     count("buffers_max", 1_024, 1, 1_000_000, "spare 16 kB buffers kept for reuse; idle clients hold none");
 pub const LIMITS: &[&Setting] = &[
@@ -715,7 +720,16 @@ pub const SCHEMA: &[&Setting] = &[&SCHEMA_SHARD];
 /// Every key with the section it stands in, `*` for a name that the file chooses: what
 /// `config/reference.toml` must show.
 pub fn keys() -> Vec<(&'static str, &'static str)> {
-    let sections: [(&str, &[&Setting]); 10] = [
+    keys_where(|_| true)
+}
+
+/// Those that are a number or a time.
+pub fn measures() -> Vec<(&'static str, &'static str)> {
+    keys_where(|it| !matches!(it.kind, Kind::Other { .. }))
+}
+
+fn keys_where(wanted: impl Fn(&Setting) -> bool) -> Vec<(&'static str, &'static str)> {
+    let sections: [(&'static str, &[&'static Setting]); 10] = [
         ("", TOP),
         ("tls", TLS),
         ("limits", LIMITS),
@@ -727,5 +741,9 @@ pub fn keys() -> Vec<(&'static str, &'static str)> {
         ("databases.*.tables.*", TABLE),
         ("databases.*.schemas.*", SCHEMA),
     ];
-    sections.iter().flat_map(|(path, all)| all.iter().map(|it| (*path, it.key))).collect()
+    let of = |(path, all): &(&'static str, &[&'static Setting])| {
+        let (path, all) = (*path, all.iter());
+        all.filter(|it| wanted(it)).map(|it| (path, it.key)).collect::<Vec<_>>()
+    };
+    sections.iter().flat_map(of).collect()
 }

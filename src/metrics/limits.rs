@@ -38,10 +38,23 @@ pub enum Limit {
     CancelTime,
     LookupTime,
     LockTime,
+    Shutdown,
+    Buffers,
+    Plans,
+    ServerStatements,
+    ServerStatementBytes,
+    PoolSize,
+    Ramp,
+    ConnectTime,
+    ServerIdle,
+    Lifetime,
+    ProbeTime,
+    CatalogTime,
+    CatalogRows,
 }
 
 impl Limit {
-    const ALL: [Limit; 30] = [
+    const ALL: [Limit; 43] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -72,6 +85,19 @@ impl Limit {
         Limit::CancelTime,
         Limit::LookupTime,
         Limit::LockTime,
+        Limit::Shutdown,
+        Limit::Buffers,
+        Limit::Plans,
+        Limit::ServerStatements,
+        Limit::ServerStatementBytes,
+        Limit::PoolSize,
+        Limit::Ramp,
+        Limit::ConnectTime,
+        Limit::ServerIdle,
+        Limit::Lifetime,
+        Limit::ProbeTime,
+        Limit::CatalogTime,
+        Limit::CatalogRows,
     ];
 
     fn label(self) -> &'static str {
@@ -106,6 +132,19 @@ impl Limit {
             Limit::CancelTime => "cancel_timeout",
             Limit::LookupTime => "auth_query_timeout",
             Limit::LockTime => "cross_shard_lock_timeout",
+            Limit::Shutdown => "shutdown_timeout",
+            Limit::Buffers => "buffers_max",
+            Limit::Plans => "plans_max",
+            Limit::ServerStatements => "server_statements_max",
+            Limit::ServerStatementBytes => "server_statement_bytes_max",
+            Limit::PoolSize => "pool.size",
+            Limit::Ramp => "ramp",
+            Limit::ConnectTime => "connect_timeout",
+            Limit::ServerIdle => "idle_timeout",
+            Limit::Lifetime => "lifetime",
+            Limit::ProbeTime => "probe_timeout",
+            Limit::CatalogTime => "catalog_timeout",
+            Limit::CatalogRows => "catalog_rows_max",
         }
     }
 }
@@ -117,16 +156,20 @@ impl LimitHits {
     pub fn register(registry: &Registry) -> Result<LimitHits, RegisterError> {
         let hits = registry.counters(
             "keyway_limit_hits_total",
-            "Times that somebody was refused, sent away or made to wait by a limit of the configuration.",
+            "Times that somebody was refused, sent away or made to wait, or something was given up, by a limit of the configuration.",
             &["limit"],
         )?;
         Ok(LimitHits(Limit::ALL.iter().map(|it| hits.with_label_values(&[it.label()])).collect()))
     }
 
     pub fn hit(&self, limit: Limit) {
+        self.hit_times(limit, 1);
+    }
+
+    pub fn hit_times(&self, limit: Limit, times: u64) {
         // `ALL` is in the order of the enum.
         if let Some(counter) = self.0.get(limit as usize) {
-            counter.inc();
+            counter.inc_by(times);
         }
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::metrics::{Limit, LimitHits};
+
 /// Room of a fresh buffer. One read of a small query and most replies fit.
 const BUFFER_BYTES: usize = 16 * 1024;
 /// A buffer that grew beyond this for one long message is freed, not kept.
@@ -61,11 +63,13 @@ impl Buffer {
 pub struct BufferStock {
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
     spare_max: usize,
+    hits: LimitHits,
 }
 
 impl BufferStock {
-    pub fn new(spare_max: usize) -> BufferStock {
-        BufferStock { spare: Arc::new(Mutex::new(Vec::with_capacity(spare_max.min(1024)))), spare_max }
+    pub fn new(spare_max: usize, hits: LimitHits) -> BufferStock {
+        let spare = Arc::new(Mutex::new(Vec::with_capacity(spare_max.min(1024))));
+        BufferStock { spare, spare_max, hits }
     }
 
     pub fn spare_max(&self) -> usize {
@@ -84,6 +88,9 @@ impl BufferStock {
             let mut spare = self.spare.lock();
             if spare.len() < self.spare_max {
                 spare.push(bytes);
+            } else {
+                drop(spare);
+                self.hits.hit(Limit::Buffers);
             }
         }
     }
@@ -92,10 +99,12 @@ impl BufferStock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Registry;
 
     #[test]
     fn a_stock_keeps_no_more_than_its_bound_and_no_giant() {
-        let stock = BufferStock::new(1);
+        let hits = LimitHits::register(&Registry::default()).unwrap();
+        let stock = BufferStock::new(1, hits);
         let (first, second) = (stock.take(), stock.take());
         stock.give_back(first);
         stock.give_back(second);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use crate::backend::ConnectError;
 use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
 
 /// The families, made once for all pools.
@@ -134,7 +135,10 @@ impl PoolMetrics {
         self.hits.hit(limit);
     }
 
-    pub(super) fn connect_failed(&self) {
+    pub(super) fn connect_failed(&self, error: &ConnectError) {
         self.connect_failures.inc();
+        if error.is_timeout() {
+            self.hit(Limit::ConnectTime);
+        }
     }
 }

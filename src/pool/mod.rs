@@ -198,6 +198,7 @@ impl Pool {
             }
             let ticket = state.waiters.join();
             let wants_room = self.grow(&mut state);
+            self.note_wait(&state);
             (ticket, wants_room)
         };
         if wants_room {
@@ -206,6 +207,19 @@ impl Pool {
         let waited = self.wait(ticket).await;
         self.metrics.waited(started.elapsed());
         waited
+    }
+
+    /// Behind `grow`: who has come last waits for more than a login where one of the pool's bounds is in the
+    /// way. Bounds that pools share are counted in the ledger.
+    fn note_wait(&self, state: &State) {
+        if state.connecting >= state.waiters.len() {
+            return;
+        }
+        if state.open >= self.limits.size {
+            self.metrics.hit(Limit::PoolSize);
+        } else if state.connecting >= self.limits.ramp {
+            self.metrics.hit(Limit::Ramp);
+        }
     }
 
     async fn wait(self: &Arc<Pool>, ticket: Ticket<Handed>) -> Result<Lease, CheckoutError> {
@@ -304,7 +318,7 @@ impl Pool {
                 let error = Arc::new(error);
                 gate.failed(&error, Instant::now());
                 self.close_count(&mut state, 1);
-                self.metrics.connect_failed();
+                self.metrics.connect_failed(&error);
                 // With other connections at work waiters are served by those; with none, whoever
                 // waits had better know at once.
                 if state.open == 0 {
@@ -339,8 +353,11 @@ impl Pool {
     }
 
     fn take_back(self: &Arc<Pool>, backend: Box<Backend>, now: Instant) {
-        let age = now.saturating_duration_since(backend.connected_at);
-        let fit = backend.pipeline.is_free() && age < self.limits.lifetime;
+        let (is_free, is_old) = (backend.pipeline.is_free(), self.is_old(&backend, now));
+        if is_free && is_old {
+            self.metrics.hit(Limit::Lifetime);
+        }
+        let fit = is_free && !is_old;
         let mut state = self.state.lock();
         let fit_here =
             fit && state.open <= self.limits.size && state.may_keep() && state.is_fresh(backend.connected_at);
@@ -367,13 +384,19 @@ impl Pool {
     /// Closes connections that are too old or idle for too long.
     pub fn reap(self: &Arc<Pool>, now: Instant) {
         let expired = |it: &Backend| {
-            now.saturating_duration_since(it.idle_since) > self.limits.idle_timeout
-                || now.saturating_duration_since(it.connected_at) > self.limits.lifetime
+            let is_idle = now.saturating_duration_since(it.idle_since) >= self.limits.idle_timeout;
+            let limit = self.is_old(it, now).then_some(Limit::Lifetime);
+            limit.or(is_idle.then_some(Limit::ServerIdle))
         };
         let mut state = self.state.lock();
-        let (old, kept): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(|it| expired(it));
+        let (old, kept): (Vec<_>, Vec<_>) = state.idle.drain(..).partition(|it| expired(it).is_some());
         state.idle = kept;
+        old.iter().filter_map(|it| expired(it)).for_each(|it| self.metrics.hit(it));
         self.close_all(state, old.into_iter());
+    }
+
+    fn is_old(&self, backend: &Backend, now: Instant) -> bool {
+        now.saturating_duration_since(backend.connected_at) >= self.limits.lifetime
     }
 
     /// Closes what is idle, because the server's role changed or the pool is going away.

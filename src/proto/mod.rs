@@ -16,5 +16,5 @@ pub use intake::{Intake, Limits, Unit, UnitEnd, Violation};
 pub use pipeline::{Complete, Expect, Origin, Part, Piece, Pipeline, Replies, Unexpected};
 pub use prologue::PROLOGUE_MAX;
 pub use settings::{Assignment, Settings, quote_literal, quote_name, set_config};
-pub use statements::{Presence, ServerStatements, StatementBounds, StatementId};
+pub use statements::{Evicted, Presence, ServerStatements, StatementBounds, StatementId};
 pub use transaction::{Bond, Ended, Mode as TransactionMode, Transaction};

@@ -91,6 +91,15 @@ pub struct StatementBounds {
     pub bytes_max: usize,
 }
 
+/// What had to make room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    pub statements: u64,
+    /// Times that there were too many, and that their texts were too long.
+    pub over_count: u64,
+    pub over_bytes: u64,
+}
+
 /// The statements that one server connection holds, bounded; the least recently used go first.
 #[derive(Debug)]
 pub struct ServerStatements {
@@ -102,7 +111,7 @@ pub struct ServerStatements {
     sent: Vec<Sent>,
     /// To be closed, whatever their use.
     outdated: Vec<StatementId>,
-    evicted: u64,
+    evicted: Evicted,
     /// The unnamed statement, gone with the next Query (manual, "Extended Query").
     unnamed: Option<StatementId>,
 }
@@ -117,7 +126,7 @@ impl ServerStatements {
             bounds,
             sent: Vec::new(),
             outdated: Vec::new(),
-            evicted: 0,
+            evicted: Evicted::default(),
             unnamed: None,
         }
     }
@@ -188,9 +197,12 @@ impl ServerStatements {
         self.sent.clear();
         let mut closed = std::mem::take(&mut self.outdated);
         let StatementBounds { count_max, bytes_max } = self.bounds;
-        if self.held.len() <= count_max && self.bytes <= bytes_max {
+        let (over_count, over_bytes) = (self.held.len() > count_max, self.bytes > bytes_max);
+        if !over_count && !over_bytes {
             return closed;
         }
+        self.evicted.over_count += u64::from(over_count);
+        self.evicted.over_bytes += u64::from(over_bytes);
         let (count_left, bytes_left) = (count_max - count_max / 8, bytes_max - bytes_max / 8);
         let mut by_age: Vec<_> = self.held.iter().map(|(id, it)| (it.used, *id)).collect();
         by_age.sort_unstable();
@@ -199,14 +211,14 @@ impl ServerStatements {
                 break;
             }
             self.remove(id);
-            self.evicted += 1;
+            self.evicted.statements += 1;
             closed.push(id);
         }
         closed
     }
 
-    /// How many had to make room since this was last asked.
-    pub fn take_evicted(&mut self) -> u64 {
+    /// Since this was last asked.
+    pub fn take_evicted(&mut self) -> Evicted {
         std::mem::take(&mut self.evicted)
     }
 
@@ -249,7 +261,8 @@ mod tests {
         assert_eq!(it.evict(), [StatementId(1), StatementId(2)]);
         assert!(it.has(StatementId(0)) && !it.has(StatementId(1)));
         assert_eq!(it.evict(), []);
-        assert_eq!((it.len(), it.take_evicted(), it.take_evicted()), (7, 2, 0));
+        let evicted = Evicted { statements: 2, over_count: 1, over_bytes: 0 };
+        assert_eq!((it.len(), it.take_evicted(), it.take_evicted()), (7, evicted, Evicted::default()));
         drop(it);
         assert_eq!(presence.servers(), 0, "gone with the connection");
     }
@@ -268,6 +281,7 @@ mod tests {
         it.insert(StatementId(4));
         assert_eq!(it.evict().len(), 4);
         assert_eq!((it.bytes, it.len()), (0, 0));
+        assert_eq!(it.take_evicted(), Evicted { statements: 5, over_count: 0, over_bytes: 2 });
     }
 
     #[test]
@@ -288,7 +302,7 @@ mod tests {
         let mut closed = it.evict();
         closed.sort_unstable();
         assert_eq!(closed, [StatementId(0), StatementId(1)]);
-        assert_eq!((it.evict().len(), it.take_evicted()), (0, 0));
+        assert_eq!((it.evict().len(), it.take_evicted()), (0, Evicted::default()));
     }
 
     #[test]
@@ -300,7 +314,7 @@ mod tests {
         assert!(!it.has(StatementId(0)) && it.has(StatementId(1)));
         assert_eq!(it.evict(), [StatementId(0)]);
         assert_eq!(it.evict(), []);
-        assert_eq!((it.bytes, presence.servers(), it.take_evicted()), (10, 1, 0));
+        assert_eq!((it.bytes, presence.servers(), it.take_evicted().statements), (10, 1, 0));
         it.clear();
         assert!(it.is_empty());
         assert_eq!(presence.servers(), 0);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use quick_cache::UnitWeighter;
-use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::sync::Cache;
+use quick_cache::{Lifecycle, UnitWeighter};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::base::{Reason, Refusal, ShardId, SqlState};
@@ -42,9 +42,22 @@ pub struct Router {
     plans_max: usize,
     hits: AtomicU64,
     misses: AtomicU64,
+    evictions: Evictions,
 }
 
-type PlanCache = Cache<u128, Arc<Plan>, UnitWeighter, BuildHasherDefault<FingerprintHasher>>;
+type PlanCache = Cache<u128, Arc<Plan>, UnitWeighter, BuildHasherDefault<FingerprintHasher>, Evictions>;
+
+/// Plans that had to make room.
+#[derive(Clone, Debug, Default)]
+struct Evictions(Arc<AtomicU64>);
+
+impl Lifecycle<u128, Arc<Plan>> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _fingerprint: u128, _plan: Arc<Plan>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// A fingerprint is a hash already: its low half is as good as any.
 #[derive(Clone, Default)]
@@ -78,6 +91,7 @@ pub struct Planned {
 pub struct PlanCacheCounts {
     pub hits: u64,
     pub misses: u64,
+    pub evictions: u64,
     pub plans: u64,
 }
 
@@ -120,8 +134,8 @@ impl Router {
         parser: Arc<Parser>,
     ) -> Router {
         let plans_max = plans_max.max(1);
-        let (hasher, lifecycle) = (BuildHasherDefault::default(), DefaultLifecycle::default());
-        let plans = PlanCache::with(plans_max, plans_max as u64, UnitWeighter, hasher, lifecycle);
+        let (hasher, evictions) = (BuildHasherDefault::default(), Evictions::default());
+        let plans = PlanCache::with(plans_max, plans_max as u64, UnitWeighter, hasher, evictions.clone());
         let config_version = version(&shards, &maps, &tables);
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         let (schemas, default_shard) = (BTreeMap::new(), None);
@@ -143,6 +157,7 @@ impl Router {
             plans_max,
             hits,
             misses,
+            evictions,
         }
     }
 
@@ -234,6 +249,7 @@ impl Router {
         PlanCacheCounts {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
+            evictions: self.evictions.0.load(Ordering::Relaxed),
             plans: self.plans.len() as u64,
         }
     }

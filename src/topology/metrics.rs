@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::estimate::Failure;
 use crate::base::{Role, ServerId};
-use crate::metrics::{self, RegisterError, Registry};
+use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
 use crate::route::Cluster;
 
 const LABELS: [&str; 3] = ["database", "shard", "server"];
@@ -16,10 +17,11 @@ pub struct TopologyMetricFamilies {
     lag_bytes: GaugeVec,
     role: IntGaugeVec,
     failures: IntCounterVec,
+    hits: LimitHits,
 }
 
 impl TopologyMetricFamilies {
-    pub fn register(registry: &Registry) -> Result<TopologyMetricFamilies, RegisterError> {
+    pub fn register(registry: &Registry, hits: &LimitHits) -> Result<TopologyMetricFamilies, RegisterError> {
         Ok(TopologyMetricFamilies {
             lag_seconds: registry.float_gauges(
                 "keyway_replica_lag_seconds",
@@ -41,6 +43,7 @@ impl TopologyMetricFamilies {
                 "Probes that were not answered.",
                 &LABELS,
             )?,
+            hits: hits.clone(),
         })
     }
 
@@ -70,12 +73,14 @@ impl TopologyMetricFamilies {
             servers: shards
                 .map(|it| it.servers.iter().map(|of| server(&it.name, &of.address)).collect())
                 .collect(),
+            hits: self.hits.clone(),
         }
     }
 }
 
 pub(super) struct TopologyMetrics {
     servers: Vec<Vec<ServerMetrics>>,
+    hits: LimitHits,
 }
 
 struct ServerMetrics {
@@ -102,7 +107,10 @@ impl TopologyMetrics {
         }
     }
 
-    pub fn probe_failed(&self, server: ServerId) {
+    pub fn probe_failed(&self, server: ServerId, failure: Failure) {
+        if failure == Failure::Silent {
+            self.hits.hit(Limit::ProbeTime);
+        }
         let found = self.servers.get(usize::from(server.shard.0));
         if let Some(it) = found.and_then(|it| it.get(usize::from(server.index))) {
             it.failures.inc();

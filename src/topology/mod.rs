@@ -169,8 +169,10 @@ impl Topology {
     /// A change of roles is published at once; positions wait for [`publish_while_alive`], so
     /// that the work for a snapshot does not grow with the square of the number of servers.
     fn learn(&self, server: ServerId, report: Report, started_at: Instant) {
-        if matches!(report, Report::Failed { .. }) && !self.is_replaced() {
-            self.metrics.probe_failed(server);
+        if let Report::Failed { failure, .. } = &report
+            && !self.is_replaced()
+        {
+            self.metrics.probe_failed(server, *failure);
         }
         let mut estimates = self.estimates.lock();
         let Some(estimate) = estimates.get_mut(usize::from(server.shard.0)) else { return };

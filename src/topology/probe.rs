@@ -97,7 +97,7 @@ impl Prober {
             Err(_) => {
                 let timeout = humantime::format_duration(timeout);
                 Report::Failed {
-                    failure: Failure::Unclear,
+                    failure: Failure::Silent,
                     problem: format!("no answer to a probe within {timeout}"),
                 }
             }

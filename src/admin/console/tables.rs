@@ -457,7 +457,7 @@ fn clients(shared: &Shared, now: Instant) -> Vec<Row> {
             Activity::Idle if server.is_none() => "idle",
             _ => "active",
         };
-        let ([addr, port], [local_addr, local_port]) = (place(it.peer), place(None));
+        let ([addr, port], [local_addr, local_port]) = (place(it.peer()), place(None));
         let [wait, wait_us] = wait(waited.unwrap_or_default());
         vec![
             t("C"),
@@ -469,7 +469,7 @@ fn clients(shared: &Shared, now: Instant) -> Vec<Row> {
             port,
             local_addr,
             local_port,
-            time(it.connected_time),
+            time(it.connected_time()),
             time(it.request_time()),
             wait,
             wait_us,
@@ -681,7 +681,7 @@ fn transactions(shared: &Shared, now: Instant) -> Vec<Row> {
             opt(open.isolation, |it| t(it.name())),
             Value::Text(shards.join(", ")),
             opt(open.written, |it| t(name(it))),
-            time(it.connected_time + open.began),
+            time(it.connected_time() + open.began),
             n(it.age(now).saturating_sub(open.began).as_millis()),
             n(open.statements),
             t(it.application_name.as_deref().unwrap_or_default()),

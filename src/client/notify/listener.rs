@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use super::Hub;
 use crate::backend::{self, Backend, BackendSpec, Sender};
 use crate::base::{ServerId, ShardId};
+use crate::metrics::Limit;
 use crate::net::{self, Buffer};
 use crate::topology::Topology;
 use crate::wire::{self, BackendTag};
@@ -149,6 +150,9 @@ async fn listen(hub: &Hub, name: &Arc<str>, mut news: watch::Receiver<Arc<Listen
             }
             Err(error) => {
                 tracing::warn!(host = %spec.host, port = spec.port, %error, "cannot connect to listen");
+                if error.is_timeout() {
+                    hub.hits.hit(Limit::ConnectTime);
+                }
                 at.topology.report_failure(server);
                 hub.fail(name, &error.to_string());
                 wait_for_news(&mut news, &mut changes, pause).await;

@@ -24,8 +24,9 @@ pub struct Observation {
 pub enum Failure {
     /// Connection refused, closed, or login refused: it counts at once.
     Lost,
-    /// No answer in time, or an answer that makes no sense: a pause can look like this, so it
-    /// counts from the second in a row.
+    /// No answer in time: a pause can look like this, so it counts from the second in a row.
+    Silent,
+    /// An answer that makes no sense: as `Silent`.
     Unclear,
 }
 

@@ -123,7 +123,7 @@ fn a_dead_replica_has_neither_role_nor_lag() {
 #[test]
 fn a_pause_costs_a_role_at_the_second_failure_only() {
     let mut scene = Scene::settled();
-    assert!(!scene.failed(1_000, 0, Failure::Unclear));
+    assert!(!scene.failed(1_000, 0, Failure::Silent));
     assert_eq!((scene.roles().as_str(), scene.problem(0).as_str()), ("PRR", "no answer"));
     scene.primary(1_100, 0, 100, 1);
     assert!(!scene.failed(2_000, 0, Failure::Unclear));
