@@ -10,6 +10,7 @@ mod prepared;
 mod reads;
 mod spread;
 mod transactions;
+mod unnamed;
 mod writes;
 
 use std::path::Path;
@@ -37,6 +38,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         reads::tests,
         spread::tests,
         transactions::tests,
+        unnamed::tests,
         writes::tests,
     ];
     topics.iter().flat_map(|it| it(harness)).collect()

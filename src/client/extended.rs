@@ -223,8 +223,7 @@ impl Session {
             FrontendTag::PARSE => self.read_parse(wire::parse(raw)?, raw, group),
             FrontendTag::BIND => {
                 let bind = Bind::read(raw)?;
-                self.lookup(bind.statement, group).and_then(|statement| {
-                    let plan = statement.plan(&self.database.router);
+                self.lookup(bind.statement, group).and_then(|(statement, plan)| {
                     self.check_sql_names(&plan, group)?;
                     let (statement, sql) = self.rename_bound(statement, &plan, group)?;
                     Ok(Op::Bind { bind, statement, plan, raw, sql })
@@ -233,7 +232,8 @@ impl Session {
             FrontendTag::DESCRIBE => match wire::target(raw)? {
                 Target::Portal(_) => Ok(Op::DescribePortal { raw }),
                 Target::Statement(name) => {
-                    self.lookup(name, group).and_then(|statement| self.read_describe(statement, group))
+                    let found = self.lookup(name, group);
+                    found.and_then(|(statement, plan)| self.read_describe(statement, &plan, group))
                 }
             },
             FrontendTag::EXECUTE => Ok(self.read_execute(wire::execute(raw)?, raw, group)),
@@ -246,11 +246,15 @@ impl Session {
         })
     }
 
-    fn read_describe<'a>(&mut self, statement: Arc<Statement>, group: &Group<'a>) -> Result<Op<'a>, Refusal> {
-        let plan = statement.plan(&self.database.router);
+    fn read_describe<'a>(
+        &mut self,
+        statement: Arc<Statement>,
+        plan: &Plan,
+        group: &Group<'a>,
+    ) -> Result<Op<'a>, Refusal> {
         // PREPARE is not looked into before it is executed.
         let (statement, sql) = match plan.kind {
-            Kind::SessionState("EXECUTE") => self.rename_bound(statement, &plan, group)?,
+            Kind::SessionState("EXECUTE") => self.rename_bound(statement, plan, group)?,
             _ => (statement, SqlNames::None),
         };
         Ok(Op::DescribeStatement { statement, sql })
@@ -269,7 +273,7 @@ impl Session {
             registry.unnamed(parse.text, parse.oids, plan())
         } else {
             self.check_name(parse.name, group)?;
-            registry.named(parse.text, parse.oids, plan)
+            self.current(registry.named(parse.text, parse.oids, plan)).0
         };
         Ok(Op::Parse { name: parse.name, statement, raw })
     }
@@ -302,8 +306,8 @@ impl Session {
         in_group.unwrap_or_else(|| self.names.get(name))
     }
 
-    /// As `find`, to be bound or described.
-    fn lookup(&mut self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
+    /// As `find`, to be bound or described, with its plan.
+    fn lookup(&mut self, name: &[u8], group: &Group<'_>) -> Result<(Arc<Statement>, Arc<Plan>), Refusal> {
         let Some(found) = self.find(name, group).cloned() else {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
@@ -315,7 +319,7 @@ impl Session {
         if found.is_prepared_alone() {
             self.check_amid_pipeline(std::slice::from_ref(&found))?;
         }
-        Ok(found)
+        Ok(self.current_of(name, found))
     }
 
     /// What needs no server: a lone Sync, and statements that Keyway answers itself.

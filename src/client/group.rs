@@ -330,7 +330,7 @@ impl<'a> Group<'a> {
         self.ops.iter().all(|op| match op {
             Op::Parse { statement, .. } => {
                 unnamed = Some(statement.id);
-                statement.id.is_unnamed()
+                statement.id.is_unnamed() && statement.moves().is_none()
             }
             Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
                 unnamed == Some(statement.id)
@@ -392,6 +392,9 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
                 parse_on(statement, server, Origin::Client, sent, out);
             }
         }
+        Op::Parse { statement, .. } if statement.moves().is_some() => {
+            parse_on(statement, server, Origin::Client, sent, out);
+        }
         Op::Parse { statement, raw, .. } => {
             sent.push(statement.id);
             out.extend_from_slice(raw);
@@ -427,7 +430,7 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
         }
         Op::Prepare { statement, raw, .. } => {
             out.extend_from_slice(raw);
-            server.statements.send(statement.id, statement.text.len(), &statement.presence);
+            server.statements.send(statement.id, statement.server_text().len(), &statement.presence);
             sent.push(statement.id);
             owe(op, server);
         }
@@ -476,9 +479,14 @@ fn parse_on(
     if statement.id.is_unnamed() {
         server.statements.set_unnamed(None);
     }
-    wire::parse_named(out, server_name(statement).as_bytes(), &statement.text, &statement.oids);
-    server.statements.send(statement.id, statement.text.len(), &statement.presence);
-    server.pipeline.push(Expect::Parse(origin, statement.id));
+    let text = statement.server_text();
+    wire::parse_named(out, server_name(statement).as_bytes(), text, &statement.oids);
+    server.statements.send(statement.id, text.len(), &statement.presence);
+    let expect = Expect::Parse(origin, statement.id);
+    server.pipeline.push(expect);
+    if let Some(moves) = statement.moves() {
+        server.pipeline.move_errors(expect, moves);
+    }
     sent.push(statement.id);
 }
 

@@ -21,6 +21,7 @@ mod lookup;
 mod many;
 mod merged;
 mod metrics;
+mod named;
 mod notify;
 mod one_phase;
 mod pins;

@@ -14,6 +14,7 @@ use super::effects::Answer;
 use super::enlisted::Others;
 use super::group::Group;
 use super::merged::{Asked, Reading};
+use super::named::NamedQuery;
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
 use super::split::Inserting;
@@ -33,10 +34,23 @@ pub(super) enum Payload<'a> {
     Query(&'a [u8]),
     /// A Query with names of ours in it.
     Renamed(&'a Renamed),
+    Named(&'a NamedQuery),
     Group(&'a Group<'a>),
 }
 
 impl<'a> Payload<'a> {
+    fn of_query(
+        message: &'a [u8],
+        renamed: Option<&'a Renamed>,
+        named: Option<&'a NamedQuery>,
+    ) -> Payload<'a> {
+        match (renamed, named) {
+            (Some(it), _) => Payload::Renamed(it),
+            (None, Some(it)) => Payload::Named(it),
+            (None, None) => Payload::Query(message),
+        }
+    }
+
     /// Says what will be owed, and gives the bytes: `Some` as the client sent them, else in `out`.
     pub fn compose(self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
         match self {
@@ -57,13 +71,14 @@ impl<'a> Payload<'a> {
                 server.statements.set_unnamed(None);
                 Some(&renamed.message)
             }
+            Payload::Named(named) => Some(named.compose(server)),
             Payload::Group(group) => group.compose(server, out),
         }
     }
 
     fn part(self) -> Part {
         match self {
-            Payload::Query(_) | Payload::Renamed(_) => Part::WHOLE,
+            Payload::Query(_) | Payload::Renamed(_) | Payload::Named(_) => Part::WHOLE,
             Payload::Group(group) => group.part(),
         }
     }
@@ -71,7 +86,7 @@ impl<'a> Payload<'a> {
     /// An answer is complete only with ReadyForQuery: then the request can be made again elsewhere.
     fn is_complete(self) -> bool {
         match self {
-            Payload::Query(_) | Payload::Renamed(_) => true,
+            Payload::Query(_) | Payload::Renamed(_) | Payload::Named(_) => true,
             Payload::Group(group) => group.is_synced(),
         }
     }
@@ -191,7 +206,8 @@ impl Session {
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
         let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
-        let payload = renamed.as_ref().map_or(Payload::Query(message), Payload::Renamed);
+        let named = plan.column_lists().map(|it| NamedQuery::new(it, text));
+        let payload = Payload::of_query(message, renamed.as_ref(), named.as_ref());
         let access = runs.access;
         let asked = || match executed {
             Some(it) => Asked::executed(&it.statement, &values),
@@ -257,7 +273,7 @@ impl Session {
             }
             (Mode::Split, _, Some(rows), _) => {
                 let owners = self.database.router.row_shards(plan, keys, &self.view())?;
-                parted.inserting = Some(Inserting { rows, owners, asked: asked() });
+                parted.inserting = Some(Inserting::new(rows, owners, asked(), plan.column_lists()));
             }
             (Mode::Copy, _, _, Some(plan)) => {
                 parted.copied = Some(Copied { plan: plan.clone(), asked: asked() });
@@ -635,7 +651,7 @@ fn outdate(server: &mut Backend, registry: &Registry, payload: Payload<'_>) {
         registry.retire(it);
     };
     match payload {
-        Payload::Query(_) => {}
+        Payload::Query(_) | Payload::Named(_) => {}
         Payload::Renamed(renamed) => renamed.needs.iter().for_each(&mut outdate),
         Payload::Group(group) => group.named().for_each(&mut outdate),
     }

@@ -33,7 +33,7 @@ pub use request::{
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, column_shapes, copied_tag, error_fields,
-    map_contexts, notification, parameter, parameter_oids, row_texts, rows_of, tx_status,
+    map_contexts, map_position, notification, parameter, parameter_oids, row_texts, rows_of, tx_status,
 };
 pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{
