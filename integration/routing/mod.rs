@@ -1,5 +1,6 @@
 //! Statements on two shards: where each goes, what is refused, and that a refusal leaves nothing behind.
 
+mod begun;
 mod copies;
 mod cursors;
 mod everywhere;
@@ -28,6 +29,7 @@ use crate::harness::{Fallible, Harness, KeywayProcess, Shared, ShopFixture, conn
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let topics = [
+        begun::tests,
         copies::tests,
         cursors::tests,
         everywhere::tests,

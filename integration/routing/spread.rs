@@ -35,19 +35,19 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
 }
 
 /// Transactions that are open on each shard, by this client's name.
-async fn open_on(shards: &Shards<'_>, name: &str) -> Fallible<Vec<usize>> {
+pub async fn open_on(shards: &Shards<'_>, name: &str) -> Fallible<Vec<usize>> {
     let sql = format!(
         "SELECT pid FROM pg_stat_activity WHERE application_name = '{name}' AND xact_start IS NOT NULL"
     );
     Ok(shards.everywhere(&sql).await?.iter().map(Vec::len).collect())
 }
 
-async fn named(shards: &Shards<'_>, name: &str) -> Fallible<Client> {
+pub async fn named(shards: &Shards<'_>, name: &str) -> Fallible<Client> {
     connect(&format!("{}?application_name={name}", shards.url())).await
 }
 
 /// One user on each shard, from `from` on.
-async fn users(shards: &Shards<'_>, from: i64, name: &str) -> Fallible<[i64; 2]> {
+pub async fn users(shards: &Shards<'_>, from: i64, name: &str) -> Fallible<[i64; 2]> {
     let ids = [shards.user_on(0, from), shards.user_on(1, from)];
     let client = shards.client().await?;
     for id in ids {
@@ -56,7 +56,7 @@ async fn users(shards: &Shards<'_>, from: i64, name: &str) -> Fallible<[i64; 2]>
     Ok(ids)
 }
 
-fn count(name: &str) -> String {
+pub fn count(name: &str) -> String {
     format!("SELECT count(*) FROM users WHERE name = '{name}'")
 }
 
@@ -251,7 +251,7 @@ async fn savepoints(harness: Arc<Shared>) -> Outcome {
 }
 
 /// `SHOW` tells of one server; these ask each.
-async fn setting_on(client: &Client, ids: [i64; 2], name: &str) -> Fallible<Vec<String>> {
+pub async fn setting_on(client: &Client, ids: [i64; 2], name: &str) -> Fallible<Vec<String>> {
     let mut found = Vec::new();
     for id in ids {
         let sql = format!("SELECT current_setting('{name}') FROM users WHERE user_id = {id}");
@@ -579,7 +579,7 @@ async fn pause(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
-async fn console(shards: &Shards<'_>) -> Fallible<Client> {
+pub async fn console(shards: &Shards<'_>) -> Fallible<Client> {
     connect(&shards.keyway.url(USER, APP_PASSWORD, "keyway")).await
 }
 

@@ -37,7 +37,7 @@ fn changes_tables(text: &str) -> bool {
 }
 
 /// BEGIN and START TRANSACTION are one statement with two tags.
-fn begin_tag(text: &str) -> &'static str {
+pub(super) fn begin_tag(text: &str) -> &'static str {
     let first = Lexer::new(text.as_bytes()).token().ok().flatten();
     let word = first.and_then(|it| text.get(it.start..it.end)).unwrap_or_default();
     if word.eq_ignore_ascii_case("start") { "START TRANSACTION" } else { "BEGIN" }

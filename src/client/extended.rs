@@ -37,6 +37,7 @@ impl Session {
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
         self.count_messages(&group);
+        self.begin_in_front(&mut group).await?;
         group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
         if let Some(outcome) = self.answer_group(&group).await? {
             return Ok(outcome);

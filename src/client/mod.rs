@@ -3,6 +3,7 @@
 
 mod abandon;
 mod attach;
+mod begun;
 mod bind;
 mod copy;
 mod copy_split;
