@@ -1,6 +1,7 @@
 //! Statements on two shards: where each goes, what is refused, and that a refusal leaves nothing behind.
 
 mod begun;
+mod chained;
 mod copies;
 mod cursors;
 mod everywhere;
@@ -30,6 +31,7 @@ use crate::harness::{Fallible, Harness, KeywayProcess, Shared, ShopFixture, conn
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let topics = [
         begun::tests,
+        chained::tests,
         copies::tests,
         cursors::tests,
         everywhere::tests,

@@ -28,7 +28,6 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("routing::spread::a_cancel_reaches_every_shard", cancel),
         harness.test("routing::spread::a_pause_waits_for_its_end", pause),
         harness.test("routing::spread::transactions_are_shown", shown),
-        harness.test("routing::spread::chained", chained),
         harness.test("routing::spread::a_write_stays_the_transactions", a_write_stays),
         harness.test("routing::spread::what_only_one_server_knows_is_not_spread", what_only_one_knows),
     ]
@@ -620,34 +619,6 @@ async fn shown(harness: Arc<Shared>) -> Outcome {
     run(&client, "COMMIT").await?;
     rows(&client, &count("spread_shown")).await?;
     shows(&[]).await?;
-    Ok(())
-}
-
-/// Refused once it is spread; what begins by it stays on its shard.
-async fn chained(harness: Arc<Shared>) -> Outcome {
-    let shards = Shards::start(&harness).await?;
-    let [a, b] = users(&shards, 1_415_000, "spread_chain").await?;
-    let client = named(&shards, "spread_chain").await?;
-    let update = |id: i64, to: &str| format!("UPDATE users SET email = '{to}' WHERE user_id = {id}");
-    for end in ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
-        run(&client, "BEGIN").await?;
-        assert_eq!(rows(&client, &count("spread_chain")).await?, ["2"]);
-        run(&client, &update(a, "lost")).await?;
-        let error = error_of(&client, end).await?;
-        assert_eq!(error.code().code(), "0A000", "{end}: {error:?}");
-        run(&client, "ROLLBACK").await?;
-        assert_eq!(open_on(&shards, "spread_chain").await?, [0, 0]);
-    }
-    run(&client, "BEGIN").await?;
-    run(&client, &update(a, "first")).await?;
-    run(&client, "COMMIT AND CHAIN").await?;
-    let error = error_of(&client, &update(b, "second")).await?;
-    assert_eq!(error.code().code(), "0A000", "{error:?}");
-    run(&client, "ROLLBACK").await?;
-    let mails = "SELECT email FROM users WHERE name = 'spread_chain'";
-    let mut mails = rows(&client, mails).await?;
-    mails.sort();
-    assert_eq!(mails, ["e", "first"]);
     Ok(())
 }
 

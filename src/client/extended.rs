@@ -358,9 +358,13 @@ impl Session {
         match answer {
             Answer::Server => return Ok(None),
             Answer::Refused(refusal) => return self.refuse_group(refusal, group.end).await.map(Some),
-            Answer::Rollback => {
+            Answer::Rollback { chain } => {
                 put_made(group, &[], "ROLLBACK", &[], &mut out);
-                self.roll_back_silently().await?;
+                if chain {
+                    self.chain_silently().await;
+                } else {
+                    self.roll_back_silently().await?;
+                }
             }
             Answer::Made { notices, tag, columns } => {
                 if let Err(refusal) = self.put_in_force().await {
@@ -397,7 +401,6 @@ impl Session {
 
     fn decide_group(&self, group: &Group<'_>) -> Result<(Decision, Access), Refusal> {
         let mut view = self.view();
-        group.plans().try_for_each(|it| self.check_chain(&it.kind))?;
         if self.floors.len() > 1 && !self.transaction.is_idle() && group.mixes() {
             if self.is_spread() {
                 return Err(Refusal::unsupported(

@@ -243,7 +243,6 @@ impl Session {
                 Ok(self.decision_to_describe(self.home(), Some(statement)))
             }
             _ => {
-                self.check_chain(&plan.kind)?;
                 let mut view = self.view();
                 view.spreads &= !mixes(&plan.kind);
                 self.decide(plan, keys, &view).map_err(|it| self.refusal_of(it))
@@ -305,7 +304,7 @@ impl Session {
                 self.stream.write_all(&notices).await.map(|()| Outcome::Done).map_err(|_| End::Left)
             }
             Answer::Refused(refusal) => self.refuse(refusal).await,
-            Answer::Rollback => self.roll_back().await,
+            Answer::Rollback { chain } => self.roll_back(chain).await,
             Answer::Server => Ok(Outcome::Done),
         }
     }
@@ -369,9 +368,9 @@ impl Session {
     }
 
     /// Ends a transaction at its server that Keyway has aborted.
-    async fn roll_back(&mut self) -> Result<Outcome, End> {
-        let mut message = Vec::new();
-        wire::query(&mut message, "ROLLBACK");
+    async fn roll_back(&mut self, chain: bool) -> Result<Outcome, End> {
+        let (text, mut message) = (if chain { "ROLLBACK AND CHAIN" } else { "ROLLBACK" }, Vec::new());
+        wire::query(&mut message, text);
         let decision = self.decision_on(self.home_of_end());
         let payload = Payload::Query(&message);
         let started = Instant::now();
@@ -379,7 +378,7 @@ impl Session {
         let parted = Parted::default();
         let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
-        self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
+        self.end_query(&Kind::Rollback { chain }, text, ran, Access::Write).await
     }
 
     /// For what names no shard.

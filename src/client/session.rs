@@ -516,8 +516,8 @@ impl Session {
         let written = wrote && status == TxStatus::Idle && held.role == Role::Primary;
         if was_open && status == TxStatus::Idle {
             let ended = if self.committed { Ended::Committed } else { Ended::RolledBack };
-            let (session, server) = (&mut self.settings, &mut held.lease.settings);
-            self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
+            let (session, servers) = (&mut self.settings, &mut [&mut held.lease.settings]);
+            self.due.extend(self.transaction.settle(ended, session, servers, &self.startup));
         }
         if written {
             self.mark_floor(shard, now);

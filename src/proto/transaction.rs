@@ -335,7 +335,7 @@ impl Transaction {
         }
     }
 
-    /// The server has taken ROLLBACK TO SAVEPOINT: what Keyway refused since is forgotten.
+    /// The server has taken ROLLBACK TO SAVEPOINT, or AND CHAIN: what Keyway refused since is forgotten.
     pub fn unrefuse(&mut self) {
         if let State::Open { refused, .. } = &mut self.state {
             *refused = false;
@@ -372,12 +372,12 @@ impl Transaction {
         self.forget_servers();
     }
 
-    /// AND CHAIN: another one has begun, with the modes of this one, of which `is_mode` tells.
-    pub fn chain(&mut self, is_mode: impl Fn(&str) -> bool) {
-        if let Some(prologue) = self.prologue_mut() {
-            prologue.chain(is_mode);
-        }
-        self.forget_servers();
+    /// AND CHAIN: another one has begun where this one was, with its modes and with what code has set that only one
+    /// server knows. What a further one would have to be told is of two transactions.
+    pub fn chain(&mut self) {
+        self.written = Noted::NONE;
+        self.unrefuse();
+        self.forget_beginning();
     }
 
     pub fn set(&mut self, assignment: Assignment) {
@@ -494,7 +494,7 @@ impl Transaction {
         &mut self,
         ended: Ended,
         session: &mut Settings,
-        server: &mut Settings,
+        servers: &mut [&mut Settings],
         startup: &Settings,
     ) -> Vec<ChannelChange> {
         let pending = self.done.take().map(|it| it.pending).unwrap_or_default();
@@ -505,16 +505,16 @@ impl Transaction {
         for it in pending {
             match it {
                 Pending::Set(assignment) => {
-                    session.set(assignment.clone());
-                    server.set(assignment);
+                    servers.iter_mut().for_each(|it| it.set(assignment.clone()));
+                    session.set(assignment);
                 }
                 Pending::Reset(name) => {
                     session.reset(&name, startup);
-                    server.reset(&name, &Settings::default());
+                    servers.iter_mut().for_each(|it| it.reset(&name, &Settings::default()));
                 }
                 Pending::ResetAll => {
                     session.reset_all(startup);
-                    server.reset_all(&Settings::default());
+                    servers.iter_mut().for_each(|it| it.reset_all(&Settings::default()));
                 }
                 Pending::Channel(change) => channels.push(change),
                 Pending::Local(_) | Pending::Savepoint { .. } => {}
@@ -534,7 +534,7 @@ mod tests {
 
     fn settled(it: &mut Transaction, ended: Ended) -> Settings {
         let (mut session, mut server) = (Settings::default(), Settings::default());
-        let channels = it.settle(ended, &mut session, &mut server, &Settings::default());
+        let channels = it.settle(ended, &mut session, &mut [&mut server], &Settings::default());
         assert!(session.same(&server) && channels.is_empty());
         session
     }
@@ -548,7 +548,7 @@ mod tests {
         let mut it = Transaction::default();
         let settled = |it: &mut Transaction, ended| {
             let (mut session, mut server) = (Settings::default(), Settings::default());
-            it.settle(ended, &mut session, &mut server, &Settings::default())
+            it.settle(ended, &mut session, &mut [&mut server], &Settings::default())
         };
         it.change_channel(listen("a"));
         it.savepoint("s", "SAVEPOINT s");
@@ -655,6 +655,29 @@ mod tests {
         assert!(session.same(&want));
         it.set(set("d", "1"));
         assert!(settled(&mut it, Ended::RolledBack).is_empty());
+    }
+
+    #[test]
+    fn a_chained_transaction_is_another_one_on_the_same_servers() {
+        let mut it = Transaction::default();
+        it.defer("BEGIN", Mode { read_only: false, isolation: Some(Isolation::ReadCommitted) }, true);
+        it.follow(TxStatus::Open);
+        it.set(set("a", "1"));
+        it.write_on(ShardId(1));
+        it.hide_settings(ShardId(1));
+        let cursor = it.declare();
+        let (mut session, mut one, mut other) = Default::default();
+        it.refuse();
+        let ended = Ended::Committed;
+        it.settle(ended, &mut session, &mut [&mut one, &mut other], &Settings::default());
+        it.chain();
+        assert!(session.same(&one) && session.same(&other) && !session.is_empty());
+        assert_eq!((it.status(), it.written()), (TxStatus::Open, None));
+        assert_eq!(
+            (it.isolation(), it.hidden_settings()),
+            (Some(Isolation::ReadCommitted), Some(ShardId(1)))
+        );
+        assert!(!it.can_begin_again() && !it.is_movable() && !it.has_cursor(cursor) && !it.makes_settings());
     }
 
     #[test]
