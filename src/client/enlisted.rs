@@ -157,6 +157,13 @@ impl Session {
         }
     }
 
+    /// Behind a `detach` because of another server: cancels find those that the transaction has.
+    pub fn attach_again(&self, detached: Detached) {
+        for held in self.held.iter().chain(self.others.servers()) {
+            self.cancel.slot().attach_again(held.lease.cancel.clone(), detached);
+        }
+    }
+
     /// The servers of `shards`, all enlisted, for a statement that needs them at once. `stand_down` has to follow,
     /// or `lose_others`.
     pub async fn enlist_team(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
