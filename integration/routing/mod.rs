@@ -4,6 +4,7 @@ mod begun;
 mod chained;
 mod copies;
 mod cursors;
+mod ended;
 mod everywhere;
 mod hints;
 mod homes;
@@ -34,6 +35,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         chained::tests,
         copies::tests,
         cursors::tests,
+        ended::tests,
         everywhere::tests,
         hints::tests,
         homes::tests,
@@ -65,8 +67,12 @@ impl<'a> Shards<'a> {
 
     /// With more behind the configuration.
     pub async fn start_with(harness: &'a Shared, more: &str) -> Fallible<Shards<'a>> {
+        Shards::start_edited(harness, |text| text + more).await
+    }
+
+    pub async fn start_edited(harness: &'a Shared, edit: impl Fn(String) -> String) -> Fallible<Shards<'a>> {
         let shop = harness.shop().await?;
-        let text = |listen: &str, admin: &str| config_text(shop, listen, admin) + more;
+        let text = |listen: &str, admin: &str| edit(config_text(shop, listen, admin));
         let keyway = harness.start_keyway(&text).await?;
         let config = Config::parse(&text("127.0.0.1:1", "127.0.0.1:2"), Path::new("."), &|_| None)
             .map_err(|it| format!("{it:?}"))?;

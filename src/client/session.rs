@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use super::abandon::abandon;
+use super::abandon::{abandon, cancel_closed};
 use super::copy::CopyEnd;
 use super::copy_split::CopySplit;
 use super::encoding;
@@ -603,7 +603,10 @@ impl Session {
     /// The client is gone: a server with anything of its own on it is closed, which ends transactions,
     /// locks and temporary tables; a query that still runs is cancelled first.
     async fn let_go_for_good(mut self: Box<Self>) {
-        let Some(held) = self.held.take() else { return };
+        let Some(held) = self.held.take() else {
+            // Of a statement of several servers that was dropped half way.
+            return cancel_closed(self.cancel.slot().take_targets());
+        };
         let _closed = self.cancel.slot().detach().await;
         if !held.lease.pipeline.is_drained() {
             abandon(held.lease);
