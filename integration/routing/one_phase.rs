@@ -285,6 +285,21 @@ async fn a_lock(harness: Arc<Shared>) -> Outcome {
     let metrics = shards.keyway.metrics().await?;
     let hit = "keyway_limit_hits_total{limit=\"cross_shard_lock_timeout\"} 1\n";
     assert!(metrics.contains(hit), "{metrics}");
+    // The rows of an INSERT wait for the same key.
+    let hits = async |count: u32| {
+        let hits = format!("keyway_limit_hits_total{{limit=\"cross_shard_lock_timeout\"}} {count}\n");
+        until("the limit to be counted", async || Ok(shards.keyway.metrics().await?.contains(&hits))).await
+    };
+    let c = shards.user_on(1, b + 1);
+    run(&holder, &format!("INSERT INTO one_locked VALUES ({c})")).await?;
+    let insert = format!("INSERT INTO one_locked (user_id) VALUES ({}), ({c})", shards.user_on(0, a + 1));
+    assert_error(&error_of(&client, &insert).await?, "55P03", "lock timeout");
+    hits(2).await?;
+    // By a limit of the session's own none is counted.
+    run(&client, "SET lock_timeout = '200ms'").await?;
+    assert_error(&error_of(&client, &insert).await?, "55P03", "lock timeout");
+    run(&client, "RESET lock_timeout").await?;
+    hits(2).await?;
     run(&holder, "ROLLBACK").await?;
     assert_eq!(rows(&client, "SELECT n FROM one_locked ORDER BY 1").await?, ["1", "2"]);
     assert_eq!(rows(&client, "SHOW lock_timeout").await?, ["0"]);

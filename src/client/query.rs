@@ -614,12 +614,8 @@ impl Session {
     }
 
     pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
-        // Where several shards write together, by Keyway's limit unless the session has one of its own.
-        if flow.waited_for_lock
-            && request.decision.mode != Mode::One
-            && !self.settings.has_any("lock_timeout")
-        {
-            self.shared.hits.hit(Limit::LockTime);
+        if request.decision.mode != Mode::One {
+            self.count_lock_wait(flow);
         }
         match self.copying.take() {
             // This is the Sync that ends it.
@@ -629,6 +625,13 @@ impl Session {
                     it.done(request.started.elapsed(), flow.errors, flow.sent_bytes);
                 }
             }
+        }
+    }
+
+    /// Where several shards write together: by Keyway's limit unless the session has one of its own.
+    pub fn count_lock_wait(&self, flow: &Flow) {
+        if flow.waited_for_lock && !self.settings.has_any("lock_timeout") {
+            self.shared.hits.hit(Limit::LockTime);
         }
     }
 

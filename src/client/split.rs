@@ -58,6 +58,8 @@ impl Session {
         let ended = self.insert_parts(&mut team, inserting, &mut flow).await;
         for held in &team {
             self.count(request, held.shard, held.role, &flow);
+            // It is of all.
+            flow.waited_for_lock = false;
         }
         match ended {
             Ok(Inserted { failed, end }) => self.end_on_each(team, &failed, &end).await,
@@ -178,12 +180,12 @@ impl Session {
         let consumed = receive(server, &buffer, &mut gathering.replies)?;
         let is_over = server.pipeline.is_drained();
         let pieces = gathering.take(index, buffer.filled(), is_over)?;
+        flow.note_error(buffer.filled(), &gathering.replies);
         buffer.consume(consumed);
         gathering.buffers[index] = buffer;
         if !pieces.is_empty() {
             self.put(&pieces, flow).await?;
         }
-        flow.errors += u64::from(gathering.replies.error.is_some());
         gathering.emit()?;
         if gathering.out.len() >= OUT_BYTES_MAX {
             self.put(&std::mem::take(&mut gathering.out), flow).await?;
