@@ -316,8 +316,7 @@ impl<'a> Group<'a> {
             return;
         }
         for it in self.needs() {
-            if !sent.contains(&it.id) {
-                sql_prepare::put_in_front(it, server, out);
+            if sql_prepare::put_in_front(it, server, out) {
                 server.statements.set_unnamed(None);
                 sent.push(it.id);
             }

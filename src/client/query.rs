@@ -66,7 +66,9 @@ impl<'a> Payload<'a> {
                     wire::close_statement(out, id.server_name().as_bytes());
                     server.pipeline.push(Expect::Close(Origin::Keyway));
                 }
-                renamed.needs.iter().for_each(|it| sql_prepare::put_in_front(it, server, out));
+                for it in &renamed.needs {
+                    sql_prepare::put_in_front(it, server, out);
+                }
                 server.pipeline.push(Expect::Query(Origin::Client));
                 server.statements.set_unnamed(None);
                 Some(&renamed.message)

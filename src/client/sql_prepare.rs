@@ -333,10 +333,10 @@ fn executed<'n>(
     Ok((needs, out))
 }
 
-/// What the server lacks is sent in front of a Query, or of a group, with an end of its own.
-pub(super) fn put_in_front(statement: &Statement, server: &mut Backend, out: &mut Vec<u8>) {
+/// What the server lacks is sent in front of a Query, or of a group, with an end of its own. Whether it lacked it.
+pub(super) fn put_in_front(statement: &Statement, server: &mut Backend, out: &mut Vec<u8>) -> bool {
     if server.statements.has(statement.id) || server.statements.is_on_its_way(statement.id) {
-        return;
+        return false;
     }
     match statement.prepare_text() {
         Some(text) => {
@@ -352,6 +352,7 @@ pub(super) fn put_in_front(statement: &Statement, server: &mut Backend, out: &mu
         }
     }
     server.statements.send(statement.id, statement.server_text().len(), &statement.presence);
+    true
 }
 
 /// Between the look at the name and that at the plan.
