@@ -15,9 +15,10 @@ use tokio_postgres::{Client, NoTls};
 use self::gate::{Gate, Mode};
 use crate::harness::wire::{Wire, cancel_request, query};
 use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, connect, rows, run,
-    unsharded_config, until,
+    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, SingleFixture, as_db_error,
+    assert_error, connect, error_of, rows, run, unsharded_config, until,
 };
+use crate::routing::Shards;
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let mut tests = vec![
@@ -25,6 +26,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("cancel::a_wrong_secret_does_nothing", a_wrong_secret_does_nothing),
         harness.test("cancel::of_an_idle_client_hits_nobody", of_an_idle_client_hits_nobody),
         harness.test("cancel::reaches_every_shard_of_a_scattered_read", reaches_every_shard),
+        harness.test("cancel::finds_what_is_left_of_a_failed_set_up", failed_set_up),
         harness.test("cancel::long_keys_at_protocol_3_2", long_keys),
         harness.test("cancel::keys_of_servers_are_as_long_as_they_may_be", keys_of_servers),
         harness.test("cancel::a_storm_hits_nobody_else", a_storm_hits_nobody_else),
@@ -153,6 +155,43 @@ async fn reaches_every_shard(harness: Arc<Shared>) -> Outcome {
     cancelled?;
     assert_eq!(answer.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
     assert_eq!(rows(&client, "SELECT name FROM users WHERE user_id = 5").await?, ["user 5"]);
+    Ok(())
+}
+
+/// A transaction goes on at the servers that it has when a further one does not take the session's settings.
+async fn failed_set_up(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let direct = shards.direct(0).await?;
+    run(&direct, "CREATE TEXT SEARCH CONFIGURATION public.cancel_here (COPY = pg_catalog.simple)").await?;
+    let [a, b] = [0, 1].map(|it| shards.user_on(it, 1_450_000));
+    let read = |id: i64, what: &str| {
+        format!("SELECT {what} WHERE NOT EXISTS (SELECT FROM users WHERE user_id = {id})")
+    };
+    let client = shards.client().await?;
+    // Only the first shard knows the value.
+    for sql in ["BEGIN", &read(a, "1"), "SET default_text_search_config = 'public.cancel_here'", "COMMIT"] {
+        run(&client, sql).await?;
+    }
+    for sql in ["BEGIN", &read(a, "1"), "SAVEPOINT s"] {
+        run(&client, sql).await?;
+    }
+    assert_error(&error_of(&client, &read(b, "1")).await?, "22023", "default_text_search_config");
+    run(&client, "ROLLBACK TO s").await?;
+    let token = client.cancel_token();
+    let slow = read(a, "pg_sleep(600), 'cancel_here'");
+    let sleeping = async { Fallible::Ok(client.simple_query(&slow).await.expect_err("cancelled")) };
+    let cancelling = async {
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+                       AND query LIKE '%''cancel_here'' WHERE NOT%' AND pid <> pg_backend_pid()";
+        until("it runs", async || Ok(rows(&direct, running).await? == ["1"])).await?;
+        token.cancel_query(NoTls).await?;
+        Fallible::Ok(())
+    };
+    let (error, ()) = tokio::try_join!(sleeping, cancelling)?;
+    assert_error(&as_db_error(error)?, "57014", "cancel");
+    run(&client, "ROLLBACK TO s").await?;
+    assert_eq!(rows(&client, &read(a, "1")).await?, ["1"]);
+    run(&client, "COMMIT").await?;
     Ok(())
 }
 

@@ -358,6 +358,28 @@ public class WithJdbc {
                 equal("its own", one(connection, "SELECT name FROM users WHERE user_id = ?", key), "jdbc " + key);
                 connection.commit();
             }
+            // BEGIN comes with the first statement, which reads of one shard or of all; another one may be written.
+            String all = "SELECT count(*) FROM users WHERE user_id >= ? AND user_id < ?";
+            for (int turn = 0; turn < 6; turn++) {
+                long read = FIRST_USER + turn, write = FIRST_USER + 19 - turn;
+                if (turn % 2 == 0) {
+                    equal("first", one(connection, "SELECT name FROM users WHERE user_id = ?", read), "jdbc " + read);
+                }
+                equal("all", one(connection, all, FIRST_USER, FIRST_USER + 20), 20L);
+                try (PreparedStatement it = connection.prepareStatement(
+                        "UPDATE users SET email = 'jdbc' WHERE user_id = ?")) {
+                    it.setLong(1, write);
+                    equal("written", it.executeUpdate(), 1);
+                }
+                equal("all", one(connection, all + " AND email = 'jdbc'", FIRST_USER, FIRST_USER + 20), turn + 1L);
+                connection.commit();
+            }
+            try (PreparedStatement it = connection.prepareStatement("INSERT INTO users VALUES (?, ?, '', 'NL')")) {
+                it.setLong(1, FIRST_USER + 20);
+                it.setString(2, "jdbc unnamed");
+                equal("columns of the catalog", it.executeUpdate(), 1);
+            }
+            connection.rollback();
             connection.setAutoCommit(true);
             equal("over all shards", one(connection, "SELECT max(user_id) FROM users WHERE user_id < 100"), 99L);
             fails("window", "0A000", () -> one(connection, "SELECT row_number() OVER () FROM users"));

@@ -14,7 +14,7 @@ use super::Shards;
 use super::one_phase::start;
 use crate::harness::wire::{self, Wire};
 use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, Outcome, Shared, as_db_error, assert_error, error_of, rows, run,
+    APP_PASSWORD, Fallible, Harness, Outcome, Shared, as_db_error, assert_error, error_of, rows, run, until,
 };
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
@@ -27,6 +27,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("routing::copies::by_a_query", by_a_query),
         harness.test("routing::copies::much_data_and_much_to_say", much_data_and_much_to_say),
         harness.test("routing::copies::reference_tables", reference_tables),
+        harness.test("routing::copies::a_lock_is_not_waited_for_without_end", a_lock),
     ]
 }
 
@@ -318,6 +319,34 @@ async fn much_data_and_much_to_say(harness: Arc<Shared>) -> Outcome {
         .collect();
     assert_eq!(copy(&client, "COPY copied_much FROM STDIN", data).await?, 8_000);
     assert_eq!(rows(&client, "SELECT count(*) FROM copied_much").await?, ["8000"]);
+    Ok(())
+}
+
+async fn a_lock(harness: Arc<Shared>) -> Outcome {
+    let shards = start(&harness, "copied_locked").await?;
+    let holder = shards.direct(1).await?;
+    let taken = shards.user_on(1, 1);
+    let data: String = (1..=taken + 20).map(|it| format!("{it}\t1\tx\n")).collect();
+    // For a table before the data, and for a key amid it.
+    let hold = [
+        "LOCK TABLE copied_locked IN ACCESS EXCLUSIVE MODE".to_owned(),
+        format!("INSERT INTO copied_locked VALUES ({taken})"),
+    ];
+    for (held, sql) in hold.into_iter().enumerate() {
+        run(&holder, "BEGIN").await?;
+        run(&holder, &sql).await?;
+        // A COPY that fails before its data is the end of a connection of this driver's.
+        let client = shards.client().await?;
+        let error = copy_error(&client, "COPY copied_locked FROM STDIN", &data).await?;
+        assert_error(&error, "55P03", "lock timeout");
+        // The error is told before the other shard has ended its part.
+        let hits = format!("keyway_limit_hits_total{{limit=\"cross_shard_lock_timeout\"}} {}\n", held + 1);
+        until("the limit to be counted", async || Ok(shards.keyway.metrics().await?.contains(&hits))).await?;
+        run(&holder, "ROLLBACK").await?;
+        assert_eq!(placed(&shards, "copied_locked").await?.concat(), [""; 0]);
+    }
+    let copied = copy(&shards.client().await?, "COPY copied_locked FROM STDIN", vec![data.into()]).await?;
+    assert_eq!(copied, (taken + 20) as u64);
     Ok(())
 }
 

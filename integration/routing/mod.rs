@@ -1,7 +1,10 @@
 //! Statements on two shards: where each goes, what is refused, and that a refusal leaves nothing behind.
 
+mod begun;
+mod chained;
 mod copies;
 mod cursors;
+mod ended;
 mod everywhere;
 mod hints;
 mod homes;
@@ -10,6 +13,7 @@ mod prepared;
 mod reads;
 mod spread;
 mod transactions;
+mod unnamed;
 mod writes;
 
 use std::path::Path;
@@ -28,8 +32,11 @@ use crate::harness::{APP_PASSWORD, Fallible, Harness, KeywayProcess, Shared, Sho
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let topics = [
+        begun::tests,
+        chained::tests,
         copies::tests,
         cursors::tests,
+        ended::tests,
         everywhere::tests,
         hints::tests,
         homes::tests,
@@ -38,6 +45,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         reads::tests,
         spread::tests,
         transactions::tests,
+        unnamed::tests,
         writes::tests,
     ];
     topics.iter().flat_map(|it| it(harness)).collect()
@@ -60,8 +68,12 @@ impl<'a> Shards<'a> {
 
     /// With more behind the configuration.
     pub async fn start_with(harness: &'a Shared, more: &str) -> Fallible<Shards<'a>> {
+        Shards::start_edited(harness, |text| text + more).await
+    }
+
+    pub async fn start_edited(harness: &'a Shared, edit: impl Fn(String) -> String) -> Fallible<Shards<'a>> {
         let shop = harness.shop().await?;
-        let text = |listen: &str, admin: &str| config_text(shop, listen, admin) + more;
+        let text = |listen: &str, admin: &str| edit(config_text(shop, listen, admin));
         let keyway = harness.start_keyway(&text).await?;
         let config = Config::parse(&text("127.0.0.1:1", "127.0.0.1:2"), Path::new("."), &|_| None)
             .map_err(|it| format!("{it:?}"))?;

@@ -28,26 +28,25 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("routing::spread::a_cancel_reaches_every_shard", cancel),
         harness.test("routing::spread::a_pause_waits_for_its_end", pause),
         harness.test("routing::spread::transactions_are_shown", shown),
-        harness.test("routing::spread::chained", chained),
         harness.test("routing::spread::a_write_stays_the_transactions", a_write_stays),
         harness.test("routing::spread::what_only_one_server_knows_is_not_spread", what_only_one_knows),
     ]
 }
 
 /// Transactions that are open on each shard, by this client's name.
-async fn open_on(shards: &Shards<'_>, name: &str) -> Fallible<Vec<usize>> {
+pub async fn open_on(shards: &Shards<'_>, name: &str) -> Fallible<Vec<usize>> {
     let sql = format!(
         "SELECT pid FROM pg_stat_activity WHERE application_name = '{name}' AND xact_start IS NOT NULL"
     );
     Ok(shards.everywhere(&sql).await?.iter().map(Vec::len).collect())
 }
 
-async fn named(shards: &Shards<'_>, name: &str) -> Fallible<Client> {
+pub async fn named(shards: &Shards<'_>, name: &str) -> Fallible<Client> {
     connect(&format!("{}?application_name={name}", shards.url())).await
 }
 
 /// One user on each shard, from `from` on.
-async fn users(shards: &Shards<'_>, from: i64, name: &str) -> Fallible<[i64; 2]> {
+pub async fn users(shards: &Shards<'_>, from: i64, name: &str) -> Fallible<[i64; 2]> {
     let ids = [shards.user_on(0, from), shards.user_on(1, from)];
     let client = shards.client().await?;
     for id in ids {
@@ -56,7 +55,7 @@ async fn users(shards: &Shards<'_>, from: i64, name: &str) -> Fallible<[i64; 2]>
     Ok(ids)
 }
 
-fn count(name: &str) -> String {
+pub fn count(name: &str) -> String {
     format!("SELECT count(*) FROM users WHERE name = '{name}'")
 }
 
@@ -251,7 +250,7 @@ async fn savepoints(harness: Arc<Shared>) -> Outcome {
 }
 
 /// `SHOW` tells of one server; these ask each.
-async fn setting_on(client: &Client, ids: [i64; 2], name: &str) -> Fallible<Vec<String>> {
+pub async fn setting_on(client: &Client, ids: [i64; 2], name: &str) -> Fallible<Vec<String>> {
     let mut found = Vec::new();
     for id in ids {
         let sql = format!("SELECT current_setting('{name}') FROM users WHERE user_id = {id}");
@@ -579,7 +578,7 @@ async fn pause(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
-async fn console(shards: &Shards<'_>) -> Fallible<Client> {
+pub async fn console(shards: &Shards<'_>) -> Fallible<Client> {
     connect(&shards.keyway.url(USER, APP_PASSWORD, "keyway")).await
 }
 
@@ -620,34 +619,6 @@ async fn shown(harness: Arc<Shared>) -> Outcome {
     run(&client, "COMMIT").await?;
     rows(&client, &count("spread_shown")).await?;
     shows(&[]).await?;
-    Ok(())
-}
-
-/// Refused once it is spread; what begins by it stays on its shard.
-async fn chained(harness: Arc<Shared>) -> Outcome {
-    let shards = Shards::start(&harness).await?;
-    let [a, b] = users(&shards, 1_415_000, "spread_chain").await?;
-    let client = named(&shards, "spread_chain").await?;
-    let update = |id: i64, to: &str| format!("UPDATE users SET email = '{to}' WHERE user_id = {id}");
-    for end in ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
-        run(&client, "BEGIN").await?;
-        assert_eq!(rows(&client, &count("spread_chain")).await?, ["2"]);
-        run(&client, &update(a, "lost")).await?;
-        let error = error_of(&client, end).await?;
-        assert_eq!(error.code().code(), "0A000", "{end}: {error:?}");
-        run(&client, "ROLLBACK").await?;
-        assert_eq!(open_on(&shards, "spread_chain").await?, [0, 0]);
-    }
-    run(&client, "BEGIN").await?;
-    run(&client, &update(a, "first")).await?;
-    run(&client, "COMMIT AND CHAIN").await?;
-    let error = error_of(&client, &update(b, "second")).await?;
-    assert_eq!(error.code().code(), "0A000", "{error:?}");
-    run(&client, "ROLLBACK").await?;
-    let mails = "SELECT email FROM users WHERE name = 'spread_chain'";
-    let mut mails = rows(&client, mails).await?;
-    mails.sort();
-    assert_eq!(mails, ["e", "first"]);
     Ok(())
 }
 

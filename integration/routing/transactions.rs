@@ -6,7 +6,9 @@ use libtest_mimic::Trial;
 use tokio_postgres::Client;
 
 use super::{Shards, insert_user};
-use crate::harness::{Fallible, Harness, Outcome, Shared, as_db_error, assert_error, error_of, rows, run};
+use crate::harness::{
+    Fallible, Harness, Outcome, Shared, as_db_error, assert_error, connect, error_of, rows, run,
+};
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
@@ -18,6 +20,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("routing::transactions::one_snapshot_stays_on_its_shard", one_snapshot_stays),
         harness.test("routing::transactions::what_depends_on_its_server_binds", what_binds),
         harness.test("routing::transactions::read_only", read_only),
+        harness.test("routing::transactions::a_chained_one_goes_on", chained),
     ]
 }
 
@@ -259,6 +262,72 @@ async fn what_binds(harness: Arc<Shared>) -> Outcome {
             }
         }
         run(&client, "COMMIT").await?;
+    }
+    Ok(())
+}
+
+/// As PostgreSQL has it: settings of the session stay where they are committed, and modes go on.
+async fn chained(harness: Arc<Shared>) -> Outcome {
+    let shards = Shards::start(&harness).await?;
+    let direct =
+        connect(&shards.shop.shop.url(&shards.shop.shop.shards[0].primary.address().to_string())).await?;
+    let (a, none) = (shards.user_on(0, 1_380_000), shards.user_on(0, 1_381_000));
+    let shown = async |client: &Client| {
+        let mut shown = Vec::new();
+        for name in [
+            "transaction_isolation",
+            "transaction_read_only",
+            "lock_timeout",
+            "statement_timeout",
+            "work_mem",
+        ] {
+            let sql = format!(
+                "SELECT current_setting('{name}') WHERE NOT EXISTS (SELECT FROM users WHERE user_id = {none})"
+            );
+            shown.extend(rows(client, &sql).await?);
+        }
+        Fallible::Ok(shown.join(" "))
+    };
+    let mut told = Vec::new();
+    let ours = shards.client().await?;
+    for client in [&ours, &direct] {
+        let mut seen = Vec::new();
+        for sql in [
+            "SET lock_timeout = '1s'",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            "SET statement_timeout = '11s'",
+            "SET LOCAL work_mem = '1234kB'",
+            &insert_user(a, "chained"),
+            "COMMIT AND CHAIN",
+            "SET TRANSACTION READ ONLY",
+            "SET statement_timeout = '12s'",
+            "ROLLBACK AND CHAIN",
+            "SET statement_timeout = '13s'",
+            "COMMIT AND CHAIN",
+            "SELECT 1 / 0",
+            "COMMIT AND CHAIN",
+            "SET statement_timeout = '14s'",
+            "COMMIT",
+        ] {
+            let ended = client.simple_query(sql).await.err().and_then(|it| it.code().cloned());
+            seen.push(format!("{sql}: {ended:?}"));
+            if sql != "SELECT 1 / 0" {
+                seen.push(shown(client).await?);
+            }
+        }
+        run(client, &format!("DELETE FROM users WHERE user_id = {a}")).await?;
+        told.push(seen);
+    }
+    assert_eq!(told[0], told[1]);
+    assert!(told[0].iter().any(|it| it == "repeatable read off 1s 11s 4MB"), "{told:?}");
+    // It has its settings on whichever server is next, and nobody else has.
+    let b = shards.user_on(1, 1_380_000);
+    for user_id in [a, b, a, b] {
+        let sql = format!(
+            "SELECT current_setting('statement_timeout') WHERE NOT EXISTS (SELECT FROM users WHERE user_id = {user_id})"
+        );
+        assert_eq!(rows(&ours, &sql).await?, ["14s"]);
+        assert_eq!(rows(&shards.client().await?, &sql).await?, ["0"]);
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::backend::{CancelEnd, CancelTarget};
 
 /// Nearly always one.
-type Targets = SmallVec<[Arc<CancelTarget>; 1]>;
+pub type Targets = SmallVec<[Arc<CancelTarget>; 1]>;
 
 #[derive(Default, Debug)]
 pub struct Slot {
@@ -84,6 +84,11 @@ impl Slot {
         }
         let doubtful = std::mem::take(&mut state.doubtful);
         Some(if doubtful { Detached::Doubtful } else { Detached::Clean })
+    }
+
+    /// Gives up the servers that nobody has let go of: they are closed, or about to be, with what they may still run.
+    pub fn take_targets(&self) -> Targets {
+        std::mem::take(&mut self.state.lock().targets)
     }
 
     fn begin_cancel(&self) -> Option<(Targets, InFlight<'_>)> {

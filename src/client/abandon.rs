@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::session::Held;
 use crate::backend::{Backend, CancelEnd};
+use crate::cancel::Targets;
 use crate::net::Buffer;
 use crate::proto::{Part, Replies};
 
@@ -18,6 +19,8 @@ const AGAIN_MIN: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(1);
 /// With the pauses above more than half a minute; then the connection is closed whatever the server does.
 const TRIES_MAX: u32 = 40;
+/// With pauses that double, about six seconds: by then a server has begun what it was sent.
+const CLOSED_TRIES: u32 = 7;
 
 /// Cancels what runs until the server has closed the connection, which it does behind all that it was sent,
 /// and at once where it waits for COPY data. `held` keeps the connection's place until then.
@@ -36,6 +39,22 @@ pub(super) fn abandon(mut held: impl DerefMut<Target = Backend> + Send + 'static
             again = (again * 2).min(AGAIN_MAX);
         }
         drop(held);
+    });
+}
+
+/// As `abandon`, of connections that were closed in the middle of a statement: no answer tells when it has ended. A
+/// cancel that comes later than that finds nobody.
+pub(super) fn cancel_closed(targets: Targets) {
+    if targets.is_empty() {
+        return;
+    }
+    tokio::spawn(async move {
+        let mut again = AGAIN_MIN;
+        for _ in 0..CLOSED_TRIES {
+            join_all(targets.iter().map(|it| timeout(AGAIN_MAX, it.cancel()))).await;
+            tokio::time::sleep(again).await;
+            again *= 2;
+        }
     });
 }
 

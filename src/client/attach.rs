@@ -115,9 +115,10 @@ impl Session {
         Ok(())
     }
 
-    /// The connection is to be closed: it has some of the settings, or is gone.
+    /// The connection is to be closed: it has some of the settings, or is gone. Those that the transaction has beside it go on.
     pub async fn set_up_failed(&mut self, error: SetUpError, held: &Held) -> Refusal {
-        let _closed = self.cancel.slot().detach().await;
+        let detached = self.cancel.slot().detach().await;
+        self.attach_again(detached);
         match error {
             SetUpError::Refused(refusal) => refusal,
             SetUpError::Lost => {

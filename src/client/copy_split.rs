@@ -231,10 +231,10 @@ impl Session {
             .flat_map(|it| it.bytes(copy.buffers[index].filled()).to_vec())
             .collect();
         let has_failed = copy.replies.error.is_some();
+        copy.flow.note_error(copy.buffers[index].filled(), &copy.replies);
         copy.buffers[index].consume(consumed);
         let told = wire::map_contexts(&told, |it| copy.context(index, it));
         if has_failed {
-            copy.flow.errors += 1;
             copy.failed.push(index);
         }
         self.put(&told, &mut copy.flow).await?;
@@ -509,6 +509,7 @@ impl Session {
     }
 
     fn count_copies(&self, copy: &CopySplit) {
+        self.count_lock_wait(&copy.flow);
         for held in &copy.team {
             if let Some(it) = self.database.metrics.target(held.shard, held.role, Access::Write) {
                 it.done(copy.started.elapsed(), copy.flow.errors, copy.flow.sent_bytes);

@@ -99,12 +99,13 @@ impl Cursors {
     }
 
     pub fn add_on(&mut self, shard: ShardId, name: &str, number: u32) {
-        self.remove(name);
         self.0.push(Cursor { name: name.to_owned(), number, home: Home::On(shard) });
     }
 
-    pub fn remove(&mut self, name: &str) {
-        self.0.retain(|it| it.name != name);
+    /// Its number, if it is there.
+    pub fn remove(&mut self, name: &str) -> Option<u32> {
+        let at = self.0.iter().rposition(|it| it.name == name)?;
+        Some(self.0.remove(at).number)
     }
 
     fn take(&mut self, name: &str) -> Option<Cursor> {
@@ -195,16 +196,25 @@ impl Session {
                 if self.cursor_place(name) != Some(CursorPlace::Merged)
                     && let Some(shard) = self.held.as_ref().map(|it| it.shard)
                 {
+                    self.forget_cursor(name);
                     let number = self.transaction.declare();
                     self.others.cursors_mut().add_on(shard, name, number);
                 }
             }
             CursorStatement::Fetch { .. } => {}
-            CursorStatement::Close { name } => self.others.cursors_mut().remove(name),
+            CursorStatement::Close { name } => self.forget_cursor(name),
             CursorStatement::CloseAll => {
                 self.others.cursors_mut().clear();
+                self.transaction.close_cursors();
                 self.others.tell("CLOSE ALL");
             }
+        }
+    }
+
+    /// One of the name is not there any more, if it was.
+    fn forget_cursor(&mut self, name: &str) {
+        if let Some(number) = self.others.cursors_mut().remove(name) {
+            self.transaction.close_cursor(number);
         }
     }
 
@@ -232,11 +242,10 @@ impl Session {
         match declared {
             Ok(cursor) => {
                 self.stand_down(team, false);
+                self.forget_cursor(&declaring.name);
                 let number = self.transaction.declare();
                 let home = Home::Merged(cursor);
-                let cursors = self.others.cursors_mut();
-                cursors.remove(&declaring.name);
-                cursors.0.push(Cursor { name: declaring.name.clone(), number, home });
+                self.others.cursors_mut().0.push(Cursor { name: declaring.name.clone(), number, home });
                 Ok(Ran::Unready { failed: false })
             }
             Err(stop) => self.stop_cursor(team, buffers, stop).await,
@@ -403,7 +412,9 @@ impl Session {
             self.others.cursors_mut().0.push(Cursor { name, number, home: Home::Merged(cursor) });
             return self.stop_cursor(team, buffers, stop).await;
         }
-        if !closed {
+        if closed {
+            self.transaction.close_cursor(number);
+        } else {
             self.others.cursors_mut().0.push(Cursor { name, number, home: Home::Merged(cursor) });
         }
         self.stand_down(team, false);
@@ -799,6 +810,7 @@ mod tests {
         let mut cursors = Cursors::default();
         cursors.add_on(ShardId(1), "a", 1);
         cursors.add_on(ShardId(0), "b", 2);
+        assert_eq!((cursors.remove("a"), cursors.remove("a")), (Some(1), None));
         cursors.add_on(ShardId(2), "a", 3);
         assert_eq!(cursors.find("a").map(|it| it.number), Some(3));
         cursors.retain(|it| it != 3);

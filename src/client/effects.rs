@@ -22,7 +22,9 @@ pub(super) enum Answer {
     Refused(Refusal),
     Server,
     /// A server, with another text: the end of a transaction that Keyway aborted.
-    Rollback,
+    Rollback {
+        chain: bool,
+    },
 }
 
 fn made(tag: &'static str) -> Answer {
@@ -37,7 +39,7 @@ fn changes_tables(text: &str) -> bool {
 }
 
 /// BEGIN and START TRANSACTION are one statement with two tags.
-fn begin_tag(text: &str) -> &'static str {
+pub(super) fn begin_tag(text: &str) -> &'static str {
     let first = Lexer::new(text.as_bytes()).token().ok().flatten();
     let word = first.and_then(|it| text.get(it.start..it.end)).unwrap_or_default();
     if word.eq_ignore_ascii_case("start") { "START TRANSACTION" } else { "BEGIN" }
@@ -111,7 +113,10 @@ impl Session {
 
     fn answer_refused(&mut self, kind: &Kind) -> Answer {
         match kind {
-            Kind::Commit { .. } | Kind::Rollback { .. } if self.held.is_some() => Answer::Rollback,
+            Kind::Commit { chain } | Kind::Rollback { chain } if self.held.is_some() => {
+                Answer::Rollback { chain: *chain }
+            }
+            Kind::Commit { chain: true } | Kind::Rollback { chain: true } => Answer::Refused(not_chained()),
             Kind::Commit { .. } | Kind::Rollback { .. } => {
                 let untold = self.untold.take().filter(|_| matches!(kind, Kind::Commit { .. }));
                 self.transaction.end();
@@ -217,7 +222,7 @@ impl Session {
                     self.transaction.write_on(held.shard);
                 }
             }
-            Kind::Commit { chain: true } | Kind::Rollback { chain: true } => self.begin_chained(kind),
+            Kind::Commit { chain: true } | Kind::Rollback { chain: true } => self.chain(kind),
             Kind::RollbackTo => {
                 self.transaction.rollback_to(&savepoint_name(text), text);
                 self.transaction.unrefuse();
@@ -238,17 +243,6 @@ impl Session {
             }
             _ => {}
         }
-    }
-
-    /// AND CHAIN: the server's status does not tell that a transaction ended.
-    fn begin_chained(&mut self, kind: &Kind) {
-        let ended = self.ended_by_chain(kind);
-        let Some(held) = &mut self.held else { return };
-        let (session, server) = (&mut self.settings, &mut held.lease.settings);
-        self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
-        self.transaction.chain(is_mode);
-        // What a further server would have to be told is of two transactions.
-        self.transaction.forget_beginning();
     }
 
     /// Only a pinned client's server is told to drop statements: it has none of them any more, ours
@@ -383,20 +377,16 @@ impl Session {
     }
 }
 
-/// SET of what AND CHAIN hands on.
-fn is_mode(text: &str) -> bool {
-    let mut lexer = Lexer::new(text.as_bytes());
-    let mut word = || {
-        let token = lexer.token().ok().flatten()?;
-        text.get(token.start..token.end).map(str::to_ascii_lowercase)
-    };
-    let words = [word(), word(), word()];
-    words[0].as_deref() == Some("set") && words[1..].iter().flatten().any(|it| it.starts_with("transaction"))
-}
-
 /// Statements that can be made again when a transaction begins anew on another shard.
 pub(super) fn is_prologue(kind: &Kind) -> bool {
     matches!(kind, Kind::Set(_) | Kind::Savepoint | Kind::Release | Kind::RollbackTo)
+}
+
+/// No server knows how it was begun.
+fn not_chained() -> Refusal {
+    let message =
+        "AND CHAIN is not supported in a transaction that was aborted before it had a server, or has lost it";
+    Refusal::unsupported(Reason::Unsupported, message, "send ROLLBACK, and begin another transaction")
 }
 
 pub(super) fn aborted() -> Refusal {
@@ -426,17 +416,7 @@ fn savepoint_name(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_mode, savepoint_name};
-
-    #[test]
-    fn modes_outlive_their_transaction_where_it_is_chained() {
-        for text in ["SET TRANSACTION READ ONLY", "set local transaction_isolation = 'serializable'"] {
-            assert!(is_mode(text), "{text}");
-        }
-        for text in ["SET LOCAL work_mem = '1MB'", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"] {
-            assert!(!is_mode(text), "{text}");
-        }
-    }
+    use super::savepoint_name;
 
     #[test]
     fn savepoint_names_are_folded_unless_quoted() {

@@ -43,6 +43,8 @@ struct Enlisted {
     cursors: Cursors,
     /// What each of them is to be told of what one has done.
     untold: Vec<String>,
+    /// By AND CHAIN, of which they are to be told.
+    ended: Option<Ended>,
 }
 
 /// Where a portal is that the main server does not have.
@@ -155,6 +157,13 @@ impl Session {
         }
     }
 
+    /// Behind a `detach` because of another server: cancels find those that the transaction has.
+    pub fn attach_again(&self, detached: Detached) {
+        for held in self.held.iter().chain(self.others.servers()) {
+            self.cancel.slot().attach_again(held.lease.cancel.clone(), detached);
+        }
+    }
+
     /// The servers of `shards`, all enlisted, for a statement that needs them at once. `stand_down` has to follow,
     /// or `lose_others`.
     pub async fn enlist_team(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
@@ -263,6 +272,10 @@ impl Session {
     /// others too.
     pub async fn tell_others(&mut self) -> Result<(), Refusal> {
         let enlisted = self.others.enlisted();
+        if let Some(ended) = enlisted.ended.take() {
+            self.chain_others(ended).await;
+            return Ok(());
+        }
         let texts = std::mem::take(&mut enlisted.untold);
         if texts.is_empty() {
             return Ok(());
@@ -327,24 +340,54 @@ impl Session {
         }
     }
 
-    /// AND CHAIN would have each server know what the others have set so far.
-    pub fn check_chain(&self, kind: &Kind) -> Result<(), Refusal> {
-        match kind {
-            Kind::Commit { chain: true } | Kind::Rollback { chain: true } if self.is_spread() => {
-                Err(Refusal::unsupported(
-                    Reason::MultiShardRead,
-                    "AND CHAIN is not supported in a transaction on several shards",
-                    "end the transaction, and begin another",
-                ))
-            }
-            _ => Ok(()),
+    /// AND CHAIN, which the held server has done: its status does not tell that a transaction has ended. The others do
+    /// the same, so that all have what the transaction has set.
+    pub fn chain(&mut self, kind: &Kind) {
+        let Some(held) = &mut self.held else { return };
+        let committed = self.committed && matches!(kind, Kind::Commit { .. });
+        let ended = if committed { Ended::Committed } else { Ended::RolledBack };
+        let mut servers = vec![&mut held.lease.settings];
+        if let Some(it) = self.others.0.as_mut() {
+            it.cursors.clear();
+            it.portals.clear();
+            it.ended = it.main.map(|_| ended);
+            servers.extend(it.servers.iter_mut().map(|it| &mut it.lease.settings));
+        }
+        let settled = self.transaction.settle(ended, &mut self.settings, &mut servers, &self.startup);
+        self.due.extend(settled);
+        self.transaction.chain();
+    }
+
+    /// Ends a transaction that Keyway has aborted, and begins another one, without a word of a server to the client.
+    pub async fn chain_silently(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        let told = run_own(&mut held.lease, "ROLLBACK AND CHAIN", Origin::Keyway).await;
+        self.transaction.follow(held.lease.pipeline.status());
+        self.chain(&Kind::Rollback { chain: true });
+        if told.is_err() {
+            self.close_held().await;
+            self.transaction.lose();
+            self.untold = Some(lost());
+        } else if self.is_spread() {
+            self.others.enlisted().ended = None;
+            self.chain_others(Ended::RolledBack).await;
         }
     }
 
-    /// How AND CHAIN ended the transaction before.
-    pub fn ended_by_chain(&self, kind: &Kind) -> Ended {
-        let committed = self.committed && matches!(kind, Kind::Commit { .. });
-        if committed { Ended::Committed } else { Ended::RolledBack }
+    /// Nothing of the transaction before can fail any more. A server that cannot go on takes the next one with it, of
+    /// which its first statement is told.
+    async fn chain_others(&mut self, ended: Ended) {
+        let text = match ended {
+            Ended::Committed => "COMMIT AND CHAIN",
+            Ended::RolledBack => "ROLLBACK AND CHAIN",
+        };
+        let servers = self.others.enlisted().servers.iter_mut();
+        let told = join_all(servers.map(|it| run_own(&mut it.lease, text, Origin::Keyway))).await;
+        if told.iter().any(Result::is_err) {
+            let _closed = self.cancel.slot().detach().await;
+            self.lose_others();
+            self.untold = Some(lost());
+        }
     }
 }
 

@@ -36,12 +36,8 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
-        if let Some(count) = self.begins_ahead(&group)
-            && let Some(outcome) = Box::pin(self.begin_ahead(unit, count, end)).await?
-        {
-            return Ok(outcome);
-        }
         self.count_messages(&group);
+        self.begin_in_front(&mut group).await?;
         group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
         if let Some(outcome) = self.answer_group(&group).await? {
             return Ok(outcome);
@@ -93,35 +89,6 @@ impl Session {
             self.take_settings(&made);
         }
         self.end_group(&group, ran, access).await
-    }
-
-    fn begins_ahead(&self, group: &Group<'_>) -> Option<usize> {
-        let may = self.has_shards() && !self.unsynced && self.transaction.is_idle();
-        may.then(|| group.begins_ahead(&self.database.router)).flatten()
-    }
-
-    /// Drivers send BEGIN along with the first statement of a transaction. Only a BEGIN by itself leaves open which shards
-    /// that needs: its `count` messages are answered like one, and the others are a group of their own. `None`: it
-    /// is its server's.
-    async fn begin_ahead(&mut self, unit: &[u8], count: usize, end: UnitEnd) -> Result<Option<Outcome>, End> {
-        let (begin, rest) = unit.split_at(wire::length_of(unit, count));
-        let group = match self.read_group(begin, UnitEnd::Open)? {
-            Ok(it) => it,
-            Err(refusal) => return self.refuse_group(refusal, end).await.map(Some),
-        };
-        let Some(only) = group.bound().next() else { return Ok(None) };
-        match self.answer(&only.plan.kind, only.statement.text()) {
-            Answer::Made { notices, tag, columns } => {
-                self.count_messages(&group);
-                let mut out = Vec::new();
-                put_made(&group, &notices, tag, columns, &mut out);
-                self.name_statements(&group, usize::MAX);
-                self.stream.write_all(&out).await.map_err(|_| End::Left)?;
-                self.extended(rest, end).await.map(Some)
-            }
-            Answer::Refused(refusal) => self.refuse_group(refusal, end).await.map(Some),
-            Answer::Server | Answer::Rollback => Ok(None),
-        }
     }
 
     /// What is about cursors and portals of several shards.
@@ -272,8 +239,7 @@ impl Session {
             FrontendTag::PARSE => self.read_parse(wire::parse(raw)?, raw, group),
             FrontendTag::BIND => {
                 let bind = Bind::read(raw)?;
-                self.lookup(bind.statement, group).and_then(|statement| {
-                    let plan = statement.plan(&self.database.router);
+                self.lookup(bind.statement, group).and_then(|(statement, plan)| {
                     self.check_sql_names(&plan, group)?;
                     let (statement, sql) = self.rename_bound(statement, &plan, group)?;
                     Ok(Op::Bind { bind, statement, plan, raw, sql })
@@ -282,7 +248,8 @@ impl Session {
             FrontendTag::DESCRIBE => match wire::target(raw)? {
                 Target::Portal(_) => Ok(Op::DescribePortal { raw }),
                 Target::Statement(name) => {
-                    self.lookup(name, group).and_then(|statement| self.read_describe(statement, group))
+                    let found = self.lookup(name, group);
+                    found.and_then(|(statement, plan)| self.read_describe(statement, &plan, group))
                 }
             },
             FrontendTag::EXECUTE => Ok(self.read_execute(wire::execute(raw)?, raw, group)),
@@ -295,11 +262,15 @@ impl Session {
         })
     }
 
-    fn read_describe<'a>(&mut self, statement: Arc<Statement>, group: &Group<'a>) -> Result<Op<'a>, Refusal> {
-        let plan = statement.plan(&self.database.router);
+    fn read_describe<'a>(
+        &mut self,
+        statement: Arc<Statement>,
+        plan: &Plan,
+        group: &Group<'a>,
+    ) -> Result<Op<'a>, Refusal> {
         // PREPARE is not looked into before it is executed.
         let (statement, sql) = match plan.kind {
-            Kind::SessionState("EXECUTE") => self.rename_bound(statement, &plan, group)?,
+            Kind::SessionState("EXECUTE") => self.rename_bound(statement, plan, group)?,
             _ => (statement, SqlNames::None),
         };
         Ok(Op::DescribeStatement { statement, sql })
@@ -318,7 +289,7 @@ impl Session {
             registry.unnamed(parse.text, parse.oids, plan())
         } else {
             self.check_name(parse.name, group)?;
-            registry.named(parse.text, parse.oids, plan)
+            self.current(registry.named(parse.text, parse.oids, plan)).0
         };
         Ok(Op::Parse { name: parse.name, statement, raw })
     }
@@ -351,8 +322,8 @@ impl Session {
         in_group.unwrap_or_else(|| self.names.get(name))
     }
 
-    /// As `find`, to be bound or described.
-    fn lookup(&mut self, name: &[u8], group: &Group<'_>) -> Result<Arc<Statement>, Refusal> {
+    /// As `find`, to be bound or described, with its plan.
+    fn lookup(&mut self, name: &[u8], group: &Group<'_>) -> Result<(Arc<Statement>, Arc<Plan>), Refusal> {
         let Some(found) = self.find(name, group).cloned() else {
             let message = if name.is_empty() {
                 "unnamed prepared statement does not exist".to_owned()
@@ -364,7 +335,7 @@ impl Session {
         if found.is_prepared_alone() {
             self.check_amid_pipeline(std::slice::from_ref(&found))?;
         }
-        Ok(found)
+        Ok(self.current_of(name, found))
     }
 
     /// What needs no server: a lone Sync, and statements that Keyway answers itself.
@@ -405,9 +376,13 @@ impl Session {
         match answer {
             Answer::Server => return Ok(None),
             Answer::Refused(refusal) => return self.refuse_group(refusal, group.end).await.map(Some),
-            Answer::Rollback => {
+            Answer::Rollback { chain } => {
                 put_made(group, &[], "ROLLBACK", &[], &mut out);
-                self.roll_back_silently().await?;
+                if chain {
+                    self.chain_silently().await;
+                } else {
+                    self.roll_back_silently().await?;
+                }
             }
             Answer::Made { notices, tag, columns } => {
                 if let Err(refusal) = self.put_in_force().await {
@@ -451,7 +426,6 @@ impl Session {
 
     fn decide_group(&self, group: &Group<'_>) -> Result<(Decision, Access), Refusal> {
         let mut view = self.view();
-        group.plans().try_for_each(|it| self.check_chain(&it.kind))?;
         if self.floors.len() > 1 && !self.transaction.is_idle() && group.mixes() {
             if self.is_spread() {
                 return Err(Refusal::unsupported(

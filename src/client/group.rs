@@ -193,21 +193,6 @@ impl<'a> Group<'a> {
                 && (ends(last) || plans.iter().any(|it| it.makes_settings() || hides_settings(it)))
     }
 
-    /// How many messages of it begin a transaction, in front of others that run in it.
-    pub fn begins_ahead(&self, router: &Router) -> Option<usize> {
-        let begins = |it: &Plan| matches!(it.kind, Kind::Begin { .. });
-        let mut messages = self.ops.iter().take_while(|op| match op {
-            Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => {
-                begins(&statement.plan(router))
-            }
-            Op::Bind { plan, .. } => begins(plan),
-            _ => true,
-        });
-        let count = messages.position(|it| matches!(it, Op::Execute { .. }))? + 1;
-        let rest = self.ops.get(count..)?;
-        rest.iter().any(|it| matches!(it, Op::Bind { .. })).then_some(count)
-    }
-
     /// Nothing of it stays on the server but prepared statements: no portal does, nor an open end. Of a row
     /// limit the unnamed portal may stay, but the Bind or Query that leaves the shard destroys it anyway
     /// (manual, "Extended Query"); asyncpg has a limit of 1 wherever it wants one row.
@@ -381,8 +366,7 @@ impl<'a> Group<'a> {
             return;
         }
         for it in self.needs() {
-            if !sent.contains(&it.id) {
-                sql_prepare::put_in_front(it, server, out);
+            if sql_prepare::put_in_front(it, server, out) {
                 server.statements.set_unnamed(None);
                 sent.push(it.id);
             }
@@ -395,7 +379,7 @@ impl<'a> Group<'a> {
         self.ops.iter().all(|op| match op {
             Op::Parse { statement, .. } => {
                 unnamed = Some(statement.id);
-                statement.id.is_unnamed()
+                statement.id.is_unnamed() && statement.moves().is_none()
             }
             Op::Bind { statement, .. } | Op::DescribeStatement { statement, .. } => {
                 unnamed == Some(statement.id)
@@ -457,6 +441,9 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
                 parse_on(statement, server, Origin::Client, sent, out);
             }
         }
+        Op::Parse { statement, .. } if statement.moves().is_some() => {
+            parse_on(statement, server, Origin::Client, sent, out);
+        }
         Op::Parse { statement, raw, .. } => {
             sent.push(statement.id);
             out.extend_from_slice(raw);
@@ -492,7 +479,7 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
         }
         Op::Prepare { statement, raw, .. } => {
             out.extend_from_slice(raw);
-            server.statements.send(statement.id, statement.text.len(), &statement.presence);
+            server.statements.send(statement.id, statement.server_text().len(), &statement.presence);
             sent.push(statement.id);
             owe(op, server);
         }
@@ -541,9 +528,14 @@ fn parse_on(
     if statement.id.is_unnamed() {
         server.statements.set_unnamed(None);
     }
-    wire::parse_named(out, server_name(statement).as_bytes(), &statement.text, &statement.oids);
-    server.statements.send(statement.id, statement.text.len(), &statement.presence);
-    server.pipeline.push(Expect::Parse(origin, statement.id));
+    let text = statement.server_text();
+    wire::parse_named(out, server_name(statement).as_bytes(), text, &statement.oids);
+    server.statements.send(statement.id, text.len(), &statement.presence);
+    let expect = Expect::Parse(origin, statement.id);
+    server.pipeline.push(expect);
+    if let Some(moves) = statement.moves() {
+        server.pipeline.move_errors(expect, moves);
+    }
     sent.push(statement.id);
 }
 

@@ -565,11 +565,13 @@ impl Merging {
     }
 }
 
+/// Of what nobody asks for again.
+pub(super) const PARSING: Expect = Expect::Parse(Origin::Keyway, StatementId::unnamed(u64::MAX));
+
 pub(super) fn parse(server: &mut Backend, out: &mut Vec<u8>, text: &str, oids: &[u8]) {
     server.statements.set_unnamed(None);
     wire::parse_named(out, b"", text.as_bytes(), oids);
-    // Nobody asks for it again.
-    server.pipeline.push(Expect::Parse(Origin::Keyway, StatementId::unnamed(u64::MAX)));
+    server.pipeline.push(PARSING);
 }
 
 /// A shard's part of the statement, with the parameters that stand in it.

@@ -3,6 +3,7 @@
 
 mod abandon;
 mod attach;
+mod begun;
 mod bind;
 mod copy;
 mod copy_split;
@@ -24,6 +25,7 @@ mod lookup;
 mod many;
 mod merged;
 mod metrics;
+mod named;
 mod notify;
 mod one_phase;
 mod pins;

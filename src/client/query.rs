@@ -15,6 +15,7 @@ use super::effects::Answer;
 use super::enlisted::Others;
 use super::group::Group;
 use super::merged::{Asked, Reading};
+use super::named::NamedQuery;
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
 use super::split::Inserting;
@@ -34,10 +35,23 @@ pub(super) enum Payload<'a> {
     Query(&'a [u8]),
     /// A Query with names of ours in it.
     Renamed(&'a Renamed),
+    Named(&'a NamedQuery),
     Group(&'a Group<'a>),
 }
 
 impl<'a> Payload<'a> {
+    fn of_query(
+        message: &'a [u8],
+        renamed: Option<&'a Renamed>,
+        named: Option<&'a NamedQuery>,
+    ) -> Payload<'a> {
+        match (renamed, named) {
+            (Some(it), _) => Payload::Renamed(it),
+            (None, Some(it)) => Payload::Named(it),
+            (None, None) => Payload::Query(message),
+        }
+    }
+
     /// Says what will be owed, and gives the bytes: `Some` as the client sent them, else in `out`.
     pub fn compose(self, server: &mut Backend, out: &mut Vec<u8>) -> Option<&'a [u8]> {
         match self {
@@ -53,18 +67,21 @@ impl<'a> Payload<'a> {
                     wire::close_statement(out, id.server_name().as_bytes());
                     server.pipeline.push(Expect::Close(Origin::Keyway));
                 }
-                renamed.needs.iter().for_each(|it| sql_prepare::put_in_front(it, server, out));
+                for it in &renamed.needs {
+                    sql_prepare::put_in_front(it, server, out);
+                }
                 server.pipeline.push(Expect::Query(Origin::Client));
                 server.statements.set_unnamed(None);
                 Some(&renamed.message)
             }
+            Payload::Named(named) => Some(named.compose(server)),
             Payload::Group(group) => group.compose(server, out),
         }
     }
 
     fn part(self) -> Part {
         match self {
-            Payload::Query(_) | Payload::Renamed(_) => Part::WHOLE,
+            Payload::Query(_) | Payload::Renamed(_) | Payload::Named(_) => Part::WHOLE,
             Payload::Group(group) => group.part(),
         }
     }
@@ -72,7 +89,7 @@ impl<'a> Payload<'a> {
     /// An answer is complete only with ReadyForQuery: then the request can be made again elsewhere.
     fn is_complete(self) -> bool {
         match self {
-            Payload::Query(_) | Payload::Renamed(_) => true,
+            Payload::Query(_) | Payload::Renamed(_) | Payload::Named(_) => true,
             Payload::Group(group) => group.is_synced(),
         }
     }
@@ -192,7 +209,8 @@ impl Session {
         // The ReadyForQuery of a Query ends what had no Sync.
         self.unsynced = false;
         let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
-        let payload = renamed.as_ref().map_or(Payload::Query(message), Payload::Renamed);
+        let named = plan.column_lists().map(|it| NamedQuery::new(it, text));
+        let payload = Payload::of_query(message, renamed.as_ref(), named.as_ref());
         let access = runs.access;
         let asked = || match executed {
             Some(it) => Asked::executed(&it.statement, &values),
@@ -243,7 +261,6 @@ impl Session {
                 Ok(self.decision_to_describe(self.home(), Some(statement)))
             }
             _ => {
-                self.check_chain(&plan.kind)?;
                 let mut view = self.view();
                 view.spreads &= !mixes(&plan.kind);
                 self.decide(plan, keys, &view).map_err(|it| self.refusal_of(it))
@@ -274,7 +291,7 @@ impl Session {
             }
             (Mode::Split, _, Some(rows), _) => {
                 let owners = self.database.router.row_shards(plan, keys, &self.view())?;
-                parted.inserting = Some(Inserting { rows, owners, asked: asked() });
+                parted.inserting = Some(Inserting::new(rows, owners, asked(), plan.column_lists()));
             }
             (Mode::Copy, _, _, Some(plan)) => {
                 parted.copied = Some(Copied { plan: plan.clone(), asked: asked() });
@@ -306,7 +323,7 @@ impl Session {
                 self.stream.write_all(&notices).await.map(|()| Outcome::Done).map_err(|_| End::Left)
             }
             Answer::Refused(refusal) => self.refuse(refusal).await,
-            Answer::Rollback => self.roll_back().await,
+            Answer::Rollback { chain } => self.roll_back(chain).await,
             Answer::Server => Ok(Outcome::Done),
         }
     }
@@ -370,9 +387,9 @@ impl Session {
     }
 
     /// Ends a transaction at its server that Keyway has aborted.
-    async fn roll_back(&mut self) -> Result<Outcome, End> {
-        let mut message = Vec::new();
-        wire::query(&mut message, "ROLLBACK");
+    async fn roll_back(&mut self, chain: bool) -> Result<Outcome, End> {
+        let (text, mut message) = (if chain { "ROLLBACK AND CHAIN" } else { "ROLLBACK" }, Vec::new());
+        wire::query(&mut message, text);
         let decision = self.decision_on(self.home_of_end());
         let payload = Payload::Query(&message);
         let started = Instant::now();
@@ -380,7 +397,7 @@ impl Session {
         let parted = Parted::default();
         let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
         let ran = self.perform(&request).await?;
-        self.end_query(&Kind::Rollback { chain: false }, "ROLLBACK", ran, Access::Write).await
+        self.end_query(&Kind::Rollback { chain }, text, ran, Access::Write).await
     }
 
     /// For what names no shard.
@@ -622,12 +639,8 @@ impl Session {
     }
 
     pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
-        // Where several shards write together, by Keyway's limit unless the session has one of its own.
-        if flow.waited_for_lock
-            && request.decision.mode != Mode::One
-            && !self.settings.has_any("lock_timeout")
-        {
-            self.shared.hits.hit(Limit::LockTime);
+        if request.decision.mode != Mode::One {
+            self.count_lock_wait(flow);
         }
         match self.copying.take() {
             // This is the Sync that ends it.
@@ -637,6 +650,13 @@ impl Session {
                     it.done(request.started.elapsed(), flow.errors, flow.sent_bytes);
                 }
             }
+        }
+    }
+
+    /// Where several shards write together: by Keyway's limit unless the session has one of its own.
+    pub fn count_lock_wait(&self, flow: &Flow) {
+        if flow.waited_for_lock && !self.settings.has_any("lock_timeout") {
+            self.shared.hits.hit(Limit::LockTime);
         }
     }
 
@@ -658,7 +678,7 @@ fn outdate(server: &mut Backend, registry: &Registry, payload: Payload<'_>) {
         registry.retire(it);
     };
     match payload {
-        Payload::Query(_) => {}
+        Payload::Query(_) | Payload::Named(_) => {}
         Payload::Renamed(renamed) => renamed.needs.iter().for_each(&mut outdate),
         Payload::Group(group) => group.named().for_each(&mut outdate),
     }

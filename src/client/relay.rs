@@ -82,6 +82,14 @@ impl Flow {
         self.sent_bytes += more.sent_bytes;
         self.errors += more.errors;
     }
+
+    /// Takes note of the error that `feed` has found in `input`, if there is one.
+    pub fn note_error(&mut self, input: &[u8], replies: &Replies) {
+        if let Some(range) = replies.error.clone() {
+            self.errors += 1;
+            self.waited_for_lock |= wire::error_fields(&input[range]).is_ok_and(|it| it.state == b"55P03");
+        }
+    }
 }
 
 /// SQLSTATEs with which a standby turns down a read that the primary answers: read only transaction,
@@ -224,10 +232,7 @@ fn note(server: &mut Backend, input: &[u8], replies: &Replies, flow: &mut Flow) 
             server.statements.insert(*id);
         }
     }
-    if let Some(range) = replies.error.clone() {
-        flow.errors += 1;
-        flow.waited_for_lock |= wire::error_fields(&input[range]).is_ok_and(|it| it.state == b"55P03");
-    }
+    flow.note_error(input, replies);
     for range in &replies.parameters {
         match wire::parameter(&input[range.clone()]) {
             Ok(("TimeZone", value)) => flow.time_zone = Some(value.to_owned()),

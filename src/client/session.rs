@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::abandon::abandon;
+use super::abandon::{abandon, cancel_closed};
 use super::copy::CopyEnd;
 use super::copy_split::CopySplit;
 use super::encoding;
@@ -525,8 +525,8 @@ impl Session {
         let written = wrote && status == TxStatus::Idle && held.role == Role::Primary;
         if was_open && status == TxStatus::Idle {
             let ended = if self.committed { Ended::Committed } else { Ended::RolledBack };
-            let (session, server) = (&mut self.settings, &mut held.lease.settings);
-            self.due.extend(self.transaction.settle(ended, session, server, &self.startup));
+            let (session, servers) = (&mut self.settings, &mut [&mut held.lease.settings]);
+            self.due.extend(self.transaction.settle(ended, session, servers, &self.startup));
         }
         if written {
             if self.has_written() {
@@ -614,7 +614,10 @@ impl Session {
     /// The client is gone: a server with anything of its own on it is closed, which ends transactions,
     /// locks and temporary tables; a query that still runs is cancelled first.
     async fn let_go_for_good(mut self: Box<Self>) {
-        let Some(held) = self.held.take() else { return };
+        let Some(held) = self.held.take() else {
+            // Of a statement of several servers that was dropped half way.
+            return cancel_closed(self.cancel.slot().take_targets());
+        };
         let _closed = self.cancel.slot().detach().await;
         if !held.lease.pipeline.is_drained() {
             abandon(held.lease);

@@ -1,9 +1,11 @@
 //! An INSERT of rows of several shards: each gets a statement with its own rows, all at once, and the rows of
 //! RETURNING come back in the order in which they were given.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
-use super::merged::{Asked, Description, Step, Stop, malformed, parse, receive};
+use super::merged::{Asked, Description, PARSING, Step, Stop, malformed, parse, receive};
 use super::query::{Ran, Request};
 use super::relay::{Flow, RelayError};
 use super::session::{End, Held, Session};
@@ -12,17 +14,33 @@ use crate::base::{Role, ShardId};
 use crate::merge::Format;
 use crate::net::Buffer;
 use crate::proto::{Expect, Origin, Part, Replies, Unexpected};
-use crate::sql::{Filled, InsertedRows};
+use crate::sql::{ColumnLists, Filled, InsertedRows, Moves};
 use crate::wire;
 
 /// Of rows that wait to be written.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) struct Inserting<'a> {
-    pub rows: InsertedRows,
+    rows: InsertedRows,
     /// The shard of each row.
-    pub owners: SmallVec<[ShardId; 4]>,
-    pub asked: Asked<'a>,
+    owners: SmallVec<[ShardId; 4]>,
+    /// With the columns named that the client leaves to the catalog.
+    asked: Asked<'a>,
+    moves: Option<Arc<Moves>>,
+}
+
+impl<'a> Inserting<'a> {
+    pub fn new(
+        rows: InsertedRows,
+        owners: SmallVec<[ShardId; 4]>,
+        mut asked: Asked<'a>,
+        lists: Option<&Arc<ColumnLists>>,
+    ) -> Inserting<'a> {
+        let Some(lists) = lists else { return Inserting { rows, owners, asked, moves: None } };
+        let named = lists.name(&asked.text);
+        asked.text = named.text.into();
+        Inserting { rows: rows.behind(lists.tokens()), owners, asked, moves: Some(Arc::new(named.moves)) }
+    }
 }
 
 impl Session {
@@ -40,6 +58,8 @@ impl Session {
         let ended = self.insert_parts(&mut team, inserting, &mut flow).await;
         for held in &team {
             self.count(request, held.shard, held.role, &flow);
+            // It is of all.
+            flow.waited_for_lock = false;
         }
         match ended {
             Ok(Inserted { failed, end }) => self.end_on_each(team, &failed, &end).await,
@@ -68,6 +88,9 @@ impl Session {
     ) -> Result<Inserted, Stop> {
         let asked = &inserting.asked;
         let first = team.first_mut().ok_or(RelayError::ServerClosed)?;
+        if let Some(moves) = &inserting.moves {
+            first.lease.pipeline.move_errors(PARSING, moves);
+        }
         let described = self.describe(first, asked, None, flow).await?;
         let spans = inserting.rows.spans(&asked.text).ok_or_else(malformed)?;
         let begin = self.begin_on_each();
@@ -157,12 +180,12 @@ impl Session {
         let consumed = receive(server, &buffer, &mut gathering.replies)?;
         let is_over = server.pipeline.is_drained();
         let pieces = gathering.take(index, buffer.filled(), is_over)?;
+        flow.note_error(buffer.filled(), &gathering.replies);
         buffer.consume(consumed);
         gathering.buffers[index] = buffer;
         if !pieces.is_empty() {
             self.put(&pieces, flow).await?;
         }
-        flow.errors += u64::from(gathering.replies.error.is_some());
         gathering.emit()?;
         if gathering.out.len() >= OUT_BYTES_MAX {
             self.put(&std::mem::take(&mut gathering.out), flow).await?;

@@ -112,6 +112,7 @@ impl Session {
     fn prepared(&self, prepare: &sql::PrepareText<'_>, text: &str) -> Result<Arc<Statement>, Refusal> {
         let router = &self.database.router;
         let statement = self.database.statements.by_sql(prepare, || router.plan(prepare.statement));
+        let (statement, _) = self.current(statement);
         if !self.has_shards() || self.transaction.status() == TxStatus::Failed {
             return Ok(statement);
         }
@@ -129,6 +130,7 @@ impl Session {
     }
 
     fn rename_execute(&mut self, text: &str) -> Result<Option<Renamed>, Answer> {
+        self.renew_executed(text);
         let (needs, out) = executed(text, |it| self.names.get(it.as_bytes())).map_err(Answer::Refused)?;
         if needs.is_empty() && !self.has_shards() {
             return Ok(None);
@@ -170,6 +172,9 @@ impl Session {
             )
         })?;
         let (oids, plan) = (statement.oids(), statement.plan(router));
+        if !statement.is_of(&plan) {
+            return Err(columns_have_changed(&execute.name));
+        }
         let expected = sql::params_max(statement.text()).max(oids.len());
         if values.len() != expected {
             let message = format!("wrong number of parameters for prepared statement \"{}\"", execute.name);
@@ -225,6 +230,7 @@ impl Session {
                 (made.prepare_text().unwrap_or_default(), SqlNames::Prepared(it.name, made))
             }
             Kind::SessionState("EXECUTE") => {
+                self.renew_executed(text);
                 let (needs, text) = executed(text, |it| self.find(it.as_bytes(), group))?;
                 if needs.is_empty() {
                     return Ok((statement, SqlNames::None));
@@ -261,7 +267,7 @@ impl Session {
     pub fn name_prepared(&mut self, name: &str, statement: Arc<Statement>) {
         if let Some(held) = &mut self.held {
             let statements = &mut held.lease.statements;
-            statements.send(statement.id, statement.text.len(), &statement.presence);
+            statements.send(statement.id, statement.server_text().len(), &statement.presence);
             statements.insert(statement.id);
         }
         statement.mark_taken();
@@ -327,10 +333,10 @@ fn executed<'n>(
     Ok((needs, out))
 }
 
-/// What the server lacks is sent in front of a Query, or of a group, with an end of its own.
-pub(super) fn put_in_front(statement: &Statement, server: &mut Backend, out: &mut Vec<u8>) {
+/// What the server lacks is sent in front of a Query, or of a group, with an end of its own. Whether it lacked it.
+pub(super) fn put_in_front(statement: &Statement, server: &mut Backend, out: &mut Vec<u8>) -> bool {
     if server.statements.has(statement.id) || server.statements.is_on_its_way(statement.id) {
-        return;
+        return false;
     }
     match statement.prepare_text() {
         Some(text) => {
@@ -339,13 +345,20 @@ pub(super) fn put_in_front(statement: &Statement, server: &mut Backend, out: &mu
         }
         None => {
             let name = statement.id.server_name();
-            wire::parse_named(out, name.as_bytes(), &statement.text, &statement.oids);
+            wire::parse_named(out, name.as_bytes(), statement.server_text(), &statement.oids);
             out.extend_from_slice(wire::SYNC);
             server.pipeline.push(Expect::Parse(Origin::Keyway, statement.id));
             server.pipeline.push(Expect::OwnSync);
         }
     }
-    server.statements.send(statement.id, statement.text.len(), &statement.presence);
+    server.statements.send(statement.id, statement.server_text().len(), &statement.presence);
+    true
+}
+
+/// Between the look at the name and that at the plan.
+fn columns_have_changed(name: &str) -> Refusal {
+    let message = format!("columns have changed that prepared statement \"{name}\" leaves to the catalog");
+    Refusal::unsupported(Reason::SessionState, message, "execute it again")
 }
 
 fn not_on_shards(what: &str, hint: &'static str) -> Refusal {

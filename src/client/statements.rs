@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::proto::{Presence, StatementId};
 use crate::route::{Literals, Plan, Planned, Router};
-use crate::sql::PrepareText;
+use crate::sql::{ColumnLists, Moves, NamedText, PrepareText};
 
 /// A text with its parameter types, and the plan for it.
 #[derive(Debug)]
@@ -23,14 +23,31 @@ pub struct Statement {
     plan: ArcSwap<Plan>,
     /// Made by PREPARE.
     by_sql: Option<BySql>,
+    named: Option<Box<Named>>,
     /// Servers that have it.
     pub presence: Presence,
+}
+
+/// What servers get in place of a text that leaves columns to the catalog.
+#[derive(Debug)]
+struct Named {
+    lists: Arc<ColumnLists>,
+    text: String,
+    moves: Arc<Moves>,
+}
+
+impl Named {
+    fn of(text: &[u8], plan: &Plan) -> Option<Box<Named>> {
+        let lists = plan.column_lists()?.clone();
+        let NamedText { text, moves } = lists.name(std::str::from_utf8(text).unwrap_or_default());
+        Some(Box::new(Named { lists, text, moves: Arc::new(moves) }))
+    }
 }
 
 /// What PREPARE says beyond the statement.
 #[derive(Debug)]
 struct BySql {
-    /// All behind its name.
+    /// All behind its name, with the statement at its end.
     body: Box<str>,
     /// A server has taken it once.
     taken: AtomicBool,
@@ -41,7 +58,25 @@ struct BySql {
 impl Statement {
     /// PREPARE under the name that servers know it by; `None` of one that was made by Parse.
     pub fn prepare_text(&self) -> Option<String> {
-        self.by_sql.as_ref().map(|it| format!("PREPARE {}{}", self.id.server_name(), it.body))
+        let by_sql = self.by_sql.as_ref()?;
+        let types = by_sql.body.strip_suffix(self.text()).unwrap_or(&by_sql.body);
+        let text = std::str::from_utf8(self.server_text()).unwrap_or_default();
+        Some(format!("PREPARE {}{types}{text}", self.id.server_name()))
+    }
+
+    /// What servers parse.
+    pub fn server_text(&self) -> &[u8] {
+        self.named.as_ref().map_or(&self.text, |it| it.text.as_bytes())
+    }
+
+    /// How places of errors in `server_text` lie in the client's text, if that is another one.
+    pub fn moves(&self) -> Option<&Arc<Moves>> {
+        self.named.as_ref().map(|it| &it.moves)
+    }
+
+    /// Servers get the columns that the plan has taken for those of the table.
+    pub fn is_of(&self, plan: &Plan) -> bool {
+        self.named.as_ref().map(|it| &it.lists) == plan.column_lists()
     }
 
     /// A server gets it by PREPARE alone: it declares types of which no oid is known.
@@ -138,6 +173,7 @@ impl Registry {
             text: text.into(),
             oids: oids.into(),
             literals: planned.literals,
+            named: Named::of(text, &planned.plan),
             plan: ArcSwap::new(planned.plan),
             by_sql: None,
             presence: Presence::default(),
@@ -152,6 +188,7 @@ impl Registry {
             text: prepare.statement.as_bytes().into(),
             oids: oids.iter().flat_map(|it| it.to_be_bytes()).collect(),
             literals: planned.literals,
+            named: Named::of(prepare.statement.as_bytes(), &planned.plan),
             plan: ArcSwap::new(planned.plan),
             by_sql: Some(BySql {
                 body: prepare.body.into(),
@@ -229,9 +266,43 @@ impl Registry {
     /// A statement of this client alone.
     pub fn unnamed(&self, text: &[u8], oids: &[u8], planned: Planned) -> Arc<Statement> {
         let id = StatementId::unnamed(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let named = Named::of(text, &planned.plan);
         let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
         let (text, oids, presence) = (text.into(), oids.into(), Presence::default());
-        Arc::new(Statement { id, text, oids, literals, plan, by_sql: None, presence })
+        Arc::new(Statement { id, text, oids, literals, plan, by_sql: None, named, presence })
+    }
+
+    /// In place of `old`, which is not as its plan is any more: another one of its text, for all who prepare it.
+    pub fn renewed(&self, old: &Statement, planned: Planned) -> Arc<Statement> {
+        if old.id.is_unnamed() {
+            return self.unnamed(&old.text, &old.oids, planned);
+        }
+        let key = old.key();
+        let mut by_text = self.by_text.lock();
+        let entry = by_text.get(&key);
+        let uses = entry.map_or(1, |it| it.uses);
+        if let Some(found) = entry.and_then(|it| it.statement.upgrade())
+            && found.is_of(&planned.plan)
+        {
+            return found;
+        }
+        let by_sql = old.by_sql.as_ref().map(|it| BySql {
+            body: it.body.clone(),
+            taken: AtomicBool::new(it.taken.load(Ordering::Relaxed)),
+            typed: it.typed,
+        });
+        let made = Arc::new(Statement {
+            id: StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed)),
+            text: old.text.clone(),
+            oids: old.oids.clone(),
+            literals: planned.literals,
+            named: Named::of(&old.text, &planned.plan),
+            plan: ArcSwap::new(planned.plan),
+            by_sql,
+            presence: Presence::default(),
+        });
+        by_text.insert(key, Entry { statement: Arc::downgrade(&made), uses });
+        made
     }
 }
 
@@ -247,12 +318,12 @@ fn take(by_text: &mut HashMap<Key, Entry>, key: &Key) -> Option<Arc<Statement>> 
 #[derive(Default)]
 pub struct Names {
     /// Not there for a client that names none.
-    named: Option<Box<Named>>,
+    named: Option<Box<NamesInUse>>,
     unnamed: Option<Arc<Statement>>,
 }
 
 #[derive(Default)]
-struct Named {
+struct NamesInUse {
     by_name: HashMap<Box<[u8]>, Arc<Statement>>,
     /// Texts of all.
     bytes: usize,

@@ -3,6 +3,7 @@
 
 mod channels;
 mod copy;
+mod declared;
 mod intake;
 mod pipeline;
 mod prologue;

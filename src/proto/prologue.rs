@@ -78,12 +78,6 @@ impl Prologue {
         self.made.truncate(at + 1);
         true
     }
-
-    /// AND CHAIN: of `is_mode` is what the next transaction takes over.
-    pub fn chain(&mut self, is_mode: impl Fn(&str) -> bool) {
-        let mut first = true;
-        self.made.retain(|it| std::mem::take(&mut first) || it.name.is_none() && is_mode(&it.text));
-    }
 }
 
 #[cfg(test)]
@@ -149,13 +143,5 @@ mod tests {
         let pushed = (0..PROLOGUE_MAX).filter(|_| it.push("SET LOCAL a = 1")).count();
         assert_eq!((pushed, it.len()), (PROLOGUE_MAX - 1, PROLOGUE_MAX));
         assert!(!Prologue::default().push("SET LOCAL a = 1"), "nobody knows how it began");
-    }
-
-    #[test]
-    fn a_chained_transaction_keeps_its_modes() {
-        let mut it = begun();
-        assert!(it.push("SET TRANSACTION READ ONLY"));
-        it.chain(|it| it.starts_with("SET TRANSACTION"));
-        assert_eq!(texts(&it), ["BEGIN", "SET TRANSACTION READ ONLY"]);
     }
 }

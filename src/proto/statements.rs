@@ -21,7 +21,7 @@ impl StatementId {
     }
 
     /// One client's unnamed statement.
-    pub fn unnamed(number: u64) -> StatementId {
+    pub const fn unnamed(number: u64) -> StatementId {
         StatementId(number | UNNAMED)
     }
 

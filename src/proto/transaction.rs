@@ -3,6 +3,7 @@
 //! transaction as an error of the server would.
 
 use super::channels::ChannelChange;
+use super::declared::Declared;
 use super::prologue::Prologue;
 use super::settings::{Assignment, Settings};
 use crate::base::ShardId;
@@ -23,7 +24,8 @@ use crate::wire::TxStatus;
 pub struct Transaction {
     state: State,
     bond: Bond,
-    pending: Vec<Pending>,
+    /// In most there is nothing.
+    done: Option<Box<Done>>,
     /// As far as it is known.
     isolation: Option<Isolation>,
     /// Not all that would begin it again is kept.
@@ -83,6 +85,13 @@ enum State {
     },
 }
 
+/// What ends with the transaction, and what counts from then on.
+#[derive(Debug, Default)]
+struct Done {
+    pending: Vec<Pending>,
+    cursors: Declared,
+}
+
 /// What was done to the session inside the transaction; it counts from COMMIT on.
 #[derive(Debug)]
 enum Pending {
@@ -92,9 +101,11 @@ enum Pending {
     Channel(ChannelChange),
     /// Only until the end of the transaction.
     Local(Assignment),
-    Savepoint(String),
-    /// By its number.
-    Cursor(u32),
+    Savepoint {
+        name: String,
+        /// The latest cursor in front of it.
+        cursor: u32,
+    },
 }
 
 /// What BEGIN says, as far as its text fixes it.
@@ -224,25 +235,39 @@ impl Transaction {
         self.opaque.get()
     }
 
-    /// The number of the next cursor. That of one that ROLLBACK TO has undone is given anew.
+    fn pending(&self) -> &[Pending] {
+        self.done.as_ref().map_or(&[], |it| &it.pending)
+    }
+
+    fn pending_mut(&mut self) -> &mut Vec<Pending> {
+        &mut self.done.get_or_insert_default().pending
+    }
+
+    fn last_cursor(&self) -> u32 {
+        self.done.as_ref().map_or(0, |it| it.cursors.last())
+    }
+
+    /// The number of the next cursor.
     pub fn next_cursor(&self) -> u32 {
-        let numbers = self.pending.iter().filter_map(|it| match it {
-            Pending::Cursor(number) => Some(*number),
-            _ => None,
-        });
-        numbers.max().unwrap_or(0) + 1
+        self.last_cursor() + 1
     }
 
     /// A cursor is declared; its number.
     pub fn declare(&mut self) -> u32 {
-        let number = self.next_cursor();
-        self.pending.push(Pending::Cursor(number));
-        number
+        self.done.get_or_insert_default().cursors.add()
     }
 
-    /// No ROLLBACK TO has undone its DECLARE.
+    /// No ROLLBACK TO has undone its DECLARE, and it is not closed.
     pub fn has_cursor(&self, number: u32) -> bool {
-        self.pending.iter().any(|it| matches!(it, Pending::Cursor(of) if *of == number))
+        self.done.as_ref().is_some_and(|it| it.cursors.has(number))
+    }
+
+    pub fn close_cursor(&mut self, number: u32) {
+        self.done.iter_mut().for_each(|it| it.cursors.close(number));
+    }
+
+    pub fn close_cursors(&mut self) {
+        self.done.iter_mut().for_each(|it| it.cursors.close_all());
     }
 
     /// A statement ran that binds the transaction to its server so much.
@@ -303,14 +328,14 @@ impl Transaction {
     /// The server of an open transaction is gone, and the transaction with it. The client has to end it
     /// by ROLLBACK: were it told "idle", the rest of its statements would run one by one.
     pub fn lose(&mut self) {
-        self.pending.clear();
+        self.done = None;
         self.forget_servers();
         if !self.is_idle() {
             self.state = State::Refused;
         }
     }
 
-    /// The server has taken ROLLBACK TO SAVEPOINT: what Keyway refused since is forgotten.
+    /// The server has taken ROLLBACK TO SAVEPOINT, or AND CHAIN: what Keyway refused since is forgotten.
     pub fn unrefuse(&mut self) {
         if let State::Open { refused, .. } = &mut self.state {
             *refused = false;
@@ -343,90 +368,91 @@ impl Transaction {
     /// Ends a transaction that no server knows of, or whose server is gone.
     pub fn end(&mut self) {
         self.state = State::Idle;
-        self.pending.clear();
+        self.done = None;
         self.forget_servers();
     }
 
-    /// AND CHAIN: another one has begun, with the modes of this one, of which `is_mode` tells.
-    pub fn chain(&mut self, is_mode: impl Fn(&str) -> bool) {
-        if let Some(prologue) = self.prologue_mut() {
-            prologue.chain(is_mode);
-        }
-        self.forget_servers();
+    /// AND CHAIN: another one has begun where this one was, with its modes and with what code has set that only one
+    /// server knows. What a further one would have to be told is of two transactions.
+    pub fn chain(&mut self) {
+        self.written = Noted::NONE;
+        self.unrefuse();
+        self.forget_beginning();
     }
 
     pub fn set(&mut self, assignment: Assignment) {
-        self.pending.push(Pending::Set(assignment));
+        self.pending_mut().push(Pending::Set(assignment));
     }
 
     pub fn reset(&mut self, name: &str) {
-        self.pending.push(Pending::Reset(name.to_owned()));
+        self.pending_mut().push(Pending::Reset(name.to_owned()));
     }
 
     pub fn reset_all(&mut self) {
-        self.pending.push(Pending::ResetAll);
+        self.pending_mut().push(Pending::ResetAll);
     }
 
     /// SET LOCAL, which outside of a transaction does nothing.
     pub fn set_local(&mut self, assignment: Assignment) {
         if !self.is_idle() {
-            self.pending.push(Pending::Local(assignment));
+            self.pending_mut().push(Pending::Local(assignment));
         }
     }
 
     /// Whether the transaction has set, or set back, a setting whose name begins like this.
     pub fn sets_any(&self, prefix: &str) -> bool {
-        self.pending.iter().any(|it| match it {
+        self.pending().iter().any(|it| match it {
             Pending::Set(it) | Pending::Local(it) => it.name.starts_with(prefix),
             Pending::Reset(of) => of.starts_with(prefix),
             Pending::ResetAll => true,
-            Pending::Channel(_) | Pending::Savepoint(_) | Pending::Cursor(_) => false,
+            Pending::Channel(_) | Pending::Savepoint { .. } => false,
         })
     }
 
     /// The statement by which the transaction has set it last; `None` within where it was set back.
     pub fn latest(&self, name: &str) -> Option<Option<&str>> {
-        self.pending.iter().rev().find_map(|it| match it {
+        self.pending().iter().rev().find_map(|it| match it {
             Pending::Set(it) | Pending::Local(it) => (it.name == name).then_some(Some(&it.statement[..])),
             Pending::Reset(of) => (of == name).then_some(None),
             Pending::ResetAll => Some(None),
-            Pending::Channel(_) | Pending::Savepoint(_) | Pending::Cursor(_) => None,
+            Pending::Channel(_) | Pending::Savepoint { .. } => None,
         })
     }
 
     /// The transaction has set it to something that the session's settings do not tell.
     pub fn may_have_set(&self, name: &str) -> bool {
-        self.pending.iter().any(|it| match it {
+        self.pending().iter().any(|it| match it {
             Pending::Set(it) | Pending::Local(it) => it.name == name,
             Pending::Reset(of) => of == name,
             Pending::ResetAll => true,
-            Pending::Channel(_) | Pending::Savepoint(_) | Pending::Cursor(_) => false,
+            Pending::Channel(_) | Pending::Savepoint { .. } => false,
         })
     }
 
     /// `text` is the statement that made it.
     pub fn savepoint(&mut self, name: &str, text: &str) {
-        self.pending.push(Pending::Savepoint(name.to_owned()));
+        let cursor = self.last_cursor();
+        self.pending_mut().push(Pending::Savepoint { name: name.to_owned(), cursor });
         self.keep(|it| it.savepoint(name, text));
     }
 
     /// It has set something that outlives it, if it commits.
     pub fn makes_settings(&self) -> bool {
-        self.pending.iter().any(|it| matches!(it, Pending::Set(_) | Pending::Reset(_) | Pending::ResetAll))
+        self.pending().iter().any(|it| matches!(it, Pending::Set(_) | Pending::Reset(_) | Pending::ResetAll))
     }
 
     pub fn change_channel(&mut self, change: ChannelChange) {
-        self.pending.push(Pending::Channel(change));
+        self.pending_mut().push(Pending::Channel(change));
     }
 
     /// It has executed LISTEN or UNLISTEN.
     pub fn changes_channels(&self) -> bool {
-        self.pending.iter().any(|it| matches!(it, Pending::Channel(_)))
+        self.pending().iter().any(|it| matches!(it, Pending::Channel(_)))
     }
 
     /// What LISTEN and UNLISTEN would come to if it committed now.
     pub fn channel_changes(&self) -> impl Iterator<Item = &ChannelChange> {
-        self.pending.iter().filter_map(|it| match it {
+        self.pending().iter().filter_map(|it| match it {
             Pending::Channel(change) => Some(change),
             _ => None,
         })
@@ -435,12 +461,11 @@ impl Transaction {
     /// RELEASE, by `text`: what was done since belongs to the savepoint around it.
     pub fn release(&mut self, name: &str, text: &str) {
         self.keep(|it| it.release(name, text));
-        let at = self.pending.iter().rposition(|it| matches!(it, Pending::Savepoint(of) if of == name));
-        if let Some(at) = at {
+        if let Some((at, _)) = self.find_savepoint(name) {
             let mut index = 0;
-            self.pending.retain(|it| {
+            self.pending_mut().retain(|it| {
                 index += 1;
-                index <= at || !matches!(it, Pending::Savepoint(_))
+                index <= at || !matches!(it, Pending::Savepoint { .. })
             });
         }
     }
@@ -448,20 +473,31 @@ impl Transaction {
     /// ROLLBACK TO, by `text`, reverts what was set after the savepoint, and keeps the savepoint.
     pub fn rollback_to(&mut self, name: &str, text: &str) {
         self.keep(|it| it.rollback_to(name, text));
-        let at = self.pending.iter().rposition(|it| matches!(it, Pending::Savepoint(of) if of == name));
-        self.pending.truncate(at.map_or(0, |it| it + 1));
+        let (kept, cursor) = self.find_savepoint(name).map_or((0, 0), |(at, cursor)| (at + 1, cursor));
+        if let Some(done) = &mut self.done {
+            done.pending.truncate(kept);
+            done.cursors.undo_behind(cursor);
+        }
     }
 
-    /// Applies what the transaction set, if it committed; what it did to channels is given back. `server`
-    /// follows the same statements.
+    /// Its place among what is pending, and the latest cursor in front of it.
+    fn find_savepoint(&self, name: &str) -> Option<(usize, u32)> {
+        self.pending().iter().enumerate().rev().find_map(|(at, it)| match it {
+            Pending::Savepoint { name: of, cursor } if of == name => Some((at, *cursor)),
+            _ => None,
+        })
+    }
+
+    /// Applies what the transaction set, if it committed; what it did to channels is given back. `servers`
+    /// follow the same statements.
     pub fn settle(
         &mut self,
         ended: Ended,
         session: &mut Settings,
-        server: &mut Settings,
+        servers: &mut [&mut Settings],
         startup: &Settings,
     ) -> Vec<ChannelChange> {
-        let pending = std::mem::take(&mut self.pending);
+        let pending = self.done.take().map(|it| it.pending).unwrap_or_default();
         let mut channels = Vec::new();
         if ended == Ended::RolledBack {
             return channels;
@@ -469,19 +505,19 @@ impl Transaction {
         for it in pending {
             match it {
                 Pending::Set(assignment) => {
-                    session.set(assignment.clone());
-                    server.set(assignment);
+                    servers.iter_mut().for_each(|it| it.set(assignment.clone()));
+                    session.set(assignment);
                 }
                 Pending::Reset(name) => {
                     session.reset(&name, startup);
-                    server.reset(&name, &Settings::default());
+                    servers.iter_mut().for_each(|it| it.reset(&name, &Settings::default()));
                 }
                 Pending::ResetAll => {
                     session.reset_all(startup);
-                    server.reset_all(&Settings::default());
+                    servers.iter_mut().for_each(|it| it.reset_all(&Settings::default()));
                 }
                 Pending::Channel(change) => channels.push(change),
-                Pending::Local(_) | Pending::Savepoint(_) | Pending::Cursor(_) => {}
+                Pending::Local(_) | Pending::Savepoint { .. } => {}
             }
         }
         channels
@@ -498,7 +534,7 @@ mod tests {
 
     fn settled(it: &mut Transaction, ended: Ended) -> Settings {
         let (mut session, mut server) = (Settings::default(), Settings::default());
-        let channels = it.settle(ended, &mut session, &mut server, &Settings::default());
+        let channels = it.settle(ended, &mut session, &mut [&mut server], &Settings::default());
         assert!(session.same(&server) && channels.is_empty());
         session
     }
@@ -512,7 +548,7 @@ mod tests {
         let mut it = Transaction::default();
         let settled = |it: &mut Transaction, ended| {
             let (mut session, mut server) = (Settings::default(), Settings::default());
-            it.settle(ended, &mut session, &mut server, &Settings::default())
+            it.settle(ended, &mut session, &mut [&mut server], &Settings::default())
         };
         it.change_channel(listen("a"));
         it.savepoint("s", "SAVEPOINT s");
@@ -622,6 +658,29 @@ mod tests {
     }
 
     #[test]
+    fn a_chained_transaction_is_another_one_on_the_same_servers() {
+        let mut it = Transaction::default();
+        it.defer("BEGIN", Mode { read_only: false, isolation: Some(Isolation::ReadCommitted) }, true);
+        it.follow(TxStatus::Open);
+        it.set(set("a", "1"));
+        it.write_on(ShardId(1));
+        it.hide_settings(ShardId(1));
+        let cursor = it.declare();
+        let (mut session, mut one, mut other) = Default::default();
+        it.refuse();
+        let ended = Ended::Committed;
+        it.settle(ended, &mut session, &mut [&mut one, &mut other], &Settings::default());
+        it.chain();
+        assert!(session.same(&one) && session.same(&other) && !session.is_empty());
+        assert_eq!((it.status(), it.written()), (TxStatus::Open, None));
+        assert_eq!(
+            (it.isolation(), it.hidden_settings()),
+            (Some(Isolation::ReadCommitted), Some(ShardId(1)))
+        );
+        assert!(!it.can_begin_again() && !it.is_movable() && !it.has_cursor(cursor) && !it.makes_settings());
+    }
+
+    #[test]
     fn a_further_server_begins_as_what_still_stands() {
         let mut it = Transaction::default();
         it.defer("BEGIN", Mode::default(), true);
@@ -649,5 +708,26 @@ mod tests {
         let last = it.declare();
         it.rollback_to("t", "ROLLBACK TO t");
         assert!(it.has_cursor(outer) && it.has_cursor(middle) && !it.has_cursor(last));
+        it.close_cursor(outer);
+        it.rollback_to("t", "ROLLBACK TO t");
+        assert!(!it.has_cursor(outer) && it.has_cursor(middle), "no ROLLBACK TO opens what is closed");
+        settled(&mut it, Ended::RolledBack);
+        assert!(!it.has_cursor(middle) && it.next_cursor() == 1);
+    }
+
+    #[test]
+    fn closed_cursors_take_no_room() {
+        let mut it = Transaction::default();
+        it.defer("BEGIN", Mode::default(), true);
+        it.savepoint("s", "SAVEPOINT s");
+        let kept = it.declare();
+        for _ in 0..300_000 {
+            let number = it.declare();
+            it.close_cursor(number);
+        }
+        assert_eq!(it.pending().len(), 1, "the savepoint");
+        assert!(it.has_cursor(kept));
+        it.close_cursors();
+        assert!(!it.has_cursor(kept));
     }
 }

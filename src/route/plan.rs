@@ -7,7 +7,7 @@ use super::copy::CopyPlan;
 use super::footprint::Footprint;
 use super::reads::ShardRead;
 use crate::base::{Access, Refusal, ShardId};
-use crate::sql::{CursorStatement, InsertedRows, Isolation, SchemaChange, SetStatement};
+use crate::sql::{ColumnLists, CursorStatement, InsertedRows, Isolation, SchemaChange, SetStatement};
 
 /// What a text is, for the client task that handles it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,8 @@ pub struct Plan {
     pub footprint: Footprint,
     /// How many parameters a decision reads: the highest number among them.
     pub(super) params_read: u16,
+    /// What its INSERTs into sharded tables leave to the catalog.
+    pub(super) unnamed: Option<Arc<ColumnLists>>,
 }
 
 /// What functions, triggers, views and the like may leave behind.
@@ -171,6 +173,12 @@ impl Plan {
             Target::Keyed(Keyed { many: Many::Split(rows), .. }) => Some(*rows),
             _ => None,
         }
+    }
+
+    /// Columns that servers have to be sent by name, because a catalog that has grown old would take another one
+    /// for the key: then the server objects in place of keeping the row.
+    pub fn column_lists(&self) -> Option<&Arc<ColumnLists>> {
+        self.unnamed.as_ref()
     }
 
     /// Whether deciding needs the values of parameters, so that it has to wait for Bind.

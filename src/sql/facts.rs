@@ -485,6 +485,8 @@ pub enum Write {
     Insert {
         /// `None` where the columns are not named.
         columns: Option<Vec<String>>,
+        /// Where the table's name begins, in bytes of the text.
+        at: usize,
         source: InsertSource,
         /// Columns that ON CONFLICT DO UPDATE assigns.
         conflict_assigns: Vec<String>,

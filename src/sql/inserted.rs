@@ -48,6 +48,11 @@ impl InsertedRows {
         self.count
     }
 
+    /// In a text that has so many tokens more in front of them.
+    pub fn behind(self, tokens: usize) -> InsertedRows {
+        InsertedRows { first_token: self.first_token + tokens, ..self }
+    }
+
     /// Where they stand in `text`.
     pub fn spans(&self, text: &str) -> Option<RowSpans> {
         let (rows, _) = Tokens::read(text)?.rows(self.first_token)?;
@@ -191,6 +196,14 @@ mod tests {
         let spans = InsertedRows::find(a).unwrap().spans(b).unwrap();
         let filled = spans.statement(b, [0]).unwrap();
         assert_eq!(filled.text, "insert into t /* c */ values (10, '),(')");
+    }
+
+    #[test]
+    fn rows_stand_behind_a_list_that_is_put_in_front() {
+        let rows = InsertedRows::find("INSERT INTO t VALUES (1), (2)").unwrap();
+        let spans = rows.behind(5).spans("INSERT INTO t (a, b) VALUES (1), (2)").unwrap();
+        let filled = spans.statement("INSERT INTO t (a, b) VALUES (1), (2)", [1]).unwrap();
+        assert_eq!(filled.text, "INSERT INTO t (a, b) VALUES (2)");
     }
 
     #[test]

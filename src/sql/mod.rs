@@ -17,6 +17,7 @@ mod query;
 mod scan;
 mod split;
 mod type_names;
+mod unnamed;
 mod utility;
 
 pub use body::{Body, body, named_settings};
@@ -41,3 +42,4 @@ pub use split::{
     Computed, Filled, NotSplit, Split, SplitAggregate, SplitDistinct, SplitGroups, SplitKey, SplitSet,
     SplitWindow, Splitting, Template, WindowValue,
 };
+pub use unnamed::{ColumnLists, ColumnsPlace, Moves, NamedText};

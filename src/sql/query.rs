@@ -348,7 +348,8 @@ impl<'a> Reader<'a> {
             }
         };
         let conflict_assigns = self.on_conflict(&stmt.on_conflict_clause, level);
-        self.target(&stmt.relation, level, Write::Insert { columns, source, conflict_assigns });
+        let at = stmt.relation.as_ref().map_or(0, |it| it.location as usize);
+        self.target(&stmt.relation, level, Write::Insert { columns, at, source, conflict_assigns });
         self.returning(&stmt.returning_clause, level);
         self.ctes.truncate(in_sight);
         level

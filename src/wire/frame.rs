@@ -32,16 +32,6 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     Ok(Some(Header { tag, total: length as usize + 1 }))
 }
 
-/// How long the first `count` messages of `bytes` are, as far as they are there.
-pub fn length_of(bytes: &[u8], count: usize) -> usize {
-    let mut at = 0;
-    for _ in 0..count {
-        let message = bytes.get(at..).and_then(|it| header(it).ok().flatten());
-        at += message.map_or(0, |it| it.total);
-    }
-    at.min(bytes.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

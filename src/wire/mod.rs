@@ -16,7 +16,7 @@ mod tag;
 
 pub use bind::{Bind, Formats, Values};
 pub use cancel::{CancelKey, backend_key, backend_key_data, cancel_request, forwarded_cancel};
-pub use frame::{FrameError, HEADER_BYTES, Header, header, length_of};
+pub use frame::{FrameError, HEADER_BYTES, Header, header};
 pub use frontend::{
     BodyError, CopyInput, Execute, Parse, Target, copy_input, execute, parse, query_text, target,
 };
@@ -33,7 +33,7 @@ pub use request::{
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, column_shapes, copied_tag, error_fields,
-    map_contexts, notification, parameter, parameter_oids, row_texts, rows_of, tx_status,
+    map_contexts, map_position, notification, parameter, parameter_oids, row_texts, rows_of, tx_status,
 };
 pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{

@@ -138,6 +138,25 @@ fn mapped_context(message: &[u8], map: impl Fn(&str) -> Option<String>) -> Optio
     Some([&message[..1], &length, &body].concat())
 }
 
+/// The message with its place in the text (field `P`, in characters from 1) as `map` gives it; `None` where it has none.
+pub fn map_position(message: &[u8], map: impl FnOnce(usize) -> usize) -> Option<Vec<u8>> {
+    let mut body = Body::of(message).ok()?;
+    loop {
+        match (body.u8().ok()?, body.0) {
+            (0, _) => return None,
+            (b'P', rest) => {
+                let place = std::str::from_utf8(body.cstr().ok()?).ok()?;
+                let head = message.len().checked_sub(rest.len())?;
+                let mapped = map(place.parse().ok()?).to_string();
+                let body = [&message[HEADER_BYTES..head], mapped.as_bytes(), &rest[place.len()..]].concat();
+                let length = (body.len() as u32 + 4).to_be_bytes();
+                return Some([&message[..1], &length, &body].concat());
+            }
+            _ => body.cstr().ok()?,
+        };
+    }
+}
+
 /// What a server asks for during login.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Authentication<'a> {
@@ -236,6 +255,18 @@ mod tests {
         let it = error_fields(b"E\0\0\0\x1eSFEHLER\0VERROR\0Mno\0C25006\0\0").unwrap();
         assert_eq!((it.severity, it.state, it.message), (&b"ERROR"[..], &b"25006"[..], &b"no"[..]));
         assert!(error_fields(b"E\0\0\0\x0cSFEHLER\0").is_err());
+    }
+
+    #[test]
+    fn the_place_of_an_error_is_mapped() {
+        let mut message = b"E\0\0\0\0SERROR\0VERROR\0C42601\0MP\0P1004\0Rscan\0\0".to_vec();
+        message[4] = message.len() as u8 - 1;
+        let mapped = map_position(&message, |it| it - 1000).unwrap();
+        assert_eq!(&mapped[5..], b"SERROR\0VERROR\0C42601\0MP\0P4\0Rscan\0\0");
+        assert_eq!(usize::from(mapped[4]), mapped.len() - 1);
+        assert_eq!(map_position(&mapped[..mapped.len() - 9], |it| it), None, "cut off");
+        assert_eq!(map_position(b"E\0\0\0\x0dMno P1\0\0", |it| it), None);
+        assert_eq!(map_position(b"E\0\0\0\x09Pno\0\0", |it| it), None);
     }
 
     #[test]

@@ -4,11 +4,13 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::statements::StatementId;
+use crate::sql::Moves;
 use crate::wire::{self, BackendTag, TxStatus};
 
 /// Who caused a request. Replies to Keyway's own are swallowed.
@@ -214,6 +216,8 @@ pub struct Pipeline {
     rest_forwarded: bool,
     muted: bool,
     parses: u64,
+    /// What is owed for texts that are longer than the client's.
+    moved: Vec<(Expect, Arc<Moves>)>,
     /// The server's process, and the id that its client knows itself by.
     known_as: (u32, u32),
     message_bytes_max: usize,
@@ -235,6 +239,7 @@ impl Pipeline {
             rest_forwarded: false,
             muted: false,
             parses: 0,
+            moved: Vec::new(),
             known_as: (0, 0),
             message_bytes_max,
         }
@@ -305,6 +310,12 @@ impl Pipeline {
             self.parses += 1;
         }
         self.owed.push_back(expect);
+    }
+
+    /// An error in answer to `expect` has its place in a text into which Keyway has put something; until the next
+    /// ReadyForQuery behind which nothing is owed.
+    pub fn move_errors(&mut self, expect: Expect, moves: &Arc<Moves>) {
+        self.moved.push((expect, moves.clone()));
     }
 
     /// Replies of ours that stand first in line need no message of the server.
@@ -473,7 +484,11 @@ impl Pipeline {
 
     fn ready(&mut self, message: &[u8]) -> Result<Verdict, Unexpected> {
         let status = wire::tx_status(message).map_err(|_| Unexpected::Malformed(message[0]))?;
-        match self.owed.pop_front() {
+        let first = self.owed.pop_front();
+        if self.owed.is_empty() {
+            self.moved.clear();
+        }
+        match first {
             Some(Expect::Query(Origin::Keyway) | Expect::SetUp | Expect::Prepare(_) | Expect::OwnSync) => {
                 self.status = status;
                 Ok(Verdict::Swallow)
@@ -597,7 +612,10 @@ impl Pipeline {
             let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
             return Err(Unexpected::Fatal(text(fields.state), text(fields.message)));
         }
-        match self.owed.front() {
+        let front = self.owed.front();
+        let moves = self.moved.iter().find(|it| Some(&it.0) == front);
+        let moved = moves.and_then(|it| wire::map_position(message, |place| it.1.original(place)));
+        match front {
             Some(Expect::SetUp) => {
                 replies.set_up_error = Some(message.to_vec());
                 replies.failed = true;
@@ -624,7 +642,9 @@ impl Pipeline {
         );
         replies.failed = self.part != Part::WHOLE || ours;
         replies.error = Some(range);
-        Ok(Verdict::Forward)
+        let Some(moved) = moved else { return Ok(Verdict::Forward) };
+        replies.pieces.push(Piece::Owned(moved));
+        Ok(Verdict::Swallow)
     }
 }
 

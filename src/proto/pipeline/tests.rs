@@ -499,3 +499,31 @@ fn a_reply_of_another_kind_than_is_owed_ends_the_connection() {
     let unasked = pipeline(&[]).feed(&error("ERROR", "XX000"), &mut Replies::default());
     assert!(matches!(unasked, Err(Unexpected::Message { tag: b'E', .. })));
 }
+
+#[test]
+fn errors_have_their_place_in_the_clients_text() {
+    use crate::sql::{ColumnLists, ColumnsPlace};
+    let place = ColumnsPlace::find("INSERT INTO t VALUES (x)", 12).unwrap();
+    let mut lists = ColumnLists::default();
+    lists.add(place, ["a".to_owned()].into());
+    let moves = Arc::new(lists.name("INSERT INTO t VALUES (x)").moves);
+    let at =
+        |place: usize| message(b'E', format!("SERROR\0VERROR\0C42703\0Mno\0P{place}\0Rr\0\0").as_bytes());
+    let moved = Expect::Parse(Origin::Client, ID);
+    // Of the statement whose text is longer, and of no other of the pipeline.
+    for (expects, want) in [
+        ([moved, Expect::Bind, Expect::Sync], at(23)),
+        ([Expect::Parse(Origin::Client, StatementId(8)), Expect::Bind, Expect::Sync], at(27)),
+    ] {
+        let (mut it, mut replies) = (pipeline(&expects), Replies::default());
+        it.move_errors(moved, &moves);
+        let input = [at(27), ready(b'I')].concat();
+        let seen = client_sees(&mut it, &mut replies, &input).unwrap();
+        assert_eq!(seen, [want, ready(b'I')].concat());
+        assert!(replies.pieces.len() <= 2 && it.is_free());
+        // What is owed later is of another text.
+        it.push(moved);
+        it.push(Expect::Sync);
+        assert_eq!(client_sees(&mut it, &mut Replies::default(), &input).unwrap(), input);
+    }
+}

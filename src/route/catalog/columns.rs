@@ -1,6 +1,6 @@
 //! What merging rows of several shards has to know of the columns of tables. What is not known does not hold.
 
-use super::{Catalog, ColumnDefault, Oid, Relation, Schema};
+use super::{Catalog, Column, ColumnDefault, Oid, Relation, Schema};
 use crate::merge::Collation;
 use crate::sql::Table;
 
@@ -35,11 +35,21 @@ impl Catalog {
     /// What COPY takes without a list of columns, where every shard has them in this order: under whichever search
     /// path there is one table of the name.
     pub fn copied_columns(&self, table: &Table) -> Option<Vec<String>> {
+        self.ordered_columns(table, |it| it.default != ColumnDefault::Generated)
+    }
+
+    /// What INSERT fills without a list of columns, likewise. A generated column has its place there, which takes
+    /// DEFAULT.
+    pub fn inserted_columns(&self, table: &Table) -> Option<Vec<String>> {
+        self.ordered_columns(table, |_| true)
+    }
+
+    fn ordered_columns(&self, table: &Table, takes: impl Fn(&Column) -> bool) -> Option<Vec<String>> {
         let of = |schema: &Schema| {
             let mut named = schema.relations_named(table.schema.as_deref(), &table.name);
             let (only, None) = (named.next()?, named.next()) else { return None };
-            let copied = only.columns.iter().filter(|it| it.default != ColumnDefault::Generated);
-            Some(copied.map(|it| it.name.to_string()).collect::<Vec<_>>())
+            let taken = only.columns.iter().filter(|it| takes(it));
+            Some(taken.map(|it| it.name.to_string()).collect::<Vec<_>>())
         };
         let first = of(self.shards.first().filter(|_| self.is_known())?)?;
         self.shards.iter().all(|it| of(it).as_ref() == Some(&first)).then_some(first)

@@ -471,6 +471,95 @@ fn texts_of_several_shards_are_sorted_by_bytes_where_every_collation_says_so() {
     assert_eq!(sorted_by(&router, sql), Unknown);
 }
 
+/// The statement as servers get it, and its shards by their numbers; or the message of its refusal.
+fn named(router: &crate::route::Router, sql: &str, session: &crate::route::SessionView) -> String {
+    use crate::route::KeySource;
+    let planned = router.plan(sql);
+    let keys = KeySource { text: sql, literals: &planned.literals, params: None };
+    match router.decide(&planned.plan, &keys, session) {
+        Err(refusal) => format!("! {}", refusal.message()),
+        Ok(decision) => {
+            let shards: Vec<u16> = decision.shards.iter().map(|it| it.0).collect();
+            let text = planned.plan.column_lists().map_or(sql.to_owned(), |it| it.name(sql).text);
+            format!("{text} {shards:?}")
+        }
+    }
+}
+
+/// A column was dropped in front of the key, one is generated, and one has a name to be quoted.
+fn wide_shard() -> Arc<Schema> {
+    let mut shard = Shard::new();
+    shard.table(17_000, "t").column(17_000, 1, "a \"b|25|-1|0|f|").column(17_000, 3, "id|20|-1|0|t|");
+    shard.column(17_000, 4, "g|20|-1|0|f|g").column(17_000, 5, "n|20|-1|0|t|i").finish()
+}
+
+#[test]
+fn columns_that_an_insert_leaves_out_are_the_catalogs() {
+    let router = sharded();
+    let session = crate::route::SessionView::default();
+    let refused = "! INSERT into table \"t\" does not name its columns";
+    assert_eq!(named(&router, "INSERT INTO t VALUES ('x', 7)", &session), refused, "nothing is known");
+    router.adopt(text_catalog(wide_shard(), wide_shard()));
+    let (two, all) = ("(\"a \"\"b\", \"id\")", "(\"a \"\"b\", \"id\", \"g\", \"n\")");
+    for (sql, want) in [
+        ("INSERT INTO t VALUES ('x', 7)", format!("INSERT INTO t {two} VALUES ('x', 7) [0]")),
+        ("INSERT INTO t VALUES ('x', '100')", format!("INSERT INTO t {two} VALUES ('x', '100') [1]")),
+        (
+            "INSERT INTO public.t AS u VALUES ('x', 7, DEFAULT, 5), ('y', 8, DEFAULT, 6) RETURNING u.id",
+            format!(
+                "INSERT INTO public.t AS u {all} VALUES ('x', 7, DEFAULT, 5), ('y', 8, DEFAULT, 6) RETURNING u.id [0]"
+            ),
+        ),
+        // One too many is for the server to tell.
+        (
+            "INSERT INTO t VALUES ('x', 7, 1, 2, 3)",
+            format!("INSERT INTO t {all} VALUES ('x', 7, 1, 2, 3) [0]"),
+        ),
+        ("INSERT INTO t SELECT 'x', 107", format!("INSERT INTO t {two} SELECT 'x', 107 [1]")),
+        ("EXPLAIN INSERT INTO t VALUES ('x', 7)", format!("EXPLAIN INSERT INTO t {two} VALUES ('x', 7) [0]")),
+        (
+            "WITH i AS (INSERT INTO t VALUES ('x', 7) RETURNING id) SELECT id FROM i",
+            format!("WITH i AS (INSERT INTO t {two} VALUES ('x', 7) RETURNING id) SELECT id FROM i [0]"),
+        ),
+        (
+            "INSERT INTO t VALUES ('x', 7); INSERT INTO t VALUES ('y', 8)",
+            format!("INSERT INTO t {two} VALUES ('x', 7); INSERT INTO t {two} VALUES ('y', 8) [0]"),
+        ),
+        ("INSERT INTO t (id) VALUES (7)", "INSERT INTO t (id) VALUES (7) [0]".to_owned()),
+        ("INSERT INTO t VALUES ('x')", "! INSERT into table \"t\" lacks its shard key \"id\"".to_owned()),
+        (
+            "INSERT INTO t DEFAULT VALUES",
+            "! INSERT into table \"t\" has no constant for its shard key \"id\"".to_owned(),
+        ),
+        (
+            "INSERT INTO t SELECT * FROM t WHERE id = 7",
+            "! INSERT into table \"t\" has no constant for its shard key \"id\"".to_owned(),
+        ),
+        ("INSERT INTO U&\"t\" VALUES ('x', 7)", refused.to_owned()),
+    ] {
+        assert_eq!(named(&router, sql, &session), want, "{sql}");
+    }
+    // As few as the values are, the columns do not change what is refused of the rest.
+    let other = "INSERT INTO t VALUES ('x', 7), ('y', 107)";
+    assert!(named(&router, other, &session).contains("several shards"));
+    // Another order on one shard, or another table of the name.
+    let mut shard = Shard::new();
+    shard.table(17_000, "t").column(17_000, 1, "id|20|-1|0|t|").column(17_000, 2, "a \"b|25|-1|0|f|");
+    router.adopt(text_catalog(wide_shard(), shard.finish()));
+    assert!(named(&router, "INSERT INTO t VALUES ('x', 7)", &session).starts_with("! "));
+    let two = || {
+        let mut shard = Shard::new();
+        shard.table(17_000, "t").column(17_000, 1, "id|20|-1|0|t|");
+        shard.relation(17_001, "app", "t", 'r').column(17_001, 1, "x|20|-1|0|t|").finish()
+    };
+    router.adopt(text_catalog(two(), two()));
+    assert_eq!(named(&router, "INSERT INTO t VALUES (7)", &session), refused);
+    assert_eq!(
+        named(&router, "INSERT INTO public.t VALUES (7)", &session),
+        "INSERT INTO public.t (\"id\") VALUES (7) [0]"
+    );
+}
+
 #[test]
 fn a_name_in_group_by_is_an_outputs_where_no_table_has_it() {
     let router = sharded();

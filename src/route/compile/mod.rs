@@ -6,13 +6,14 @@ mod footprint;
 mod predicates;
 mod relations;
 mod tables;
+mod unnamed;
 
 use std::sync::Arc;
 
 use crate::base::{Access, Reason, Refusal};
 use crate::sql::{
-    Assigned, CursorStatement, Facts, Literal, NotParsed, Parser, SchemaChange, SetStatement, Splitting,
-    Statement, Utility, Write,
+    Assigned, ColumnLists, CursorStatement, Facts, Literal, NotParsed, Parser, SchemaChange, SetStatement,
+    Splitting, Statement, Utility, Write,
 };
 
 use super::catalog::{Catalog, Effects};
@@ -103,6 +104,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         answers_to_hints: false,
         params_read: 0,
         footprint: Footprint::default(),
+        unnamed: None,
     }
 }
 
@@ -119,7 +121,7 @@ fn several(router: &Router, parts: Vec<Plan>) -> Plan {
     let mut keyed =
         Keyed { many: Many::Refused("several statements in one text".into()), ..Keyed::default() };
     let mut kinds = Vec::with_capacity(parts.len());
-    let mut first = false;
+    let (mut first, mut lists) = (false, ColumnLists::default());
     let mut plan = part(Kind::Empty, Access::Read, Target::InTurn);
     for it in parts {
         plan.access = plan.access.and(it.access);
@@ -135,6 +137,7 @@ fn several(router: &Router, parts: Vec<Plan>) -> Plan {
         plan.footprint = std::mem::take(&mut plan.footprint).and(it.footprint);
         plan.schema_change = plan.schema_change.max(it.schema_change);
         plan.refusal = plan.refusal.or(it.refusal);
+        it.unnamed.iter().for_each(|it| lists.extend(it));
         kinds.push(it.kind);
         match it.target {
             Target::Anywhere => {}
@@ -175,6 +178,7 @@ fn several(router: &Router, parts: Vec<Plan>) -> Plan {
         plan.refusal.get_or_insert_with(|| unsupported("LISTEN beside other statements in one text"));
     }
     let transaction_control = kinds.iter().any(Kind::is_transaction_control);
+    plan.unnamed = (!lists.is_empty()).then(|| Arc::new(lists));
     plan.kind = Kind::Several { parts: kinds.into(), transaction_control };
     plan
 }
@@ -217,8 +221,12 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Spli
         return plan;
     }
     plan.refusal = plan.refusal.or_else(|| relations::unlike(router, it, &standings, catalog));
-    match on_several_shards(router, it, &standings, &calls, &plan.kind, splitter, catalog) {
-        Ok(target) => plan.target = target,
+    let (it, lists) = unnamed::name_columns(it, &standings, catalog, splitter.text);
+    match on_several_shards(router, &it, &standings, &calls, &plan.kind, splitter, catalog) {
+        Ok(target) => {
+            plan.target = target;
+            plan.unnamed = (!lists.is_empty()).then(|| Arc::new(lists));
+        }
         Err(refusal) => {
             let placed = |it: &Standing| matches!(it, Standing::Sharded { .. } | Standing::Fixed { .. });
             plan.answers_to_hints = plan.refusal.is_none()
