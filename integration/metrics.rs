@@ -301,6 +301,11 @@ async fn plans_count_hits_and_misses(harness: Arc<Shared>) -> Outcome {
         let of = |name: &str| after.sum(name, &[]) - before.sum(name, &[]);
         Fallible::Ok((of("keyway_plan_cache_hits_total"), of("keyway_plan_cache_misses_total")))
     };
+    // Plans of before the catalog was read are made anew.
+    until("the catalog is known", async || {
+        Ok(Metrics::of(&shards.keyway).await?.sum("keyway_catalog_known", &[]) == 1.0)
+    })
+    .await?;
     let before = Metrics::of(&shards.keyway).await?;
     for user_id in 2_030_000..2_030_010 {
         run(&client, &format!("SELECT name  AS counted_plan FROM users WHERE user_id = {user_id}")).await?;

@@ -156,6 +156,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Boxed, as a future keeps a place for each value that is moved through it.
+    #[allow(clippy::boxed_local, reason = "the login's box is freed here, and not when the session ends")]
     pub fn new(stream: Stream, latest: Arc<Latest>, login: Box<LoggedIn>, counted: Counted) -> Box<Session> {
         let login = *login;
         // The pid is random, and no secret.
