@@ -301,8 +301,8 @@ async fn plans_count_hits_and_misses(harness: Arc<Shared>) -> Outcome {
         let of = |name: &str| after.sum(name, &[]) - before.sum(name, &[]);
         Fallible::Ok((of("keyway_plan_cache_hits_total"), of("keyway_plan_cache_misses_total")))
     };
-    // It makes plans anew when it is read.
-    until("the catalog to be known", async || {
+    // Plans of before the catalog was read are made anew.
+    until("the catalog is known", async || {
         Ok(Metrics::of(&shards.keyway).await?.sum("keyway_catalog_known", &[]) == 1.0)
     })
     .await?;

@@ -79,6 +79,7 @@ fn with_config(path: &std::path::Path, then: impl FnOnce(Config) -> ExitCode) ->
 
 fn run(config: &Config, path: &std::path::Path) -> ExitCode {
     keyway::app::init_logging("info");
+    keyway::app::forbid_huge_pages();
     let runtime = match keyway::app::runtime(config.workers) {
         Ok(it) => it,
         Err(error) => {
