@@ -39,6 +39,7 @@ bench: ## criterion, then the end-to-end tables; E2E="--write" puts them into do
 	cargo bench $(ARGS) -- --warm-up-time 0.3 --measurement-time 1
 	benches/e2e.py $(E2E)
 	benches/shards.py $(filter --write,$(E2E))
+	benches/replica_reads.py $(filter --write,$(E2E))
 
 clean:
 	cargo clean

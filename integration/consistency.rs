@@ -22,6 +22,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("consistency::what_is_written_is_told_by_the_catalog", catalog),
         harness.test("consistency::whatever_way_it_is_written", ways),
         harness.test("consistency::however_it_ends", later_ends),
+        harness.test("consistency::a_commit_that_is_not_written_yet_counts", not_written),
         harness.test("consistency::a_transaction_on_a_replica_waits", waits),
         harness.test("consistency::no_read_goes_back_under_faults", causal),
         harness.test("consistency::the_checker_finds_what_is_wrong", checker_finds),
@@ -350,6 +351,31 @@ async fn later_ends(harness: Arc<Shared>) -> Outcome {
     }
     own.resume().await?;
     Ok(wire.shut().await?)
+}
+
+/// With synchronous_commit off a commit is told before it is in the log that replicas get.
+async fn not_written(harness: Arc<Shared>) -> Outcome {
+    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let direct = own.servers.shard.primary.connect(SingleFixture::DATABASE).await?;
+    // Ten seconds is as rare as it can be.
+    run(&direct, "ALTER SYSTEM SET wal_writer_delay = '10s'").await?;
+    run(&direct, "SELECT pg_reload_conf()").await?;
+    let (writer, reader) = (own.client().await?, own.client().await?);
+    run(&writer, "SET synchronous_commit = off").await?;
+    for value in 1..=400 {
+        run(&writer, &format!("UPDATE kv SET v = {value} WHERE id = 1")).await?;
+        // Long enough for samples of the primary that were started since.
+        let until = Instant::now() + Duration::from_millis(if value % 100 == 0 { 600 } else { 0 });
+        loop {
+            assert_eq!(read(&reader, 1).await?.0, value);
+            if Instant::now() >= until {
+                break;
+            }
+        }
+    }
+    // An idle primary is caught up with, wherever its log ends.
+    until("a replica has it", || async { Ok(read(&reader, 1).await? == (400, true)) }).await?;
+    Ok(())
 }
 
 async fn waits(harness: Arc<Shared>) -> Outcome {

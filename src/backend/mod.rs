@@ -58,6 +58,8 @@ pub struct Backend {
     /// Parameters that the server reported at login, in order.
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
+    /// When it had logged in: its server has not started anew since, as long as it lives.
+    pub ready_at: Instant,
     pub idle_since: Instant,
     /// How it is seen from outside.
     pub record: Arc<ServerRecord>,
@@ -273,6 +275,7 @@ async fn log_in(
         cancel: Arc::new(target),
         parameters: parameters.into(),
         connected_at: now,
+        ready_at: Instant::now(),
         idle_since: now,
         record,
     })

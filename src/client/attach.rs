@@ -81,6 +81,12 @@ impl Session {
                     Err(error) => return Err(no_connection(&pool, &error)),
                 },
             };
+            if role == Role::Replica && self.is_newer_than_known(server, lease.ready_at) {
+                // What is known of the server may be of before it started anew.
+                excluded.add(server);
+                lease.release(now);
+                continue;
+            }
             lease.record.set_session(self.record.id);
             self.record.counts.assignments.add(1);
             self.cancel.slot().attach(lease.cancel.clone());

@@ -196,15 +196,15 @@ impl Session {
                 decision.role = Role::Primary;
                 self.database.metrics.read(ReadReason::Level);
             }
-            Consistency::Global => {
+            Consistency::Global | Consistency::Session => {
                 reading.floor = reading.floor.max(floor.at);
                 reading.in_flight |= floor.in_flight;
-                if floor.in_flight && self.held.is_none() {
+                if level == Consistency::Global && floor.in_flight && self.held.is_none() {
                     decision.role = Role::Primary;
                     self.database.metrics.read(ReadReason::InFlight);
                 }
             }
-            Consistency::Session | Consistency::Eventual => {}
+            Consistency::Eventual => {}
         }
     }
 
@@ -248,8 +248,16 @@ impl Session {
             let now = Instant::now();
             let at = if floor.in_flight { Some(now) } else { floor.at };
             // What a replica has shown, no older one may hide. Which of the writes so far it had is not known.
-            tracks.seen = tracks.seen.max(at);
-            tracks.seen_on = tracks.reading.servers.iter().map(|it| (*it, now)).collect();
+            let before = tracks.seen;
+            tracks.seen = before.max(at);
+            let cluster = self.database.topology.snapshot();
+            // One that was asked for these rows alone need not have the others that were seen before.
+            let has_all = |it: ServerId| cluster.server(it).is_some_and(|it| it.fresh_as_of >= before);
+            let known = std::mem::take(&mut tracks.seen_on);
+            for &server in &tracks.reading.servers {
+                let last = known.iter().find(|it| it.0 == server).copied();
+                tracks.seen_on.extend(last.or_else(|| has_all(server).then_some((server, now))));
+            }
         }
         tracks.reading = Reading::default();
         let open = !self.transaction.is_idle()
@@ -291,11 +299,31 @@ impl Session {
                 let floor = self.database.floor.max(tracks.reading.floor);
                 Freshness { max_lag, floor, ..Freshness::default() }
             }
-            _ => {
+            level => {
+                // Of these rows the session has written and seen no more than there is; of others it may have.
+                let reading = &tracks.reading;
+                let known = level.is_some() && !reading.in_flight;
+                let of_rows = |it: Option<Instant>| if known { it.min(reading.floor) } else { it };
+                let floor = self.database.floor.max(of_rows(self.own_floor(shard)));
                 let seen_on = tracks.seen_on.iter().find(|it| it.0.shard == shard).copied();
-                Freshness { max_lag, floor: self.own_floor(shard), seen: tracks.seen, seen_on }
+                Freshness { max_lag, floor, seen: of_rows(tracks.seen), seen_on }
             }
         }
+    }
+
+    /// A connection that was made since the server was looked at: where the server must have something, nobody knows
+    /// whether it has.
+    pub fn is_newer_than_known(&mut self, server: ServerId, ready_at: Instant) -> bool {
+        if !self.freshness(server.shard).demands() {
+            return false;
+        }
+        let cluster = self.database.topology.snapshot();
+        let observed_at = cluster.server(server).and_then(|it| it.observed_at);
+        let is_newer = observed_at.is_none_or(|it| it < ready_at);
+        if is_newer && let Some(tracks) = &mut self.tracks {
+            tracks.reading.servers.retain(|it| *it != server);
+        }
+        is_newer
     }
 
     fn own_floor(&self, shard: ShardId) -> Option<Instant> {
@@ -322,24 +350,32 @@ impl Session {
     /// 40001 when `wait_timeout` has passed.
     pub async fn catch_up(&mut self) -> Result<(), Refusal> {
         match &self.held {
-            Some(held) => self.catch_up_at(held.server, held.role).await,
+            Some(held) => {
+                let (server, role, ready_at) = (held.server, held.role, held.lease.ready_at);
+                self.catch_up_at(server, role, ready_at).await
+            }
             None => Ok(()),
         }
     }
 
     /// As `catch_up`, of one server of several.
-    pub async fn catch_up_at(&mut self, server: ServerId, role: Role) -> Result<(), Refusal> {
+    pub async fn catch_up_at(
+        &mut self,
+        server: ServerId,
+        role: Role,
+        ready_at: Instant,
+    ) -> Result<(), Refusal> {
         let tracks = self.tracks.as_mut().filter(|it| role == Role::Replica && it.reading.level.is_some());
         let Some(tracks) = tracks else { return Ok(()) };
         tracks.reading.servers.push(server);
-        if self.has_caught_up(server) {
+        if self.has_caught_up(server, ready_at) {
             return Ok(());
         }
         self.database.metrics.floor_waits.inc();
         let deadline = Instant::now() + self.database.wait_timeout;
         while Instant::now() < deadline {
             tokio::time::sleep(LOOK_PAUSE).await;
-            if self.has_caught_up(server) {
+            if self.has_caught_up(server, ready_at) {
                 return Ok(());
             }
         }
@@ -348,7 +384,7 @@ impl Session {
             .hint("try the transaction again, or SET keyway.consistency = 'eventual'"))
     }
 
-    fn has_caught_up(&self, server: ServerId) -> bool {
+    fn has_caught_up(&self, server: ServerId, ready_at: Instant) -> bool {
         let Some(reading) = self.tracks.as_ref().map(|it| &it.reading) else { return true };
         let mut freshness = self.freshness(server.shard);
         if reading.level == Some(Consistency::Global) {
@@ -359,7 +395,9 @@ impl Session {
             }
             freshness.floor = freshness.floor.max(floor.at);
         }
-        self.database.topology.snapshot().server(server).is_some_and(|it| it.has(freshness))
+        let is_known = |at: Option<Instant>| !freshness.demands() || at >= Some(ready_at);
+        let cluster = self.database.topology.snapshot();
+        cluster.server(server).is_some_and(|it| it.has(freshness) && is_known(it.observed_at))
     }
 }
 

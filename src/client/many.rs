@@ -75,7 +75,8 @@ impl Session {
             false => {
                 let team = self.enlist_team(shards, *role).await?;
                 for held in &team {
-                    if let Err(refusal) = self.catch_up_at(held.server, held.role).await {
+                    let caught_up = self.catch_up_at(held.server, held.role, held.lease.ready_at).await;
+                    if let Err(refusal) = caught_up {
                         self.stand_down(team, false);
                         return Err(refusal);
                     }

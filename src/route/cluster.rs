@@ -36,8 +36,10 @@ pub struct Server {
     /// it grows by itself when probes stop, when replay is paused and when the link is dead.
     /// Always `None` for a primary, which is fresh by definition.
     pub fresh_as_of: Option<Instant>,
-    /// It has answered all probes since. A server that starts anew may show less than before.
+    /// It has not started anew from then until `observed_at`: a server that does may show less than before.
     pub up_since: Option<Instant>,
+    /// As of when all of this is: a connection that was ready by then sees no less.
+    pub observed_at: Option<Instant>,
     /// Bytes of log that the replica has not replayed, at the last pair of samples.
     pub lag_bytes: Option<u64>,
     /// Why the server is not in use, for people: `connect: connection refused`.
@@ -54,6 +56,7 @@ impl Server {
             position: None,
             fresh_as_of: None,
             up_since: None,
+            observed_at: None,
             lag_bytes: None,
             problem: None,
         }
@@ -108,6 +111,13 @@ impl Excluded {
 
     pub fn has(self, server: ServerId) -> bool {
         self.0 & (1 << server.index.min(63)) != 0
+    }
+}
+
+impl Freshness {
+    /// There is something that a replica may lack.
+    pub fn demands(self) -> bool {
+        self.floor.is_some() || self.seen.is_some()
     }
 }
 

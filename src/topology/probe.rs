@@ -12,21 +12,38 @@ use super::feed::Feed;
 use crate::backend::{self, Backend, ConnectError, QuestionError, Row};
 use crate::wire;
 
+/// Both positions of one moment, the later one asked for first.
+macro_rules! end_of_log {
+    () => {
+        "(SELECT CASE WHEN i - w <= 40 AND (w - '0/0'::pg_lsn) % current_setting('wal_block_size')::int = 0 \
+         THEN w ELSE i END FROM (SELECT pg_current_wal_insert_lsn() AS i, pg_current_wal_lsn() AS w OFFSET 0) AS at)"
+    };
+}
+
 /// Role, position, timeline, identity (manual, "System Administration Functions" and "System
 /// Information Functions"). Open to everyone unless an administrator closed them. A standby's control
 /// file learns of a new timeline at its next restartpoint only, hence the greatest of what it knows;
 /// `received_tli` is null without `pg_read_all_stats`.
-const FULL: &str = "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() \
-     THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, \
-     CASE WHEN pg_is_in_recovery() THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()), \
+///
+/// Out of recovery the position is where the next record goes: with `synchronous_commit = off` a commit is told before it is
+/// written. Behind a full page that is past the header of the next one, where no replica gets to before there is a record: the
+/// shortest has 24 bytes, the headers have 24 and 40 (`XLogBytePosToRecPtr` in xlog.c, xlog_internal.h).
+const FULL: &str = concat!(
+    "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE ",
+    end_of_log!(),
+    " END, CASE WHEN pg_is_in_recovery() THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()), \
      (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
      (SELECT received_tli FROM pg_stat_wal_receiver)) \
      ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END, \
-     (SELECT system_identifier FROM pg_control_system())";
+     (SELECT system_identifier FROM pg_control_system())"
+);
 /// For a user who may not ask for more: a primary is found, replicas are not used, because nothing
 /// says that their positions are of the primary's timeline.
-const POSITION: &str = "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() \
-     THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END";
+const POSITION: &str = concat!(
+    "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE ",
+    end_of_log!(),
+    " END"
+);
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
@@ -132,7 +149,7 @@ impl Prober {
             QuestionError::Refused { message, .. } => (Failure::Unclear, format!("probe: {message}")),
             QuestionError::Lost(error) => (Failure::Lost, format!("probe: {}", reason(&error))),
         })?;
-        let observed = observation(&rows);
+        let observed = observation(&rows, connection.ready_at);
         if observed.is_ok() {
             self.connection = Some(connection);
         }
@@ -146,7 +163,7 @@ fn question(text: &str) -> Vec<u8> {
     out
 }
 
-fn observation(rows: &[Row]) -> Result<Observation, (Failure, String)> {
+fn observation(rows: &[Row], up_since: Instant) -> Result<Observation, (Failure, String)> {
     let senseless = || (Failure::Unclear, "probe: the answer makes no sense".to_owned());
     let row = rows.first().ok_or_else(senseless)?;
     let text = |index: usize| row.get(index).and_then(Option::as_deref);
@@ -156,6 +173,7 @@ fn observation(rows: &[Row]) -> Result<Observation, (Failure, String)> {
         _ => return Err(senseless()),
     };
     Ok(Observation {
+        up_since,
         in_recovery,
         position: text(1).and_then(|it| it.parse().ok()),
         timeline: text(2).and_then(|it| it.parse().ok()),

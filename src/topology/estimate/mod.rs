@@ -10,6 +10,8 @@ use crate::route;
 /// What a server said of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
+    /// Since when the connection stands that it came by.
+    pub up_since: Instant,
     pub in_recovery: bool,
     /// Write position out of recovery, replay position in it.
     pub position: Option<Lsn>,
@@ -45,7 +47,8 @@ struct Tracked {
     reports: u64,
     unclear_in_a_row: u32,
     seen: Option<Observation>,
-    up_since: Option<Instant>,
+    /// When the question was sent that `seen` answers.
+    observed_at: Option<Instant>,
     /// Why the last probe failed.
     failed: Option<String>,
     /// Why a server that answers is not in use.
@@ -78,7 +81,7 @@ impl Estimate {
             reports: 0,
             unclear_in_a_row: 0,
             seen: None,
-            up_since: None,
+            observed_at: None,
             failed: None,
             fenced: None,
         };
@@ -134,9 +137,8 @@ impl Estimate {
         match report {
             Report::Seen(observation) => {
                 server.unclear_in_a_row = 0;
-                if server.failed.take().is_some() || server.seen.is_none() {
-                    server.up_since = Some(started_at);
-                }
+                server.failed = None;
+                server.observed_at = Some(started_at);
                 position = observation.position;
                 server.seen = Some(observation);
             }
@@ -274,7 +276,7 @@ impl Estimate {
             server.problem.get_or_insert_with(|| "not probed yet".into());
             return server;
         };
-        server.up_since = tracked.up_since;
+        (server.up_since, server.observed_at) = (Some(seen.up_since), tracked.observed_at);
         server.timeline = seen.timeline;
         server.position = seen.position;
         if server.role == Some(Role::Replica) {

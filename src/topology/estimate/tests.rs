@@ -65,7 +65,8 @@ impl Scene {
 }
 
 fn observation(in_recovery: bool, lsn: u64, timeline: Option<u32>) -> Observation {
-    Observation { in_recovery, position: Some(Lsn(lsn)), timeline, system_identifier: Some(SYSTEM) }
+    let position = Some(Lsn(lsn));
+    Observation { up_since: Instant::now(), in_recovery, position, timeline, system_identifier: Some(SYSTEM) }
 }
 
 #[test]
