@@ -137,6 +137,19 @@ fn a_parse_in_front_of_a_query_has_its_own_sync() {
 }
 
 #[test]
+fn a_prepare_that_is_executed_is_there_when_it_is_complete() {
+    let expects = [Expect::Bind, Expect::ExecutePrepare(ID), Expect::Sync];
+    let input = [message(b'2', b""), message(b'C', b"PREPARE\0"), ready(b'I')];
+    let (it, replies) = check(&expects, &input, &input);
+    assert!(it.is_free());
+    assert_eq!((replies.named, &replies.prepared[..]), (1, &[ID][..]));
+    let failed = [message(b'2', b""), error("ERROR", "42P01"), ready(b'I')];
+    let (it, replies) = check(&expects, &failed, &failed);
+    assert!(it.is_free() && replies.error.is_some());
+    assert_eq!((replies.named, replies.prepared.len()), (0, 0));
+}
+
+#[test]
 fn a_statement_that_execute_needs_is_there_once_it_is_prepared() {
     let expects = [Expect::Prepare(ID), Expect::Query(Origin::Client)];
     let prepared = [message(b'C', b"PREPARE\0"), ready(b'I')];
