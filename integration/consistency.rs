@@ -10,8 +10,8 @@ use tokio_postgres::Client;
 
 use crate::harness::wire::{Wire, bind, execute, flush, parse, query, sync};
 use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnShard, Shared, SingleFixture, Xorshift,
-    assert_error, connect, error_of, rows, run, unsharded_config, until,
+    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnDatabase, OwnShard, Shared, SingleFixture,
+    Xorshift, assert_error, connect, error_of, rows, run, until,
 };
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
@@ -45,36 +45,16 @@ const SCHEMA: &str = "CREATE TABLE kv (id bigint PRIMARY KEY, v bigint NOT NULL 
     CREATE VIEW doubled AS SELECT id, 2 * v AS v FROM kv; \
     INSERT INTO kv SELECT g, 0 FROM generate_series(1, 200) g; INSERT INTO other VALUES (1, 0), (2, 0)";
 
-struct Own {
-    keyway: KeywayProcess,
-    servers: OwnShard,
+async fn start(harness: &Shared, replicas: usize, settings: &str) -> Fallible<OwnDatabase> {
+    let own = OwnDatabase::start(harness, replicas, settings, SCHEMA).await?;
+    own.until_replicas_serve().await?;
+    Ok(own)
 }
 
-impl Own {
-    async fn start(harness: &Shared, replicas: usize, settings: &str) -> Fallible<Own> {
-        let servers = harness.fresh_shard(replicas).await?;
-        servers.shard.primary.create_database(SingleFixture::DATABASE, USER, APP_PASSWORD).await?;
-        let config =
-            |listen: &str, admin: &str| unsharded_config(&servers.shard, listen, admin) + settings + "\n";
-        let keyway = harness.start_keyway(config).await?;
-        let own = Own { keyway, servers };
-        run(&own.client().await?, SCHEMA).await?;
-        own.until_replicas_serve().await?;
-        Ok(own)
-    }
-
-    async fn client(&self) -> Fallible<Client> {
-        client_of(&self.keyway).await
-    }
-
-    /// The tables are in Keyway's catalog, and nothing that was written is missing on any replica.
+impl OwnDatabase {
+    /// Nothing that was written is missing on any replica.
     async fn until_replicas_serve(&self) -> Fallible<()> {
         let client = self.client().await?;
-        let known = format!("keyway_catalog_known{{database=\"{}\"}} 1", SingleFixture::DATABASE);
-        until("the catalog is known", || async {
-            Ok(self.keyway.metrics().await?.lines().any(|it| it == known))
-        })
-        .await?;
         until("replicas serve", || async {
             let served = rows(&client, "SELECT by_replica FROM kv, served WHERE id = 1").await?;
             Ok(served == ["t"])
@@ -120,7 +100,7 @@ async fn read(client: &Client, id: i64) -> Fallible<(i64, bool)> {
 }
 
 async fn global(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 2, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 2, "max_lag = \"1h\"").await?;
     let (writer, reader) = (own.client().await?, own.client().await?);
     own.pause().await?;
     let update = "UPDATE kv SET v = v + 1 WHERE id = ";
@@ -163,7 +143,7 @@ async fn global(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn levels(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     let (writer, reader) = (own.client().await?, own.client().await?);
     own.pause().await?;
     run(&writer, "UPDATE kv SET v = 1 WHERE id = 1").await?;
@@ -194,7 +174,7 @@ async fn levels(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn transactions(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     let (writer, reader) = (own.client().await?, own.client().await?);
     own.pause().await?;
     run(&writer, "BEGIN").await?;
@@ -227,7 +207,7 @@ async fn transactions(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn catalog(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     let (writer, reader) = (own.client().await?, own.client().await?);
     run(&writer, "INSERT INTO child (id, kv) VALUES (1, 200)").await?;
     own.until_replicas_serve().await?;
@@ -256,7 +236,7 @@ async fn catalog(harness: Arc<Shared>) -> Outcome {
 
 /// Each way to raise one key by one.
 async fn ways(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     let (writer, reader) = (own.client().await?, own.client().await?);
     let mut wire =
         Wire::log_in(own.keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
@@ -303,7 +283,7 @@ async fn ways(harness: Arc<Shared>) -> Outcome {
 
 /// The same of what ends in other requests than it began.
 async fn later_ends(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     let reader = own.client().await?;
     let mut wire =
         Wire::log_in(own.keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
@@ -355,7 +335,7 @@ async fn later_ends(harness: Arc<Shared>) -> Outcome {
 
 /// With synchronous_commit off a commit is told before it is in the log that replicas get.
 async fn not_written(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     let direct = own.servers.shard.primary.connect(SingleFixture::DATABASE).await?;
     // Ten seconds is as rare as it can be.
     run(&direct, "ALTER SYSTEM SET wal_writer_delay = '10s'").await?;
@@ -380,7 +360,7 @@ async fn not_written(harness: Arc<Shared>) -> Outcome {
 
 async fn waits(harness: Arc<Shared>) -> Outcome {
     let settings = "max_lag = \"1h\"\npool = { wait_timeout = \"3s\" }";
-    let own = Own::start(&harness, 1, settings).await?;
+    let own = start(&harness, 1, settings).await?;
     let (writer, reader) = (own.client().await?, own.client().await?);
     run(&reader, "BEGIN READ ONLY").await?;
     assert_eq!(read(&reader, 1).await?, (0, true));
@@ -535,12 +515,12 @@ async fn causal(harness: Arc<Shared>) -> Outcome {
     let seeds = from_environment("KEYWAY_CAUSAL_SEEDS", 1)?;
     let time = Duration::from_secs(from_environment("KEYWAY_CAUSAL_SECONDS", 6)?);
     let sessions = from_environment("KEYWAY_CAUSAL_SESSIONS", 16)? as usize;
-    let mut own = Own::start(&harness, 2, "max_lag = \"1h\"").await?;
+    let mut own = start(&harness, 2, "max_lag = \"1h\"").await?;
     for seed in 1..=seeds {
         for level in ["global", "session"] {
             run(&own.client().await?, "UPDATE kv SET v = 0").await?;
             let stop = AtomicBool::new(false);
-            let Own { keyway, servers } = &mut own;
+            let OwnDatabase { keyway, servers } = &mut own;
             let checking = async {
                 let seen = check(keyway, level, sessions, time, seed).await;
                 stop.store(true, Ordering::Relaxed);
@@ -568,7 +548,7 @@ async fn causal(harness: Arc<Shared>) -> Outcome {
 
 /// Without floors the same run has stale reads.
 async fn checker_finds(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     own.pause().await?;
     let seen = check(&own.keyway, "eventual", 4, Duration::from_millis(1_500), 1).await?;
     assert!(!seen.wrong.is_empty(), "{} reads, {} writes", seen.reads, seen.writes);

@@ -13,8 +13,8 @@ use rustix::process::{Pid, kill_process};
 use tokio_postgres::Client;
 
 use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnShard, Shared, SingleFixture, as_db_error,
-    assert_error, connect, error_of, rows, run, unsharded_config, until,
+    APP_PASSWORD, Fallible, Harness, Outcome, OwnDatabase, Shared, SingleFixture, as_db_error, assert_error,
+    error_of, rows, run, unsharded_config, until,
 };
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
@@ -32,45 +32,17 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     ]
 }
 
-/// Database `plain` on servers of one test, with a view that tells which server answers by its settings:
-/// functions that ask the server where they are would not go to a replica.
-struct Own {
-    keyway: KeywayProcess,
-    servers: OwnShard,
-}
-
+/// Its view tells which server answers by its settings: functions that ask the server where they are would not go to a
+/// replica.
 const SCHEMA: &str = "CREATE TABLE t (a int); CREATE VIEW here AS \
     SELECT current_setting('port')::int AS port, current_setting('in_hot_standby')::bool AS is_replica, \
     (SELECT count(*) FROM t) AS count";
 
-impl Own {
-    /// `settings` are lines of the database's table in the configuration.
-    async fn start(harness: &Shared, replicas: usize, settings: &str) -> Fallible<Own> {
-        let servers = harness.fresh_shard(replicas).await?;
-        servers.shard.primary.create_database(SingleFixture::DATABASE, USER, APP_PASSWORD).await?;
-        let config =
-            |listen: &str, admin: &str| unsharded_config(&servers.shard, listen, admin) + settings + "\n";
-        let keyway = harness.start_keyway(config).await?;
-        let own = Own { keyway, servers };
-        run(&own.client().await?, SCHEMA).await?;
-        own.servers.shard.wait_until_replayed().await?;
-        // Until the catalog is read again, a statement may leave anything on its server, and is not tried again.
-        let known = format!("keyway_catalog_known{{database=\"{}\"}} 1", SingleFixture::DATABASE);
-        until("the catalog is known", || async {
-            Ok(own.keyway.metrics().await?.lines().any(|it| it == known))
-        })
-        .await?;
-        Ok(own)
-    }
+async fn start(harness: &Shared, replicas: usize, settings: &str) -> Fallible<OwnDatabase> {
+    OwnDatabase::start(harness, replicas, settings, SCHEMA).await
+}
 
-    fn url(&self) -> String {
-        self.keyway.url(USER, APP_PASSWORD, SingleFixture::DATABASE)
-    }
-
-    async fn client(&self) -> Fallible<Client> {
-        connect(&self.url()).await
-    }
-
+impl OwnDatabase {
     fn primary(&self) -> String {
         self.servers.shard.primary.port().to_string()
     }
@@ -95,7 +67,7 @@ async fn port(client: &Client) -> Fallible<String> {
 }
 
 async fn reads_and_only_reads_go_to_them(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 2, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 2, "max_lag = \"1h\"").await?;
     let client = own.client().await?;
     for replica in own.replicas() {
         own.until_read_on(&client, &BTreeSet::from([replica])).await?;
@@ -147,7 +119,7 @@ async fn reads_and_only_reads_go_to_them(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn one_that_lags_is_left_alone(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"500ms\"").await?;
+    let own = start(&harness, 1, "max_lag = \"500ms\"").await?;
     let client = own.client().await?;
     let (replica, primary) = (&own.servers.shard.replicas[0], &own.servers.shard.primary);
     own.until_read_on(&client, &own.replicas()).await?;
@@ -189,7 +161,7 @@ async fn one_that_lags_is_left_alone(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn without_any_the_primary_reads(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 0, "").await?;
+    let own = start(&harness, 0, "").await?;
     let client = own.client().await?;
     assert_eq!(port(&client).await?, own.primary());
     run(&client, "BEGIN READ ONLY").await?;
@@ -212,7 +184,7 @@ async fn unknown_lag_is_unfit(harness: Arc<Shared>) -> Outcome {
     shard.wait_until_replayed().await?;
     let config = |listen: &str, admin: &str| unsharded_config(shard, listen, admin) + "max_lag = \"1h\"\n";
     let keyway = harness.start_keyway(config).await?;
-    let own = Own { keyway, servers };
+    let own = OwnDatabase { keyway, servers };
     let client = own.client().await?;
     run(&client, SCHEMA).await?;
     own.servers.shard.wait_until_replayed().await?;
@@ -236,7 +208,7 @@ async fn unknown_lag_is_unfit(harness: Arc<Shared>) -> Outcome {
 
 /// Each way to write, while a replica that serves reads is a while behind.
 async fn a_session_reads_what_it_wrote(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 1, "max_lag = \"1h\"").await?;
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     let replica = own.servers.shard.replicas[0].connect("postgres").await?;
     run(&replica, "ALTER SYSTEM SET recovery_min_apply_delay = '150ms'").await?;
     run(&replica, "SELECT pg_reload_conf()").await?;
@@ -295,7 +267,7 @@ async fn a_session_reads_what_it_wrote(harness: Arc<Shared>) -> Outcome {
 const READERS: usize = 6;
 
 async fn one_that_dies_costs_nothing(harness: Arc<Shared>) -> Outcome {
-    let mut own = Own::start(&harness, 2, "max_lag = \"1h\"").await?;
+    let mut own = start(&harness, 2, "max_lag = \"1h\"").await?;
     let watcher = own.client().await?;
     own.until_read_on(&watcher, &own.replicas()).await?;
     let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -353,7 +325,7 @@ async fn one_that_dies_costs_nothing(harness: Arc<Shared>) -> Outcome {
 async fn a_write_waits_for_a_primary(harness: Arc<Shared>) -> Outcome {
     const WAIT: Duration = Duration::from_secs(2);
     let settings = "max_lag = \"1h\"\npool = { wait_timeout = \"2s\", connect_timeout = \"1s\" }";
-    let mut own = Own::start(&harness, 1, settings).await?;
+    let mut own = start(&harness, 1, settings).await?;
     let client = own.client().await?;
     own.until_read_on(&client, &own.replicas()).await?;
     run(&client, "INSERT INTO t VALUES (1)").await?;
@@ -391,7 +363,7 @@ async fn a_write_waits_for_a_primary(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn a_primary_that_dies(harness: Arc<Shared>) -> Outcome {
-    let mut own = Own::start(&harness, 1, "").await?;
+    let mut own = start(&harness, 1, "").await?;
     let (client, writer) = (own.client().await?, own.client().await?);
     run(&client, "BEGIN").await?;
     run(&client, "INSERT INTO t VALUES (1)").await?;
@@ -423,7 +395,7 @@ async fn a_primary_that_dies(harness: Arc<Shared>) -> Outcome {
 
 /// The server goes while nothing runs on it, and Keyway hears of it before the client asks for anything.
 async fn a_primary_that_dies_in_silence(harness: Arc<Shared>) -> Outcome {
-    let mut own = Own::start(&harness, 0, "").await?;
+    let mut own = start(&harness, 0, "").await?;
     let (committing, inserting) = (own.client().await?, own.client().await?);
     run(&committing, "CREATE FUNCTION note() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'").await?;
     for client in [&committing, &inserting] {
@@ -454,7 +426,7 @@ async fn a_primary_that_dies_in_silence(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn a_commit_without_an_answer(harness: Arc<Shared>) -> Outcome {
-    let own = Own::start(&harness, 0, "").await?;
+    let own = start(&harness, 0, "").await?;
     let client = own.client().await?;
     run(&client, "BEGIN").await?;
     run(&client, "INSERT INTO t VALUES (1)").await?;

@@ -7,7 +7,7 @@ use ::keyway::demo::postgres::{Installation, Shard};
 use ::keyway::demo::shop::{self, Shop, ShopOptions};
 use tokio_postgres::Client;
 
-use super::{Fallible, KeywayProcess, Shared, cluster_options, connect};
+use super::{Fallible, KeywayProcess, OwnShard, Shared, cluster_options, connect, run, until};
 
 pub const APP_PASSWORD: &str = "keyhole";
 
@@ -86,4 +86,40 @@ pub fn unsharded_config(shard: &Shard, listen: &str, admin: &str) -> String {
         SingleFixture::DATABASE,
         servers.join(", ")
     )
+}
+
+/// Database `plain` on servers of one test.
+pub struct OwnDatabase {
+    pub keyway: KeywayProcess,
+    pub servers: OwnShard,
+}
+
+impl OwnDatabase {
+    /// `settings` are lines of the database's table in the configuration. Returns when `schema` is on the replicas and in
+    /// Keyway's catalog: before that, a statement may leave anything on its server.
+    pub async fn start(
+        harness: &Shared,
+        replicas: usize,
+        settings: &str,
+        schema: &str,
+    ) -> Fallible<OwnDatabase> {
+        let servers = harness.fresh_shard(replicas).await?;
+        servers.shard.primary.create_database(SingleFixture::DATABASE, shop::USER, APP_PASSWORD).await?;
+        let config =
+            |listen: &str, admin: &str| unsharded_config(&servers.shard, listen, admin) + settings + "\n";
+        let keyway = harness.start_keyway(config).await?;
+        let own = OwnDatabase { keyway, servers };
+        run(&own.client().await?, schema).await?;
+        own.servers.shard.wait_until_replayed().await?;
+        let known = format!("keyway_catalog_known{{database=\"{}\"}} 1", SingleFixture::DATABASE);
+        until("the catalog is known", || async {
+            Ok(own.keyway.metrics().await?.lines().any(|it| it == known))
+        })
+        .await?;
+        Ok(own)
+    }
+
+    pub async fn client(&self) -> Fallible<Client> {
+        connect(&self.keyway.url(shop::USER, APP_PASSWORD, SingleFixture::DATABASE)).await
+    }
 }

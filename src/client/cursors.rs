@@ -649,7 +649,8 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let Some(Cursor { home: Home::Merged(cursor), .. }) = self.others.cursors_mut().take(name) else {
+        let taken = self.others.cursors_mut().take(name);
+        let Some(Cursor { number, home: Home::Merged(cursor), .. }) = taken else {
             self.stand_down(team, false);
             return Ok(Ok(()));
         };
@@ -657,6 +658,7 @@ impl Session {
         match self.close_on_each(&cursor, &mut team, &mut Flow::default()).await {
             Ok(()) => {
                 self.stand_down(team, false);
+                self.transaction.close_cursor(number);
                 self.others.place_portal(name.as_bytes(), Some(PortalHome::Ended));
                 Ok(Ok(()))
             }

@@ -170,8 +170,7 @@ impl Session {
         if footprint.writes.is_nothing() && !reads {
             return Ok(());
         }
-        let router = self.database.router.clone();
-        let keys = keys.and_then(|it| router.touched_keys(plan, it, view));
+        let keys = keys.and_then(|it| self.database.router.touched_keys(plan, it, view));
         if !footprint.writes.is_nothing() {
             let cells = Floors::written(&footprint.writes, keys.as_deref());
             // Nothing of an open transaction is committed before its COMMIT: neither can code of the server do that.
