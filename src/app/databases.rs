@@ -83,6 +83,7 @@ impl Building<'_> {
             metrics: families.client.of_database(&database.name, &shards),
             pool_mode: database.pool_mode,
             consistency: database.consistency,
+            balance: families.client.balance(database, before.map(|it| &it.balance)),
             has_replicas: database.shards.iter().any(|it| it.servers.len() > 1),
             floors: before.map_or_else(|| Floors::new(self.now), |it| it.floors.clone()),
             max_lag: database.max_lag,

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::balance::{self, Reader};
 use super::registry::Activity;
 use super::session::{Held, Session};
 use crate::backend::{Backend, ConnectError};
-use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
+use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::net::Buffer;
 use crate::pool::{CheckoutError, Lease, Pool};
 use crate::proto::{Expect, Origin, Replies, Settings};
@@ -43,7 +44,8 @@ impl Session {
                 now = Instant::now();
                 deadline = now + self.database.wait_timeout;
             }
-            let Some((server, role)) = self.choose(shard, role, *excluded, now) else {
+            let wanted = role;
+            let Some((server, role)) = self.choose(shard, wanted, *excluded, now)? else {
                 // The first look that finds nothing is made again with a receiver at hand: a change
                 // after that look ends the wait.
                 let Some(changes) = &mut changes else {
@@ -56,6 +58,10 @@ impl Session {
                 now = Instant::now();
                 continue;
             };
+            let mut reader = Reader::default();
+            if role != wanted {
+                reader.spilled = self.spill(shard, deadline).await?;
+            }
             let Some(pool) = self.pools.get(server).cloned() else { return Err(self.no_primary(shard)) };
             let mut lease = match pool.try_checkout() {
                 Some(it) => it,
@@ -87,13 +93,22 @@ impl Session {
                 lease.release(now);
                 continue;
             }
+            if role == Role::Replica {
+                reader.busy = balance::begin(pool.standing(), now);
+                if reader.busy.is_none() {
+                    // Another one tries it just now.
+                    excluded.add(server);
+                    lease.release(now);
+                    continue;
+                }
+            }
             lease.record.set_session(self.record.id);
             self.record.counts.assignments.add(1);
             self.cancel.slot().attach(lease.cancel.clone());
             let pid = lease.cancel.key.pid;
             lease.pipeline.know_as(pid, self.cancel.pid());
             let needs_set_up = !lease.settings.unite(&mut self.settings);
-            return Ok(Held { lease, shard, server, role, needs_set_up });
+            return Ok(Held { lease, shard, server, role, needs_set_up, reader });
         }
     }
 
@@ -132,27 +147,6 @@ impl Session {
                 self.no_primary(held.shard)
             }
         }
-    }
-
-    fn choose(
-        &mut self,
-        shard: ShardId,
-        role: Role,
-        excluded: Excluded,
-        now: Instant,
-    ) -> Option<(ServerId, Role)> {
-        let cluster = self.database.topology.snapshot();
-        let shard_state = cluster.shard(shard)?;
-        if role == Role::Replica {
-            self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let freshness = self.freshness(shard);
-            let found = shard_state.replica(freshness, excluded, self.entropy >> 33, now).map(|it| it.id);
-            self.count_read(shard_state, freshness, found, now);
-            if let Some(replica) = found {
-                return Some((replica, Role::Replica));
-            }
-        }
-        shard_state.primary().map(|it| (it.id, Role::Primary))
     }
 
     fn no_primary(&self, shard: ShardId) -> Refusal {

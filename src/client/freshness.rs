@@ -13,7 +13,7 @@ use super::session::Session;
 use super::sql_prepare::SqlNames;
 use super::statements::Statement;
 use crate::base::{Access, Consistency, Reason, Refusal, Role, ServerId, ShardId, SqlState};
-use crate::route::{Decision, Freshness, KeySource, Kind, Plan, SessionView, Shard, Touched};
+use crate::route::{Decision, Freshness, KeySource, Kind, Plan, SessionView, Touched};
 use crate::wire::TxStatus;
 
 /// Between looks at a replica that has to catch up.
@@ -55,11 +55,25 @@ pub(super) enum ReadReason {
     Floor,
     /// None is within `max_lag`.
     Lag,
+    /// None is, and the one that is least late has to do.
+    Stale,
+    /// Those that are fresh enough have failed.
+    Failed,
+    /// Those that are have just come back, and this one is not of their part yet.
+    Cold,
 }
 
 impl ReadReason {
-    pub const ALL: [ReadReason; 5] =
-        [ReadReason::Fresh, ReadReason::Level, ReadReason::InFlight, ReadReason::Floor, ReadReason::Lag];
+    pub const ALL: [ReadReason; 8] = [
+        ReadReason::Fresh,
+        ReadReason::Level,
+        ReadReason::InFlight,
+        ReadReason::Floor,
+        ReadReason::Lag,
+        ReadReason::Stale,
+        ReadReason::Failed,
+        ReadReason::Cold,
+    ];
 
     pub fn labels(self) -> [&'static str; 2] {
         match self {
@@ -68,6 +82,9 @@ impl ReadReason {
             ReadReason::InFlight => ["primary", "in_flight"],
             ReadReason::Floor => ["primary", "floor"],
             ReadReason::Lag => ["primary", "lag"],
+            ReadReason::Stale => ["replica", "stale"],
+            ReadReason::Failed => ["primary", "failed"],
+            ReadReason::Cold => ["primary", "slow_start"],
         }
     }
 }
@@ -329,18 +346,11 @@ impl Session {
         self.floors.get(usize::from(shard.0)).copied().flatten()
     }
 
-    /// Where a read went that a replica could have answered.
-    pub fn count_read(&mut self, shard: &Shard, freshness: Freshness, found: Option<ServerId>, now: Instant) {
-        let any = Freshness { max_lag: freshness.max_lag, ..Freshness::default() };
-        let reason = match found {
-            Some(_) => ReadReason::Fresh,
-            None if shard.has_replica(any, now) => ReadReason::Floor,
-            None => ReadReason::Lag,
-        };
-        if let (Some(server), Some(tracks)) = (found, &mut self.tracks) {
+    /// It answers the statement under way.
+    pub fn note_reading(&mut self, server: ServerId) {
+        if let Some(tracks) = &mut self.tracks {
             tracks.reading.servers.push(server);
         }
-        self.database.metrics.read(reason);
     }
 
     /// A transaction that is on a replica stays there: it waits until that has what the next statement must see.

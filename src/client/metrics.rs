@@ -5,8 +5,10 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Sessions;
+use super::balance::{Balance, ReadMetrics};
 use super::freshness::ReadReason;
 use crate::base::{Access, Reason, Role, ShardId};
+use crate::config;
 use crate::metrics::{self, RegisterError, Registry};
 
 /// The families, made once.
@@ -28,6 +30,9 @@ pub struct ClientMetricFamilies {
     replication: IntGaugeVec,
     replication_bytes: IntCounterVec,
     reads: IntCounterVec,
+    /// Reads and floor misses, by server.
+    server_reads: [IntCounterVec; 2],
+    turned_down: IntCounterVec,
     floor_waits: IntCounterVec,
     pub clients: IntGauge,
     /// Those of `clients` that came with TLS.
@@ -47,6 +52,23 @@ fn resting_clients(registry: &Registry) -> Result<IntGauge, RegisterError> {
 fn reads(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
     let help = "Reads that a replica could answer, by where they went and why.";
     registry.counters("keyway_reads_total", help, &["database", "target", "reason"])
+}
+
+fn server_reads(registry: &Registry) -> Result<[IntCounterVec; 2], RegisterError> {
+    let of = ["database", "shard", "server"];
+    Ok([
+        registry.counters("keyway_server_reads_total", "Reads that went to a replica, by server.", &of)?,
+        registry.counters(
+            "keyway_server_floor_misses_total",
+            "Reads that went to the primary because no replica had what they must see, counted for each that was within max_lag.",
+            &of,
+        )?,
+    ])
+}
+
+fn turned_down(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
+    let help = "Reads that a replica turned down and that the primary then answered, by SQLSTATE: 25006 says that Keyway took a write for a read.";
+    registry.counters("keyway_replica_refusals_total", help, &["database", "sqlstate"])
 }
 
 fn floor_waits(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
@@ -123,6 +145,8 @@ impl ClientMetricFamilies {
             replication_bytes: replication_bytes(registry)?,
             reads: reads(registry)?,
             floor_waits: floor_waits(registry)?,
+            server_reads: server_reads(registry)?,
+            turned_down: turned_down(registry)?,
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
                 .with_label_values::<&str>(&[]),
@@ -147,6 +171,22 @@ impl ClientMetricFamilies {
         metrics::forget(&self.in_flight, &of);
     }
 
+    /// Of a server that no database of the configuration has any more.
+    pub fn forget_server(&self, database: &str, shard: &str, server: &str) {
+        let of = [("database", database), ("shard", shard), ("server", server)];
+        self.server_reads.iter().for_each(|it| metrics::forget(it, &of));
+    }
+
+    /// How reads are spread in a database. `before` is what a reload replaces.
+    pub fn balance(&self, database: &config::Database, before: Option<&Balance>) -> Balance {
+        let of = |shard: &str, server: &str| {
+            let [reads, floor_misses] =
+                self.server_reads.each_ref().map(|it| it.with_label_values(&[&*database.name, shard, server]));
+            ReadMetrics { reads, floor_misses }
+        };
+        Balance::new(database, of, before)
+    }
+
     /// What is not of a shard.
     pub fn forget_database(&self, database: &str) {
         let of = [("database", database)];
@@ -159,6 +199,7 @@ impl ClientMetricFamilies {
         metrics::forget(&self.replication_bytes, &of);
         metrics::forget(&self.state_probes, &of);
         metrics::forget(&self.reads, &of);
+        metrics::forget(&self.turned_down, &of);
         metrics::forget(&self.floor_waits, &of);
     }
 
@@ -204,6 +245,7 @@ impl ClientMetricFamilies {
             evictions: self.evictions.with_label_values(&[database]),
             renewals: self.renewals.with_label_values(&[database]),
             state_probes: self.state_probes.with_label_values(&[database]),
+            turned_down: self.turned_down.clone(),
             pins: self.pins.clone(),
             replication: self.replication.with_label_values(&[database]),
             to_client: self.replication_bytes.with_label_values(&[database, "client"]),
@@ -218,7 +260,7 @@ pub struct DatabaseMetrics {
     targets: Vec<[TargetMetrics; 3]>,
     refusals: Vec<IntCounter>,
     /// By `ReadReason`.
-    reads: [IntCounter; 5],
+    reads: [IntCounter; 8],
     pub floor_waits: IntCounter,
     pub retries: IntCounter,
     /// Replication connections now, and their bytes.
@@ -228,6 +270,7 @@ pub struct DatabaseMetrics {
     pub evictions: IntCounter,
     pub renewals: IntCounter,
     pub state_probes: IntCounter,
+    turned_down: IntCounterVec,
     pins: IntCounterVec,
     database: String,
 }
@@ -295,6 +338,11 @@ impl DatabaseMetrics {
     pub fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
         let counted = Reason::ALL.into_iter().zip(&self.refusals).map(|(reason, it)| (reason, it.get()));
         counted.filter(|(_, count)| *count > 0)
+    }
+
+    /// Of a few: those that a standby turns reads down with.
+    pub fn turned_down(&self, state: &'static str) {
+        self.turned_down.with_label_values(&[self.database.as_str(), state]).inc();
     }
 
     pub(super) fn read(&self, reason: ReadReason) {

@@ -3,6 +3,7 @@
 
 mod abandon;
 mod attach;
+mod balance;
 mod begun;
 mod bind;
 mod copy;
@@ -48,6 +49,7 @@ mod transactions;
 mod users;
 mod visitor;
 
+pub use balance::{Balance, ServerReads};
 pub use floors::Floors;
 pub use login::{serve, too_many};
 pub use lookup::UserLookup;
@@ -150,6 +152,7 @@ pub struct Database {
     pub metrics: DatabaseMetrics,
     pub pool_mode: PoolMode,
     pub consistency: Consistency,
+    pub balance: Balance,
     /// Some shard has more servers than one.
     pub has_replicas: bool,
     /// Lives as long as the database.

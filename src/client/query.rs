@@ -485,6 +485,9 @@ impl Session {
             match stopped {
                 Ok(Stop::Drained) => {
                     self.count(request, shard, server.1, &flow);
+                    if let Some(held) = self.held.as_mut().filter(|_| server.1 == Role::Replica) {
+                        held.reader.succeeded(request.started, Instant::now());
+                    }
                     return Ok(Ran::Done { failed: flow.errors > 0 });
                 }
                 Ok(Stop::CopyIn) => {
@@ -503,6 +506,9 @@ impl Session {
                     role = Role::Primary;
                     tries_left = 0;
                     self.database.metrics.retries.inc();
+                    if let Some(state) = flow.turned_down {
+                        self.database.metrics.turned_down(state);
+                    }
                     self.let_go_if_free(Instant::now()).await;
                 }
                 Err(error) if tries_left > 0 && flow.sent_bytes == 0 && error.is_servers() => {
@@ -561,7 +567,8 @@ impl Session {
     }
 
     fn drop_server(&mut self, error: &super::relay::RelayError) {
-        if let Some(held) = self.held.take() {
+        if let Some(mut held) = self.held.take() {
+            held.reader.lost(error, Instant::now());
             tracing::warn!(server = ?held.server, %error, "read is tried on another server");
             self.database.topology.report_failure(held.server);
         }

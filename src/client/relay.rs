@@ -67,8 +67,8 @@ pub struct Flow {
     pub foreign_encoding: Option<String>,
     /// Nothing may be forwarded yet that a retry elsewhere would contradict.
     pub may_retry: bool,
-    /// A standby has turned the read down; its answer is swallowed to the end.
-    pub turned_down: bool,
+    /// With what a standby has turned the read down; its answer is swallowed to the end.
+    pub turned_down: Option<&'static str>,
     /// The request can be made again if its statement turns out to be of no use on this server.
     pub may_renew: Renewable,
     /// It is.
@@ -94,7 +94,7 @@ impl Flow {
 
 /// SQLSTATEs with which a standby turns down a read that the primary answers: read only transaction,
 /// conflict with recovery, feature of a primary (unlogged tables), no position on a standby.
-const STANDBY_STATES: [&[u8]; 4] = [b"25006", b"40001", b"0A000", b"55000"];
+const STANDBY_STATES: [&str; 4] = ["25006", "40001", "0A000", "55000"];
 
 /// Forwards replies until nothing is owed. Not cancel safe: dropped half way, the connection is not
 /// free and the pool closes it.
@@ -123,7 +123,7 @@ pub async fn relay(
     }
     Ok(match () {
         () if flow.renewing => Stop::Renew,
-        () if flow.turned_down => Stop::Retry,
+        () if flow.turned_down.is_some() => Stop::Retry,
         () => Stop::Drained,
     })
 }
@@ -158,8 +158,10 @@ pub async fn step(
     if flow.renewing {
         replies.failed = true;
         server.pipeline.set_part(Part::SILENT);
-    } else if flow.may_retry && is_standby_error(filled.filled(), replies) {
-        flow.turned_down = true;
+    } else if flow.may_retry
+        && let Some(state) = standby_error(filled.filled(), replies)
+    {
+        flow.turned_down = Some(state);
         flow.may_retry = false;
         replies.failed = true;
         server.pipeline.set_part(Part::SILENT);
@@ -168,7 +170,7 @@ pub async fn step(
     if useless == Some(Useless::Lost) {
         server.statements.doubt();
     }
-    if !flow.turned_down && !flow.renewing {
+    if flow.turned_down.is_none() && !flow.renewing {
         forward(client, filled.filled(), replies, flow).await?;
     }
     filled.consume(consumed);
@@ -180,9 +182,9 @@ pub async fn step(
     Ok(())
 }
 
-fn is_standby_error(input: &[u8], replies: &Replies) -> bool {
-    let Some(range) = replies.error.clone() else { return false };
-    wire::error_fields(&input[range]).is_ok_and(|it| STANDBY_STATES.contains(&it.state))
+fn standby_error(input: &[u8], replies: &Replies) -> Option<&'static str> {
+    let fields = wire::error_fields(&input[replies.error.clone()?]).ok()?;
+    STANDBY_STATES.into_iter().find(|it| it.as_bytes() == fields.state)
 }
 
 /// Why a statement under a name of ours cannot run.

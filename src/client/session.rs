@@ -10,6 +10,7 @@ use std::time::Instant;
 use smallvec::{SmallVec, smallvec};
 
 use super::abandon::{abandon, cancel_closed};
+use super::balance::Reader;
 use super::copy::CopyEnd;
 use super::copy_split::CopySplit;
 use super::encoding;
@@ -73,6 +74,7 @@ pub(super) struct Held {
     pub role: Role,
     /// Its settings are not the session's yet: they go in front of the next request.
     pub needs_set_up: bool,
+    pub reader: Reader,
 }
 
 impl Held {
@@ -642,7 +644,7 @@ impl Session {
 
     /// The held server failed: what it held is lost, and the client is told what that means.
     pub fn lose_server(&mut self, error: RelayError, flow: &Flow) -> Result<Refusal, End> {
-        let lost = self.held.take();
+        let mut lost = self.held.take();
         // A transaction is lost on all of its shards.
         self.others = Others::default();
         let _closed = self.cancel.slot().try_detach();
@@ -654,7 +656,8 @@ impl Session {
             let silent = amid_message || matches!(error, RelayError::ClientLeft);
             return Err(if silent { End::Left } else { End::Fatal(transaction_time()) });
         }
-        if let Some(held) = &lost {
+        if let Some(held) = &mut lost {
+            held.reader.lost(&error, Instant::now());
             // What it was doing may be done for all that: no read may miss it.
             self.mark_floor(held.shard, Instant::now());
             self.database.topology.report_failure(held.server);

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::document::{Section, shown};
 use super::login;
+use super::replicas;
 use super::settings::{self, Setting};
 use super::tls;
 use super::user::{self, check_name};
 use super::{
-    Address, Catalog, CrossShardWrites, Database, Pool, PoolMode, Probe, ShardServers, User, map, table,
+    Address, Catalog, CrossShardWrites, Database, Pool, PoolMode, Preference, Probe, ShardServers, User, map,
+    table,
 };
 
 const POSTGRES_PORT: u16 = 5432;
@@ -62,6 +64,7 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
         name: name.to_owned(),
         dbname: dbname.map_or(name, |it| it.0).to_owned(),
         pool: pool(section, name),
+        replicas: replicas::replicas(section, name),
         max_lag: max_lag(section, probe.interval),
         probe,
         catalog: catalog(section),
@@ -179,7 +182,7 @@ fn catalog(section: &Section<'_>) -> Catalog {
 fn shards(section: &Section<'_>, name: &str) -> Vec<ShardServers> {
     let mut seen = Seen::new();
     let shards = match (section.has(settings::SERVERS.key), section.has(settings::SHARDS_SECTION.key)) {
-        (true, false) => vec![ShardServers { name: "main".to_owned(), servers: servers(section, &mut seen) }],
+        (true, false) => vec![servers(section, "main", &mut seen)],
         (false, true) => {
             let path = format!("databases.{name}.shards");
             let all = section.section(settings::SHARDS_SECTION.key, &path);
@@ -189,7 +192,7 @@ fn shards(section: &Section<'_>, name: &str) -> Vec<ShardServers> {
                     let path = format!("databases.{name}.shards.{shard}");
                     let it = all.section(shard, &path);
                     it.check_keys(settings::SHARD);
-                    ShardServers { name: shard.to_owned(), servers: servers(&it, &mut seen) }
+                    servers(&it, shard, &mut seen)
                 })
                 .collect()
         }
@@ -216,31 +219,32 @@ fn shards(section: &Section<'_>, name: &str) -> Vec<ShardServers> {
 }
 
 /// A server named twice would count double, or be the primary of two shards.
-fn servers(section: &Section<'_>, seen: &mut Seen) -> Vec<Address> {
+fn servers(section: &Section<'_>, name: &str, seen: &mut Seen) -> ShardServers {
+    let mut found = ShardServers { name: name.to_owned(), servers: Vec::new(), preferences: Vec::new() };
     let Some(value) = section.get(settings::SERVERS.key) else {
         section.add(
             section.offset,
             format!("no `servers` in [{}]", section.path),
             "servers = [\"host:port\"]",
         );
-        return Vec::new();
+        return found;
     };
     let Some(list) = value.get_ref().as_array() else {
         section.wrong_kind(&settings::SERVERS, value, "[\"host:port\", ...]");
-        return Vec::new();
+        return found;
     };
     if list.is_empty() || list.len() > SERVERS_MAX {
         let message = format!("`servers` has {} servers", list.len());
         section.add(value.span().start, message, format!("1 to {SERVERS_MAX} servers"));
     }
-    let mut servers = Vec::new();
     for entry in list.iter() {
         let offset = entry.span().start;
-        match entry.get_ref().as_str().and_then(|it| address(it, POSTGRES_PORT)) {
+        let (text, preference): (_, Preference) = replicas::server(section, entry);
+        match text.and_then(|it| address(it, POSTGRES_PORT)) {
             None => section.add(
                 offset,
                 format!("{} is no server", shown(entry)),
-                "\"host:port\", an IPv6 address in brackets",
+                "\"host:port\", an IPv6 address in brackets, or { address = \"host:port\", weight = 2, zone = \"a\" }",
             ),
             Some(it) => match seen.get(&it) {
                 Some(first) => {
@@ -250,12 +254,13 @@ fn servers(section: &Section<'_>, seen: &mut Seen) -> Vec<Address> {
                 }
                 None => {
                     seen.insert(it.clone(), offset);
-                    servers.push(it);
+                    found.servers.push(it);
+                    found.preferences.push(preference);
                 }
             },
         }
     }
-    servers
+    found
 }
 
 /// `host`, `host:port`, `[::1]`, `[::1]:port`.

@@ -162,6 +162,7 @@ fn list_database(list: &mut List, database: &Database) {
         dbname,
         shards,
         pool,
+        replicas,
         max_lag,
         probe,
         catalog,
@@ -218,6 +219,17 @@ fn list_database(list: &mut List, database: &Database) {
     let shard = default_shard.and_then(|it| shards.get(usize::from(it.0)));
     list.put(&path, of, "default_shard", shard.map_or("none", |it| &it.name).to_owned());
     list_pool(list, &format!("{path}pool."), pool);
+    list_replicas(list, &format!("{path}replicas."), replicas);
+}
+
+fn list_replicas(list: &mut List, path: &str, replicas: &super::Replicas) {
+    let super::Replicas { zone, zone_penalty, slow_start, when_stale, primary_read_share } = replicas;
+    let of = settings::REPLICAS;
+    list.put(path, of, "zone", zone.clone().unwrap_or_else(|| "none".to_owned()));
+    list.put(path, of, "zone_penalty", zone_penalty.shown());
+    list.put(path, of, "slow_start", slow_start.shown());
+    list.put(path, of, "when_stale", when_stale.label().to_owned());
+    list.put(path, of, "primary_read_share", primary_read_share.to_string());
 }
 
 fn list_pool(list: &mut List, path: &str, pool: &super::Pool) {

@@ -10,6 +10,7 @@ mod login;
 mod map;
 mod peers;
 mod reference;
+mod replicas;
 mod secret;
 mod settings;
 mod sqlname;
@@ -190,6 +191,7 @@ pub struct Database {
     /// `shards[i]` is `ShardId(i)`: the order of the file.
     pub shards: Vec<ShardServers>,
     pub pool: Pool,
+    pub replicas: Replicas,
     pub max_lag: Duration,
     pub probe: Probe,
     pub catalog: Catalog,
@@ -215,6 +217,65 @@ pub struct Database {
 pub struct ShardServers {
     pub name: String,
     pub servers: Vec<Address>,
+    /// In the order of `servers`.
+    pub preferences: Vec<Preference>,
+}
+
+/// What speaks for reading from a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preference {
+    pub weight: u16,
+    pub zone: Option<String>,
+}
+
+/// How reads are spread over the replicas of each shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    pub zone: Option<String>,
+    pub zone_penalty: usize,
+    pub slow_start: Duration,
+    pub when_stale: WhenStale,
+    pub primary_read_share: Share,
+}
+
+/// A part of a whole, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(pub u16);
+
+impl Share {
+    pub const WHOLE: Share = Share(1_000);
+
+    /// Of a whole of so many, rounded up.
+    pub fn of(self, whole: usize) -> usize {
+        (whole * usize::from(self.0)).div_ceil(1_000)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", f32::from(self.0) / 1_000.0)
+    }
+}
+
+/// A read while no replica is within `max_lag`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenStale {
+    #[default]
+    Primary,
+    LeastStale,
+    Error,
+}
+
+impl WhenStale {
+    pub const ALL: [WhenStale; 3] = [WhenStale::Primary, WhenStale::LeastStale, WhenStale::Error];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            WhenStale::Primary => "primary",
+            WhenStale::LeastStale => "least_stale",
+            WhenStale::Error => "error",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,9 +5,10 @@ use super::settings::*;
 const REFERENCE_HEAD: &str = "\
 # Every key of Keyway's configuration, with what it is for, its bounds and its default.
 # The values are the defaults, or examples where there is none; a key that is left out has its default.
-# Written from the code (src/config/settings.rs): `cargo test` compares this file with it.
+# Written from the code (src/config/settings): `cargo test` compares this file with it.
 ";
 
+const S2: &str = "[\"10.0.2.1:5432\", { address = \"10.0.2.2:5432\", weight = 2, zone = \"a\" }]";
 const REFERENCE_WIDTH: usize = 100;
 
 /// The text of `config/reference.toml`.
@@ -31,9 +32,10 @@ pub fn reference() -> String {
     out.settings(&[&REPLICATION_CONNECTIONS_MAX, &POOL_MODE, &DEFAULT_SHARD]);
     out.settings(&[&CROSS_SHARD_WRITES, &CROSS_SHARD_LOCK_TIMEOUT]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
+    out.about(&REPLICAS_SECTION).header("databases.shop.replicas").settings(REPLICAS);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");
-    out.header("databases.shop.shards.s2").value(&SERVERS, "[\"10.0.2.1:5432\", \"10.0.2.2:5432\"]");
+    out.header("databases.shop.shards.s2").value(&SERVERS, S2);
     out.about(&MAPS_SECTION).header("databases.shop.maps.by_user");
     out.settings(&[&MAP_KIND, &MAP_TYPE, &MAP_HASH, &MAP_SLOTS, &MAP_ASSIGN, &MAP_PINNED]);
     out.header("databases.shop.maps.by_time");

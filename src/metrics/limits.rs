@@ -51,10 +51,11 @@ pub enum Limit {
     ProbeTime,
     CatalogTime,
     CatalogRows,
+    PrimaryReads,
 }
 
 impl Limit {
-    const ALL: [Limit; 43] = [
+    const ALL: [Limit; 44] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -98,6 +99,7 @@ impl Limit {
         Limit::ProbeTime,
         Limit::CatalogTime,
         Limit::CatalogRows,
+        Limit::PrimaryReads,
     ];
 
     fn label(self) -> &'static str {
@@ -145,6 +147,7 @@ impl Limit {
             Limit::ProbeTime => "probe_timeout",
             Limit::CatalogTime => "catalog_timeout",
             Limit::CatalogRows => "catalog_rows_max",
+            Limit::PrimaryReads => "primary_read_share",
         }
     }
 }

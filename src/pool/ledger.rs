@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::Pool;
-use super::gate::Gate;
+use super::standing::Standing;
 use crate::metrics::{Limit, LimitHits};
 
 /// How long a pool without any connection waits before one of a busy pool is closed for it: much longer
@@ -35,7 +35,7 @@ struct Books {
     bounds: Bounds,
     accounts: Vec<Account>,
     by_name: HashMap<(Limit, String), usize>,
-    gates: HashMap<String, Arc<Gate>>,
+    standings: HashMap<String, Arc<Standing>>,
     members: HashMap<u64, Member>,
     next_member: u64,
     queue: VecDeque<Waiting>,
@@ -71,7 +71,7 @@ pub struct Terms {
     /// Accounts: which bounds there are, not how high they are.
     connections: SmallVec<[usize; 3]>,
     logins: usize,
-    pub(super) gate: Arc<Gate>,
+    pub(super) standing: Arc<Standing>,
 }
 
 /// A name and how many connections it may have.
@@ -97,7 +97,7 @@ impl Ledger {
             bounds,
             accounts: Vec::new(),
             by_name: HashMap::new(),
-            gates: HashMap::new(),
+            standings: HashMap::new(),
             members: HashMap::new(),
             next_member: 0,
             queue: VecDeque::new(),
@@ -122,9 +122,10 @@ impl Ledger {
         ];
         let account = |(limit, (name, max)): (Limit, Bound<'_>)| Some(books.account(limit, name, max?));
         let connections = bounds.into_iter().filter_map(account).collect();
-        let seed = self.entropy.wrapping_add(books.gates.len() as u64);
-        let gate = books.gates.entry(server.to_owned()).or_insert_with(|| Arc::new(Gate::new(seed)));
-        Arc::new(Terms { connections, logins, gate: gate.clone() })
+        let seed = self.entropy.wrapping_add(books.standings.len() as u64);
+        let new = || Standing::new(seed, Instant::now());
+        let standing = books.standings.entry(server.to_owned()).or_insert_with(new).clone();
+        Arc::new(Terms { connections, logins, standing })
     }
 
     /// All pools that live, those that reloads have replaced too.

@@ -12,15 +12,18 @@
 //! that those not needed grow old and close. A pool that a reload has replaced is retired: it serves whoever
 //! has come already and keeps nothing.
 
+mod breaker;
 mod control;
-mod gate;
 mod ledger;
 mod metrics;
+mod standing;
 mod waiters;
 
+pub use breaker::BreakerState;
 pub use control::ServerUse;
 pub use ledger::{Bound, Bounds, Ledger, Terms};
 pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolName, PoolUsage};
+pub use standing::{Busy, Standing};
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -123,6 +126,11 @@ impl Pool {
         &self.spec
     }
 
+    /// Of its server, which other pools have in common with it.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.membership.terms.standing
+    }
+
     /// Whether its connections may go on where a pool like this is wanted.
     pub fn is_same(&self, name: &PoolName, spec: &BackendSpec, limits: &PoolLimits, terms: &Terms) -> bool {
         self.name == *name
@@ -188,7 +196,7 @@ impl Pool {
             // With other connections at work waiters are served by those; with none, whoever would wait
             // for a server that is known to be gone had better know at once.
             if state.open == 0
-                && let Some(error) = self.membership.terms.gate.problem(started)
+                && let Some(error) = self.standing().breaker.problem(started)
             {
                 return Err(CheckoutError::Connect(error));
             }
@@ -257,7 +265,7 @@ impl Pool {
             if let Err(no_room) = self.membership.open(now) {
                 return no_room.newly_queued;
             }
-            if let Err(until) = self.membership.terms.gate.may_try(now) {
+            if let Err(until) = self.standing().breaker.may_try(now) {
                 self.membership.login_ended();
                 self.membership.closed(1);
                 self.put_off(state, now, until);
@@ -277,7 +285,7 @@ impl Pool {
     /// The server has failed others: waiters that no open connection will serve are told so.
     fn put_off(self: &Arc<Pool>, state: &mut State, now: Instant, until: Instant) {
         if state.open == 0
-            && let Some(error) = self.membership.terms.gate.problem(now)
+            && let Some(error) = self.standing().breaker.problem(now)
         {
             while state.waiters.hand(Err(error.clone())).is_ok() {}
             return;
@@ -300,12 +308,12 @@ impl Pool {
 
     fn connected(self: &Arc<Pool>, result: Result<Backend, ConnectError>) {
         self.membership.login_ended();
-        let gate = &self.membership.terms.gate;
+        let breaker = &self.standing().breaker;
         let mut state = self.state.lock();
         state.connecting -= 1;
         match result {
             Ok(backend) => {
-                gate.succeeded();
+                breaker.login_succeeded();
                 if state.records.len() >= 2 * state.open.max(4) {
                     state.records.retain(|it| it.strong_count() > 0);
                 }
@@ -316,7 +324,7 @@ impl Pool {
                 tracing::warn!(host = %self.spec.host, port = self.spec.port, user = %self.spec.user,
                     %error, "cannot connect to server");
                 let error = Arc::new(error);
-                gate.failed(&error, Instant::now());
+                breaker.login_failed(&error, Instant::now());
                 self.close_count(&mut state, 1);
                 self.metrics.connect_failed(&error);
                 // With other connections at work waiters are served by those; with none, whoever

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::balance::{Choice, Offer, choose};
 use crate::base::{Lsn, Role, ServerId, ShardId};
 
 /// Every shard of one database, in the order of the config: `shards[i]` is `ShardId(i)`.
@@ -40,10 +41,19 @@ pub struct Server {
     pub up_since: Option<Instant>,
     /// As of when all of this is: a connection that was ready by then sees no less.
     pub observed_at: Option<Instant>,
+    /// Since when it has been among the replicas that serve reads; `None` while it is not.
+    pub joined: Option<Joined>,
     /// Bytes of log that the replica has not replayed, at the last pair of samples.
     pub lag_bytes: Option<u64>,
     /// Why the server is not in use, for people: `connect: connection refused`.
     pub problem: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub at: Instant,
+    /// It has been away.
+    pub returned: bool,
 }
 
 impl Server {
@@ -57,6 +67,7 @@ impl Server {
             fresh_as_of: None,
             up_since: None,
             observed_at: None,
+            joined: None,
             lag_bytes: None,
             problem: None,
         }
@@ -67,7 +78,7 @@ impl Server {
         self.fresh_as_of.map(|it| now.saturating_duration_since(it))
     }
 
-    fn may_serve(&self, freshness: Freshness, now: Instant) -> bool {
+    pub fn may_serve(&self, freshness: Freshness, now: Instant) -> bool {
         self.role == Some(Role::Replica)
             && self.lag(now).is_some_and(|it| it <= freshness.max_lag)
             && self.has(freshness)
@@ -140,26 +151,31 @@ impl Shard {
         self.servers.iter().any(|it| it.may_serve(freshness, now))
     }
 
-    /// A replica that may serve the read, chosen by `entropy` among those that may; no clock and
-    /// no randomness of its own.
+    /// A replica that may serve the read, chosen by `entropy` among those that may and that `offer` does not hold
+    /// back.
     pub fn replica(
         &self,
         freshness: Freshness,
-        excluded: Excluded,
-        entropy: u64,
         now: Instant,
-    ) -> Option<&Server> {
-        let fit = || self.servers.iter().filter(|it| it.may_serve(freshness, now) && !excluded.has(it.id));
-        match fit().count() as u64 {
-            0 => None,
-            count => fit().nth((entropy % count) as usize),
-        }
+        entropy: u64,
+        offer: impl Fn(&Server) -> Option<Offer> + Copy,
+    ) -> Choice<&Server> {
+        let fit = self.servers.iter().filter(move |it| it.may_serve(freshness, now));
+        choose(fit.filter_map(move |it| Some((it, offer(it)?))), entropy)
+    }
+
+    /// The freshest replica that has what must be seen, however late it is, of those that `may` be asked.
+    pub fn least_stale(&self, freshness: Freshness, may: impl Fn(&Server) -> bool) -> Option<&Server> {
+        let is_replica = |it: &&Server| it.role == Some(Role::Replica) && it.fresh_as_of.is_some();
+        let fit = self.servers.iter().filter(is_replica).filter(|it| it.has(freshness) && may(it));
+        fit.max_by_key(|it| it.fresh_as_of)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::balance::Load;
 
     fn server(index: u16, role: Option<Role>, fresh_as_of: Option<Instant>) -> Server {
         let id = ServerId { shard: ShardId(0), index };
@@ -168,7 +184,8 @@ mod tests {
 
     fn pick(shard: &Shard, floor: Option<Instant>, excluded: Excluded, now: Instant) -> Option<u16> {
         let freshness = Freshness { max_lag: Duration::from_secs(1), floor, ..Freshness::default() };
-        shard.replica(freshness, excluded, 0, now).map(|it| it.id.index)
+        let offer = |it: &Server| (!excluded.has(it.id)).then(|| Offer::new(1, Load::default(), 1.0, 1.0));
+        shard.replica(freshness, now, 0, offer).any().map(|it| it.id.index)
     }
 
     #[test]
@@ -219,6 +236,21 @@ mod tests {
         assert_eq!(serve(15, Some(9)), [0, 1]);
         assert_eq!(serve(25, Some(9)), [0]);
         assert_eq!(serve(25, Some(1)), [0u16; 0], "it has started anew since");
+    }
+
+    #[test]
+    fn the_least_stale_has_what_must_be_seen() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let late = |index, ms| server(index, Some(Role::Replica), Some(at(ms)));
+        let servers = vec![server(0, Some(Role::Primary), None), late(1, 10), late(2, 20), late(3, 5)];
+        let shard = Shard { name: "s1".into(), servers };
+        let found = |floor: Option<u64>, barred: u16| {
+            let freshness = Freshness { floor: floor.map(at), ..Freshness::default() };
+            shard.least_stale(freshness, |it| it.id.index != barred).map(|it| it.id.index)
+        };
+        assert_eq!((found(None, 9), found(None, 2), found(Some(15), 9), found(Some(25), 9)),
+            (Some(2), Some(1), Some(2), None));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod array;
 mod assign;
 mod catalog;
+mod balance;
 mod cluster;
 mod compile;
 mod copy;
@@ -23,7 +24,8 @@ pub use catalog::{
     Locale, Oid, Part, QualifiedName, Relation, RelationKind, RowError, Schema, SchemaReader, SearchPath,
     SearchPaths, Type, Unique,
 };
-pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
+pub use balance::{Choice, Load, Offer, warmth};
+pub use cluster::{Cluster, Excluded, Freshness, Joined, Server, Shard};
 pub use copy::{CopyOwner, CopyPlan};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
 pub use footprint::{Footprint, Touched, TouchedTable};

@@ -1,6 +1,10 @@
 //! Every setting, once: its key, default, bound and reason. `config/reference.toml` is written from
 //! this list, and unknown keys are found by it.
 
+mod replicas;
+
+pub use replicas::*;
+
 pub struct Setting {
     pub key: &'static str,
     pub kind: Kind,
@@ -382,7 +386,7 @@ pub const SERVERS: Setting = other(
     "servers",
     "[\"10.0.0.1:5432\", \"10.0.0.2:5432\"]",
     "required, or `shards`",
-    "the servers of a shard, primary and replicas in any order: keyway finds out which is which and follows a change",
+    "the servers of a shard, primary and replicas in any order: keyway finds out which is which and follows a change. Each is \"host:port\", or { address = \"host:port\", weight = 2, zone = \"a\" }: of reads a server of weight 2 gets twice as many, and one of another zone than `replicas.zone` few",
 );
 pub const DBNAME: Setting =
     other("dbname", "\"shop\"", "the name of the section", "the database's name on the servers");
@@ -595,6 +599,7 @@ pub const DATABASE: &[&Setting] = &[
     &CROSS_SHARD_WRITES,
     &CROSS_SHARD_LOCK_TIMEOUT,
     &POOL_SECTION,
+    &REPLICAS_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
     &TABLES_SECTION,
@@ -729,13 +734,14 @@ pub fn measures() -> Vec<(&'static str, &'static str)> {
 }
 
 fn keys_where(wanted: impl Fn(&Setting) -> bool) -> Vec<(&'static str, &'static str)> {
-    let sections: [(&'static str, &[&'static Setting]); 10] = [
+    let sections: [(&'static str, &[&'static Setting]); 11] = [
         ("", TOP),
         ("tls", TLS),
         ("limits", LIMITS),
         ("users.*", USER),
         ("databases.*", DATABASE),
         ("databases.*.pool", POOL),
+        ("databases.*.replicas", REPLICAS),
         ("databases.*.shards.*", SHARD),
         ("databases.*.maps.*", MAP),
         ("databases.*.tables.*", TABLE),

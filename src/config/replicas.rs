@@ -1,0 +1,56 @@
+//! [databases.NAME.replicas], and a server's entry with more than its address.
+
+use super::document::{Section, Value, shown};
+use super::settings;
+use super::{Preference, Replicas, Share, WhenStale};
+
+pub fn replicas(section: &Section<'_>, name: &str) -> Replicas {
+    let path = format!("databases.{name}.replicas");
+    let it = section.section(settings::REPLICAS_SECTION.key, &path);
+    it.check_keys(settings::REPLICAS);
+    Replicas {
+        zone: zone(&it),
+        zone_penalty: it.count(&settings::ZONE_PENALTY),
+        slow_start: it.duration(&settings::SLOW_START).unwrap_or_default(),
+        when_stale: when_stale(&it),
+        primary_read_share: primary_read_share(&it),
+    }
+}
+
+/// The address in a server's entry, and what else it says; `None` where there is no address.
+pub fn server<'a>(section: &Section<'a>, entry: Value<'a>) -> (Option<&'a str>, Preference) {
+    let plain = Preference { weight: 1, zone: None };
+    let Some(table) = entry.get_ref().as_table() else { return (entry.get_ref().as_str(), plain) };
+    let it = Section::new(section.path, entry.span().start, Some(table), section.findings);
+    it.check_keys(settings::SERVER);
+    let weight = u16::try_from(it.count(&settings::SERVER_WEIGHT)).unwrap_or(1);
+    (it.text(&settings::SERVER_ADDRESS).map(|it| it.0), Preference { weight, zone: zone(&it) })
+}
+
+fn zone(section: &Section<'_>) -> Option<String> {
+    section.text(&settings::ZONE).map(|it| it.0.to_owned())
+}
+
+fn when_stale(section: &Section<'_>) -> WhenStale {
+    let Some((text, offset)) = section.text(&settings::WHEN_STALE) else { return WhenStale::default() };
+    WhenStale::ALL.into_iter().find(|it| it.label() == text).unwrap_or_else(|| {
+        let instead = "when_stale = \"primary\", \"least_stale\" or \"error\"";
+        section.add(offset, format!("`when_stale` is \"{text}\""), instead);
+        WhenStale::default()
+    })
+}
+
+fn primary_read_share(section: &Section<'_>) -> Share {
+    let setting = &settings::PRIMARY_READ_SHARE;
+    let Some(value) = section.get(setting.key) else { return Share::WHOLE };
+    let of = value.get_ref();
+    let number = of.as_float().map(|it| it.as_str()).or_else(|| of.as_integer().map(|it| it.as_str()));
+    match number.and_then(|it| it.parse::<f32>().ok()).filter(|it| (0.0..=1.0).contains(it)) {
+        Some(it) => Share((it * 1_000.0).round() as u16),
+        None => {
+            let instead = "primary_read_share = a number from 0.0 to 1.0";
+            section.add(value.span().start, format!("`primary_read_share` is {}", shown(value)), instead);
+            Share::WHOLE
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! One server as its connections show it, of all databases and users: worth a try or not, how busy, how fast.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::breaker::Breaker;
+
+/// In which a latency counts for 1/e of what it did.
+const MEMORY: Duration = Duration::from_secs(5);
+
+pub struct Standing {
+    pub breaker: Breaker,
+    /// Reads on replicas, and transactions.
+    outstanding: AtomicU32,
+    latency: Latency,
+}
+
+impl Standing {
+    pub fn new(entropy: u64, now: Instant) -> Arc<Standing> {
+        let latency = Latency { base: now, word: AtomicU64::new(0) };
+        Arc::new(Standing { breaker: Breaker::new(entropy), outstanding: AtomicU32::new(0), latency })
+    }
+
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// Moving, of reads on this server, as a replica; zero where there were none lately.
+    pub fn latency_us(&self, now: Instant) -> u32 {
+        self.latency.at(now)
+    }
+}
+
+/// A moving mean in one word, the microseconds above the time in milliseconds. Of two that write at once one is lost,
+/// which a mean can bear.
+struct Latency {
+    base: Instant,
+    word: AtomicU64,
+}
+
+impl Latency {
+    fn ms(&self, at: Instant) -> u32 {
+        u32::try_from(at.saturating_duration_since(self.base).as_millis()).unwrap_or(u32::MAX)
+    }
+
+    fn at(&self, now: Instant) -> u32 {
+        let word = self.word.load(Ordering::Relaxed);
+        faded((word >> 32) as u32, self.ms(now).saturating_sub(word as u32))
+    }
+
+    fn add(&self, took: Duration, now: Instant) {
+        let took_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        let word = self.word.load(Ordering::Relaxed);
+        let ms = self.ms(now);
+        let mean = mean((word >> 32) as u32, ms.saturating_sub(word as u32), took_us);
+        self.word.store(u64::from(mean) << 32 | u64::from(ms), Ordering::Relaxed);
+    }
+}
+
+/// A latency of which nothing was heard for `age_ms` is believed less and less, so that a server which was slow once
+/// is asked again.
+fn faded(mean_us: u32, age_ms: u32) -> u32 {
+    match age_ms {
+        0 => mean_us,
+        _ => (mean_us as f32 * (-(age_ms as f32) / MEMORY.as_millis() as f32).exp()) as u32,
+    }
+}
+
+/// Samples that come together count for a hundredth each, those that come alone for the more the older the mean is.
+fn mean(mean_us: u32, age_ms: u32, sample_us: u32) -> u32 {
+    if mean_us == 0 {
+        return sample_us;
+    }
+    let share = (1.0 - (-(age_ms as f32) / MEMORY.as_millis() as f32).exp()).max(0.01);
+    let (old, new) = (mean_us as f32, sample_us as f32);
+    (old + (new - old) * share).max(1.0) as u32
+}
+
+/// Something under way at a server.
+pub struct Busy {
+    standing: Arc<Standing>,
+    /// The breaker waits for what becomes of it.
+    is_trial: bool,
+}
+
+impl Busy {
+    pub fn new(standing: Arc<Standing>, is_trial: bool) -> Busy {
+        standing.outstanding.fetch_add(1, Ordering::Relaxed);
+        Busy { standing, is_trial }
+    }
+
+    pub fn succeeded(&mut self, took: Duration, now: Instant) {
+        self.is_trial = false;
+        self.standing.latency.add(took, now);
+        self.standing.breaker.statement_succeeded();
+    }
+
+    pub fn lost(&mut self, now: Instant) {
+        self.is_trial = false;
+        self.standing.breaker.statement_lost(now);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.standing.outstanding.fetch_sub(1, Ordering::Relaxed);
+        if self.is_trial {
+            self.standing.breaker.trial_ended();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_follows_and_fades() {
+        let start = Instant::now();
+        let standing = Standing::new(1, start);
+        assert_eq!(standing.latency_us(start), 0);
+        let mut busy = Busy::new(standing.clone(), false);
+        busy.succeeded(Duration::from_millis(1), start);
+        assert_eq!(standing.latency_us(start), 1_000);
+        // Ten times as slow from now on, a thousand times a second.
+        let mut now = start;
+        for _ in 0..2_000 {
+            now += Duration::from_millis(1);
+            busy.succeeded(Duration::from_millis(10), now);
+        }
+        let slow = standing.latency_us(now);
+        assert!((9_000..=10_000).contains(&slow), "{slow}");
+        let later = standing.latency_us(now + MEMORY * 2);
+        assert!(later < slow / 7 && later > slow / 8, "{later}");
+        assert_eq!(standing.latency_us(now + Duration::from_secs(3_600)), 0);
+        // One that comes after a long time counts for nearly all.
+        busy.succeeded(Duration::from_millis(2), now + MEMORY * 10);
+        assert!((1_990..2_010).contains(&standing.latency_us(now + MEMORY * 10)));
+    }
+
+    #[test]
+    fn what_is_under_way_is_counted_and_a_trial_ends_with_it() {
+        let now = Instant::now();
+        let standing = Standing::new(1, now);
+        for _ in 0..3 {
+            standing.breaker.statement_lost(now);
+        }
+        let until = standing.breaker.may_try(now).unwrap_err();
+        standing.breaker.may_try(until).unwrap();
+        let (trial, other) = (Busy::new(standing.clone(), true), Busy::new(standing.clone(), false));
+        assert_eq!(standing.outstanding(), 2);
+        drop(other);
+        assert!(standing.breaker.may_try(until).is_err());
+        drop(trial);
+        assert!(standing.breaker.may_try(until).is_ok());
+        assert_eq!(standing.outstanding(), 0);
+    }
+}
