@@ -23,7 +23,7 @@ pub use catalog::{
     Locale, Oid, Part, QualifiedName, Relation, RelationKind, RowError, Schema, SchemaReader, SearchPath,
     SearchPaths, Type, Unique,
 };
-pub use cluster::{Cluster, Excluded, Freshness, Server, Shard};
+pub use cluster::{Cluster, Excluded, Freshness, Joined, Server, Shard};
 pub use copy::{CopyOwner, CopyPlan};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
 pub use footprint::{Footprint, Touched, TouchedTable};
