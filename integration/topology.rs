@@ -11,7 +11,7 @@ use keyway::config::{Config, Secret, ServerAuth};
 use keyway::demo::postgres::{Server, Shard};
 use keyway::metrics::{LimitHits, Registry};
 use keyway::net::{Connector, Connectors, TlsMetrics};
-use keyway::route::{Cluster, Excluded, Freshness};
+use keyway::route::{Cluster, Freshness};
 use keyway::topology::{ProbeSpec, Topology, TopologyMetricFamilies};
 use libtest_mimic::Trial;
 use tokio::sync::watch;
@@ -97,7 +97,7 @@ const PRIMARY: Option<Role> = Some(Role::Primary);
 const REPLICA: Option<Role> = Some(Role::Replica);
 
 fn is_fit(cluster: &Cluster) -> bool {
-    cluster.shards[0].replica(FIT, Excluded::default(), 0, Instant::now()).is_some()
+    cluster.shards[0].has_replica(FIT, Instant::now())
 }
 
 async fn with_database(primary: &Server) -> Fallible<()> {

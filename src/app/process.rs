@@ -132,6 +132,7 @@ impl Process {
         for it in gone(|it| &it.servers, &was) {
             families.topology.forget(&it[0], &it[1], &it[2]);
             families.client.forget_server(&it[0], &it[1], &it[2]);
+            families.pool.forget_server(&it[0], &it[1], &it[2]);
         }
         for it in gone(|it| &it.shards, &was) {
             families.client.forget_shard(&it[0], &it[1]);

@@ -1,12 +1,16 @@
 //! What a pool tells of itself.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 
+use super::breaker::BreakerState;
+use super::standing::Standing;
 use crate::backend::ConnectError;
-use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
+use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
 
 /// The families, made once for all pools.
 #[derive(Clone)]
@@ -15,6 +19,7 @@ pub struct PoolMetricFamilies {
     waiters: IntGaugeVec,
     wait: HistogramVec,
     connect_failures: IntCounterVec,
+    servers: ServerMetricFamilies,
     hits: LimitHits,
 }
 
@@ -44,8 +49,14 @@ impl PoolMetricFamilies {
                 "Connections to servers that could not be made.",
                 &LABELS,
             )?,
+            servers: ServerMetricFamilies::register(registry)?,
             hits: hits.clone(),
         })
+    }
+
+    /// Of a server that no database of the configuration has any more.
+    pub fn forget_server(&self, database: &str, shard: &str, server: &str) {
+        self.servers.forget(&[("database", database), ("shard", shard), ("server", server)]);
     }
 
     /// Of a pool that is gone for good.
@@ -71,6 +82,7 @@ impl PoolMetricFamilies {
             waiters: self.waiters.with_label_values(&labels),
             wait: self.wait.with_label_values(&labels),
             connect_failures: self.connect_failures.with_label_values(&labels),
+            server: self.servers.of(&[database, shard, server]),
             hits: self.hits.clone(),
         }
     }
@@ -101,6 +113,7 @@ pub struct PoolMetrics {
     waiters: IntGauge,
     wait: Histogram,
     connect_failures: IntCounter,
+    server: ServerMetrics,
     hits: LimitHits,
 }
 
@@ -115,7 +128,77 @@ pub struct PoolUsage {
     pub size: usize,
 }
 
+/// What the pools of one server have in common.
+#[derive(Clone)]
+struct ServerMetricFamilies {
+    breaker_open: IntGaugeVec,
+    breaker_opened: IntCounterVec,
+    outstanding: IntGaugeVec,
+    latency_seconds: GaugeVec,
+}
+
+impl ServerMetricFamilies {
+    fn register(registry: &Registry) -> Result<ServerMetricFamilies, RegisterError> {
+        let of = ["database", "shard", "server"];
+        Ok(ServerMetricFamilies {
+            breaker_open: registry.gauges(
+                "keyway_server_breaker_open",
+                "1 while the server is not used because it has failed, or has yet to show that it is back.",
+                &of,
+            )?,
+            breaker_opened: registry.counters(
+                "keyway_server_breaker_opened_total",
+                "Times that a server was left alone for a while because it had failed.",
+                &of,
+            )?,
+            outstanding: registry.gauges(
+                "keyway_server_reads_outstanding",
+                "Reads under way at the server as a replica, transactions too, of all databases.",
+                &of,
+            )?,
+            latency_seconds: registry.float_gauges(
+                "keyway_server_read_latency_seconds",
+                "Moving mean of reads at the server as a replica, by which they are spread; 0 without any.",
+                &of,
+            )?,
+        })
+    }
+
+    fn of(&self, labels: &[&str; 3]) -> ServerMetrics {
+        ServerMetrics {
+            breaker_open: self.breaker_open.with_label_values(labels),
+            breaker_opened: self.breaker_opened.with_label_values(labels),
+            outstanding: self.outstanding.with_label_values(labels),
+            latency_seconds: self.latency_seconds.with_label_values(labels),
+        }
+    }
+
+    fn forget(&self, of: &[(&str, &str)]) {
+        metrics::forget(&self.breaker_open, of);
+        metrics::forget(&self.breaker_opened, of);
+        metrics::forget(&self.outstanding, of);
+        metrics::forget(&self.latency_seconds, of);
+    }
+}
+
+#[derive(Clone)]
+struct ServerMetrics {
+    breaker_open: IntGauge,
+    breaker_opened: IntCounter,
+    outstanding: IntGauge,
+    latency_seconds: Gauge,
+}
+
 impl PoolMetrics {
+    /// When somebody looks, as `publish`.
+    pub(super) fn observe(&self, standing: &Standing, now: Instant) {
+        let it = &self.server;
+        it.breaker_open.set(i64::from(standing.breaker.state(now) != BreakerState::Closed));
+        it.breaker_opened.inc_by(standing.breaker.opened_count().saturating_sub(it.breaker_opened.get()));
+        it.outstanding.set(i64::from(standing.outstanding()));
+        it.latency_seconds.set(f64::from(standing.latency_us(now)) / 1e6);
+    }
+
     pub(super) fn publish(&self, usage: &PoolUsage) {
         self.idle.set(usage.idle as i64);
         self.active.set(usage.active as i64);

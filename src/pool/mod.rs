@@ -153,6 +153,7 @@ impl Pool {
     pub fn usage(&self) -> PoolUsage {
         let usage = self.state.lock().usage(self.limits.size);
         self.metrics.publish(&usage);
+        self.metrics.observe(self.standing(), Instant::now());
         usage
     }
 

@@ -37,22 +37,24 @@ pub struct Server {
     /// it grows by itself when probes stop, when replay is paused and when the link is dead.
     /// Always `None` for a primary, which is fresh by definition.
     pub fresh_as_of: Option<Instant>,
+    /// Since when this replica has been in the set of those that serve reads; `None` is outside. It left at `max_lag` and has
+    /// not been near enough since, or has not been seen near enough yet.
+    pub joined: Option<Joined>,
     /// It has not started anew from then until `observed_at`: a server that does may show less than before.
     pub up_since: Option<Instant>,
     /// As of when all of this is: a connection that was ready by then sees no less.
     pub observed_at: Option<Instant>,
-    /// Since when it has been among the replicas that serve reads; `None` while it is not.
-    pub joined: Option<Joined>,
     /// Bytes of log that the replica has not replayed, at the last pair of samples.
     pub lag_bytes: Option<u64>,
     /// Why the server is not in use, for people: `connect: connection refused`.
     pub problem: Option<String>,
 }
 
+/// A replica's place in the set of those that serve reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joined {
     pub at: Instant,
-    /// It has been away.
+    /// It had left before.
     pub returned: bool,
 }
 
@@ -65,9 +67,9 @@ impl Server {
             timeline: None,
             position: None,
             fresh_as_of: None,
+            joined: None,
             up_since: None,
             observed_at: None,
-            joined: None,
             lag_bytes: None,
             problem: None,
         }
@@ -78,8 +80,10 @@ impl Server {
         self.fresh_as_of.map(|it| now.saturating_duration_since(it))
     }
 
+    /// A member of the set whose lag has grown since the last report is out without one.
     pub fn may_serve(&self, freshness: Freshness, now: Instant) -> bool {
         self.role == Some(Role::Replica)
+            && self.joined.is_some()
             && self.lag(now).is_some_and(|it| it <= freshness.max_lag)
             && self.has(freshness)
     }
@@ -179,7 +183,8 @@ mod tests {
 
     fn server(index: u16, role: Option<Role>, fresh_as_of: Option<Instant>) -> Server {
         let id = ServerId { shard: ShardId(0), index };
-        Server { role, fresh_as_of, ..Server::unknown(id, format!("db{index}:5432")) }
+        let joined = fresh_as_of.map(|at| Joined { at, returned: false });
+        Server { role, fresh_as_of, joined, ..Server::unknown(id, format!("db{index}:5432")) }
     }
 
     fn pick(shard: &Shard, floor: Option<Instant>, excluded: Excluded, now: Instant) -> Option<u16> {
@@ -195,10 +200,18 @@ mod tests {
         let servers = vec![server(0, Some(Role::Primary), None), server(1, replica, None)];
         let mut shard = Shard { name: "s1".into(), servers };
         assert_eq!(pick(&shard, None, Excluded::default(), start), None);
-        shard.servers[1].fresh_as_of = Some(start);
+        shard.servers[1] = server(1, replica, Some(start));
         assert_eq!(pick(&shard, None, Excluded::default(), start), Some(1));
         let later = start + Duration::from_millis(1_001);
         assert_eq!(pick(&shard, None, Excluded::default(), later), None);
+    }
+
+    #[test]
+    fn one_that_has_left_serves_nothing_however_near_it_is() {
+        let now = Instant::now();
+        let mut shard = Shard { name: "s1".into(), servers: vec![server(0, Some(Role::Replica), Some(now))] };
+        shard.servers[0].joined = None;
+        assert_eq!(pick(&shard, None, Excluded::default(), now), None);
     }
 
     #[test]

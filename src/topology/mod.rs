@@ -21,12 +21,13 @@ use crate::backend::BackendSpec;
 use crate::base::{ServerId, ShardId};
 use crate::config::{Address, Database, ShardServers};
 use crate::route::Cluster;
-use estimate::{Estimate, Report};
+use estimate::{Estimate, LagBounds, Pace, Report};
 use feed::Feed;
 use metrics::TopologyMetrics;
 
 pub struct Topology {
     cluster: ArcSwap<Cluster>,
+    bounds: LagBounds,
     /// What the probers write, by shard. Routing reads `cluster` alone.
     estimates: Mutex<Vec<Estimate>>,
     metrics: TopologyMetrics,
@@ -77,10 +78,12 @@ impl Topology {
     ) -> Arc<Topology> {
         let feeds = |it: &ShardServers| it.servers.iter().map(|of| feed_of(spec.of(of), before)).collect();
         let feeds: Vec<Vec<Arc<Feed>>> = database.shards.iter().map(feeds).collect();
-        if let Some(before) = before.filter(|it| it.is_same(database, &feeds)) {
+        let bounds = LagBounds::new(database.max_lag, spec.interval);
+        if let Some(before) = before.filter(|it| it.bounds == bounds && it.is_same(database, &feeds)) {
             return before.clone();
         }
-        let mut estimates: Vec<Estimate> = database.shards.iter().enumerate().map(estimate_of).collect();
+        let estimate = |(shard, servers)| estimate_of(shard, servers, bounds);
+        let mut estimates: Vec<Estimate> = database.shards.iter().enumerate().map(estimate).collect();
         if let Some(before) = before {
             before.replaced.store(true, Ordering::Relaxed);
             let known = before.estimates.lock();
@@ -90,10 +93,11 @@ impl Topology {
                 }
             }
         }
-        let cluster = cluster_of(&estimates);
+        let cluster = cluster_of(&mut estimates, Instant::now());
         let topology = Arc::new(Topology {
             metrics: families.of_database(&database.name, &cluster),
             cluster: ArcSwap::from_pointee(cluster),
+            bounds,
             estimates: Mutex::new(estimates),
             replaced: AtomicBool::new(false),
             changes: watch::Sender::new(0),
@@ -167,31 +171,40 @@ impl Topology {
     }
 
     /// A change of roles is published at once; positions wait for [`publish_while_alive`], so
-    /// that the work for a snapshot does not grow with the square of the number of servers.
-    fn learn(&self, server: ServerId, report: Report, started_at: Instant) {
+    /// that the work for a snapshot does not grow with the square of the number of servers. Says when to ask again.
+    fn learn(&self, server: ServerId, report: Report, started_at: Instant) -> Pace {
         if let Report::Failed { failure, .. } = &report
             && !self.is_replaced()
         {
             self.metrics.probe_failed(server, *failure);
         }
+        let (shard, index) = (usize::from(server.shard.0), usize::from(server.index));
+        let is_sample = matches!(report, Report::Seen(_));
         let mut estimates = self.estimates.lock();
-        let Some(estimate) = estimates.get_mut(usize::from(server.shard.0)) else { return };
-        if !estimate.apply(usize::from(server.index), started_at, report) {
+        let Some(estimate) = estimates.get_mut(shard) else { return Pace::Usual };
+        let roles_changed = estimate.apply(index, started_at, report);
+        if is_sample && estimate.is_primary(index) {
+            estimate.followers().for_each(|it| self.feeds[shard][it].sampled.notify_one());
+        }
+        let pace = estimate.pace(index);
+        if !roles_changed {
             drop(estimates);
             self.dirty.notify_one();
-            return;
+            return pace;
         }
-        self.publish(&estimates);
+        self.publish(&mut estimates);
         drop(estimates);
         tracing::info!(cluster = %describe(&self.snapshot()), "roles changed");
         self.changes.send_modify(|it| *it += 1);
+        pace
     }
 
     /// The estimates are borrowed from their lock, which keeps snapshots in order.
-    fn publish(&self, estimates: &[Estimate]) {
-        let cluster = Arc::new(cluster_of(estimates));
+    fn publish(&self, estimates: &mut [Estimate]) {
+        let now = Instant::now();
+        let cluster = Arc::new(cluster_of(estimates, now));
         if !self.is_replaced() {
-            self.metrics.publish(&cluster, Instant::now());
+            self.metrics.publish(&cluster, now);
         }
         self.cluster.store(cluster);
     }
@@ -209,12 +222,13 @@ fn feed_of(spec: ProbeSpec, before: Option<&Arc<Topology>>) -> Arc<Feed> {
     known.cloned().unwrap_or_else(|| Feed::new(spec))
 }
 
-fn estimate_of((shard, servers): (usize, &ShardServers)) -> Estimate {
+fn estimate_of(shard: usize, servers: &ShardServers, bounds: LagBounds) -> Estimate {
     let addresses = servers.servers.iter().map(Address::to_string).collect();
-    Estimate::new(ShardId(shard as u16), servers.name.clone(), addresses)
+    Estimate::new(ShardId(shard as u16), servers.name.clone(), addresses, bounds)
 }
 
-fn cluster_of(estimates: &[Estimate]) -> Cluster {
+fn cluster_of(estimates: &mut [Estimate], now: Instant) -> Cluster {
+    estimates.iter_mut().for_each(|it| it.settle(now));
     Cluster { shards: estimates.iter().map(Estimate::shard).collect() }
 }
 
@@ -228,7 +242,7 @@ async fn publish_while_alive(
         loop {
             dirty.notified().await;
             let Some(topology) = topology.upgrade() else { return };
-            topology.publish(&topology.estimates.lock());
+            topology.publish(&mut topology.estimates.lock());
             drop(topology);
             tokio::time::sleep(pause).await;
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::ProbeSpec;
-use super::estimate::{Failure, Observation, Report};
+use super::estimate::{Failure, Observation, Pace, Report};
 use super::feed::Feed;
 use crate::backend::{self, Backend, ConnectError, QuestionError, Row};
 use crate::wire;
@@ -46,6 +46,12 @@ const POSITION: &str = concat!(
 );
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// While writes wait for any server to be a primary.
+const BACKOFF_AWAITED_MAX: Duration = Duration::from_millis(250);
+/// Parts of the interval. A replica takes a moment to replay what its primary has just been seen to have.
+const SOON_PART: u32 = 4;
+const URGENT_PART: u32 = 10;
+const REPLAY_PART: u32 = 20;
 
 pub struct Prober {
     spec: ProbeSpec,
@@ -63,14 +69,14 @@ pub async fn run(feed: Arc<Feed>, mut stopping: watch::Receiver<bool>) {
             let started = Instant::now();
             let report = prober.probe().await;
             failures = if matches!(report, Report::Seen(_)) { 0 } else { failures.saturating_add(1) };
-            if !feed.tell(&report, started) {
-                return;
-            }
-            let pause = prober.pause(failures).saturating_sub(started.elapsed());
+            let Some(pace) = feed.tell(&report, started) else { return };
+            let pause = prober.pause(failures, pace).saturating_sub(started.elapsed());
+            let interval = prober.spec.interval;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // Bounded even where clients report a dead server all the time.
-                () = feed.urgent.notified() => tokio::time::sleep(prober.spec.interval / 10).await,
+                () = feed.urgent.notified() => tokio::time::sleep(interval / URGENT_PART).await,
+                () = feed.sampled.notified() => tokio::time::sleep(interval / REPLAY_PART).await,
             }
         }
     };
@@ -96,12 +102,18 @@ impl Prober {
     /// The interval, doubled with every failure after the first, so that a dead server is not
     /// flooded and one that only paused is asked again soon. Up to a quarter is taken off by chance,
     /// so that many probers do not come back in step.
-    fn pause(&mut self, failures: u32) -> Duration {
+    fn pause(&mut self, failures: u32, pace: Pace) -> Duration {
         let interval = self.spec.interval;
         if failures == 0 {
-            return interval;
+            return match pace {
+                Pace::Soon => interval / SOON_PART,
+                Pace::Usual => interval,
+                // The primary's sample comes first, unless the primary does not answer.
+                Pace::Following => interval + interval / 2,
+            };
         }
-        let doubled = interval.saturating_mul(1 << (failures - 1).min(6)).min(BACKOFF_MAX.max(interval));
+        let max = if pace == Pace::Soon { BACKOFF_AWAITED_MAX } else { BACKOFF_MAX };
+        let doubled = interval.saturating_mul(1 << (failures - 1).min(6)).min(max.max(interval));
         self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         doubled - doubled * (self.entropy >> 56) as u32 / 1024
     }

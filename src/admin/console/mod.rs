@@ -3,6 +3,7 @@
 
 mod command;
 mod control;
+mod replicas;
 mod session;
 mod stats;
 mod tables;

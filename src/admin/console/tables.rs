@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Console;
 use super::command::Table;
+use super::replicas::{REPLICAS, replicas};
 use super::stats::{StatTotals, totals_of};
 use crate::backend::ServerRecord;
 use crate::base::{Role, ShardId};
@@ -16,13 +17,13 @@ use crate::net::TlsTerms;
 use crate::pool::{Pool, PoolUsage};
 use crate::wire::{Column, ColumnType, Value};
 
-type Row = Vec<Value>;
+pub(super) type Row = Vec<Value>;
 
-const fn text(name: &'static str) -> Column {
+pub(super) const fn text(name: &'static str) -> Column {
     Column { name, of: ColumnType::Text }
 }
 
-const fn int(name: &'static str) -> Column {
+pub(super) const fn int(name: &'static str) -> Column {
     Column { name, of: ColumnType::Int }
 }
 
@@ -197,21 +198,6 @@ const SHARDS: &[Column] = &[
     int("errors"),
     int("in_flight"),
 ];
-const REPLICAS: &[Column] = &[
-    text("database"),
-    text("shard"),
-    text("server"),
-    text("role"),
-    int("lag_ms"),
-    int("lag_bytes"),
-    int("timeline"),
-    text("position"),
-    text("problem"),
-    int("sv_active"),
-    int("sv_idle"),
-    int("sv_login"),
-    int("cl_waiting"),
-];
 const PREPARED: &[Column] = &[
     text("database"),
     text("name"),
@@ -271,15 +257,15 @@ pub fn rows(table: Table, console: &Console) -> Vec<Row> {
     }
 }
 
-fn t(text: &str) -> Value {
+pub(super) fn t(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-fn n(number: impl TryInto<i64>) -> Value {
+pub(super) fn n(number: impl TryInto<i64>) -> Value {
     Value::Int(number.try_into().unwrap_or(i64::MAX))
 }
 
-fn opt<T>(value: Option<T>, shown: impl FnOnce(T) -> Value) -> Value {
+pub(super) fn opt<T>(value: Option<T>, shown: impl FnOnce(T) -> Value) -> Value {
     value.map_or(Value::Null, shown)
 }
 
@@ -305,13 +291,13 @@ fn place(address: Option<SocketAddr>) -> [Value; 2] {
     }
 }
 
-fn sorted(shared: &Shared) -> Vec<&Arc<Database>> {
+pub(super) fn sorted(shared: &Shared) -> Vec<&Arc<Database>> {
     let mut databases: Vec<_> = shared.databases.values().collect();
     databases.sort_by(|a, b| a.name.cmp(&b.name));
     databases
 }
 
-fn pools_of(database: &Database) -> Vec<Arc<Pool>> {
+pub(super) fn pools_of(database: &Database) -> Vec<Arc<Pool>> {
     let mut pools = Vec::new();
     database.pools.for_each(|user| pools.extend(user.all().cloned()));
     pools.sort_by(|a, b| a.name().cmp(b.name()));
@@ -714,36 +700,6 @@ fn shards(shared: &Shared) -> Vec<Row> {
 }
 
 /// Every server with what is known of it, primaries too: roles change.
-fn replicas(shared: &Shared, now: Instant) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for database in sorted(shared) {
-        let (cluster, pools) = (database.topology.snapshot(), pools_of(database));
-        for (shard, server) in cluster.shards.iter().flat_map(|it| it.servers.iter().map(move |of| (it, of)))
-        {
-            let own = pools.iter().filter(|it| *it.name().server == *server.address);
-            let usages: Vec<PoolUsage> = own.map(|it| it.usage()).collect();
-            let sum = |of: fn(&PoolUsage) -> usize| n(usages.iter().map(of).sum::<usize>());
-            let is_replica = server.role == Some(Role::Replica);
-            rows.push(vec![
-                t(&database.name),
-                t(&shard.name),
-                t(&server.address),
-                opt(server.role, |it| t(it.label())),
-                opt(server.lag(now).filter(|_| is_replica), |it| n(it.as_millis())),
-                opt(server.lag_bytes.filter(|_| is_replica), n),
-                opt(server.timeline, n),
-                opt(server.position, |it| Value::Text(it.to_string())),
-                opt(server.problem.as_deref(), t),
-                sum(|it| it.active),
-                sum(|it| it.idle),
-                sum(|it| it.connecting),
-                sum(|it| it.waiters),
-            ]);
-        }
-    }
-    rows
-}
-
 fn prepared(shared: &Shared) -> Vec<Row> {
     let mut rows = Vec::new();
     for database in sorted(shared) {

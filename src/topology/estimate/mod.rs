@@ -1,11 +1,18 @@
 //! From reports of single servers to the roles and the freshness of one shard. Pure: no I/O, and
 //! time is an argument.
 
+mod membership;
+mod pace;
+
+pub use membership::LagBounds;
+pub use pace::Pace;
+
 use std::time::Instant;
 
 use super::ring::{Ring, Sample};
 use crate::base::{Lsn, Role, ServerId, ShardId};
 use crate::route;
+use membership::Membership;
 
 /// What a server said of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +60,7 @@ struct Tracked {
     failed: Option<String>,
     /// Why a server that answers is not in use.
     fenced: Option<String>,
+    membership: Membership,
 }
 
 /// One shard as its servers' reports draw it.
@@ -60,6 +68,7 @@ struct Tracked {
 pub struct Estimate {
     id: ShardId,
     name: String,
+    bounds: LagBounds,
     servers: Vec<Tracked>,
     /// The server that holds the primary's role now.
     primary: Option<usize>,
@@ -75,7 +84,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    pub fn new(id: ShardId, name: String, addresses: Vec<String>) -> Estimate {
+    pub fn new(id: ShardId, name: String, addresses: Vec<String>, bounds: LagBounds) -> Estimate {
         let tracked = |address| Tracked {
             address,
             reports: 0,
@@ -84,10 +93,12 @@ impl Estimate {
             observed_at: None,
             failed: None,
             fenced: None,
+            membership: Membership::New,
         };
         Estimate {
             id,
             name,
+            bounds,
             servers: addresses.into_iter().map(tracked).collect(),
             primary: None,
             primary_last: None,
@@ -260,6 +271,18 @@ impl Estimate {
         (0..self.servers.len()).map(|it| self.role(it)).collect()
     }
 
+    /// Lets replicas into the set of those that serve reads and out of it. Before each [`Estimate::shard`], and at no other
+    /// time: until the next one, reads judge a replica by what that says.
+    pub fn settle(&mut self, now: Instant) {
+        for at in 0..self.servers.len() {
+            let is_replica = self.role(at) == Some(Role::Replica);
+            let seen = self.servers[at].seen.as_ref().filter(|_| is_replica);
+            let fresh_as_of = seen.and_then(|it| self.behind(it).ok()?.0);
+            let server = &mut self.servers[at];
+            server.membership = server.membership.step(fresh_as_of, now, self.bounds);
+        }
+    }
+
     /// The shard as routing sees it.
     pub fn shard(&self) -> route::Shard {
         let servers = (0..self.servers.len()).map(|it| self.server(it)).collect();
@@ -279,6 +302,7 @@ impl Estimate {
         (server.up_since, server.observed_at) = (Some(seen.up_since), tracked.observed_at);
         server.timeline = seen.timeline;
         server.position = seen.position;
+        server.joined = tracked.membership.joined();
         if server.role == Some(Role::Replica) {
             match self.behind(seen) {
                 Ok((fresh_as_of, lag_bytes)) => {

@@ -3,6 +3,11 @@ use std::time::Duration;
 
 const SYSTEM: i64 = 7;
 
+/// `max_lag` of a second, probes ten times a second.
+fn bounds() -> LagBounds {
+    LagBounds::new(Duration::from_secs(1), Duration::from_millis(100))
+}
+
 /// Three servers of one shard, driven by times in milliseconds.
 struct Scene {
     estimate: Estimate,
@@ -12,7 +17,7 @@ struct Scene {
 impl Scene {
     fn new() -> Scene {
         let addresses = ["a", "b", "c"].map(String::from).to_vec();
-        Scene { estimate: Estimate::new(ShardId(0), "s1".into(), addresses), start: Instant::now() }
+        Scene { estimate: Estimate::new(ShardId(0), "s1".into(), addresses, bounds()), start: Instant::now() }
     }
 
     /// `a` a primary, `b` and `c` its replicas, all seen on timeline 1 at position 100.
@@ -57,6 +62,17 @@ impl Scene {
 
     fn problem(&self, server: usize) -> String {
         self.estimate.shard().servers[server].problem.clone().unwrap_or_default()
+    }
+
+    /// After a look at `ms`: a letter for each server: in the set, returned to it, or `-` for outside.
+    fn members(&mut self, ms: u64) -> String {
+        self.estimate.settle(self.at(ms));
+        let letter = |it: &route::Server| match it.joined {
+            Some(joined) if joined.returned => 'R',
+            Some(_) => 'I',
+            None => '-',
+        };
+        self.estimate.shard().servers.iter().map(letter).collect()
     }
 
     fn lag_ms(&self, server: usize, now_ms: u64) -> Option<u128> {
@@ -265,10 +281,75 @@ fn a_log_that_got_shorter_starts_the_samples_anew() {
     assert_eq!(scene.lag_ms(1, 2_020), Some(20));
 }
 
+#[test]
+fn a_replica_that_lags_leaves_the_set_and_returns_when_it_is_near() {
+    let mut scene = Scene::settled();
+    assert_eq!(scene.members(10), "-II");
+    for ms in (100..=1_500).step_by(100) {
+        scene.primary(ms, 0, 100 + ms, 1);
+        scene.standby(ms, 1, 100, 1);
+        scene.standby(ms, 2, 100 + ms, 1);
+        assert_eq!(scene.members(ms), if ms <= 1_000 { "-II" } else { "--I" }, "{ms}");
+    }
+    scene.standby(1_500, 1, 100 + 800, 1);
+    assert_eq!((scene.members(1_500).as_str(), scene.lag_ms(1, 1_500)), ("--I", Some(700)));
+    scene.standby(1_510, 1, 100 + 1_100, 1);
+    assert_eq!((scene.members(1_510).as_str(), scene.lag_ms(1, 1_510)), ("-RI", Some(410)));
+}
+
+#[test]
+fn who_is_no_replica_or_of_unknown_lag_is_outside_the_set() {
+    let mut scene = Scene::settled();
+    assert_eq!(scene.members(10), "-II");
+    scene.failed(20, 1, Failure::Lost);
+    scene.standby(20, 2, 50, 1);
+    assert_eq!(scene.members(20), "---", "dead, and older than every sample");
+    scene.standby(30, 1, 100, 1);
+    scene.standby(30, 2, 100, 1);
+    assert_eq!(scene.members(30), "-RR");
+    scene.primary(40, 1, 120, 2);
+    assert_eq!((scene.roles().as_str(), scene.members(40).as_str()), ("-PR", "---"), "a promotion");
+}
+
+#[test]
+fn a_reload_keeps_who_is_in_the_set_and_who_has_left() {
+    let mut scene = Scene::settled();
+    scene.members(10);
+    scene.primary(1_200, 0, 300, 1);
+    scene.standby(1_200, 1, 100, 1);
+    scene.standby(1_200, 2, 300, 1);
+    assert_eq!(scene.members(1_200), "--R", "each was too old for a moment");
+    scene.primary(1_900, 0, 400, 1);
+    scene.standby(1_900, 1, 300, 1);
+    scene.standby(1_900, 2, 400, 1);
+    assert_eq!(reloaded(&scene, &["new", "a", "b", "c"]).members(1_900), "---R", "700 ms is not near enough");
+}
+
+#[test]
+fn a_replica_is_asked_after_its_primary_and_soon_while_it_lacks_something() {
+    let mut scene = Scene::settled();
+    let pace = |scene: &Scene| [0, 1, 2].map(|it| scene.estimate.pace(it));
+    assert_eq!(pace(&scene), [Pace::Usual; 3], "nobody has joined");
+    assert_eq!(scene.estimate.followers().count(), 0);
+    assert_eq!(scene.members(10), "-II");
+    assert_eq!(pace(&scene), [Pace::Usual, Pace::Following, Pace::Following]);
+    assert_eq!(scene.estimate.followers().collect::<Vec<_>>(), [1, 2]);
+    scene.primary(100, 0, 200, 1);
+    scene.standby(105, 1, 200, 1);
+    scene.standby(105, 2, 150, 1);
+    assert_eq!(pace(&scene), [Pace::Usual, Pace::Following, Pace::Soon]);
+    scene.primary(1_200, 0, 300, 1);
+    scene.standby(1_205, 1, 300, 1);
+    assert_eq!(scene.members(1_205), "-R-");
+    assert_eq!(pace(&scene), [Pace::Usual, Pace::Following, Pace::Usual], "nobody waits for one outside");
+    scene.failed(1_300, 0, Failure::Lost);
+    assert_eq!(pace(&scene), [Pace::Soon; 3], "anyone may be the next primary");
+}
+
 /// As `scene`, after a reload that leaves these servers.
 fn reloaded(scene: &Scene, addresses: &[&str]) -> Scene {
     let addresses = addresses.iter().map(|it| String::from(*it)).collect();
-    let mut estimate = Estimate::new(ShardId(0), "s1".into(), addresses);
+    let mut estimate = Estimate::new(ShardId(0), "s1".into(), addresses, bounds());
     estimate.adopt(&scene.estimate);
     Scene { estimate, start: scene.start }
 }

@@ -1,0 +1,47 @@
+//! When to ask a server again: sooner where an answer is waited for, and a replica when it can say something new.
+
+use super::Estimate;
+use super::membership::Membership;
+use crate::base::Lsn;
+
+/// In order of haste.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pace {
+    /// After the primary's next sample: until then nothing that a replica can say makes it fresher.
+    Following,
+    /// At `probe_interval`.
+    Usual,
+    /// In a part of `probe_interval`.
+    Soon,
+}
+
+impl Estimate {
+    /// How to go on after a report of this server.
+    pub fn pace(&self, at: usize) -> Pace {
+        // Every write of the shard waits for whichever server becomes its primary.
+        if self.primary.is_none() {
+            return Pace::Soon;
+        }
+        match (self.replayed_by_member(at), self.ring.newest()) {
+            (Some(position), Some(newest)) if position >= newest.lsn => Pace::Following,
+            // Reads of what was written last wait for this one alone. One outside of the set is no use to them.
+            (Some(_), Some(_)) => Pace::Soon,
+            _ => Pace::Usual,
+        }
+    }
+
+    /// Replicas to be asked now that the primary has a new sample.
+    pub fn followers(&self) -> impl Iterator<Item = usize> {
+        (0..self.servers.len()).filter(|it| self.replayed_by_member(*it).is_some())
+    }
+
+    fn replayed_by_member(&self, at: usize) -> Option<Lsn> {
+        let server = self.servers.get(at)?;
+        let is_member = matches!(server.membership, Membership::In { .. });
+        server.seen.as_ref().filter(|_| is_member)?.position
+    }
+
+    pub fn is_primary(&self, at: usize) -> bool {
+        self.primary == Some(at)
+    }
+}
