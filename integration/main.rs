@@ -5,6 +5,7 @@
 
 mod auth;
 mod bad_input;
+mod balance;
 mod cancel;
 mod catalog;
 mod cli;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     let topics = [
         auth::tests,
         bad_input::tests,
+        balance::tests,
         cancel::tests,
         catalog::tests,
         cli::tests,

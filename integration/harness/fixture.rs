@@ -88,6 +88,12 @@ pub fn unsharded_config(shard: &Shard, listen: &str, admin: &str) -> String {
     )
 }
 
+/// The same with more in the database's table, and the console for its user.
+pub fn own_config(shard: &Shard, listen: &str, admin: &str, settings: &str) -> String {
+    let stats = format!("stats_users = [\"{}\"]\n", shop::USER);
+    stats + &unsharded_config(shard, listen, admin) + settings + "\n"
+}
+
 /// Database `plain` on servers of one test.
 pub struct OwnDatabase {
     pub keyway: KeywayProcess,
@@ -105,8 +111,7 @@ impl OwnDatabase {
     ) -> Fallible<OwnDatabase> {
         let servers = harness.fresh_shard(replicas).await?;
         servers.shard.primary.create_database(SingleFixture::DATABASE, shop::USER, APP_PASSWORD).await?;
-        let config =
-            |listen: &str, admin: &str| unsharded_config(&servers.shard, listen, admin) + settings + "\n";
+        let config = |listen: &str, admin: &str| own_config(&servers.shard, listen, admin, settings);
         let keyway = harness.start_keyway(config).await?;
         let own = OwnDatabase { keyway, servers };
         run(&own.client().await?, schema).await?;
@@ -121,5 +126,9 @@ impl OwnDatabase {
 
     pub async fn client(&self) -> Fallible<Client> {
         connect(&self.keyway.url(shop::USER, APP_PASSWORD, SingleFixture::DATABASE)).await
+    }
+
+    pub async fn console(&self) -> Fallible<Client> {
+        connect(&self.keyway.url(shop::USER, APP_PASSWORD, "keyway")).await
     }
 }

@@ -98,6 +98,15 @@ impl KeywayProcess {
         Ok(std::fs::write(&self.config, config(&self.listen.to_string(), &self.admin.to_string()))?)
     }
 
+    /// Writes another configuration and waits until it is served.
+    pub async fn reload(&self, config: impl Fn(&str, &str) -> String) -> Fallible<()> {
+        let done = || self.log().matches("configuration reloaded").count();
+        let before = done();
+        self.write_config(config)?;
+        self.signal(Signal::HUP)?;
+        until("the configuration is reloaded", || async { Ok(done() > before) }).await
+    }
+
     /// All that it wrote to standard output and standard error.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

@@ -8,7 +8,7 @@ mod postgres18;
 mod random;
 pub mod wire;
 
-pub use fixture::{APP_PASSWORD, OwnDatabase, ShopFixture, SingleFixture, unsharded_config};
+pub use fixture::{APP_PASSWORD, OwnDatabase, ShopFixture, SingleFixture, own_config, unsharded_config};
 pub use keyway::{
     KeywayProcess, as_db_error, assert_error, assert_hits, connect, connect_hearing, error_of, rows, run,
     until, until_hits,

@@ -45,7 +45,7 @@ impl Session {
                 deadline = now + self.database.wait_timeout;
             }
             let wanted = role;
-            let Some((server, role)) = self.choose(shard, wanted, *excluded, now)? else {
+            let Some(placed) = self.choose(shard, wanted, *excluded, now)? else {
                 // The first look that finds nothing is made again with a receiver at hand: a change
                 // after that look ends the wait.
                 let Some(changes) = &mut changes else {
@@ -58,6 +58,7 @@ impl Session {
                 now = Instant::now();
                 continue;
             };
+            let (server, role) = (placed.server, placed.role);
             let mut reader = Reader::default();
             if role != wanted {
                 reader.spilled = self.spill(shard, deadline).await?;
@@ -102,6 +103,7 @@ impl Session {
                     continue;
                 }
             }
+            self.count_read(placed);
             lease.record.set_session(self.record.id);
             self.record.counts.assignments.add(1);
             self.cancel.slot().attach(lease.cancel.clone());

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::UserPools;
 use super::freshness::ReadReason;
 use super::relay::RelayError;
 use super::session::Session;
-use super::UserPools;
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::config::{self, WhenStale};
 use crate::metrics::Limit;
@@ -61,8 +61,17 @@ pub struct ServerReads {
 pub(super) struct Reader {
     /// On a replica.
     pub busy: Option<Busy>,
-    /// A place among those who read on the primary for want of a replica.
-    pub spilled: Option<OwnedSemaphorePermit>,
+    /// A place among those who read on the primary for want of a replica; boxed, as sessions are to be small.
+    pub spilled: Option<Box<OwnedSemaphorePermit>>,
+}
+
+/// Where a statement goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed {
+    pub server: ServerId,
+    pub role: Role,
+    /// Of a read that a replica could answer.
+    pub reason: Option<ReadReason>,
 }
 
 impl Reader {
@@ -173,12 +182,16 @@ impl Session {
         role: Role,
         excluded: Excluded,
         now: Instant,
-    ) -> Result<Option<(ServerId, Role)>, Refusal> {
+    ) -> Result<Option<Placed>, Refusal> {
         let cluster = self.database.topology.snapshot();
         let Some(state) = cluster.shard(shard) else { return Ok(None) };
-        let primary = state.primary().map(|it| (it.id, Role::Primary));
-        if role == Role::Primary || state.servers.len() < 2 {
+        let primary = state.primary().map(|it| Placed { server: it.id, role: Role::Primary, reason: None });
+        if role == Role::Primary {
             return Ok(primary);
+        }
+        if state.servers.len() < 2 {
+            let reason = Some(ReadReason::Lag);
+            return Ok(primary.map(|it| Placed { reason, ..it }));
         }
         self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let freshness = self.freshness(shard);
@@ -192,8 +205,11 @@ impl Session {
             Choice::Cold(it) => (Some(it.id), ReadReason::Fresh),
             Choice::Nobody => self.without_replica(state, freshness, excluded, now)?,
         };
-        self.count_read(reason, found);
-        Ok(found.map(|it| (it, Role::Replica)).or(primary))
+        if let Some(server) = found {
+            self.note_reading(server);
+        }
+        let replica = found.map(|server| Placed { server, role: Role::Replica, reason: None });
+        Ok(replica.or(primary).map(|it| Placed { reason: Some(reason), ..it }))
     }
 
     fn without_replica(
@@ -226,12 +242,13 @@ impl Session {
         }
     }
 
-    pub fn count_read(&mut self, reason: ReadReason, found: Option<ServerId>) {
-        if let Some(server) = found {
-            if let Some(it) = self.database.balance.preferred(server) {
-                it.metrics.reads.inc();
-            }
-            self.note_reading(server);
+    /// Once a connection is found.
+    pub fn count_read(&self, placed: Placed) {
+        let Some(reason) = placed.reason else { return };
+        if placed.role == Role::Replica
+            && let Some(it) = self.database.balance.preferred(placed.server)
+        {
+            it.metrics.reads.inc();
         }
         self.database.metrics.read(reason);
     }
@@ -241,7 +258,7 @@ impl Session {
         &mut self,
         shard: ShardId,
         deadline: Instant,
-    ) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    ) -> Result<Option<Box<OwnedSemaphorePermit>>, Refusal> {
         let database = self.database.clone();
         let Some(spill) = &database.balance.spill else { return Ok(None) };
         // Where there are no replicas the reads are the primary's own.
@@ -251,19 +268,20 @@ impl Session {
         }
         let Some((name, places)) = spill.shards.get(usize::from(shard.0)) else { return Ok(None) };
         if let Ok(it) = places.clone().try_acquire_owned() {
-            return Ok(Some(it));
+            return Ok(Some(Box::new(it)));
         }
         self.shared.hits.hit(Limit::PrimaryReads);
         let waiting = tokio::time::timeout_at(deadline.into(), places.clone().acquire_owned());
         match if spill.count == 0 { None } else { waiting.await.ok() } {
-            Some(Ok(it)) => Ok(Some(it)),
+            Some(Ok(it)) => Ok(Some(Box::new(it))),
             _ => Err(no_place(name, spill.count)),
         }
     }
 }
 
 fn no_place(shard: &str, count: usize) -> Refusal {
-    let message = format!("no replica of shard \"{shard}\" can answer the read, and its primary takes no more");
+    let message =
+        format!("no replica of shard \"{shard}\" can answer the read, and its primary takes no more");
     Refusal::new(Reason::Limit, SqlState::TOO_MANY_CONNECTIONS, message)
         .detail(format!("reads for want of a replica that it takes at once: {count}"))
         .hint("raise replicas.primary_read_share in the configuration of keyway, or try again later")

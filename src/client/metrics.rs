@@ -180,8 +180,10 @@ impl ClientMetricFamilies {
     /// How reads are spread in a database. `before` is what a reload replaces.
     pub fn balance(&self, database: &config::Database, before: Option<&Balance>) -> Balance {
         let of = |shard: &str, server: &str| {
-            let [reads, floor_misses] =
-                self.server_reads.each_ref().map(|it| it.with_label_values(&[&*database.name, shard, server]));
+            let [reads, floor_misses] = self
+                .server_reads
+                .each_ref()
+                .map(|it| it.with_label_values(&[&*database.name, shard, server]));
             ReadMetrics { reads, floor_misses }
         };
         Balance::new(database, of, before)

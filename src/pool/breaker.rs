@@ -74,15 +74,8 @@ impl BreakerState {
 
 impl Breaker {
     pub fn new(entropy: u64) -> Breaker {
-        let state = State {
-            failures: 0,
-            by_statements: false,
-            lost: 0,
-            open: None,
-            trial: None,
-            opened: 0,
-            entropy,
-        };
+        let state =
+            State { failures: 0, by_statements: false, lost: 0, open: None, trial: None, opened: 0, entropy };
         Breaker { state: Mutex::new(state), is_sound: AtomicBool::new(true) }
     }
 

@@ -87,10 +87,7 @@ pub fn choose<T: Copy>(offers: impl Iterator<Item = (T, Offer)> + Clone, entropy
 }
 
 /// The one in whose part of the sum of weights `at` lies; the last one where rounding has lost it.
-fn drawn<T>(
-    offers: impl Iterator<Item = (usize, (T, Offer))>,
-    mut at: f32,
-) -> Option<(usize, (T, Offer))> {
+fn drawn<T>(offers: impl Iterator<Item = (usize, (T, Offer))>, mut at: f32) -> Option<(usize, (T, Offer))> {
     let mut last = None;
     for it in offers {
         at -= it.1.1.weight;
@@ -179,7 +176,8 @@ mod tests {
         let cold = Offer::new(1, Load::default(), 1.0, 0.25);
         check(&[cold, offer(1, 0, 0, 1.0)], &[200, 800]);
         // Alone it takes a part, and the rest is for the primary.
-        let taken = (0..DRAWS as u64).filter(|it| choose([(1, cold)].into_iter(), *it) == Choice::One(1)).count();
+        let taken =
+            (0..DRAWS as u64).filter(|it| choose([(1, cold)].into_iter(), *it) == Choice::One(1)).count();
         assert!((taken * 1_000 / DRAWS).abs_diff(250) < 15, "{taken}");
         assert_eq!(choose([(1, cold)].into_iter(), 7).any(), Some(1));
     }

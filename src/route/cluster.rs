@@ -262,8 +262,10 @@ mod tests {
             let freshness = Freshness { floor: floor.map(at), ..Freshness::default() };
             shard.least_stale(freshness, |it| it.id.index != barred).map(|it| it.id.index)
         };
-        assert_eq!((found(None, 9), found(None, 2), found(Some(15), 9), found(Some(25), 9)),
-            (Some(2), Some(1), Some(2), None));
+        assert_eq!(
+            (found(None, 9), found(None, 2), found(Some(15), 9), found(Some(25), 9)),
+            (Some(2), Some(1), Some(2), None)
+        );
     }
 
     #[test]

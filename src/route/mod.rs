@@ -3,8 +3,8 @@
 
 mod array;
 mod assign;
-mod catalog;
 mod balance;
+mod catalog;
 mod cluster;
 mod compile;
 mod copy;
@@ -19,12 +19,12 @@ mod reads;
 mod router;
 
 pub use assign::SettingMade;
+pub use balance::{Choice, Load, Offer, warmth};
 pub use catalog::{
     Called, Catalog, Collation, Column, ColumnDefault, Difference, Effects, ForeignKey, Function, LOCAL_PATH,
     Locale, Oid, Part, QualifiedName, Relation, RelationKind, RowError, Schema, SchemaReader, SearchPath,
     SearchPaths, Type, Unique,
 };
-pub use balance::{Choice, Load, Offer, warmth};
 pub use cluster::{Cluster, Excluded, Freshness, Joined, Server, Shard};
 pub use copy::{CopyOwner, CopyPlan};
 pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};

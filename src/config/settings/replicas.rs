@@ -2,8 +2,12 @@
 
 use super::{Setting, count, duration, other};
 
-pub const REPLICAS_SECTION: Setting =
-    other("replicas", "", "", "how reads are spread over the replicas of a shard, and what becomes of them without one");
+pub const REPLICAS_SECTION: Setting = other(
+    "replicas",
+    "",
+    "",
+    "how reads are spread over the replicas of a shard, and what becomes of them without one",
+);
 pub const ZONE: Setting = other(
     "zone",
     "\"a\"",
@@ -39,6 +43,7 @@ pub const PRIMARY_READ_SHARE: Setting = other(
 pub const REPLICAS: &[&Setting] = &[&ZONE, &ZONE_PENALTY, &SLOW_START, &WHEN_STALE, &PRIMARY_READ_SHARE];
 
 pub const SERVER_ADDRESS: Setting = other("address", "\"10.0.0.1:5432\"", "required", "host and port");
-pub const SERVER_WEIGHT: Setting = count("weight", 1, 1, 1_000, "of reads a server of weight 2 gets twice as many");
+pub const SERVER_WEIGHT: Setting =
+    count("weight", 1, 1, 1_000, "of reads a server of weight 2 gets twice as many");
 pub const SERVER_ZONE: Setting = other("zone", "\"a\"", "none", "where it is");
 pub const SERVER: &[&Setting] = &[&SERVER_ADDRESS, &SERVER_WEIGHT, &SERVER_ZONE];
