@@ -15,6 +15,7 @@ mod deallocate;
 mod demo;
 mod differential;
 mod drivers;
+mod failover;
 mod harness;
 mod leaks;
 mod limits;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         demo::tests,
         differential::tests,
         drivers::tests,
+        failover::tests,
         leaks::tests,
         limits::tests,
         listen::tests,

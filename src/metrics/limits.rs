@@ -51,10 +51,12 @@ pub enum Limit {
     ProbeTime,
     CatalogTime,
     CatalogRows,
+    FailoverHold,
+    FailoverQueue,
 }
 
 impl Limit {
-    const ALL: [Limit; 43] = [
+    const ALL: [Limit; 45] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -98,6 +100,8 @@ impl Limit {
         Limit::ProbeTime,
         Limit::CatalogTime,
         Limit::CatalogRows,
+        Limit::FailoverHold,
+        Limit::FailoverQueue,
     ];
 
     fn label(self) -> &'static str {
@@ -145,6 +149,8 @@ impl Limit {
             Limit::ProbeTime => "probe_timeout",
             Limit::CatalogTime => "catalog_timeout",
             Limit::CatalogRows => "catalog_rows_max",
+            Limit::FailoverHold => "failover_hold",
+            Limit::FailoverQueue => "failover_queue",
         }
     }
 }

@@ -61,6 +61,15 @@ impl Gate {
         (state.failures, state.closed, state.trying) = (0, None, false);
     }
 
+    /// Somebody else has seen the server. A login that tries for all goes on doing so.
+    pub fn reopen(&self) {
+        let mut state = self.state.lock();
+        if let Some((until, _)) = &mut state.closed {
+            *until = Instant::now().min(*until);
+        }
+        state.failures = 0;
+    }
+
     /// A login that the server itself refused shows that it is there.
     pub fn failed(&self, error: &Arc<ConnectError>, now: Instant) {
         if !is_servers(error) {
