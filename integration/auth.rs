@@ -201,9 +201,8 @@ async fn probes_show_no_password_either(harness: Arc<Shared>) -> Outcome {
     let address: SocketAddr = primary.address().parse()?;
     until("the rule is in force", async || Ok(method_asked(address, "asked_clear").await? == 3)).await?;
     let users = format!("[users.asked_clear]\npassword = \"{PASSWORD}\"\n");
-    let settings =
-        format!("probe_user = \"asked_clear\"\n[databases.{DATABASE}.pool]\nwait_timeout = \"300ms\"\n");
-    let keyway = harness.start_keyway_unready(config(&own.shard, &users, &settings)).await?;
+    let settings = "probe_user = \"asked_clear\"\nfailover_hold = \"300ms\"\n";
+    let keyway = harness.start_keyway_unready(config(&own.shard, &users, settings)).await?;
     let why =
         "authentication method password (clear text), which `server_auth` of this database does not allow";
     let refused = refusal(&keyway.url(USER, APP_PASSWORD, DATABASE)).await?;

@@ -16,6 +16,7 @@ mod deallocate;
 mod demo;
 mod differential;
 mod drivers;
+mod failover;
 mod harness;
 mod leaks;
 mod limits;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         demo::tests,
         differential::tests,
         drivers::tests,
+        failover::tests,
         leaks::tests,
         limits::tests,
         listen::tests,

@@ -474,7 +474,7 @@ async fn not_ready_before_a_primary_is_known(harness: Arc<Shared>) -> Outcome {
     let config = |listen: &str, admin: &str| {
         format!(
             "listen = \"{listen}\"\nadmin = \"{admin}\"\n[users.{USER}]\npassword = \"{APP_PASSWORD}\"\n\
-             [databases.plain]\nservers = [\"127.0.0.1:{nobody}\"]\npool = {{ wait_timeout = \"300ms\" }}\n"
+             [databases.plain]\nservers = [\"127.0.0.1:{nobody}\"]\nfailover_hold = \"300ms\"\n"
         )
     };
     let keyway = harness.start_keyway_unready(config).await?;

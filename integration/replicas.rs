@@ -324,7 +324,7 @@ async fn one_that_dies_costs_nothing(harness: Arc<Shared>) -> Outcome {
 
 async fn a_write_waits_for_a_primary(harness: Arc<Shared>) -> Outcome {
     const WAIT: Duration = Duration::from_secs(2);
-    let settings = "max_lag = \"1h\"\npool = { wait_timeout = \"2s\", connect_timeout = \"1s\" }";
+    let settings = "max_lag = \"1h\"\nfailover_hold = \"2s\"\npool = { connect_timeout = \"1s\" }";
     let mut own = start(&harness, 1, settings).await?;
     let client = own.client().await?;
     own.until_read_on(&client, &own.replicas()).await?;
@@ -341,7 +341,7 @@ async fn a_write_waits_for_a_primary(harness: Arc<Shared>) -> Outcome {
     assert_error(&error, "57P03", "has no primary");
     assert!(error.hint().is_some(), "{error:?}");
     let waited = asked.elapsed();
-    assert!(waited >= WAIT && waited < WAIT * 4, "it waits wait_timeout: {waited:?}");
+    assert!(waited >= WAIT && waited < WAIT * 4, "it waits failover_hold: {waited:?}");
     assert_eq!(rows(&client, "SELECT count, is_replica FROM here").await?, ["1|t"], "reads go on");
 
     // A write that is waiting when the primary comes back is served.

@@ -123,15 +123,15 @@ async fn two_logins(keyway: &KeywayProcess, primary: &Server, users: [&str; 2], 
 async fn servers_that_do_not_let_in(harness: Arc<Shared>) -> Outcome {
     let own = own(&harness).await?;
     let primary = &own.shard.primary;
-    let pool = "connect_timeout = \"200ms\"\nwait_timeout = \"2s\"";
-    let keyway = before(&harness, primary, Said { database: UNPROBED, pool, ..Said::default() }).await?;
+    let (pool, database) = ("connect_timeout = \"200ms\"", format!("{UNPROBED}\nfailover_hold = \"2s\""));
+    let keyway = before(&harness, primary, Said { database: &database, pool, ..Said::default() }).await?;
     primary.freeze()?;
     // The greeting needs a server.
     let error = match Wire::log_in(keyway.listen(), USER, APP_PASSWORD, DATABASE, &[]).await {
         Ok(_) => return Err("logged in".into()),
         Err(error) => error.to_string(),
     };
-    assert!(error.starts_with("08006 cannot connect to server"), "{error}");
+    assert!(error.starts_with("57P03 cannot connect to server"), "{error}");
     assert!(keyway.limit_hits("connect_timeout").await? >= 1);
     primary.thaw()?;
     until("it is served", async || Ok(client(&keyway).await.is_ok())).await?;
@@ -184,8 +184,8 @@ async fn server_connections_that_are_old(harness: Arc<Shared>) -> Outcome {
 async fn servers_that_do_not_answer_probes(harness: Arc<Shared>) -> Outcome {
     let own = own(&harness).await?;
     let primary = &own.shard.primary;
-    let database = "probe_interval = \"50ms\"\nprobe_timeout = \"500ms\"";
-    let said = Said { database, pool: "wait_timeout = \"300ms\"", ..Said::default() };
+    let database = "probe_interval = \"50ms\"\nprobe_timeout = \"500ms\"\nfailover_hold = \"300ms\"";
+    let said = Said { database, ..Said::default() };
     let keyway = before(&harness, primary, said).await?;
     let client = client(&keyway).await?;
     primary.freeze()?;

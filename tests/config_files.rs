@@ -87,6 +87,7 @@ fn the_reference_states_the_real_defaults() {
     let (stated, real) = (stated.database("shop").unwrap(), real.database("shop").unwrap());
     assert_eq!(stated.dbname, real.dbname);
     assert_eq!(stated.max_lag, real.max_lag);
+    assert_eq!((stated.failover_hold, stated.failover_queue), (real.failover_hold, real.failover_queue));
     assert_eq!(format!("{:#?}", stated.probe), format!("{:#?}", real.probe));
     assert_eq!(format!("{:#?}", stated.pool), format!("{:#?}", real.pool));
 }

@@ -106,7 +106,7 @@ fn one_for_each_mode(server: &Server, ca: &str, more: &str) -> impl Fn(&str, &st
         let ca = if mode.starts_with("verify") { format!("server_ca = \"{ca}\"") } else { String::new() };
         databases += &format!(
             "[databases.{mode}]\ndbname = \"{DATABASE}\"\nservers = [\"{}\"]\nserver_tls = \"{mode}\"\n{ca}\n{more}\n\
-             [databases.{mode}.pool]\nwait_timeout = \"2s\"\n",
+             failover_hold = \"2s\"\n",
             server.address()
         );
     }
@@ -416,9 +416,8 @@ async fn direct_to_servers(harness: Arc<Shared>) -> Outcome {
     // An older server takes it for rubbish.
     let old = start(&harness, &files).await?;
     let ca = files.path("ca.crt");
-    let lines = format!(
-        "server_tls = \"verify-full\"\nserver_ca = \"{ca}\"\n{direct}\n[databases.{DATABASE}.pool]\nwait_timeout = \"2s\"\n"
-    );
+    let lines =
+        format!("server_tls = \"verify-full\"\nserver_ca = \"{ca}\"\n{direct}\nfailover_hold = \"2s\"\n");
     let keyway = harness.start_keyway_unready(config(&old.shard, "", "", &lines)).await?;
     let refused = connect(&keyway.url(USER, APP_PASSWORD, DATABASE)).await.err().ok_or("logged in")?;
     let refused = as_db_error(*refused.downcast::<tokio_postgres::Error>()?)?;

@@ -12,8 +12,8 @@ use crate::backend::{BackendSpec, Holders};
 use crate::base::ShardId;
 use crate::catalog::{CatalogWatch, ReadSpec};
 use crate::client::{
-    self, Floors, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Quota, Shared,
-    UserLookup, UserPools,
+    self, Failover, Floors, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Quota,
+    Shared, UserLookup, UserPools,
 };
 use crate::config::{self, Config};
 use crate::net::Connectors;
@@ -39,6 +39,7 @@ pub struct Building<'a> {
     pub config: &'a Config,
     pub common: &'a Common,
     pub users: &'a HashMap<String, client::User>,
+    pub sessions: &'a Arc<client::Sessions>,
     /// What a reload replaces. Its parts are taken over where they are still as wanted.
     pub before: Option<&'a Shared>,
     pub now: Instant,
@@ -62,6 +63,10 @@ impl Building<'_> {
         let hub = self.hub(database, before);
         let probe = self.probe(database, &tls, &hub.holders);
         let topology = Topology::start(database, &probe, &families.topology, ended, topology);
+        let failover = before.map(|it| &it.failover).filter(|it| it.is_of(&topology)).cloned();
+        let failover = failover.unwrap_or_else(|| {
+            Failover::start(&topology, &database.name, &self.common.ledger, self.sessions)
+        });
         let listener = self.listener(&hub, listeners(database, &probe.backend, &topology), before);
         let catalog = self.catalog(database, probe.backend, &topology, before);
         catalog.serve(&router);
@@ -89,6 +94,9 @@ impl Building<'_> {
             max_lag: database.max_lag,
             floor: if moved { Some(self.now) } else { before.and_then(|it| it.floor) },
             wait_timeout: database.pool.wait_timeout,
+            failover,
+            failover_hold: database.failover_hold,
+            failover_queue: database.failover_queue,
             cross_shard_lock_timeout: database.cross_shard_lock_timeout,
         }
     }

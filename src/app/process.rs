@@ -215,7 +215,9 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
     let next = Next::new(config, &common.families.tls)?;
     let users = users(config, &common.derivation, before)?;
     common.ledger.set_bounds(bounds(limits));
-    let building = Building { config, common, users: &users, before, now: Instant::now() };
+    let sessions = before.map_or_else(|| Arc::new(Sessions::default()), |it| it.sessions.clone());
+    let building =
+        Building { config, common, users: &users, sessions: &sessions, before, now: Instant::now() };
     // From here on nothing fails.
     let (acceptors, connectors) = next.take_over(before);
     let databases = config.databases.iter().zip(connectors);
@@ -241,7 +243,7 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
             viewers: config.console.stats_users.iter().cloned().collect(),
         },
         reserve: before.map_or_else(|| Quota::new(Some(RESERVE)), |it| it.reserve.clone()),
-        sessions: before.map_or_else(|| Arc::new(Sessions::default()), |it| it.sessions.clone()),
+        sessions,
         stock: stock
             .cloned()
             .unwrap_or_else(|| BufferStock::new(limits.buffers_max, common.families.hits.clone())),

@@ -25,6 +25,9 @@ use crate::wire::{self, BackendTag, CancelKey};
 /// A login message longer than this is not PostgreSQL's.
 const LOGIN_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// The parameter that tells (manual, "Asynchronous Operations" of the protocol).
+pub const IN_HOT_STANDBY: &str = "in_hot_standby";
+
 /// Everything that a new connection to one server needs. Where the server stands in the configuration is no
 /// part of it: connections outlive a reload that moves it.
 #[derive(Clone, Debug)]
@@ -55,6 +58,8 @@ pub struct Backend {
     pub cancel: Arc<CancelTarget>,
     /// The client whose writes it has had last.
     pub holder: Holder,
+    /// Whether the server is a standby, as it last told itself (PostgreSQL 14 and later).
+    pub in_hot_standby: Option<bool>,
     /// Parameters that the server reported at login, in order.
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
@@ -264,6 +269,7 @@ async fn log_in(
         buffer.consume(total);
     }
     let record = Arc::new(ServerRecord::new(key.pid, now, &stream));
+    stream.bind(record.tie.clone());
     let tls = stream.is_tls().then(|| connector.clone());
     let target = CancelTarget { host: spec.host.clone(), port: spec.port, key, tls };
     Ok(Backend {
@@ -273,12 +279,17 @@ async fn log_in(
         settings: Settings::default(),
         holder: spec.holders.register((spec.host.clone(), spec.port), target.key.pid),
         cancel: Arc::new(target),
+        in_hot_standby: in_hot_standby(&parameters),
         parameters: parameters.into(),
         connected_at: now,
         ready_at: Instant::now(),
         idle_since: now,
         record,
     })
+}
+
+fn in_hot_standby(parameters: &[(String, String)]) -> Option<bool> {
+    parameters.iter().find(|it| it.0 == IN_HOT_STANDBY).map(|it| it.1 == "on")
 }
 
 impl Backend {

@@ -8,7 +8,7 @@ mod slot;
 
 pub use key::{Instance, secret_bytes};
 pub use metrics::CancelMetrics;
-pub use slot::{Detached, Slot, Targets};
+pub use slot::{Detached, Slot, Targets, Waiting};
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! One client's place in the registry: the servers that work for it now, and the cancels on their way there.
+//! One client's place in the registry: the servers that work for it now, and the cancels on their way there. A client
+//! that waits for a server is cancelled without one.
 //!
 //! ```text
 //!            attach                     begin_cancel
@@ -33,6 +34,16 @@ struct State {
     in_flight: u32,
     /// One of them may arrive at any time from now on.
     doubtful: bool,
+    wait: Wait,
+}
+
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+enum Wait {
+    #[default]
+    None,
+    /// For a server; those that the client has do nothing meanwhile.
+    Waiting,
+    Cancelled,
 }
 
 /// Whether servers that worked for a client may work for another one.
@@ -101,13 +112,57 @@ impl Slot {
         Some((state.targets.clone(), InFlight { slot: self, end: CancelEnd::Unknown }))
     }
 
+    /// The client waits for a server until the guard is dropped.
+    pub fn wait(&self) -> Waiting<'_> {
+        self.state.lock().wait = Wait::Waiting;
+        Waiting(self)
+    }
+
+    /// Whether there was a wait to cancel.
+    fn cancel_wait(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.wait == Wait::None {
+            return false;
+        }
+        state.wait = Wait::Cancelled;
+        drop(state);
+        self.done.notify_waiters();
+        true
+    }
+
     /// Cancels what the client's servers run now, all at once; `None` is that none works for it. Returns when
     /// they have closed the cancel connections.
     pub async fn cancel(&self) -> Option<CancelEnd> {
+        if self.cancel_wait() {
+            return Some(CancelEnd::Done);
+        }
         let (targets, mut in_flight) = self.begin_cancel()?;
         let ends = join_all(targets.iter().map(|it| it.cancel())).await;
         in_flight.end = ends.into_iter().max().unwrap_or(CancelEnd::NotSent);
         Some(in_flight.end)
+    }
+}
+
+/// A wait that a cancel ends.
+pub struct Waiting<'a>(&'a Slot);
+
+impl Waiting<'_> {
+    /// Until it is cancelled. Cancel safe.
+    pub async fn cancelled(&self) {
+        loop {
+            // Before the look, as in `detach`.
+            let done = self.0.done.notified();
+            if self.0.state.lock().wait == Wait::Cancelled {
+                return;
+            }
+            done.await;
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().wait = Wait::None;
     }
 }
 

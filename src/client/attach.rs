@@ -1,27 +1,24 @@
 //! A server connection for the next request: chosen, checked out, set up as the session wants it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::watch;
-
-use super::balance::{self, Reader};
+use super::balance::{self, Placed, Reader};
 use super::registry::Activity;
 use super::session::{Held, Session};
+use super::waiting::{Missing, Waited, cannot_connect};
 use crate::backend::{Backend, ConnectError};
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::net::Buffer;
-use crate::pool::{CheckoutError, Lease, Pool};
+use crate::pool::{Admission, CheckoutError, Lease, Pool};
 use crate::proto::{Expect, Origin, Replies, Settings};
 use crate::route::Excluded;
 use crate::wire;
 
-/// Between attempts to reach a primary that cannot be connected to, unless its role changes first.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-
 impl Session {
-    /// Waits, within `wait_timeout`, for a server that may serve the role; for a read no replica that
-    /// is fresh enough means the primary. Nothing has been sent yet, so trying again is safe.
+    /// Waits for a server that may serve the role; for a read no replica that is fresh enough means the primary. For a
+    /// connection of it `wait_timeout` at most, for a primary `failover_hold`. Nothing has been sent yet, so trying again
+    /// is safe.
     pub async fn attach(
         &mut self,
         shard: ShardId,
@@ -29,94 +26,136 @@ impl Session {
         excluded: &mut Excluded,
         mut now: Instant,
     ) -> Result<Held, Refusal> {
-        let mut deadline = now + self.database.wait_timeout;
-        let mut changes = None;
+        let mut waited = Waited::default();
         loop {
-            if self.database.traffic.is_paused() {
-                // The pause waits for the transaction to end.
-                if self.held.is_some() || self.is_spread() {
-                    return Err(paused());
-                }
-                self.record.waits(now);
-                self.database.traffic.resumed().await;
-                self.record.set_activity(Activity::Active);
-                // What was waited for in the meantime does not count.
-                now = Instant::now();
-                deadline = now + self.database.wait_timeout;
+            match self.try_attach(shard, role, excluded, &waited, now).await? {
+                Ok(held) => return Ok(held),
+                Err(missing) => Box::pin(self.wait_out(missing, shard, &mut waited)).await?,
             }
-            let wanted = role;
-            let Some(placed) = self.choose(shard, wanted, *excluded, now)? else {
-                // The first look that finds nothing is made again with a receiver at hand: a change
-                // after that look ends the wait.
-                let Some(changes) = &mut changes else {
-                    changes = Some(self.database.topology.changes());
-                    continue;
-                };
-                if !wait_for_change(changes, deadline, None).await {
-                    return Err(self.no_primary(shard));
-                }
-                now = Instant::now();
-                continue;
+            now = Instant::now();
+        }
+    }
+
+    /// As `attach`, but only for a connection of a server that is there. `None` of it: what has to be waited for.
+    pub async fn try_attach(
+        &mut self,
+        shard: ShardId,
+        role: Role,
+        excluded: &mut Excluded,
+        waited: &Waited,
+        mut now: Instant,
+    ) -> Result<Result<Held, Missing>, Refusal> {
+        // A pause waits for the transaction to end.
+        let amid = self.held.is_some() || self.is_spread();
+        let admission = if amid { Admission::Transaction } else { waited.admission() };
+        loop {
+            if self.database.traffic.is_paused() && !amid {
+                return Ok(Err(Missing::Paused));
+            }
+            let Some(placed) = self.choose(shard, role, *excluded, now)? else {
+                return Ok(Err(Missing::Primary));
             };
-            let (server, role) = (placed.server, placed.role);
             let mut reader = Reader::default();
-            if role != wanted {
-                reader.spilled = self.spill(shard, deadline).await?;
+            if placed.role != role {
+                reader.spilled = self.spill(shard).await?;
             }
-            let Some(pool) = self.pools.get(server).cloned() else { return Err(self.no_primary(shard)) };
-            let mut lease = match pool.try_checkout() {
-                Some(it) => it,
-                None => match self.wait_for_server(&pool).await {
-                    Ok(it) => it,
-                    Err(CheckoutError::Paused) => {
-                        now = Instant::now();
-                        continue;
-                    }
-                    Err(CheckoutError::Connect(error)) => {
-                        self.database.topology.report_failure(server);
-                        excluded.add(server);
-                        let changes = changes.get_or_insert_with(|| self.database.topology.changes());
-                        let last = role == Role::Primary
-                            && (is_final(&error)
-                                || !wait_for_change(changes, deadline, Some(RETRY_PAUSE)).await);
-                        if last {
-                            return Err(cannot_connect(&pool, &error));
-                        }
-                        now = Instant::now();
-                        continue;
-                    }
-                    Err(error) => return Err(no_connection(&pool, &error)),
-                },
+            let lease = match self.check_out(placed, admission, excluded).await? {
+                Ok(Some(it)) => it,
+                Ok(None) => {
+                    now = Instant::now();
+                    continue;
+                }
+                Err(missing) => return Ok(Err(missing)),
             };
-            if role == Role::Replica && self.is_newer_than_known(server, lease.ready_at) {
-                // What is known of the server may be of before it started anew.
-                excluded.add(server);
-                lease.release(now);
-                continue;
-            }
-            if role == Role::Replica {
-                reader.busy = balance::begin(pool.standing(), now);
-                if reader.busy.is_none() {
-                    // Another one tries it just now.
-                    excluded.add(server);
+            if placed.role == Role::Replica {
+                reader.busy = balance::begin(lease.standing(), now);
+                // What is known of a server may be of before it started anew.
+                if reader.busy.is_none() || self.is_newer_than_known(placed.server, lease.ready_at) {
+                    excluded.add(placed.server);
                     lease.release(now);
                     continue;
                 }
             }
             self.count_read(placed);
-            lease.record.set_session(self.record.id);
-            self.record.counts.assignments.add(1);
-            self.cancel.slot().attach(lease.cancel.clone());
-            let pid = lease.cancel.key.pid;
-            lease.pipeline.know_as(pid, self.cancel.pid());
-            let needs_set_up = !lease.settings.unite(&mut self.settings);
-            return Ok(Held { lease, shard, server, role, needs_set_up, reader });
+            let server = placed.server;
+            let held = self.take(lease, shard, placed, reader);
+            let Some(missing) = self.contradiction(&held) else { return Ok(Ok(held)) };
+            self.database.topology.report_failure(server);
+            let detached = self.cancel.slot().detach().await;
+            held.release(detached, now);
+            self.attach_again(detached);
+            return Ok(Err(missing));
         }
     }
 
-    async fn wait_for_server(&self, pool: &Arc<Pool>) -> Result<Lease, CheckoutError> {
+    /// `None` where another server is to be looked for.
+    async fn check_out(
+        &mut self,
+        placed: Placed,
+        admission: Admission,
+        excluded: &mut Excluded,
+    ) -> Result<Result<Option<Lease>, Missing>, Refusal> {
+        let (server, role) = (placed.server, placed.role);
+        let Some(pool) = self.pools.get(server).cloned() else {
+            return Err(self.no_primary(server.shard, &Missing::Primary));
+        };
+        if let Some(it) = pool.try_checkout() {
+            return Ok(Ok(Some(it)));
+        }
+        match self.wait_for_server(&pool, admission).await? {
+            Ok(it) => Ok(Ok(Some(it))),
+            Err(CheckoutError::Paused) => Ok(Ok(None)),
+            Err(CheckoutError::Connect(error)) => {
+                self.database.topology.report_failure(server);
+                excluded.add(server);
+                match role {
+                    Role::Primary if is_final(&error) => Err(cannot_connect(&pool, &error)),
+                    Role::Primary => Ok(Err(Missing::Connection(pool, error))),
+                    Role::Replica => Ok(Ok(None)),
+                }
+            }
+            Err(error) => Err(no_connection(&pool, &error)),
+        }
+    }
+
+    fn take(&mut self, mut lease: Lease, shard: ShardId, placed: Placed, reader: Reader) -> Held {
+        let (server, role) = (placed.server, placed.role);
+        lease.record.set_session(self.record.id, role);
+        self.record.counts.assignments.add(1);
+        self.cancel.slot().attach(lease.cancel.clone());
+        let pid = lease.cancel.key.pid;
+        lease.pipeline.know_as(pid, self.cancel.pid());
+        let needs_set_up = !lease.settings.unite(&mut self.settings);
+        Held { lease, shard, server, role, needs_set_up, reader }
+    }
+
+    /// Of a server that is to be used as the primary; not on a shard of one server, which nobody takes over from. Behind
+    /// `take`: from then on a change of roles finds the connection (`Failover`).
+    fn contradiction(&self, held: &Held) -> Option<Missing> {
+        if held.role != Role::Primary || !self.database.has_replicas {
+            return None;
+        }
+        let cluster = self.database.topology.snapshot();
+        let primary = cluster.shard(held.shard).and_then(|it| it.primary()).filter(|it| it.id == held.server);
+        match primary {
+            None => Some(Missing::Primary),
+            // What it said before the last look was of before its promotion.
+            Some(it)
+                if held.lease.in_hot_standby == Some(true) && it.observed_at < Some(held.lease.ready_at) =>
+            {
+                Some(Missing::Standby)
+            }
+            Some(_) => None,
+        }
+    }
+
+    async fn wait_for_server(
+        &mut self,
+        pool: &Arc<Pool>,
+        admission: Admission,
+    ) -> Result<Result<Lease, CheckoutError>, Refusal> {
         self.record.waits(Instant::now());
-        let checked_out = pool.checkout().await;
+        let checked_out = self.unless_gone(pool.checkout(admission)).await;
         self.record.set_activity(Activity::Active);
         checked_out
     }
@@ -124,9 +163,36 @@ impl Session {
     /// As `attach`, with the session's settings made at once: where several servers answer, or where the
     /// client's text could leave the transaction block that guards them (`set_up_text`).
     pub async fn attach_set_up(&mut self, shard: ShardId, role: Role) -> Result<Held, Refusal> {
-        let mut held = self.attach(shard, role, &mut Excluded::default(), Instant::now()).await?;
+        let mut waited = Waited::default();
+        loop {
+            match self.try_attach_set_up(shard, role, &waited).await? {
+                Ok(held) => return Ok(held),
+                Err(missing) => Box::pin(self.wait_out(missing, shard, &mut waited)).await?,
+            }
+        }
+    }
+
+    /// As `try_attach`, likewise.
+    pub async fn try_attach_set_up(
+        &mut self,
+        shard: ShardId,
+        role: Role,
+        waited: &Waited,
+    ) -> Result<Result<Held, Missing>, Refusal> {
+        let mut excluded = Excluded::default();
+        let mut held = match self.try_attach(shard, role, &mut excluded, waited, Instant::now()).await? {
+            Ok(it) => it,
+            missing => return Ok(missing),
+        };
         match self.set_up_now(&mut held).await {
-            Ok(()) => Ok(held),
+            Ok(()) => Ok(Ok(held)),
+            Err(SetUpError::Lost) => {
+                self.database.topology.report_failure(held.server);
+                drop(held);
+                let detached = self.cancel.slot().detach().await;
+                self.attach_again(detached);
+                Ok(Err(Missing::Lost))
+            }
             Err(error) => Err(self.set_up_failed(error, &held).await),
         }
     }
@@ -146,26 +212,9 @@ impl Session {
             SetUpError::Refused(refusal) => refusal,
             SetUpError::Lost => {
                 self.database.topology.report_failure(held.server);
-                self.no_primary(held.shard)
+                self.no_primary(held.shard, &Missing::Primary)
             }
         }
-    }
-
-    fn no_primary(&self, shard: ShardId) -> Refusal {
-        let cluster = self.database.topology.snapshot();
-        let name = cluster.shard(shard).map_or("", |it| &it.name);
-        let problems = cluster.shard(shard).map_or_else(String::new, |it| {
-            let told =
-                it.servers.iter().filter_map(|it| Some(format!("{}: {}", it.address, it.problem.as_ref()?)));
-            told.collect::<Vec<_>>().join("; ")
-        });
-        let refusal = Refusal::new(
-            Reason::NoServer,
-            SqlState::CANNOT_CONNECT_NOW,
-            format!("shard \"{name}\" of database \"{}\" has no primary", self.database.name),
-        )
-        .hint("try again later, or promote a replica");
-        if problems.is_empty() { refusal } else { refusal.detail(problems) }
     }
 
     /// Parameters for the greeting, from a server that has taken the client's startup settings.
@@ -216,18 +265,6 @@ async fn set_up(server: &mut Backend, wanted: &Settings, origin: Origin) -> Resu
 pub(super) fn set_up_text(server: &Backend, wanted: &Settings) -> Option<String> {
     let statements = server.settings.difference(wanted);
     (!statements.is_empty()).then(|| format!("BEGIN;\n{};\nCOMMIT", statements.join(";\n")))
-}
-
-/// Waits for the topology to change or for `pause`; `false` when the deadline has passed.
-async fn wait_for_change(
-    changes: &mut watch::Receiver<u64>,
-    deadline: Instant,
-    pause: Option<Duration>,
-) -> bool {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let wait = pause.map_or(left, |it| it.min(left));
-    let _ = tokio::time::timeout(wait, changes.changed()).await;
-    Instant::now() < deadline
 }
 
 #[derive(Debug)]
@@ -306,22 +343,6 @@ fn is_final(error: &ConnectError) -> bool {
         ConnectError::Refused { state, .. } => state.starts_with("28") || state.starts_with("3D"),
         _ => false,
     }
-}
-
-fn cannot_connect(pool: &Pool, error: &ConnectError) -> Refusal {
-    let spec = pool.spec();
-    Refusal::new(
-        Reason::NoServer,
-        SqlState::CONNECTION_FAILURE,
-        format!("cannot connect to server {}:{}", spec.host, spec.port),
-    )
-    .detail(error.to_string())
-}
-
-fn paused() -> Refusal {
-    let message = "database is paused, and a transaction that has a server can take no further one";
-    Refusal::new(Reason::Limit, SqlState::CANNOT_CONNECT_NOW, message)
-        .hint("begin the transaction again: it waits until the pause is over")
 }
 
 fn no_connection(pool: &Pool, error: &CheckoutError) -> Refusal {

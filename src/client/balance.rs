@@ -253,12 +253,9 @@ impl Session {
         self.database.metrics.read(reason);
     }
 
-    /// For a read that was to go to a replica. Waits while as many as may read on the primary of the shard.
-    pub async fn spill(
-        &mut self,
-        shard: ShardId,
-        deadline: Instant,
-    ) -> Result<Option<Box<OwnedSemaphorePermit>>, Refusal> {
+    /// For a read that was to go to a replica. Waits while as many as may read on the primary of the shard, for
+    /// `wait_timeout`.
+    pub async fn spill(&mut self, shard: ShardId) -> Result<Option<Box<OwnedSemaphorePermit>>, Refusal> {
         let database = self.database.clone();
         let Some(spill) = &database.balance.spill else { return Ok(None) };
         // Where there are no replicas the reads are the primary's own.
@@ -271,9 +268,12 @@ impl Session {
             return Ok(Some(Box::new(it)));
         }
         self.shared.hits.hit(Limit::PrimaryReads);
-        let waiting = tokio::time::timeout_at(deadline.into(), places.clone().acquire_owned());
-        match if spill.count == 0 { None } else { waiting.await.ok() } {
-            Some(Ok(it)) => Ok(Some(Box::new(it))),
+        if spill.count == 0 {
+            return Err(no_place(name, 0));
+        }
+        let waiting = tokio::time::timeout(database.wait_timeout, places.clone().acquire_owned());
+        match self.unless_gone(waiting).await? {
+            Ok(Ok(it)) => Ok(Some(Box::new(it))),
             _ => Err(no_place(name, spill.count)),
         }
     }

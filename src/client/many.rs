@@ -9,6 +9,7 @@ use super::query::{Payload, Ran, Request};
 use super::relay::{Flow, RelayError, Stop, relay};
 use super::session::{End, Held, Session};
 use super::timeouts::transaction_time;
+use super::waiting::Waited;
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{Decision, Mode};
@@ -19,17 +20,36 @@ pub(super) type Team = Vec<Held>;
 
 impl Session {
     pub async fn assemble(&mut self, shards: &[ShardId], role: Role) -> Result<Team, Refusal> {
-        let mut team = Team::with_capacity(shards.len());
-        for &shard in shards {
-            match self.attach_set_up(shard, role).await {
-                Ok(held) => team.push(held),
-                Err(refusal) => {
-                    self.dismiss(team).await;
-                    return Err(refusal);
+        let mut waited = Waited::default();
+        loop {
+            let mut team = Team::with_capacity(shards.len());
+            let mut missing = None;
+            for &shard in shards {
+                match self.try_attach_set_up(shard, role, &waited).await {
+                    Ok(Ok(held)) => team.push(held),
+                    Ok(Err(it)) => {
+                        missing = Some((it, shard));
+                        break;
+                    }
+                    Err(refusal) => {
+                        self.dismiss(team).await;
+                        return Err(refusal);
+                    }
                 }
             }
+            let Some((missing, shard)) = missing else { return Ok(team) };
+            // Those that are at hand would be kept from others meanwhile, and a pause waits until nobody has one.
+            self.give_back(team).await;
+            Box::pin(self.wait_out(missing, shard, &mut waited)).await?;
         }
-        Ok(team)
+    }
+
+    /// Servers that nothing of the client's was sent to. Those that the transaction has beside them go on.
+    async fn give_back(&mut self, team: Team) {
+        let detached = self.cancel.slot().detach().await;
+        let now = Instant::now();
+        team.into_iter().for_each(|it| it.release(detached, now));
+        self.attach_again(detached);
     }
 
     /// A server with state on it that only this session may meet is closed: of several servers none can be

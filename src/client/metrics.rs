@@ -34,6 +34,8 @@ pub struct ClientMetricFamilies {
     server_reads: [IntCounterVec; 2],
     turned_down: IntCounterVec,
     floor_waits: IntCounterVec,
+    held: IntGaugeVec,
+    held_seconds: HistogramVec,
     pub clients: IntGauge,
     /// Those of `clients` that came with TLS.
     pub tls_clients: IntGauge,
@@ -74,6 +76,16 @@ fn turned_down(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
 fn floor_waits(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
     let help = "Statements of transactions on a replica that waited for it to have what was written.";
     registry.counters("keyway_floor_wait_total", help, &["database"])
+}
+
+fn held(registry: &Registry) -> Result<IntGaugeVec, RegisterError> {
+    let help = "Statements that wait for their shard to have a primary, of at most failover_queue.";
+    registry.gauges("keyway_failover_waiting", help, &["database"])
+}
+
+fn held_seconds(registry: &Registry) -> Result<HistogramVec, RegisterError> {
+    let help = "Time that statements have waited for their shard to have a primary.";
+    registry.latencies("keyway_failover_wait_seconds", help, &["database"])
 }
 
 fn replication_bytes(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
@@ -147,6 +159,8 @@ impl ClientMetricFamilies {
             floor_waits: floor_waits(registry)?,
             server_reads: server_reads(registry)?,
             turned_down: turned_down(registry)?,
+            held: held(registry)?,
+            held_seconds: held_seconds(registry)?,
             clients: registry
                 .gauges("keyway_clients", "Client connections.", &[])?
                 .with_label_values::<&str>(&[]),
@@ -203,6 +217,8 @@ impl ClientMetricFamilies {
         metrics::forget(&self.reads, &of);
         metrics::forget(&self.turned_down, &of);
         metrics::forget(&self.floor_waits, &of);
+        metrics::forget(&self.held, &of);
+        metrics::forget(&self.held_seconds, &of);
     }
 
     /// Counted when somebody looks: each session knows its own pin.
@@ -243,6 +259,8 @@ impl ClientMetricFamilies {
             refusals: Reason::ALL.map(refusal).to_vec(),
             reads: ReadReason::ALL.map(read),
             floor_waits: self.floor_waits.with_label_values(&[database]),
+            held: self.held.with_label_values(&[database]),
+            held_seconds: self.held_seconds.with_label_values(&[database]),
             retries: self.retries.with_label_values(&[database]),
             evictions: self.evictions.with_label_values(&[database]),
             renewals: self.renewals.with_label_values(&[database]),
@@ -264,6 +282,9 @@ pub struct DatabaseMetrics {
     /// By `ReadReason`.
     reads: [IntCounter; 8],
     pub floor_waits: IntCounter,
+    /// Statements that wait for a primary, and how long they have.
+    pub(super) held: IntGauge,
+    pub(super) held_seconds: Histogram,
     pub retries: IntCounter,
     /// Replication connections now, and their bytes.
     pub replication: IntGauge,

@@ -15,6 +15,7 @@ mod effects;
 mod encoding;
 mod enlisted;
 mod extended;
+mod failover;
 mod floors;
 mod freshness;
 mod function_call;
@@ -48,8 +49,10 @@ mod traffic;
 mod transactions;
 mod users;
 mod visitor;
+mod waiting;
 
 pub use balance::{Balance, ServerReads};
+pub use failover::Failover;
 pub use floors::Floors;
 pub use login::{serve, too_many};
 pub use lookup::UserLookup;
@@ -160,8 +163,14 @@ pub struct Database {
     pub max_lag: Duration,
     /// No replica serves a session that has not replayed this: when rows may last have changed their shards.
     pub floor: Option<Instant>,
-    /// How long a request waits for a primary to appear.
+    /// How long a statement waits for a connection of a server that takes no more, or for a replica to catch up.
     pub wait_timeout: Duration,
+    /// As long as the topology.
+    pub failover: Arc<Failover>,
+    /// How long a statement waits for its shard to have a primary.
+    pub failover_hold: Duration,
+    /// How many may at once.
+    pub failover_queue: usize,
     /// Of transactions on several shards at once.
     pub cross_shard_lock_timeout: Option<Duration>,
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use prometheus::IntGauge;
 use smallvec::SmallVec;
 
+use super::abandon::abandon;
 use super::attach::{set_up_text, setting_refused};
 use super::bind::mixes;
 use super::copy_split::Copied;
@@ -409,6 +410,7 @@ impl Session {
 
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
         self.overdue = None;
+        self.hold_ends = None;
         if request.decision.mode != Mode::One {
             self.send_touched();
         }
@@ -471,10 +473,14 @@ impl Session {
             }
             self.send_touched();
             let may_retry = tries_left > 0 && server.1 == Role::Replica;
-            let mut flow = Flow { may_retry, may_renew, ..Flow::default() };
+            let may_leave = tries_left > 0;
+            let mut flow = Flow { may_retry, may_leave, may_renew, ..Flow::default() };
             let mut replies = Replies::default();
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_parameters(&mut flow)?;
+            if flow.tells_role && !self.transaction.is_read_only() {
+                self.database.topology.report_failure(server.0);
+            }
             self.named = replies.named;
             self.committed = replies.tag.as_slice() == b"COMMIT";
             if let Some(message) = &replies.set_up_error {
@@ -571,6 +577,10 @@ impl Session {
             held.reader.lost(error, Instant::now());
             tracing::warn!(server = ?held.server, %error, "read is tried on another server");
             self.database.topology.report_failure(held.server);
+            if matches!(error, super::relay::RelayError::Silent) {
+                // It would go on with it as soon as it can.
+                abandon(held.lease);
+            }
         }
         let _closed = self.cancel.slot().try_detach();
     }

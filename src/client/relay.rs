@@ -11,8 +11,8 @@ use thiserror::Error;
 use super::encoding;
 use super::query::Renewable;
 use super::timeouts::Overdue;
-use crate::backend::Backend;
-use crate::net::{Buffer, BufferStock, Stream};
+use crate::backend::{Backend, IN_HOT_STANDBY};
+use crate::net::{Buffer, BufferStock, Stream, Tie};
 use crate::proto::{Part, Piece, Replies, StatementId, Unexpected};
 use crate::wire;
 
@@ -38,6 +38,8 @@ pub enum RelayError {
     Server(io::Error),
     #[error("server closed the connection")]
     ServerClosed,
+    #[error("server has stopped answering")]
+    Silent,
     #[error(transparent)]
     Unexpected(#[from] Unexpected),
     #[error("server did not end the statement within {0:?} of a cancel request")]
@@ -67,6 +69,10 @@ pub struct Flow {
     pub foreign_encoding: Option<String>,
     /// Nothing may be forwarded yet that a retry elsewhere would contradict.
     pub may_retry: bool,
+    /// It is a read that another server can answer, should this one be thought to be gone.
+    pub may_leave: bool,
+    /// The server has said something of its role that may be news.
+    pub tells_role: bool,
     /// With what a standby has turned the read down; its answer is swallowed to the end.
     pub turned_down: Option<&'static str>,
     /// The request can be made again if its statement turns out to be of no use on this server.
@@ -87,7 +93,10 @@ impl Flow {
     pub fn note_error(&mut self, input: &[u8], replies: &Replies) {
         if let Some(range) = replies.error.clone() {
             self.errors += 1;
-            self.waited_for_lock |= wire::error_fields(&input[range]).is_ok_and(|it| it.state == b"55P03");
+            let fields = wire::error_fields(&input[range]);
+            let state = fields.as_ref().map_or(&b""[..], |it| it.state);
+            self.waited_for_lock |= state == b"55P03";
+            self.tells_role |= state == b"25006";
         }
     }
 }
@@ -115,7 +124,8 @@ pub async fn relay(
     }
     let mut buffer = None;
     while !server.pipeline.is_drained() {
-        server_readable(client, &mut server.stream, overdue).await?;
+        let tie = Some(&*server.record.tie).filter(|_| flow.may_leave && flow.sent_bytes == 0);
+        server_readable(client, &mut server.stream, tie, overdue).await?;
         step(client, server, stock, &mut buffer, replies, flow).await?;
         if replies.copy_in {
             return Ok(Stop::CopyIn);
@@ -241,6 +251,10 @@ fn note(server: &mut Backend, input: &[u8], replies: &Replies, flow: &mut Flow) 
             Ok(("client_encoding", value)) if !encoding::is_served(value) => {
                 flow.foreign_encoding = Some(value.to_owned());
             }
+            Ok((IN_HOT_STANDBY, value)) => {
+                server.in_hot_standby = Some(value == "on");
+                flow.tells_role = true;
+            }
             _ => {}
         }
     }
@@ -270,16 +284,20 @@ async fn forward(
 }
 
 /// Waits for the server, and notices a client that leaves in the meantime: nobody would read the
-/// answer, and the query should not run on.
+/// answer, and the query should not run on. With `tie`, one that is thought to be gone is waited for no longer.
 async fn server_readable(
     client: &mut Stream,
     server: &mut Stream,
+    tie: Option<&Tie>,
     overdue: &mut Option<Box<Overdue>>,
 ) -> Result<(), RelayError> {
     let mut watching = true;
     let mut readable = poll_fn(|cx| {
         if let Poll::Ready(ready) = server.poll_readable(cx) {
             return Poll::Ready(ready.map_err(RelayError::Server));
+        }
+        if tie.is_some_and(Tie::is_doubtful) {
+            return Poll::Ready(Err(RelayError::Silent));
         }
         if watching && client.poll_readable(cx).is_ready() {
             if client.is_closed_by_peer() {

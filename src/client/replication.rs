@@ -158,7 +158,7 @@ pub(super) async fn serve(mut stream: Stream, buffer: Buffer, latest: &Latest, w
     let _live = Live::new(&database.metrics.replication);
     let _tls = stream.is_tls().then(|| Live::new(&shared.metrics.tls_clients));
     let mut link = Link { backend, _place: place };
-    link.record.set_session(record.id);
+    link.record.set_session(record.id, crate::base::Role::Primary);
     cancel.slot().attach(link.cancel.clone());
     let ended = match greet(&mut stream, &link, &cancel).await {
         Ok(()) => {

@@ -151,6 +151,8 @@ pub(super) struct Session {
     pub transaction_ends: Option<Instant>,
     /// The same of the statement under way.
     pub overdue: Option<Box<Overdue>>,
+    /// When the statement under way has waited long enough for a primary, if it had to.
+    pub hold_ends: Option<Instant>,
     /// SHOW TRANSACTIONS has one of it.
     pub shows_transaction: bool,
     /// Until the first unit of the client's.
@@ -203,6 +205,7 @@ impl Session {
             began: None,
             transaction_ends: None,
             overdue: None,
+            hold_ends: None,
             shows_transaction: false,
             entry: Some(login.entry),
             intake: Intake::default(),

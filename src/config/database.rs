@@ -74,6 +74,8 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
         clients_max: section.optional_count(&settings::DATABASE_CLIENTS_MAX),
         server_connections_max: section.optional_count(&settings::DATABASE_CONNECTIONS_MAX),
         replication_connections_max: section.count(&settings::REPLICATION_CONNECTIONS_MAX),
+        failover_hold: section.duration(&settings::FAILOVER_HOLD).unwrap_or_default(),
+        failover_queue: section.count(&settings::FAILOVER_QUEUE),
         pool_mode: pool_mode(section, name, shards.len(), users),
         consistency: user::consistency(section, &settings::CONSISTENCY).unwrap_or_default(),
         cross_shard_writes: cross_shard_writes(section),

@@ -172,6 +172,8 @@ fn list_database(list: &mut List, database: &Database) {
         clients_max,
         server_connections_max,
         replication_connections_max,
+        failover_hold,
+        failover_queue,
         pool_mode,
         consistency,
         cross_shard_writes,
@@ -209,6 +211,8 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "clients_max", clients_max.shown());
     list.put(&path, of, "server_connections_max", server_connections_max.shown());
     list.put(&path, of, "replication_connections_max", replication_connections_max.shown());
+    list.put(&path, of, "failover_hold", failover_hold.shown());
+    list.put(&path, of, "failover_queue", failover_queue.shown());
     list.put(&path, of, "pool_mode", pool_mode.label().to_owned());
     list.put(&path, of, "consistency", consistency.label().to_owned());
     list.put(&path, of, "cross_shard_writes", cross_shard_writes.label().to_owned());

@@ -201,6 +201,9 @@ pub struct Database {
     pub clients_max: Option<usize>,
     pub server_connections_max: Option<usize>,
     pub replication_connections_max: usize,
+    pub failover_hold: Duration,
+    /// Clients that may be held so at once.
+    pub failover_queue: usize,
     pub pool_mode: PoolMode,
     pub consistency: Consistency,
     pub cross_shard_writes: CrossShardWrites,

@@ -52,10 +52,12 @@ pub enum Limit {
     CatalogTime,
     CatalogRows,
     PrimaryReads,
+    FailoverHold,
+    FailoverQueue,
 }
 
 impl Limit {
-    const ALL: [Limit; 44] = [
+    const ALL: [Limit; 46] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -100,6 +102,8 @@ impl Limit {
         Limit::CatalogTime,
         Limit::CatalogRows,
         Limit::PrimaryReads,
+        Limit::FailoverHold,
+        Limit::FailoverQueue,
     ];
 
     fn label(self) -> &'static str {
@@ -148,6 +152,8 @@ impl Limit {
             Limit::CatalogTime => "catalog_timeout",
             Limit::CatalogRows => "catalog_rows_max",
             Limit::PrimaryReads => "primary_read_share",
+            Limit::FailoverHold => "failover_hold",
+            Limit::FailoverQueue => "failover_queue",
         }
     }
 }

@@ -5,12 +5,14 @@ mod buffer;
 mod dial;
 mod listener;
 mod stream;
+mod tie;
 mod tls;
 
 pub use buffer::{Buffer, BufferStock};
 pub use dial::{DialError, Dialled, connect, dial};
 pub use listener::listen;
 pub use stream::{ReadError, Stream, read_message};
+pub use tie::Tie;
 pub use tls::{
     Acceptor, Acceptors, ClientFacts, Connector, Connectors, Encryption, EndPoint, TlsError, TlsMetrics,
     TlsTerms,

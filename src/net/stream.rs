@@ -2,6 +2,8 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
+use super::tie::Tie;
 use super::tls::{Acceptor, ClientFacts, TlsMetrics, TlsSession, TlsTerms};
 
 /// With TLS or without. Without it costs one look at a field that is in the cache already.
@@ -16,6 +19,8 @@ use super::tls::{Acceptor, ClientFacts, TlsMetrics, TlsSession, TlsTerms};
 pub struct Stream {
     tcp: TcpStream,
     tls: Option<Box<TlsSession>>,
+    /// Where others watch the peer. Who cuts it wakes the task that uses the stream.
+    tie: Option<Arc<Tie>>,
 }
 
 impl Stream {
@@ -26,7 +31,16 @@ impl Stream {
             .with_time(Duration::from_secs(60))
             .with_interval(Duration::from_secs(10));
         socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-        Ok(Stream { tcp, tls: None })
+        Ok(Stream { tcp, tls: None, tie: None })
+    }
+
+    /// From here on reads and writes fail once `tie` is cut, also those that wait.
+    pub fn bind(&mut self, tie: Arc<Tie>) {
+        self.tie = Some(tie);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.tie.as_ref().map_or(Ok(()), |it| it.check())
     }
 
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
@@ -95,6 +109,7 @@ impl Stream {
     /// Whether a read would find something, holding no buffer. Without TLS it may be a memory, as said
     /// at [`Stream::has_bytes`]. Cancel safe.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         match &mut self.tls {
             None => self.tcp.poll_read_ready(cx),
             Some(tls) => tls.poll_readable(&mut self.tcp, cx),
@@ -109,9 +124,22 @@ impl Stream {
         match &mut self.tls {
             None => {
                 buffer.make_room();
-                self.tcp.read_buf(&mut buffer.bytes).await
+                let mut reading = pin!(self.tcp.read_buf(&mut buffer.bytes));
+                let tie = self.tie.as_deref();
+                poll_fn(|cx| {
+                    tie.map_or(Ok(()), Tie::check)?;
+                    reading.as_mut().poll(cx)
+                })
+                .await
             }
-            Some(tls) => poll_fn(|cx| tls.poll_read(&mut self.tcp, cx, buffer)).await,
+            Some(tls) => {
+                let tie = self.tie.as_deref();
+                poll_fn(|cx| {
+                    tie.map_or(Ok(()), Tie::check)?;
+                    tls.poll_read(&mut self.tcp, cx, buffer)
+                })
+                .await
+            }
         }
     }
 
@@ -136,6 +164,7 @@ impl Stream {
 
     /// Sends what the socket takes. With TLS some of it may go out later, with [`Stream::poll_flush`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
         if let Some(tls) = &mut self.tls {
             return tls.poll_write(&mut self.tcp, cx, bytes);
         }
@@ -158,15 +187,26 @@ impl Stream {
 
     /// Not cancel safe: a part may have been sent.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.check()?;
+        let tie = self.tie.as_deref();
         let Some(tls) = &mut self.tls else {
             // A socket nearly always takes all at once: only one that does not is waited for.
             let sent = match self.tcp.try_write(bytes) {
                 Err(error) if is_not_yet(&error) => 0,
                 sent => sent?,
             };
-            return if sent == bytes.len() { Ok(()) } else { self.tcp.write_all(&bytes[sent..]).await };
+            if sent == bytes.len() {
+                return Ok(());
+            }
+            let mut writing = pin!(self.tcp.write_all(&bytes[sent..]));
+            return poll_fn(|cx| {
+                tie.map_or(Ok(()), Tie::check)?;
+                writing.as_mut().poll(cx)
+            })
+            .await;
         };
         poll_fn(|cx| {
+            tie.map_or(Ok(()), Tie::check)?;
             while !bytes.is_empty() {
                 let count = ready!(tls.poll_write(&mut self.tcp, cx, bytes))?;
                 bytes = &bytes[count..];

@@ -128,6 +128,15 @@ impl Breaker {
         self.is_sound.store(state.lost == 0 && state.failures == 0, Ordering::Relaxed);
     }
 
+    /// Somebody else has seen the server: the pause is over. Who tries for all goes on doing so.
+    pub(super) fn reopen(&self, now: Instant) {
+        let mut state = self.state.lock();
+        if let Some(it) = &mut state.open {
+            it.until = it.until.min(now);
+        }
+        state.failures = 0;
+    }
+
     /// A login that the server itself refused shows that it is there.
     pub(super) fn login_failed(&self, error: &Arc<ConnectError>, now: Instant) {
         if is_servers(error) {

@@ -37,6 +37,22 @@ impl Pool {
         self.close_idle();
     }
 
+    /// Its server has lost its role: who waits is told to look again, what is idle is closed now and what is in use when
+    /// it is released.
+    pub fn vacate(self: &Arc<Pool>, now: Instant) {
+        let mut state = self.state.lock();
+        state.fresh_since = Some(now);
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
+        drop(waiters);
+        self.close_idle();
+    }
+
+    /// Its server has been seen to be there: the next one who needs a connection need not wait for the end of a back-off.
+    pub fn reopen(&self, now: Instant) {
+        self.standing().breaker.reopen(now);
+    }
+
     /// Whether connections are open that are only there until they are released.
     pub fn is_closing(&self) -> bool {
         self.servers().iter().any(|it| it.closing)

@@ -55,11 +55,22 @@ pub enum CheckoutError {
     Connect(Arc<ConnectError>),
     #[error("no connection became free within {0:?}")]
     WaitTimeout(Duration),
-    /// By an administrator; to be tried again when the pause is over.
+    /// By an administrator, or its server has another role now: it is to be looked for anew.
     #[error("the pool is paused")]
     Paused,
     #[error("{0} clients wait for a connection already")]
     TooManyWaiters(usize),
+}
+
+/// Who asks for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Waits in the queue if there is room in it, and not in a pause.
+    Statement,
+    /// Has waited elsewhere, where those who wait are bounded already.
+    Held,
+    /// An open transaction, which a pause waits for.
+    Transaction,
 }
 
 type Handed = Result<Box<Backend>, Arc<ConnectError>>;
@@ -160,6 +171,7 @@ impl Pool {
     /// An idle connection, without waiting and without a system call.
     pub fn try_checkout(self: &Arc<Pool>) -> Option<Lease> {
         let mut state = self.state.lock();
+        // None is idle in a pause, whoever asks.
         if state.paused {
             return None;
         }
@@ -184,14 +196,14 @@ impl Pool {
     }
 
     /// A connection: idle, new, or the next that becomes free. Cancel safe.
-    pub async fn checkout(self: &Arc<Pool>) -> Result<Lease, CheckoutError> {
+    pub async fn checkout(self: &Arc<Pool>, admission: Admission) -> Result<Lease, CheckoutError> {
         if let Some(lease) = self.try_checkout() {
             return Ok(lease);
         }
         let started = Instant::now();
         let (ticket, wants_room) = {
             let mut state = self.state.lock();
-            if state.paused {
+            if state.paused && admission != Admission::Transaction {
                 return Err(CheckoutError::Paused);
             }
             // With other connections at work waiters are served by those; with none, whoever would wait
@@ -201,7 +213,7 @@ impl Pool {
             {
                 return Err(CheckoutError::Connect(error));
             }
-            if state.waiters.len() >= self.limits.waiters_max {
+            if state.waiters.len() >= self.limits.waiters_max && admission == Admission::Statement {
                 self.metrics.hit(Limit::Waiters);
                 return Err(CheckoutError::TooManyWaiters(self.limits.waiters_max));
             }
@@ -257,8 +269,8 @@ impl Pool {
     /// for room that others have: then the ledger is to be served, without the lock.
     #[must_use]
     fn grow(self: &Arc<Pool>, state: &mut State) -> bool {
-        while !state.paused
-            && state.connecting < self.limits.ramp
+        // In a pause transactions alone wait.
+        while state.connecting < self.limits.ramp
             && state.open < self.limits.size
             && state.connecting < state.waiters.len()
         {
@@ -484,6 +496,10 @@ impl Drop for TicketGuard<'_> {
 }
 
 impl Lease {
+    pub fn standing(&self) -> &Arc<Standing> {
+        self.pool.standing()
+    }
+
     pub fn spec(&self) -> &BackendSpec {
         &self.pool.spec
     }

@@ -97,14 +97,14 @@ async fn nobody_waits_for_a_server_that_has_just_failed() {
     drop(listener);
     let world = World::new(None);
     let (a, b) = (world.pool(address, "a"), world.pool(address, "b"));
-    let first = connect_error(a.checkout().await);
+    let first = connect_error(a.checkout(Admission::Statement).await);
     // Another user is told the same, without another attempt.
-    assert!(Arc::ptr_eq(&first, &connect_error(b.checkout().await)));
-    assert!(Arc::ptr_eq(&first, &connect_error(a.checkout().await)));
+    assert!(Arc::ptr_eq(&first, &connect_error(b.checkout(Admission::Statement).await)));
+    assert!(Arc::ptr_eq(&first, &connect_error(a.checkout(Admission::Statement).await)));
     let listener = TcpListener::bind(address).await.unwrap();
     tokio::spawn(async move { let_in(listener.accept().await.unwrap().0).await });
     let deadline = Instant::now() + Duration::from_secs(5);
-    while let Err(error) = b.checkout().await {
+    while let Err(error) = b.checkout(Admission::Statement).await {
         assert!(Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -115,14 +115,15 @@ async fn an_idle_connection_makes_room_for_another_users() {
     let (address, logins) = server().await;
     let world = World::new(Some(2));
     let (a, b) = (world.pool(address, "a"), world.pool(address, "b"));
-    let (first, second) = (a.checkout().await.unwrap(), a.checkout().await.unwrap());
+    let (first, second) =
+        (a.checkout(Admission::Statement).await.unwrap(), a.checkout(Admission::Statement).await.unwrap());
     first.release(Instant::now());
-    let of_b = b.checkout().await.unwrap();
+    let of_b = b.checkout(Admission::Statement).await.unwrap();
     assert_eq!((a.usage().active, a.usage().idle, b.usage().active), (1, 0, 1));
     // Busy ones are waited for, and released to the one who waits.
     let third = tokio::spawn({
         let b = b.clone();
-        async move { b.checkout().await }
+        async move { b.checkout(Admission::Statement).await }
     });
     while b.usage().waiters == 0 {
         tokio::task::yield_now().await;
@@ -133,7 +134,7 @@ async fn an_idle_connection_makes_room_for_another_users() {
     assert_eq!(logins.load(Ordering::Relaxed), 4);
     // A connection that is closed makes room too.
     drop(third);
-    let again = a.checkout().await.unwrap();
+    let again = a.checkout(Admission::Statement).await.unwrap();
     drop((again, of_b));
     assert_eq!(a.usage().active + b.usage().active, 0);
     assert!(!world.ledger.is_wanted());
@@ -144,10 +145,10 @@ async fn a_retired_pool_serves_who_has_come_and_keeps_nothing() {
     let (address, logins) = server().await;
     let world = World::new(Some(1));
     let pool = world.pool(address, "a");
-    let lease = pool.checkout().await.unwrap();
+    let lease = pool.checkout(Admission::Statement).await.unwrap();
     let waiting = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.checkout().await }
+        async move { pool.checkout(Admission::Statement).await }
     });
     while pool.usage().waiters == 0 {
         tokio::task::yield_now().await;
@@ -160,7 +161,7 @@ async fn a_retired_pool_serves_who_has_come_and_keeps_nothing() {
     lease.release(Instant::now());
     assert_eq!((pool.usage().idle, pool.open_count()), (0, 0));
     // Who is late gets a connection too.
-    pool.checkout().await.unwrap().release(Instant::now());
+    pool.checkout(Admission::Statement).await.unwrap().release(Instant::now());
     assert_eq!((pool.usage().idle, pool.open_count()), (0, 0));
     // They say goodbye first.
     while pool.is_closing() {
@@ -174,22 +175,26 @@ async fn a_paused_pool_hands_out_nothing_and_closes_what_comes_back() {
     let (address, _) = server().await;
     let world = World::new(None);
     let pool = world.pool(address, "a");
-    let leases = [pool.checkout().await.unwrap(), pool.checkout().await.unwrap()];
+    let leases = [
+        pool.checkout(Admission::Statement).await.unwrap(),
+        pool.checkout(Admission::Statement).await.unwrap(),
+    ];
     let [first, second] = leases;
     first.release(Instant::now());
     pool.pause();
     assert_eq!((pool.usage().idle, pool.open_count()), (0, 1));
     assert!(pool.try_checkout().is_none());
-    assert!(matches!(pool.checkout().await, Err(CheckoutError::Paused)));
+    assert!(matches!(pool.checkout(Admission::Statement).await, Err(CheckoutError::Paused)));
     second.release(Instant::now());
     assert_eq!(pool.open_count(), 0);
     pool.resume();
-    let lease = pool.checkout().await.unwrap();
+    let lease = pool.checkout(Admission::Statement).await.unwrap();
     // Who waits is sent away by a pause, to come again.
-    let full: Vec<_> = futures_util::future::join_all((0..3).map(|_| pool.checkout())).await;
+    let full: Vec<_> =
+        futures_util::future::join_all((0..3).map(|_| pool.checkout(Admission::Statement))).await;
     let waiting = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.checkout().await }
+        async move { pool.checkout(Admission::Statement).await }
     });
     while pool.usage().waiters == 0 {
         tokio::task::yield_now().await;
@@ -204,11 +209,14 @@ async fn connections_from_before_are_closed_when_they_come_back() {
     let (address, logins) = server().await;
     let world = World::new(None);
     let pool = world.pool(address, "a");
-    let (held, idle) = (pool.checkout().await.unwrap(), pool.checkout().await.unwrap());
+    let (held, idle) = (
+        pool.checkout(Admission::Statement).await.unwrap(),
+        pool.checkout(Admission::Statement).await.unwrap(),
+    );
     idle.release(Instant::now());
     pool.renew(Instant::now());
     assert!(pool.is_closing() && pool.open_count() == 1);
-    let new = pool.checkout().await.unwrap();
+    let new = pool.checkout(Admission::Statement).await.unwrap();
     held.release(Instant::now());
     while pool.is_closing() {
         tokio::task::yield_now().await;

@@ -170,6 +170,12 @@ impl Topology {
         }
     }
 
+    /// Somebody waits for a server of the shard to be there: have a look at each now.
+    pub fn look_at(&self, shard: ShardId) {
+        let feeds = self.feeds.get(usize::from(shard.0)).into_iter().flatten();
+        feeds.for_each(|it| it.urgent.notify_one());
+    }
+
     /// A change of roles is published at once; positions wait for [`publish_while_alive`], so
     /// that the work for a snapshot does not grow with the square of the number of servers. Says when to ask again.
     fn learn(&self, server: ServerId, report: Report, started_at: Instant) -> Pace {

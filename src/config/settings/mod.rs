@@ -529,6 +529,15 @@ pub const POOL_MODE: Setting = other(
     "transaction",
     "when a server connection may go to another client: \"transaction\" (after each transaction; what only a session can hold keeps it longer) or \"session\" (when its client leaves: then it is closed, which no state outlives). A client in session mode is always on the primary, and keeps a place of `pool.size`; only on databases of one shard",
 );
+pub const FAILOVER_HOLD: Setting = duration(
+    "failover_hold",
+    "10s",
+    "0s",
+    "1h",
+    "how long a statement that needs the primary waits while its shard has none, or none that can be connected to; then it fails with 57P03. Reads that a replica may answer go on",
+);
+pub const FAILOVER_QUEUE: Setting =
+    count("failover_queue", 1_000, 0, 1_000_000, "clients that may wait so at once; the next one gets 57P03");
 pub const CONSISTENCY: Setting = other(
     "consistency",
     "\"global\"",
@@ -594,6 +603,8 @@ pub const DATABASE: &[&Setting] = &[
     &DATABASE_CLIENTS_MAX,
     &DATABASE_CONNECTIONS_MAX,
     &REPLICATION_CONNECTIONS_MAX,
+    &FAILOVER_HOLD,
+    &FAILOVER_QUEUE,
     &CONSISTENCY,
     &POOL_MODE,
     &CROSS_SHARD_WRITES,
