@@ -18,6 +18,7 @@ mod differential;
 mod drivers;
 mod failover;
 mod harness;
+mod lag;
 mod leaks;
 mod limits;
 mod listen;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         differential::tests,
         drivers::tests,
         failover::tests,
+        lag::tests,
         leaks::tests,
         limits::tests,
         listen::tests,

@@ -75,8 +75,10 @@ pub(super) struct Placed {
 }
 
 impl Reader {
-    pub fn succeeded(&mut self, started: Instant, now: Instant) {
+    /// The clock is read on a replica alone.
+    pub fn succeeded(&mut self, started: Instant) {
         if let Some(it) = &mut self.busy {
+            let now = Instant::now();
             it.succeeded(now.saturating_duration_since(started), now);
         }
     }

@@ -45,6 +45,16 @@ pub struct ClientMetricFamilies {
 
 const LABELS: [&str; 4] = ["database", "shard", "role", "access"];
 
+fn pins(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
+    let help = "Clients that got a server connection of their own, by the state that needs it.";
+    registry.counters("keyway_pins_total", help, &["database", "reason"])
+}
+
+fn state_probes(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
+    let help = "Times that a server was searched for state that a statement may have left on it.";
+    registry.counters("keyway_state_probes_total", help, &["database"])
+}
+
 fn resting_clients(registry: &Registry) -> Result<IntGauge, RegisterError> {
     let help =
         "Client connections whose sessions have given up what only statements need, of keyway_clients.";
@@ -129,16 +139,8 @@ impl ClientMetricFamilies {
                 "Statements prepared and run again because a table had changed since.",
                 &["database"],
             )?,
-            pins: registry.counters(
-                "keyway_pins_total",
-                "Clients that got a server connection of their own, by the state that needs it.",
-                &["database", "reason"],
-            )?,
-            state_probes: registry.counters(
-                "keyway_state_probes_total",
-                "Times that a server was searched for state that a statement may have left on it.",
-                &["database"],
-            )?,
+            pins: pins(registry)?,
+            state_probes: state_probes(registry)?,
             pinned: registry.gauges(
                 "keyway_pins",
                 "Clients that have a server connection of their own now, by the state that needs it.",
@@ -363,9 +365,12 @@ impl DatabaseMetrics {
         counted.filter(|(_, count)| *count > 0)
     }
 
-    /// Of a few: those that a standby turns reads down with.
-    pub fn turned_down(&self, state: &'static str) {
-        self.turned_down.with_label_values(&[self.database.as_str(), state]).inc();
+    /// By a standby, which has few states for that; the read is made again.
+    pub fn turned_down(&self, state: Option<&'static str>) {
+        self.retries.inc();
+        if let Some(state) = state {
+            self.turned_down.with_label_values(&[self.database.as_str(), state]).inc();
+        }
     }
 
     pub(super) fn read(&self, reason: ReadReason) {

@@ -23,7 +23,7 @@ use super::split::Inserting;
 use super::sql_prepare::{self, Executed, Renamed, Values};
 use super::statements::{Registry, Statement};
 use crate::backend::Backend;
-use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
+use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{CursorStatement, Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
@@ -462,9 +462,8 @@ impl Session {
                     Err(refusal) => return Ok(Ran::Refused(refusal)),
                 }
             }
-            let Some(server) = self.held.as_ref().map(|it| (it.server, it.role)) else {
-                return Err(End::Left);
-            };
+            let held = self.held.as_ref().map(|it| (it.server, it.role));
+            let Some(server) = held else { return Err(End::Left) };
             if let Err(refusal) = self.set_up_held(request.ends_blocks).await {
                 return Ok(Ran::Refused(refusal));
             }
@@ -472,17 +471,11 @@ impl Session {
                 self.record.transaction.set_main(Some(shard));
             }
             self.send_touched();
-            let may_retry = tries_left > 0 && server.1 == Role::Replica;
-            let may_leave = tries_left > 0;
-            let mut flow = Flow { may_retry, may_leave, may_renew, ..Flow::default() };
             let mut replies = Replies::default();
+            let mut flow = Flow { may_leave: tries_left > 0, may_renew, ..Flow::default() };
+            flow.may_retry = flow.may_leave && server.1 == Role::Replica;
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
-            self.note_parameters(&mut flow)?;
-            if flow.tells_role && !self.transaction.is_read_only() {
-                self.database.topology.report_failure(server.0);
-            }
-            self.named = replies.named;
-            self.committed = replies.tag.as_slice() == b"COMMIT";
+            self.note_answer(server.0, &replies, &mut flow)?;
             if let Some(message) = &replies.set_up_error {
                 let refusal = setting_refused(message);
                 self.close_held().await;
@@ -491,8 +484,8 @@ impl Session {
             match stopped {
                 Ok(Stop::Drained) => {
                     self.count(request, shard, server.1, &flow);
-                    if let Some(held) = self.held.as_mut().filter(|_| server.1 == Role::Replica) {
-                        held.reader.succeeded(request.started, Instant::now());
+                    if let Some(held) = &mut self.held {
+                        held.reader.succeeded(request.started);
                     }
                     return Ok(Ran::Done { failed: flow.errors > 0 });
                 }
@@ -511,10 +504,7 @@ impl Session {
                     excluded.add(server.0);
                     role = Role::Primary;
                     tries_left = 0;
-                    self.database.metrics.retries.inc();
-                    if let Some(state) = flow.turned_down {
-                        self.database.metrics.turned_down(state);
-                    }
+                    self.database.metrics.turned_down(flow.turned_down);
                     self.let_go_if_free(Instant::now()).await;
                 }
                 Err(error) if tries_left > 0 && flow.sent_bytes == 0 && error.is_servers() => {
@@ -529,6 +519,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn note_answer(&mut self, server: ServerId, replies: &Replies, flow: &mut Flow) -> Result<(), End> {
+        self.note_parameters(flow)?;
+        if flow.tells_role && !self.transaction.is_read_only() {
+            self.database.topology.report_failure(server);
+        }
+        self.named = replies.named;
+        self.committed = replies.tag.as_slice() == b"COMMIT";
+        Ok(())
     }
 
     fn role_of(&self, request: &Request<'_>) -> Role {
