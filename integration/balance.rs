@@ -245,8 +245,14 @@ async fn late_is_an_error(harness: Arc<Shared>) -> Outcome {
     assert_error(&error_of(&client, "BEGIN READ ONLY; SELECT count FROM here").await?, "57P03", "within");
     let client = own.client().await?;
     own.servers.shard.replicas[0].resume_replay().await?;
-    until("reads are answered", || async { Ok(client.simple_query(read).await.is_ok()) }).await?;
-    assert_eq!(rows(&client, read).await?, ["2"]);
+    // On a busy machine it may be late again at any time.
+    until("reads are answered", || async {
+        let found = client.simple_query(read).await;
+        let is_new =
+            |it: &SimpleQueryMessage| matches!(it, SimpleQueryMessage::Row(it) if it.get(0) == Some("2"));
+        Ok(found.is_ok_and(|it| it.iter().any(is_new)))
+    })
+    .await?;
     Ok(())
 }
 

@@ -11,12 +11,13 @@ use tokio_postgres::Client;
 use crate::harness::wire::{Wire, bind, execute, flush, parse, query, sync};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnDatabase, OwnShard, Shared, SingleFixture,
-    Xorshift, assert_error, connect, error_of, rows, run, until,
+    Xorshift, assert_error, connect, error_of, own_config, rows, run, until,
 };
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
         harness.test("consistency::global_sees_what_others_wrote", global),
+        harness.test("consistency::positions_are_carried_to_other_sessions", positions),
         harness.test("consistency::other_levels_see_less", levels),
         harness.test("consistency::a_transaction_is_seen_when_it_is_committed", transactions),
         harness.test("consistency::what_is_written_is_told_by_the_catalog", catalog),
@@ -139,6 +140,69 @@ async fn global(harness: Arc<Shared>) -> Outcome {
     own.resume().await?;
     until("a replica has it", || async { Ok(read(&reader, 1).await? == (1, true)) }).await?;
     assert_eq!(read(&reader, 1001).await?.0, 5);
+    Ok(())
+}
+
+/// What one Keyway knows of its own writes, another one does not: the token carries it.
+async fn positions(harness: Arc<Shared>) -> Outcome {
+    let own = start(&harness, 1, "max_lag = \"1h\"").await?;
+    let other = harness
+        .start_keyway(|listen, admin| own_config(&own.servers.shard, listen, admin, "max_lag = \"1h\""))
+        .await?;
+    let url = other.url(USER, APP_PASSWORD, SingleFixture::DATABASE);
+    let (writer, reader) = (own.client().await?, connect(&url).await?);
+    assert_eq!(rows(&writer, "SHOW keyway.position").await?, [""], "it has done nothing");
+    until("the other one reads from the replica", || async { Ok(read(&reader, 1).await? == (0, true)) })
+        .await?;
+    run(&writer, "UPDATE kv SET v = 7 WHERE id = 1").await?;
+    let replayed = rows(&writer, "SHOW keyway.position").await?.remove(0);
+    assert!(replayed.starts_with("main=1:"), "{replayed}");
+    own.servers.shard.wait_until_replayed().await?;
+    own.pause().await?;
+    run(&writer, "UPDATE kv SET v = 8 WHERE id = 1").await?;
+    let shown = writer.prepare("SHOW keyway.position").await?;
+    assert_eq!(shown.columns()[0].name(), "keyway.position");
+    let token: String = writer.query_one(&shown, &[]).await?.get(0);
+    assert_ne!(token, replayed);
+    assert_eq!(read(&reader, 1).await?, (7, true), "it knows nothing of the write");
+
+    // The replica has had the first one for long.
+    run(&reader, &format!("SET keyway.position = '{replayed}'")).await?;
+    assert_eq!(read(&reader, 1).await?, (7, true));
+    let set = reader.prepare(&format!("SET keyway.position TO '{token}'")).await?;
+    reader.execute(&set, &[]).await?;
+    assert_eq!(read(&reader, 1).await?, (8, false));
+    assert_eq!(read(&reader, 2).await?, (0, false), "nobody knows of which rows it is");
+    assert_eq!(rows(&reader, "SHOW keyway.position").await?.remove(0).split(':').next(), Some("main=1"));
+    for (level, expect) in [("session", (8, false)), ("eventual", (7, true)), ("global", (8, false))] {
+        run(&reader, &format!("SET keyway.consistency = '{level}'")).await?;
+        assert_eq!(read(&reader, 1).await?, expect, "{level}");
+    }
+    // Nothing is given up by that, nor by an older one.
+    for sql in [
+        "RESET keyway.position".to_owned(),
+        format!("SET keyway.position = '{replayed}'"),
+        "SET keyway.position = ''".to_owned(),
+    ] {
+        run(&reader, &sql).await?;
+        assert_eq!(read(&reader, 1).await?, (8, false), "{sql}");
+    }
+    // From the first statement on, for a pool that is told at connecting.
+    let fresh = connect(&format!("{url}?options=-c%20keyway.position%3D{token}")).await?;
+    assert_eq!(read(&fresh, 1).await?, (8, false));
+    let fresh = connect(&url).await?;
+    assert_eq!(read(&fresh, 1).await?, (7, true));
+    for (sql, state, message) in [
+        ("SET keyway.position = 'here'", "22023", "\"here\""),
+        ("SET keyway.position = 'other=1:0/1'", "22023", "other"),
+        ("SELECT set_config('keyway.position', 'x', false)", "22023", "can only be set by SET"),
+        ("SET keyway.position = ''; SELECT 1", "0A000", "several statements"),
+    ] {
+        assert_error(&error_of(&fresh, sql).await?, state, message);
+    }
+    assert!(connect(&format!("{url}?options=-c%20keyway.position%3Dx")).await.is_err());
+    own.resume().await?;
+    until("the replica has it", || async { Ok(read(&reader, 1).await? == (8, true)) }).await?;
     Ok(())
 }
 

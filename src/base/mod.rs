@@ -84,6 +84,13 @@ impl fmt::Display for Lsn {
     }
 }
 
+/// A place in the log. Positions compare within a timeline only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub timeline: u32,
+    pub lsn: Lsn,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

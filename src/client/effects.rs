@@ -28,7 +28,13 @@ pub(super) enum Answer {
 }
 
 fn made(tag: &'static str) -> Answer {
-    Answer::Made { notices: Vec::new(), tag, columns: &[] }
+    Answer::made(tag)
+}
+
+impl Answer {
+    pub fn made(tag: &'static str) -> Answer {
+        Answer::Made { notices: Vec::new(), tag, columns: &[] }
+    }
 }
 
 /// Statements that were described before may be described otherwise from now on.
@@ -52,6 +58,9 @@ impl Session {
             return self.answer_refused(kind);
         }
         if let Some(answer) = self.answer_channels(kind, text) {
+            return answer;
+        }
+        if let Some(answer) = self.answer_position(kind, text) {
             return answer;
         }
         if let Err(refusal) = self.check_hint(kind, text) {

@@ -12,7 +12,6 @@ use super::effects::Answer;
 use super::enlisted::PortalHome;
 use super::group::{Bound, Group, Op, put_made};
 use super::query::{Parted, Payload, Ran, Renewable, Request, malformed, not_utf8};
-use super::routing;
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::SqlNames;
 use super::statements::Statement;
@@ -358,12 +357,14 @@ impl Session {
                 Answer::Made { notices: Vec::new(), tag, columns: &[] }
             }
             (Some(only), None) if group.executes() && group.is_synced() => {
-                self.answer(&only.plan.kind, only.statement.text())
+                self.answer_in_time(&only.plan.kind, only.statement.text()).await
             }
             (None, _)
-                if !refused && group.is_synced() && group.only_explains_routing(&self.database.router) =>
+                if !refused
+                    && group.is_synced()
+                    && let Some(columns) = group.columns_of_ours(&self.database.router) =>
             {
-                Answer::Made { notices: Vec::new(), tag: "", columns: routing::COLUMNS }
+                Answer::Made { notices: Vec::new(), tag: "", columns }
             }
             (None, _) if !refused => return Ok(None),
             _ if refused && group.only_closes() => {

@@ -28,6 +28,8 @@ pub(super) struct Tracks {
     seen_on: SmallVec<[(ServerId, Instant); 1]>,
     /// COMMIT AND CHAIN is under way, by itself.
     chains: bool,
+    /// What another session has handed over, by shard (`SET keyway.position`). Of it nobody here knows the rows.
+    handed: SmallVec<[Option<Instant>; 1]>,
 }
 
 /// The statement under way.
@@ -89,13 +91,20 @@ impl ReadReason {
     }
 }
 
+impl Tracks {
+    fn handed(&self, shard: ShardId) -> Option<Instant> {
+        self.handed.get(usize::from(shard.0)).copied().flatten()
+    }
+}
+
 impl Session {
     fn tracks(&mut self) -> &mut Tracks {
         let floors = &self.database.floors;
         self.tracks.get_or_insert_with(|| {
             let written = Written::new(floors.clone());
             let (reading, seen_on) = (Reading::default(), SmallVec::new());
-            Box::new(Tracks { written, reading, seen: None, seen_on, chains: false })
+            let handed = SmallVec::new();
+            Box::new(Tracks { written, reading, seen: None, seen_on, chains: false, handed })
         })
     }
 
@@ -296,7 +305,7 @@ impl Session {
         if self.held.is_some() {
             return;
         }
-        if let Some(tracks) = self.tracks.take_if(|it| it.written.is_idle()) {
+        if let Some(tracks) = self.tracks.take_if(|it| it.written.is_idle() && it.handed.is_empty()) {
             for floor in self.floors.iter_mut().filter(|it| **it < tracks.seen) {
                 *floor = tracks.seen;
             }
@@ -312,7 +321,7 @@ impl Session {
         match tracks.reading.level {
             Some(Consistency::Eventual) => Freshness { max_lag, ..Freshness::default() },
             Some(Consistency::Global) => {
-                let floor = self.database.floor.max(tracks.reading.floor);
+                let floor = self.database.floor.max(tracks.reading.floor).max(tracks.handed(shard));
                 Freshness { max_lag, floor, ..Freshness::default() }
             }
             level => {
@@ -320,7 +329,7 @@ impl Session {
                 let reading = &tracks.reading;
                 let known = level.is_some() && !reading.in_flight;
                 let of_rows = |it: Option<Instant>| if known { it.min(reading.floor) } else { it };
-                let floor = self.database.floor.max(of_rows(self.own_floor(shard)));
+                let floor = self.database.floor.max(of_rows(self.own_floor(shard))).max(tracks.handed(shard));
                 let seen_on = tracks.seen_on.iter().find(|it| it.0.shard == shard).copied();
                 Freshness { max_lag, floor, seen: of_rows(tracks.seen), seen_on }
             }
@@ -344,6 +353,23 @@ impl Session {
 
     fn own_floor(&self, shard: ShardId) -> Option<Instant> {
         self.floors.get(usize::from(shard.0)).copied().flatten()
+    }
+
+    /// All that this session has written, seen, or been handed of a shard.
+    pub fn whole_floor(&self, shard: ShardId) -> Option<Instant> {
+        let tracks = self.tracks.as_ref();
+        let seen = tracks.and_then(|it| it.seen).max(tracks.and_then(|it| it.handed(shard)));
+        self.own_floor(shard).max(seen)
+    }
+
+    /// From here on it reads from no replica of the shard that is older.
+    pub fn demand(&mut self, shard: ShardId, from: Instant) {
+        let count = self.floors.len();
+        let handed = &mut self.tracks().handed;
+        handed.resize(count, None);
+        if let Some(it) = handed.get_mut(usize::from(shard.0)) {
+            *it = (*it).max(Some(from));
+        }
     }
 
     /// It answers the statement under way.

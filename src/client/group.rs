@@ -9,12 +9,14 @@ use super::bind::{self, hides_settings};
 use super::deallocate;
 use super::effects::is_prologue;
 use super::merged::{Asked, Reading, Step};
+use super::position;
+use super::routing;
 use super::sql_prepare::{self, SqlNames};
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::proto::{Expect, Origin, Part, StatementId, UnitEnd};
 use crate::route::{CursorStatement, Kind, Plan, Router};
-use crate::wire::{self, Bind, TxStatus};
+use crate::wire::{self, Bind, Column, TxStatus};
 
 /// One message of a group, its statement looked up. `rows_max` of Execute is 0 for all of them.
 pub(super) enum Op<'a> {
@@ -313,14 +315,19 @@ impl<'a> Group<'a> {
         !self.ops.iter().all(|it| matches!(it, Op::Sync { .. } | Op::Flush { .. }))
     }
 
-    /// All that it prepares or describes is EXPLAIN (KEYWAY), which no server knows.
-    pub fn only_explains_routing(&self, router: &Router) -> bool {
+    /// Where all that it prepares or describes is one of what no server knows: EXPLAIN (KEYWAY), SHOW keyway.position.
+    pub fn columns_of_ours(&self, router: &Router) -> Option<&'static [Column]> {
         let mut statements = self.ops.iter().filter_map(|it| match it {
             Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => Some(statement),
             _ => None,
         });
-        let explains = |it: &Arc<Statement>| it.plan(router).kind == Kind::ExplainRouting;
-        statements.next().is_some_and(explains) && statements.all(explains)
+        let columns = |it: &Arc<Statement>| match &it.plan(router).kind {
+            Kind::ExplainRouting => Some(routing::COLUMNS),
+            kind if position::is_shown(kind) => Some(position::COLUMNS),
+            _ => None,
+        };
+        let first = columns(statements.next()?)?;
+        statements.all(|it| columns(it).is_some_and(|it| std::ptr::eq(it, first))).then_some(first)
     }
 
     pub fn is_limited(&self) -> bool {

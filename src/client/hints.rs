@@ -62,7 +62,7 @@ impl Session {
 }
 
 /// The value that a statement sets, SET or a call of set_config; `None` for DEFAULT and what cannot be told.
-fn value_of(statement: &str) -> Option<String> {
+pub(super) fn value_of(statement: &str) -> Option<String> {
     let literals = scan(statement).literals;
     let mut values = literals.iter().map(|it| it.value(statement));
     let mut lexer = Lexer::new(statement.as_bytes());

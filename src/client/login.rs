@@ -9,6 +9,7 @@ use prometheus::IntGauge;
 use tokio::sync::SemaphorePermit;
 
 use super::encoding;
+use super::position;
 use super::quota;
 use super::registry::{Identity, Registered};
 use super::replication::{self, Wanted};
@@ -159,6 +160,8 @@ pub(super) struct Entry {
     pub application_name: Option<Arc<str>>,
     /// Settings that a server has to judge before the client is greeted.
     pub unchecked: bool,
+    /// What it must see from the first (`SET keyway.position`).
+    pub position: Option<String>,
     /// What the client has sent behind its login.
     pub received: Buffer,
 }
@@ -425,7 +428,12 @@ fn greet(
     let mut greeting = Vec::new();
     wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
+    let mut position = None;
     for (name, value) in parameters.settings {
+        if name == position::NAME {
+            position = Some(value);
+            continue;
+        }
         if name == "client_encoding" {
             if encoding::is_utf8(&value) {
                 continue;
@@ -467,7 +475,13 @@ fn greet(
         pools,
         places,
         cancel,
-        entry: Box::new(Entry { greeting, application_name, unchecked, received: Buffer::default() }),
+        entry: Box::new(Entry {
+            greeting,
+            application_name,
+            unchecked,
+            position,
+            received: Buffer::default(),
+        }),
     })
 }
 

@@ -32,6 +32,7 @@ mod notify;
 mod one_phase;
 mod pins;
 mod portals;
+mod position;
 mod query;
 mod quota;
 mod registry;

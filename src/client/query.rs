@@ -172,7 +172,7 @@ impl Session {
         };
         let planned = self.database.router.plan(text);
         let plan = &planned.plan;
-        let renamed = match self.answer(&plan.kind, text) {
+        let renamed = match self.answer_in_time(&plan.kind, text).await {
             Answer::Server => match self.rename(plan, text) {
                 Ok(it) => it,
                 Err(answer) => return self.say(answer).await,

@@ -231,6 +231,9 @@ impl Session {
     async fn greet(&mut self) -> Result<(), End> {
         let known = self.pools.parameters.lock().clone();
         let Some(mut entry) = self.entry.take() else { return Ok(()) };
+        if let Some(token) = entry.position.take() {
+            self.set_position(&token).map_err(End::Fatal)?;
+        }
         let parameters = match known {
             Some(it) if !entry.unchecked => it.to_vec(),
             _ => self.ask_for_parameters().await.map_err(End::Fatal)?,

@@ -167,8 +167,9 @@ impl Router {
                     _ => of_role(value).map(drop),
                 }
             }
+            Some("position") => Err(wrong("keyway.position can only be set by SET").hint("use SET keyway.position")),
             Some(_) => Err(wrong(format!("unrecognized configuration parameter \"{setting}\""))
-                .hint("there are keyway.shard, keyway.key, keyway.map, keyway.role and keyway.consistency")),
+                .hint("there are keyway.shard, keyway.key, keyway.map, keyway.role, keyway.consistency and keyway.position")),
         }
     }
 

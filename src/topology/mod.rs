@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::backend::BackendSpec;
-use crate::base::{ServerId, ShardId};
+use crate::base::{Position, ServerId, ShardId};
 use crate::config::{Address, Database, ShardServers};
 use crate::route::Cluster;
 use estimate::{Estimate, LagBounds, Pace, Report};
@@ -168,6 +168,16 @@ impl Topology {
         if let Some(feed) = found.and_then(|it| it.get(usize::from(server.index))) {
             feed.urgent.notify_one();
         }
+    }
+
+    /// Where the primary of the shard was at a moment behind `floor`; `None` where no sample is of after it yet.
+    pub fn position_behind(&self, shard: ShardId, floor: Instant) -> Option<Position> {
+        self.estimates.lock().get(usize::from(shard.0))?.position_behind(floor)
+    }
+
+    /// A moment at which the primary of the shard had passed `position`, as early as is known; `None` is not known.
+    pub fn moment_of(&self, shard: ShardId, position: Position) -> Option<Instant> {
+        self.estimates.lock().get(usize::from(shard.0))?.moment_of(position)
     }
 
     /// Somebody waits for a server of the shard to be there: have a look at each now.

@@ -99,6 +99,15 @@ impl Ring {
         })
     }
 
+    /// The start of the oldest sample at or behind `position`: whoever has replayed what that has, has replayed this.
+    /// `None` where there is none yet.
+    pub fn passed(&self, position: Lsn) -> Option<Instant> {
+        self.tiers.iter().rev().find_map(|tier| {
+            let at = tier.samples.partition_point(|it| it.lsn < position);
+            tier.samples.get(at).map(|it| it.started_at)
+        })
+    }
+
     #[cfg(test)]
     fn count(&self) -> usize {
         self.tiers.iter().map(|it| it.samples.len()).sum()

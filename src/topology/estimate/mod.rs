@@ -7,10 +7,11 @@ mod pace;
 pub use membership::LagBounds;
 pub use pace::Pace;
 
+use std::cmp::Ordering;
 use std::time::Instant;
 
 use super::ring::{Ring, Sample};
-use crate::base::{Lsn, Role, ServerId, ShardId};
+use crate::base::{Lsn, Position, Role, ServerId, ShardId};
 use crate::route;
 use membership::Membership;
 
@@ -315,6 +316,22 @@ impl Estimate {
             }
         }
         server
+    }
+
+    pub fn position_behind(&self, floor: Instant) -> Option<Position> {
+        let newest = self.ring.newest().filter(|it| it.started_at >= floor)?;
+        let (_, timeline) = self.primary_last?;
+        Some(Position { timeline: timeline?, lsn: newest.lsn })
+    }
+
+    /// Of an earlier timeline, all that is left of it is in every sample, and on every replica whose lag is known.
+    pub fn moment_of(&self, position: Position) -> Option<Instant> {
+        let (_, timeline) = self.primary_last?;
+        match position.timeline.cmp(&timeline?) {
+            Ordering::Less => self.ring.passed(Lsn(0)),
+            Ordering::Equal => self.ring.passed(position.lsn),
+            Ordering::Greater => None,
+        }
     }
 
     /// How fresh a replica is, or why nobody can tell.
