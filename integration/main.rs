@@ -16,6 +16,7 @@ mod demo;
 mod differential;
 mod drivers;
 mod harness;
+mod lag;
 mod leaks;
 mod limits;
 mod listen;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         demo::tests,
         differential::tests,
         drivers::tests,
+        lag::tests,
         leaks::tests,
         limits::tests,
         listen::tests,

@@ -1,23 +1,14 @@
 //! Roles and lag as real servers show them to the probers.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyway::auth::{Credentials, Derivation};
-use keyway::backend::BackendSpec;
 use keyway::base::Role;
-use keyway::config::{Config, Secret, ServerAuth};
-use keyway::demo::postgres::{Server, Shard};
-use keyway::metrics::{LimitHits, Registry};
-use keyway::net::{Connector, Connectors, TlsMetrics};
+use keyway::demo::postgres::Server;
 use keyway::route::{Cluster, Excluded, Freshness};
-use keyway::topology::{ProbeSpec, Topology, TopologyMetricFamilies};
 use libtest_mimic::Trial;
-use tokio::sync::watch;
-use tokio::time::sleep;
 
-use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared, unsharded_config};
+use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared, Watched};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const USER: &str = "app";
@@ -32,65 +23,6 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness
             .test("topology::a_user_without_the_functions_finds_a_primary", a_user_finds_a_primary_at_least),
     ]
-}
-
-/// Probers on one shard. They end when this is dropped.
-struct Watched {
-    topology: Arc<Topology>,
-    registry: Registry,
-    _running: watch::Sender<bool>,
-}
-
-impl Watched {
-    async fn start(shard: &Shard) -> Fallible<Watched> {
-        let text = unsharded_config(shard, "127.0.0.1:1", "127.0.0.1:2");
-        let config = Config::parse(&text, Path::new("."), &|_| None).map_err(|it| format!("{it:?}"))?;
-        let (running, stopping) = watch::channel(false);
-        let registry = Registry::default();
-        let tls = &config.databases.first().ok_or("no database")?.server_tls;
-        let connector = Connector::new(tls, TlsMetrics::register(&registry)?)?;
-        let spec = ProbeSpec {
-            backend: BackendSpec {
-                host: "".into(),
-                port: 0,
-                user: USER.into(),
-                credentials: Arc::new(Credentials::new(
-                    Secret::parse(APP_PASSWORD),
-                    [0; 16],
-                    Derivation::new(1),
-                )),
-                server_auth: ServerAuth::default(),
-                tls: Arc::new(Connectors::new(connector)),
-                database: DATABASE.into(),
-                application_name: None,
-                connect_timeout: TIMEOUT,
-                message_bytes_max: 65_536,
-                holders: Default::default(),
-                statements: keyway::proto::StatementBounds { count_max: 8, bytes_max: 1 << 20 },
-            },
-            interval: Duration::from_millis(20),
-            timeout: Duration::from_millis(500),
-        };
-        let families = TopologyMetricFamilies::register(&registry, &LimitHits::register(&registry)?)?;
-        let topology = Topology::start(&config.databases[0], &spec, &families, &stopping, None);
-        Ok(Watched { topology, registry, _running: running })
-    }
-
-    async fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) -> Fallible<()> {
-        let deadline = Instant::now() + TIMEOUT;
-        while !holds(&self.topology.snapshot()) {
-            if Instant::now() > deadline {
-                return Err(format!("not within {TIMEOUT:?}: {what}: {:#?}", self.topology.snapshot()).into());
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
-    }
-
-    async fn until_roles(&self, roles: &[Option<Role>]) -> Fallible<()> {
-        let of = |it: &Cluster| it.shards[0].servers.iter().map(|it| it.role).collect::<Vec<_>>();
-        self.until(&format!("{roles:?}"), |it| of(it) == roles).await
-    }
 }
 
 const PRIMARY: Option<Role> = Some(Role::Primary);

@@ -78,7 +78,13 @@ impl SingleFixture {
 
 /// The smallest configuration for database `plain` on one shard.
 pub fn unsharded_config(shard: &Shard, listen: &str, admin: &str) -> String {
-    let servers: Vec<String> = shard.servers().map(|it| format!("\"{}\"", it.address())).collect();
+    let addresses: Vec<String> = shard.servers().map(|it| it.address()).collect();
+    servers_config(&addresses, listen, admin)
+}
+
+/// As `unsharded_config`, of servers that are reached at these addresses.
+pub fn servers_config(addresses: &[String], listen: &str, admin: &str) -> String {
+    let servers: Vec<String> = addresses.iter().map(|it| format!("\"{it}\"")).collect();
     format!(
         "listen = \"{listen}\"\nadmin = \"{admin}\"\n[users.{}]\npassword = \"{APP_PASSWORD}\"\n\
          [databases.{}]\nservers = [{}]\n",

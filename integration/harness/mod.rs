@@ -4,8 +4,10 @@
 
 mod fixture;
 mod keyway;
+mod link;
 mod postgres18;
 mod random;
+mod watched;
 pub mod wire;
 
 pub use fixture::{APP_PASSWORD, OwnDatabase, ShopFixture, SingleFixture, unsharded_config};
@@ -13,7 +15,9 @@ pub use keyway::{
     KeywayProcess, as_db_error, assert_error, assert_hits, connect, connect_hearing, error_of, rows, run,
     until, until_hits,
 };
+pub use link::Link;
 pub use random::Xorshift;
+pub use watched::Watched;
 
 use std::error::Error;
 use std::future::Future;

@@ -391,7 +391,7 @@ pub const MAX_LAG: Setting = duration(
     "1s",
     "1ms",
     "1h",
-    "a replica serves reads only while its measured lag is at most this; unknown lag is too much",
+    "a replica serves reads only while its measured lag is at most this; unknown lag is too much. One that was further behind comes back at half of it, or at two probe intervals",
 );
 pub const PROBE_USER: Setting = other(
     "probe_user",
@@ -404,7 +404,7 @@ pub const PROBE_INTERVAL: Setting = duration(
     "100ms",
     "10ms",
     "1m",
-    "how often each server is asked for its role and position",
+    "how often each server is asked for its role and position; up to four times as often while a shard has no primary, and of a replica while it lacks what was written last",
 );
 pub const PROBE_TIMEOUT: Setting = duration(
     "probe_timeout",

@@ -15,6 +15,7 @@ const LABELS: [&str; 3] = ["database", "shard", "server"];
 pub struct TopologyMetricFamilies {
     lag_seconds: GaugeVec,
     lag_bytes: GaugeVec,
+    serving: IntGaugeVec,
     role: IntGaugeVec,
     failures: IntCounterVec,
     hits: LimitHits,
@@ -31,6 +32,11 @@ impl TopologyMetricFamilies {
             lag_bytes: registry.float_gauges(
                 "keyway_replica_lag_bytes",
                 "Log that the replica has not replayed; NaN where unknown.",
+                &LABELS,
+            )?,
+            serving: registry.gauges(
+                "keyway_replica_serving",
+                "1 while the replica is in the set of those that serve reads.",
                 &LABELS,
             )?,
             role: registry.gauges(
@@ -53,6 +59,7 @@ impl TopologyMetricFamilies {
         metrics::forget(&self.role, &of);
         metrics::forget(&self.lag_seconds, &of);
         metrics::forget(&self.lag_bytes, &of);
+        metrics::forget(&self.serving, &of);
         metrics::forget(&self.failures, &of);
     }
 
@@ -63,6 +70,7 @@ impl TopologyMetricFamilies {
             ServerMetrics {
                 lag_seconds: self.lag_seconds.with_label_values(&labels),
                 lag_bytes: self.lag_bytes.with_label_values(&labels),
+                serving: self.serving.with_label_values(&labels),
                 primary: role(Role::Primary),
                 replica: role(Role::Replica),
                 failures: self.failures.with_label_values(&labels),
@@ -86,6 +94,7 @@ pub(super) struct TopologyMetrics {
 struct ServerMetrics {
     lag_seconds: Gauge,
     lag_bytes: Gauge,
+    serving: IntGauge,
     primary: IntGauge,
     replica: IntGauge,
     failures: IntCounter,
@@ -98,6 +107,7 @@ impl TopologyMetrics {
                 let is = |role: Role| i64::from(server.role == Some(role));
                 metrics.primary.set(is(Role::Primary));
                 metrics.replica.set(is(Role::Replica));
+                metrics.serving.set(i64::from(server.joined.is_some()));
                 let known = server.role == Some(Role::Replica);
                 let lag = server.lag(now).filter(|_| known);
                 metrics.lag_seconds.set(lag.map_or(f64::NAN, |it| it.as_secs_f64()));

@@ -262,6 +262,27 @@ impl Server {
         self.query_text("SELECT pg_wal_replay_resume()").await.map(|_| ())
     }
 
+    /// Makes it a replica of the server that is reached at `port`, once that is: now if it is one already, else at its next
+    /// start, for which it must have nothing that the other lacks.
+    pub fn follow(&self, port: u16) -> Result<(), PostgresError> {
+        self.installation.write_private_file(&self.data_dir.join("standby.signal"), "")?;
+        let password = &self.options.password;
+        let source = literal(&format!("host={HOST} port={port} user={REPLICATOR} password={password}"));
+        // The last line of a name counts; pg_basebackup has left one here.
+        let path = self.data_dir.join("postgresql.auto.conf");
+        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        self.installation.write_private_file(&path, &format!("{text}primary_conninfo = {source}\n"))?;
+        if self.child.is_some() { self.signal(Signal::HUP) } else { Ok(()) }
+    }
+
+    /// Until it receives from the server at `port`.
+    pub async fn wait_until_following(&self, port: u16) -> Result<(), PostgresError> {
+        let following = format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming' AND sender_port = {port})"
+        );
+        self.wait_until(&following, "stream from the server that it was given").await
+    }
+
     pub async fn wait_until_streaming(&self) -> Result<(), PostgresError> {
         let streaming = "SELECT pg_is_in_recovery() AND EXISTS \
              (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')";

@@ -1,0 +1,93 @@
+//! The probers of one shard in the test's own process, so that a test compares their times with its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keyway::auth::{Credentials, Derivation};
+use keyway::backend::BackendSpec;
+use keyway::base::Role;
+use keyway::config::{Config, Secret, ServerAuth};
+use keyway::demo::postgres::Shard;
+use keyway::demo::shop::USER;
+use keyway::metrics::{LimitHits, Registry};
+use keyway::net::{Connector, Connectors, TlsMetrics};
+use keyway::route::{Cluster, Server};
+use keyway::topology::{ProbeSpec, Topology, TopologyMetricFamilies};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::fixture::servers_config;
+use super::{APP_PASSWORD, Fallible, SingleFixture};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// They end when this is dropped.
+pub struct Watched {
+    pub topology: Arc<Topology>,
+    pub registry: Registry,
+    _running: watch::Sender<bool>,
+}
+
+impl Watched {
+    pub async fn start(shard: &Shard) -> Fallible<Watched> {
+        let addresses: Vec<String> = shard.servers().map(|it| it.address()).collect();
+        Watched::at(&addresses, Duration::from_millis(20), "").await
+    }
+
+    /// `settings` are lines of the database's table in the configuration.
+    pub async fn at(addresses: &[String], interval: Duration, settings: &str) -> Fallible<Watched> {
+        let text = servers_config(addresses, "127.0.0.1:1", "127.0.0.1:2") + settings;
+        let config = Config::parse(&text, Path::new("."), &|_| None).map_err(|it| format!("{it:?}"))?;
+        let (running, stopping) = watch::channel(false);
+        let registry = Registry::default();
+        let tls = &config.databases.first().ok_or("no database")?.server_tls;
+        let connector = Connector::new(tls, TlsMetrics::register(&registry)?)?;
+        let spec = ProbeSpec {
+            backend: BackendSpec {
+                host: "".into(),
+                port: 0,
+                user: USER.into(),
+                credentials: Arc::new(Credentials::new(
+                    Secret::parse(APP_PASSWORD),
+                    [0; 16],
+                    Derivation::new(1),
+                )),
+                server_auth: ServerAuth::default(),
+                tls: Arc::new(Connectors::new(connector)),
+                database: SingleFixture::DATABASE.into(),
+                application_name: None,
+                connect_timeout: TIMEOUT,
+                message_bytes_max: 65_536,
+                holders: Default::default(),
+                statements: keyway::proto::StatementBounds { count_max: 8, bytes_max: 1 << 20 },
+            },
+            interval,
+            timeout: Duration::from_millis(500),
+        };
+        let families = TopologyMetricFamilies::register(&registry, &LimitHits::register(&registry)?)?;
+        let topology = Topology::start(&config.databases[0], &spec, &families, &stopping, None);
+        Ok(Watched { topology, registry, _running: running })
+    }
+
+    /// What is known of a server now, by its place in the configuration.
+    pub fn server(&self, index: usize) -> Server {
+        self.topology.snapshot().shards[0].servers[index].clone()
+    }
+
+    pub async fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) -> Fallible<()> {
+        let deadline = Instant::now() + TIMEOUT;
+        while !holds(&self.topology.snapshot()) {
+            if Instant::now() > deadline {
+                return Err(format!("not within {TIMEOUT:?}: {what}: {:#?}", self.topology.snapshot()).into());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    pub async fn until_roles(&self, roles: &[Option<Role>]) -> Fallible<()> {
+        let of = |it: &Cluster| it.shards[0].servers.iter().map(|it| it.role).collect::<Vec<_>>();
+        self.until(&format!("{roles:?}"), |it| of(it) == roles).await
+    }
+}
