@@ -263,7 +263,9 @@ async fn set(server: &Server, setting: &str, value: &str) -> Fallible<()> {
 /// The trap of `now() - pg_last_xact_replay_timestamp()`.
 async fn an_idle_primary_leaves_none(harness: Arc<Shared>) -> Outcome {
     let mut scene = Scene::start(&harness, 1).await?;
-    scene.always(MS * 500, "known", |it| it.fresh_as_of.is_some()).await?;
+    // What is told before it is written counts too.
+    set(&scene.own.shard.primary, "synchronous_commit", "off").await?;
+    scene.always(MS * 1_000, "known", |it| it.fresh_as_of.is_some()).await?;
     scene.assert_near();
     scene.beats.stop();
     let by_timestamp = "SELECT now() - pg_last_xact_replay_timestamp() > '3 s'";
@@ -349,9 +351,14 @@ async fn a_delayed_replica(harness: Arc<Shared>) -> Outcome {
     let near = scene.looks.iter().rev().take(50).filter(|it| it.lag().is_some_and(|it| it <= MAX_LAG));
     assert!(near.count() >= 25, "near enough to stay, not to come back");
 
+    scene.watched.reload("max_lag = \"5s\"\n")?;
+    let look = scene.until("near enough by a new configuration", |it| it.joined.is_some()).await?;
+    assert!(look.true_lag() > MS * 500 && look.joined.is_some_and(|it| it.returned), "{look:?}");
+    scene.watched.reload("max_lag = \"1s\"\n")?;
+    let kept = look.joined;
+    scene.always(MS * 500, "it stays", |it| it.joined == kept || it.joined.is_none()).await?;
     set(scene.replica(), "recovery_min_apply_delay", "0").await?;
-    let look = scene.until("back", Look::serves).await?;
-    assert!(look.joined.is_some_and(|it| it.returned), "{look:?}");
+    scene.until("back", Look::serves).await?;
     Ok(())
 }
 
