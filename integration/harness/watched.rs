@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use keyway::auth::{Credentials, Derivation};
 use keyway::backend::BackendSpec;
 use keyway::base::Role;
-use keyway::config::{Config, Secret, ServerAuth};
+use keyway::config::{Config, Database, Secret, ServerAuth};
 use keyway::demo::postgres::Shard;
 use keyway::demo::shop::USER;
 use keyway::metrics::{LimitHits, Registry};
@@ -26,7 +26,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Watched {
     pub topology: Arc<Topology>,
     pub registry: Registry,
-    _running: watch::Sender<bool>,
+    addresses: Vec<String>,
+    spec: ProbeSpec,
+    families: TopologyMetricFamilies,
+    running: watch::Sender<bool>,
 }
 
 impl Watched {
@@ -37,12 +40,10 @@ impl Watched {
 
     /// `settings` are lines of the database's table in the configuration.
     pub async fn at(addresses: &[String], interval: Duration, settings: &str) -> Fallible<Watched> {
-        let text = servers_config(addresses, "127.0.0.1:1", "127.0.0.1:2") + settings;
-        let config = Config::parse(&text, Path::new("."), &|_| None).map_err(|it| format!("{it:?}"))?;
+        let database = database(addresses, settings)?;
         let (running, stopping) = watch::channel(false);
         let registry = Registry::default();
-        let tls = &config.databases.first().ok_or("no database")?.server_tls;
-        let connector = Connector::new(tls, TlsMetrics::register(&registry)?)?;
+        let connector = Connector::new(&database.server_tls, TlsMetrics::register(&registry)?)?;
         let spec = ProbeSpec {
             backend: BackendSpec {
                 host: "".into(),
@@ -66,8 +67,16 @@ impl Watched {
             timeout: Duration::from_millis(500),
         };
         let families = TopologyMetricFamilies::register(&registry, &LimitHits::register(&registry)?)?;
-        let topology = Topology::start(&config.databases[0], &spec, &families, &stopping, None);
-        Ok(Watched { topology, registry, _running: running })
+        let topology = Topology::start(&database, &spec, &families, &stopping, None);
+        Ok(Watched { topology, registry, addresses: addresses.to_owned(), spec, families, running })
+    }
+
+    /// As when the configuration is read again, with other settings.
+    pub fn reload(&mut self, settings: &str) -> Fallible<()> {
+        let database = database(&self.addresses, settings)?;
+        let (stopping, before) = (self.running.subscribe(), self.topology.clone());
+        self.topology = Topology::start(&database, &self.spec, &self.families, &stopping, Some(&before));
+        Ok(())
     }
 
     /// What is known of a server now, by its place in the configuration.
@@ -90,4 +99,10 @@ impl Watched {
         let of = |it: &Cluster| it.shards[0].servers.iter().map(|it| it.role).collect::<Vec<_>>();
         self.until(&format!("{roles:?}"), |it| of(it) == roles).await
     }
+}
+
+fn database(addresses: &[String], settings: &str) -> Fallible<Database> {
+    let text = servers_config(addresses, "127.0.0.1:1", "127.0.0.1:2") + settings;
+    let config = Config::parse(&text, Path::new("."), &|_| None).map_err(|it| format!("{it:?}"))?;
+    Ok(config.databases.into_iter().next().ok_or("no database")?)
 }

@@ -48,10 +48,12 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// While writes wait for any server to be a primary.
 const BACKOFF_AWAITED_MAX: Duration = Duration::from_millis(250);
-/// Parts of the interval. A replica takes a moment to replay what its primary has just been seen to have.
+/// Parts of the interval.
 const SOON_PART: u32 = 4;
 const URGENT_PART: u32 = 10;
 const REPLAY_PART: u32 = 20;
+/// What a replica takes to replay what its primary has just been seen to have does not grow with the interval.
+const REPLAY_MAX: Duration = Duration::from_millis(10);
 
 pub struct Prober {
     spec: ProbeSpec,
@@ -76,7 +78,9 @@ pub async fn run(feed: Arc<Feed>, mut stopping: watch::Receiver<bool>) {
                 () = tokio::time::sleep(pause) => {}
                 // Bounded even where clients report a dead server all the time.
                 () = feed.urgent.notified() => tokio::time::sleep(interval / URGENT_PART).await,
-                () = feed.sampled.notified() => tokio::time::sleep(interval / REPLAY_PART).await,
+                () = feed.sampled.notified() => {
+                    tokio::time::sleep((interval / REPLAY_PART).min(REPLAY_MAX)).await;
+                }
             }
         }
     };

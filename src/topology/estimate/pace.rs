@@ -1,4 +1,5 @@
-//! When to ask a server again: sooner where an answer is waited for, and a replica when it can say something new.
+//! When to ask a server again: sooner where an answer is waited for, and a replica when it can say something new. Never less
+//! often while nobody reads or writes: the first who does needs to know at once who is primary and who is near.
 
 use super::Estimate;
 use super::membership::Membership;
