@@ -54,6 +54,9 @@ impl Session {
             let Some((server, role)) = self.choose(shard, role, *excluded, now) else {
                 return Ok(Err(Missing::Primary));
             };
+            if role == Role::Primary && self.database.failover.doubts(server) {
+                return Ok(Err(Missing::Doubted));
+            }
             let Some(pool) = self.pools.get(server).cloned() else {
                 return Err(self.no_primary(shard, &Missing::Primary));
             };

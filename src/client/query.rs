@@ -569,6 +569,9 @@ impl Session {
     fn drop_server(&mut self, error: &super::relay::RelayError) {
         if let Some(held) = self.held.take() {
             tracing::warn!(server = ?held.server, %error, "read is tried on another server");
+            if error.is_end() {
+                self.database.failover.doubt(held.server);
+            }
             self.database.topology.report_failure(held.server);
             if matches!(error, super::relay::RelayError::Silent) {
                 // It would go on with it as soon as it can.

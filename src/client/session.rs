@@ -660,6 +660,9 @@ impl Session {
         if let Some(held) = &lost {
             // What it was doing may be done for all that: no read may miss it.
             self.mark_floor(held.shard, Instant::now());
+            if error.is_end() {
+                self.database.failover.doubt(held.server);
+            }
             self.database.topology.report_failure(held.server);
             tracing::warn!(server = ?held.server, %error, "server connection lost");
             if matches!(error, RelayError::Unexpected(Unexpected::TooLong(_))) {
