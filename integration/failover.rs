@@ -11,8 +11,9 @@ use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::DbError;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Statement};
 
+use crate::harness::wire::{Wire, query};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnDatabase, Shared, SingleFixture,
     assert_error, assert_hits, connect, error_of, rows, run, unsharded_config, until, until_hits,
@@ -20,21 +21,19 @@ use crate::harness::{
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
-        harness.test("failover::a_replica_is_killed", a_replica_is_killed),
-        harness.test("failover::a_replica_freezes", a_replica_freezes),
+        harness.test("failover::a_replica_freezes_and_is_killed", a_replica_freezes_and_is_killed),
         harness.test("failover::the_primary_is_killed_and_comes_back", the_primary_is_killed_and_comes_back),
         harness.test("failover::the_primary_freezes_and_thaws", the_primary_freezes_and_thaws),
-        harness.test("failover::a_switchover_in_a_pause", a_switchover_in_a_pause),
-        harness.test("failover::a_switchover_without_a_pause", a_switchover_without_a_pause),
-        harness.test("failover::the_queue_is_bounded_and_left", the_queue_is_bounded_and_left),
-        harness.test("failover::who_waits_is_served_in_order", who_waits_is_served_in_order),
+        harness.test("failover::switchovers_with_and_without_a_pause", switchovers),
+        harness.test("failover::the_queue_is_bounded_and_in_order", the_queue_is_bounded_and_in_order),
         harness.test("failover::servers_tell_of_their_roles", servers_tell_of_their_roles),
         harness.test("failover::a_pause_of_several_shards", a_pause_of_several_shards),
     ]
 }
 
 /// Without a key: a write that is done twice is there twice.
-const SCHEMA: &str = "CREATE TABLE writes (id bigint, part int)";
+const SCHEMA: &str = "CREATE TABLE writes (id bigint, part int); CREATE TABLE calm AS SELECT 7 AS a; \
+    CREATE VIEW here AS SELECT current_setting('port') AS port";
 const INSERT: &str = "INSERT INTO writes VALUES ($1, $2)";
 /// What a server ends a connection with, or Keyway tells of one that ended.
 const LOST: [&str; 4] = ["08006", "57P01", "57P02", "57P03"];
@@ -225,21 +224,28 @@ impl Worker {
         }
     }
 
+    /// What has just been written, and what a replica has for long.
     async fn read(&mut self, count: &Statement) -> Fallible<()> {
         let id = self.newest.load(Ordering::SeqCst);
-        let found = match self.kind {
+        let (found, calm) = match self.kind {
             Kind::Reader => {
                 let sql = format!("SELECT count(*) FROM writes WHERE id = {id}");
                 let read = self.client.simple_query(&sql).await;
-                self.told(read)?.ok().map(|it| it.len() > 2 || has_one(&it))
+                let found = self.told(read)?.ok().map(|it| number(&it));
+                let read = self.client.simple_query("SELECT a FROM calm").await;
+                (found, self.told(read)?.ok().map(|it| number(&it)))
             }
             _ => {
                 let read = self.client.query_one(count, &[&id]).await;
-                self.told(read)?.ok().map(|it| it.get::<_, i64>(0) > 0)
+                let found = self.told(read)?.ok().map(|it| it.get::<_, i64>(0));
+                let read = self.client.query_one("SELECT a FROM calm", &[]).await;
+                (found, self.told(read)?.ok().map(|it| it.get::<_, i32>(0).into()))
             }
         };
-        if id != 0 && found == Some(false) {
-            return Err(format!("{id} was acknowledged, and a read does not see it").into());
+        if id != 0 && found == Some(0) || calm.is_some_and(|it| it != 7) {
+            return Err(
+                format!("a read does not see {id}, which was acknowledged: {found:?}, {calm:?}").into()
+            );
         }
         Ok(())
     }
@@ -293,11 +299,12 @@ impl Worker {
     }
 }
 
-fn has_one(messages: &[tokio_postgres::SimpleQueryMessage]) -> bool {
-    messages.iter().any(|it| match it {
-        tokio_postgres::SimpleQueryMessage::Row(it) => it.get(0) != Some("0"),
-        _ => false,
-    })
+fn number(messages: &[SimpleQueryMessage]) -> i64 {
+    let row = messages.iter().find_map(|it| match it {
+        SimpleQueryMessage::Row(it) => it.get(0),
+        _ => None,
+    });
+    row.and_then(|it| it.parse().ok()).unwrap_or(-1)
 }
 
 impl Report {
@@ -376,30 +383,33 @@ async fn written(server: &Server) -> Fallible<BTreeMap<i64, Vec<i32>>> {
 const PATIENT: &str = "max_lag = \"1h\"\nfailover_hold = \"60s\"\nprobe_timeout = \"500ms\"\n\
     pool = { size = 4, wait_timeout = \"60s\", connect_timeout = \"30s\" }";
 
-async fn a_replica_is_killed(harness: Arc<Shared>) -> Outcome {
-    let mut own = start(&harness, 2, PATIENT).await?;
-    let load = Load::start(&own, 2).await?;
-    own.servers.shard.replicas[0].kill().await?;
-    load.more(20).await?;
-    own.servers.shard.replicas[0].start().await?;
-    load.more(5).await?;
-    let report = load.end().await?;
-    report.tell("a replica is killed");
-    assert_eq!(report.errors(), 0);
-    Ok(report.check(&own.servers.shard.primary).await?)
+async fn a_replica_freezes_and_is_killed(harness: Arc<Shared>) -> Outcome {
+    let mut own = start(&harness, 1, PATIENT).await?;
+    for what in ["a replica freezes", "a replica is killed"] {
+        let load = Load::start(&own, 2).await?;
+        let replica = &mut own.servers.shard.replicas[0];
+        match what {
+            "a replica freezes" => replica.freeze()?,
+            _ => drop(replica.kill().await?),
+        }
+        load.more(20).await?;
+        match what {
+            "a replica freezes" => replica.thaw()?,
+            _ => replica.start().await?,
+        }
+        load.more(5).await?;
+        let report = load.end().await?;
+        report.tell(what);
+        assert_eq!(report.errors(), 0);
+        report.check(&own.servers.shard.primary).await?;
+        clear(&own.servers.shard.primary).await?;
+    }
+    Ok(())
 }
 
-async fn a_replica_freezes(harness: Arc<Shared>) -> Outcome {
-    let own = start(&harness, 1, PATIENT).await?;
-    let load = Load::start(&own, 2).await?;
-    own.servers.shard.replicas[0].freeze()?;
-    load.more(20).await?;
-    own.servers.shard.replicas[0].thaw()?;
-    load.more(5).await?;
-    let report = load.end().await?;
-    report.tell("a replica freezes");
-    assert_eq!(report.errors(), 0);
-    Ok(report.check(&own.servers.shard.primary).await?)
+/// For the next load, whose clients have the same numbers.
+async fn clear(primary: &Server) -> Fallible<()> {
+    Ok(primary.connect(SingleFixture::DATABASE).await?.batch_execute("TRUNCATE writes").await?)
 }
 
 async fn the_primary_is_killed_and_comes_back(harness: Arc<Shared>) -> Outcome {
@@ -454,70 +464,61 @@ async fn the_primary_freezes_and_thaws(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
-/// As docs/replicas.md has it.
-async fn switch_over(own: &mut OwnDatabase) -> Fallible<()> {
-    let status = own.servers.shard.primary.stop(StopMode::Fast).await?;
-    assert!(status.success(), "{status}");
-    own.servers.shard.replicas[0].promote().await?;
-    Ok(())
-}
-
-async fn a_switchover_in_a_pause(harness: Arc<Shared>) -> Outcome {
+/// As docs/replicas.md has it, and back without the pause.
+async fn switchovers(harness: Arc<Shared>) -> Outcome {
     let mut own = start(&harness, 1, PATIENT).await?;
     let load = Load::start(&own, 2).await?;
     let console = console(&own.keyway).await?;
     let began = Instant::now();
     run(&console, &format!("PAUSE {}", SingleFixture::DATABASE)).await?;
     let paused = began.elapsed();
-    switch_over(&mut own).await?;
+    let Shard { primary: first, replicas, .. } = &mut own.servers.shard;
+    let second = &mut replicas[0];
+    assert!(first.stop(StopMode::Fast).await?.success());
+    second.promote().await?;
     run(&console, &format!("RESUME {}", SingleFixture::DATABASE)).await?;
-    let resumed = began.elapsed();
+    println!("failover, in a pause: paused after {paused:?}, resumed after {:?}", began.elapsed());
     load.more(10).await?;
-    println!("failover, a switchover in a pause: paused after {paused:?}, resumed after {resumed:?}");
 
     // The old primary follows the new one, and is read.
-    follow(&mut own).await?;
-    let address = own.servers.shard.primary.address();
-    until("the old primary is read", async || {
-        let name = "keyway_server_role{";
-        let metrics = own.keyway.metrics().await?;
-        let mut roles = metrics.lines().filter(|it| it.starts_with(name) && it.contains(&address));
-        Ok(roles.any(|it| it.contains("role=\"replica\"") && it.ends_with(" 1")))
+    follow(first, second).await?;
+    let is_read = format!("|{}|", first.address());
+    until("the old primary is a replica", async || {
+        let servers = rows(&console, "SHOW REPLICAS").await?;
+        Ok(servers.iter().any(|it| format!("|{it}").contains(&is_read) && it.contains("|replica|")))
     })
     .await?;
     load.more(10).await?;
     let report = load.end().await?;
     report.tell("a switchover in a pause");
     assert_eq!(report.errors(), 0);
-    Ok(report.check(&own.servers.shard.replicas[0]).await?)
-}
+    report.check(second).await?;
+    first.wait_until_replayed(second).await?;
+    clear(second).await?;
+    first.wait_until_replayed(second).await?;
 
-/// Starts the old primary as a standby of the new one.
-async fn follow(own: &mut OwnDatabase) -> Fallible<()> {
-    let new = own.servers.shard.replicas[0].port();
-    let old = &mut own.servers.shard.primary;
-    std::fs::write(old.data_dir().join("standby.signal"), "")?;
-    let auto = old.data_dir().join("postgresql.auto.conf");
-    let conninfo =
-        std::fs::read_to_string(own.servers.shard.replicas[0].data_dir().join("postgresql.auto.conf"))?;
-    let conninfo =
-        conninfo.lines().rfind(|it| it.starts_with("primary_conninfo")).ok_or("no primary_conninfo")?;
-    let conninfo = conninfo.replace(&format!("port={}", old.port()), &format!("port={new}"));
-    std::fs::write(auto, format!("{conninfo}\n"))?;
-    old.start().await?;
-    Ok(old.wait_until_streaming().await?)
-}
-
-async fn a_switchover_without_a_pause(harness: Arc<Shared>) -> Outcome {
-    let mut own = start(&harness, 1, PATIENT).await?;
-    // A fast shutdown sends all to the replica that is committed, also without.
+    // A fast shutdown sends all to the replica that is committed.
     let load = Load::start(&own, 2).await?;
-    switch_over(&mut own).await?;
+    let Shard { primary: first, replicas, .. } = &mut own.servers.shard;
+    assert!(replicas[0].stop(StopMode::Fast).await?.success());
+    first.promote().await?;
     load.more(10).await?;
     let report = load.end().await?;
     report.tell("a switchover without a pause");
     report.assert_errors_of_one_death();
-    Ok(report.check(&own.servers.shard.replicas[0]).await?)
+    Ok(report.check(first).await?)
+}
+
+/// Starts a primary that was stopped as a standby of the one that has followed it.
+async fn follow(old: &mut Server, new: &Server) -> Fallible<()> {
+    std::fs::write(old.data_dir().join("standby.signal"), "")?;
+    let settings = std::fs::read_to_string(new.data_dir().join("postgresql.auto.conf"))?;
+    let conninfo =
+        settings.lines().rfind(|it| it.starts_with("primary_conninfo")).ok_or("no primary_conninfo")?;
+    let conninfo = conninfo.replace(&format!("port={}", old.port()), &format!("port={}", new.port()));
+    std::fs::write(old.data_dir().join("postgresql.auto.conf"), format!("{conninfo}\n"))?;
+    old.start().await?;
+    Ok(old.wait_until_streaming().await?)
 }
 
 /// A statement of its own that waits, and what comes of it.
@@ -525,7 +526,7 @@ fn waiting(client: Client, sql: &'static str) -> JoinHandle<(Fallible<DbError>, 
     tokio::spawn(async move { (error_of(&client, sql).await, client) })
 }
 
-async fn the_queue_is_bounded_and_left(harness: Arc<Shared>) -> Outcome {
+async fn the_queue_is_bounded_and_in_order(harness: Arc<Shared>) -> Outcome {
     let settings = "max_lag = \"1h\"\nfailover_hold = \"3s\"\nfailover_queue = 2";
     let mut own = start(&harness, 1, settings).await?;
     let keyway = &own.keyway;
@@ -563,25 +564,25 @@ async fn the_queue_is_bounded_and_left(harness: Arc<Shared>) -> Outcome {
     assert!(gauge(keyway, "keyway_failover_wait_seconds_sum{").await? >= 6.0);
     // Reads that the replica can answer go on.
     until("a read", async || Ok(third.simple_query("SELECT 1").await.is_ok())).await?;
-    drop(own);
 
     // Who leaves or cancels makes room.
-    let settings = "failover_hold = \"5m\"\nfailover_queue = 2";
-    let mut own = start(&harness, 0, settings).await?;
-    let keyway = &own.keyway;
-    let (cancelled, left) = (own.client().await?, own.client().await?);
+    let settings = "max_lag = \"1h\"\nfailover_hold = \"5m\"\nfailover_queue = 12\n\
+        pool = { size = 1, waiters_max = 2, wait_timeout = \"60s\" }";
+    keyway.write_config(|listen, admin| config(&own.servers.shard, listen, admin, settings))?;
+    let console = console(keyway).await?;
+    run(&console, "RELOAD").await?;
+    let cancelled = own.client().await?;
+    let mut left = Wire::log_in(keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
     let (paused, last) = (own.client().await?, own.client().await?);
-    own.servers.shard.primary.kill().await?;
-    until("the primary is missed", async || Ok(keyway.http("/readyz").await?.0 == 503)).await?;
     let token = cancelled.cancel_token();
     let cancelled = waiting(cancelled, WRITE);
-    let leaving = waiting(left, WRITE);
+    left.send(&query(WRITE)).await?;
     until_held(keyway, 2).await?;
     token.cancel_query(NoTls).await?;
     let (error, cancelled) = cancelled.await?;
     assert_error(&error?, "57014", "user request");
     until_held(keyway, 1).await?;
-    leaving.abort();
+    drop(left);
     until_held(keyway, 0).await?;
 
     // A pause stops the clock of who waits already, and takes who comes.
@@ -589,13 +590,21 @@ async fn the_queue_is_bounded_and_left(harness: Arc<Shared>) -> Outcome {
         |client: Client| tokio::spawn(async move { client.simple_query(WRITE).await.map(|_| client) });
     let held = write(last);
     until_held(keyway, 1).await?;
-    let console = console(keyway).await?;
     run(&console, "PAUSE plain").await?;
-    let paused = write(paused);
-    until("both wait", async || {
-        Ok(rows(&console, "SHOW CLIENTS").await?.iter().filter(|it| it.contains("|waiting|")).count() == 2)
-    })
-    .await?;
+    let token = cancelled.cancel_token();
+    let (paused, again) = (write(paused), waiting(cancelled, WRITE));
+    let wait = async |count: usize| {
+        let waits = |it: &&String| it.contains("|waiting|");
+        until("they wait", async || {
+            Ok(rows(&console, "SHOW CLIENTS").await?.iter().filter(waits).count() == count)
+        })
+        .await
+    };
+    wait(3).await?;
+    token.cancel_query(NoTls).await?;
+    let (error, cancelled) = again.await?;
+    assert_error(&error?, "57014", "user request");
+    wait(2).await?;
     own.servers.shard.primary.start().await?;
     run(&console, "RESUME plain").await?;
     held.await??;
@@ -604,14 +613,12 @@ async fn the_queue_is_bounded_and_left(harness: Arc<Shared>) -> Outcome {
     until_held(&own.keyway, 0).await?;
     let there = written(&own.servers.shard.primary).await?;
     assert_eq!(there.get(&1).map(Vec::len), Some(3), "those that were not given up");
-    Ok(())
+    Ok(in_order(&mut own).await?)
 }
 
-async fn who_waits_is_served_in_order(harness: Arc<Shared>) -> Outcome {
+/// More clients than the pool has places for, and for clients that wait: those were counted already.
+async fn in_order(own: &mut OwnDatabase) -> Fallible<()> {
     const COUNT: usize = 12;
-    // Fewer places than waiters: those were counted already.
-    let settings = "failover_hold = \"2m\"\npool = { size = 1, waiters_max = 2, wait_timeout = \"60s\" }";
-    let mut own = start(&harness, 0, settings).await?;
     let client = own.client().await?;
     run(&client, "CREATE TABLE arrivals (place bigserial, who int)").await?;
     let mut clients = Vec::new();
@@ -632,13 +639,11 @@ async fn who_waits_is_served_in_order(harness: Arc<Shared>) -> Outcome {
     }
     let direct = own.servers.shard.primary.connect(SingleFixture::DATABASE).await?;
     let order = rows(&direct, "SELECT who FROM arrivals ORDER BY place").await?;
-    let mut away: Vec<usize> = Vec::new();
-    for (place, who) in order.iter().enumerate() {
-        away.push(place.abs_diff(who.parse()?));
-    }
     assert_eq!(order.len(), COUNT);
-    // Two threads may wake two neighbours at once.
-    assert!(away.iter().all(|it| *it <= 3), "{order:?}");
+    for (place, who) in order.iter().enumerate() {
+        // Two threads may wake neighbours at once.
+        assert!(place.abs_diff(who.parse()?) <= 3, "{order:?}");
+    }
     Ok(())
 }
 
@@ -648,7 +653,7 @@ const RARE: &str = "max_lag = \"5m\"\nprobe_interval = \"60s\"";
 async fn servers_tell_of_their_roles(harness: Arc<Shared>) -> Outcome {
     let own = start(&harness, 1, "max_lag = \"5m\"").await?;
     let (primary, replica) = (&own.servers.shard.primary, &own.servers.shard.replicas[0]);
-    let port = "SELECT current_setting('port')";
+    let port = "SELECT port FROM here";
     let client = own.client().await?;
     let is_replicas = async || Ok(rows(&client, port).await? == [replica.port().to_string()]);
     until("a read on the replica", is_replicas).await?;

@@ -55,6 +55,9 @@ impl Session {
             let Some(placed) = self.choose(shard, role, *excluded, now)? else {
                 return Ok(Err(Missing::Primary));
             };
+            if placed.role == Role::Primary && self.database.failover.doubts(placed.server) {
+                return Ok(Err(Missing::Doubted));
+            }
             let mut reader = Reader::default();
             if placed.role != role {
                 reader.spilled = self.spill(shard).await?;

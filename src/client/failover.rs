@@ -15,12 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus::Histogram;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::Sessions;
-use crate::base::{Role, ShardId};
+use crate::base::{Role, ServerId, ShardId};
 use crate::metrics::Live;
 use crate::pool::{Ledger, Pool, ServerUse};
 use crate::route::{Cluster, Server, Shard};
@@ -31,12 +32,50 @@ use super::metrics::DatabaseMetrics;
 /// Between looks at the servers of a shard while somebody is held there.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a server is doubted at most: several times what an urgent look at one that is there takes.
+const DOUBT_MAX: Duration = Duration::from_millis(250);
+/// How long it is not doubted again.
+const DOUBT_AGAIN: Duration = Duration::from_secs(1);
+
 /// Of one topology.
 pub struct Failover {
     shards: Vec<Held>,
     /// On all of them.
     count: AtomicUsize,
+    doubts: Vec<Vec<Doubt>>,
     topology: Weak<Topology>,
+}
+
+/// That a server is about to go, from a connection of its that has: the first sign of a shutdown or a crash. Until it has
+/// been looked at, at once, no statement is sent to it that could only fail; the others that are still open may not know yet.
+#[derive(Default)]
+struct Doubt {
+    /// One look tells that there is none.
+    is_there: AtomicBool,
+    since: Mutex<Option<Instant>>,
+}
+
+impl Doubt {
+    /// A server that turns out to be there, though somebody ends connections of its now and then, is not doubted all the
+    /// time.
+    fn begin(&self, now: Instant) {
+        let mut since = self.since.lock();
+        if since.is_none_or(|it| now.saturating_duration_since(it) >= DOUBT_AGAIN) {
+            *since = Some(now);
+            self.is_there.store(true, Ordering::Release);
+        }
+    }
+
+    fn holds(&self, observed_at: Option<Instant>, now: Instant) -> bool {
+        let since = self.since.lock();
+        let holds = since.is_some_and(|it| {
+            observed_at.is_none_or(|at| at <= it) && now.saturating_duration_since(it) < DOUBT_MAX
+        });
+        if !holds {
+            self.is_there.store(false, Ordering::Release);
+        }
+        holds
+    }
 }
 
 /// Who waits for the primary of a shard.
@@ -66,8 +105,10 @@ impl Failover {
         sessions: &Arc<Sessions>,
     ) -> Arc<Failover> {
         let shards = (0..topology.shard_count()).map(|_| Held::default()).collect();
+        let doubts = |it: &Shard| it.servers.iter().map(|_| Doubt::default()).collect();
+        let doubts = topology.snapshot().shards.iter().map(doubts).collect();
         let (count, weak) = (AtomicUsize::new(0), Arc::downgrade(topology));
-        let failover = Arc::new(Failover { shards, count, topology: weak.clone() });
+        let failover = Arc::new(Failover { shards, count, doubts, topology: weak.clone() });
         let followed = failover.clone();
         let (ledger, sessions, database) = (ledger.clone(), sessions.clone(), database.to_owned());
         let mut changes = topology.changes();
@@ -109,6 +150,27 @@ impl Failover {
         let (failover, since) = (self.clone(), Instant::now());
         let (seconds, _live) = (metrics.held_seconds.clone(), Live::new(metrics.held.clone()));
         Some(Place { failover, shard, since, seconds, _live })
+    }
+
+    fn doubt_of(&self, server: ServerId) -> Option<&Doubt> {
+        self.doubts.get(usize::from(server.shard.0))?.get(usize::from(server.index))
+    }
+
+    /// A connection of the server was lost that was in use. `Topology::report_failure` has to follow.
+    pub fn doubt(&self, server: ServerId) {
+        if let Some(it) = self.doubt_of(server) {
+            it.begin(Instant::now());
+        }
+    }
+
+    /// Whether a statement had better wait until the server has been looked at; for a moment at most.
+    pub fn doubts(&self, server: ServerId) -> bool {
+        let Some(doubt) = self.doubt_of(server).filter(|it| it.is_there.load(Ordering::Acquire)) else {
+            return false;
+        };
+        let Some(topology) = self.topology.upgrade() else { return false };
+        let cluster = topology.snapshot();
+        doubt.holds(cluster.server(server).and_then(|it| it.observed_at), Instant::now())
     }
 
     /// Ends with the next change of a role from now on. `None` is no such shard.
@@ -205,7 +267,6 @@ fn meet(used: &ServerUse, fate: Fate, sessions: &Sessions) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ServerId;
 
     fn shard(roles: &[Option<Role>]) -> Shard {
         let server = |(index, role): (usize, &Option<Role>)| {
@@ -220,6 +281,23 @@ mod tests {
         let shard = shard(roles);
         let Fate { reopen, vacate, doubt, cut } = fate(was, &shard.servers[0], &shard);
         assert_eq!([reopen, vacate, doubt, cut], expect, "{was:?} -> {roles:?}");
+    }
+
+    #[test]
+    fn a_doubt_ends_with_a_look_and_does_not_come_back_at_once() {
+        let (doubt, start) = (Doubt::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!(!doubt.holds(None, at(0)));
+        doubt.begin(at(10));
+        assert!(doubt.is_there.load(Ordering::Relaxed));
+        assert!(doubt.holds(Some(at(9)), at(11)) && doubt.holds(None, at(100)));
+        assert!(!doubt.holds(Some(at(12)), at(13)), "it has been looked at");
+        assert!(!doubt.is_there.load(Ordering::Relaxed));
+        doubt.begin(at(500));
+        assert!(!doubt.is_there.load(Ordering::Relaxed), "so soon again");
+        doubt.begin(at(1_010));
+        assert!(doubt.holds(Some(at(12)), at(1_011)));
+        assert!(!doubt.holds(Some(at(12)), at(1_260)), "nobody looks");
     }
 
     #[test]

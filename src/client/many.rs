@@ -265,6 +265,9 @@ impl Session {
             RelayError::TransactionTime => Err(End::Fatal(transaction_time())),
             error => {
                 if let Some(server) = lost {
+                    if error.is_end() {
+                        self.database.failover.doubt(server);
+                    }
                     self.database.topology.report_failure(server);
                 }
                 self.lose_others();

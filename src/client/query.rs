@@ -576,6 +576,9 @@ impl Session {
         if let Some(mut held) = self.held.take() {
             held.reader.lost(error, Instant::now());
             tracing::warn!(server = ?held.server, %error, "read is tried on another server");
+            if error.is_end() {
+                self.database.failover.doubt(held.server);
+            }
             self.database.topology.report_failure(held.server);
             if matches!(error, super::relay::RelayError::Silent) {
                 // It would go on with it as soon as it can.

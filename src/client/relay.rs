@@ -53,6 +53,17 @@ impl RelayError {
     pub fn is_servers(&self) -> bool {
         !matches!(self, RelayError::ClientLeft | RelayError::NotCancelled(_) | RelayError::TransactionTime)
     }
+
+    /// The server has gone, or this connection alone.
+    pub fn is_end(&self) -> bool {
+        match self {
+            RelayError::Server(_) | RelayError::ServerClosed => true,
+            RelayError::Unexpected(Unexpected::Fatal(state, _)) => {
+                ["57P01", "57P02", "57P03"].contains(&&**state)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What a relay counts for metrics, retries and the end of a statement.

@@ -666,6 +666,9 @@ impl Session {
             held.reader.lost(&error, Instant::now());
             // What it was doing may be done for all that: no read may miss it.
             self.mark_floor(held.shard, Instant::now());
+            if error.is_end() {
+                self.database.failover.doubt(held.server);
+            }
             self.database.topology.report_failure(held.server);
             tracing::warn!(server = ?held.server, %error, "server connection lost");
             if matches!(error, RelayError::Unexpected(Unexpected::TooLong(_))) {

@@ -18,6 +18,12 @@ use crate::pool::{Admission, Pool};
 /// Between attempts to reach a server that cannot be connected to, unless a role changes first.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// Between looks whether a client has left that has sent more already.
+const LEAVING_PAUSE: Duration = Duration::from_millis(500);
+
+/// Between looks at a server that is in doubt.
+const DOUBT_PAUSE: Duration = Duration::from_millis(5);
+
 /// How many connections may turn out to be lost before one is of use: all idle ones of a server that has gone are let go
 /// of with the first.
 const LOST_MAX: u32 = 3;
@@ -34,6 +40,8 @@ pub(super) enum Missing {
     Standby,
     /// Its connection was gone before anything of the client's was sent.
     Lost,
+    /// It has just closed a connection that was in use, and nobody has looked at it since.
+    Doubted,
 }
 
 /// What one request for a server has waited through.
@@ -84,6 +92,7 @@ impl Session {
                     self.unless_gone(tokio::time::sleep(RETRY_PAUSE)).await
                 }
             }
+            Missing::Doubted => self.unless_gone(tokio::time::sleep(DOUBT_PAUSE)).await,
             Missing::Lost => {
                 waited.lost += 1;
                 match waited.lost {
@@ -123,7 +132,7 @@ impl Session {
         };
         let left = ends - now;
         let wait = match missing {
-            Missing::Paused | Missing::Primary | Missing::Lost => {
+            Missing::Paused | Missing::Primary | Missing::Lost | Missing::Doubted => {
                 if database.topology.snapshot().shard(shard).is_some_and(|it| it.primary().is_some()) {
                     return Ok(());
                 }
@@ -139,7 +148,8 @@ impl Session {
         let slot = self.cancel.slot().clone();
         let waiting = slot.wait();
         let (mut cancelled, mut done) = (pin!(waiting.cancelled()), pin!(done));
-        let (stream, mut watching) = (&mut self.stream, true);
+        // Once it has sent its next request, it is looked at now and then: the end comes behind that.
+        let (stream, mut looks) = (&mut self.stream, None::<tokio::time::Interval>);
         poll_fn(|cx| {
             if cancelled.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(cancelled_by_user()));
@@ -147,13 +157,17 @@ impl Session {
             if let Poll::Ready(it) = done.as_mut().poll(cx) {
                 return Poll::Ready(Ok(it));
             }
-            if watching && stream.poll_has_bytes(cx).is_ready() {
+            // It will not read what it is told.
+            if looks.is_none() && stream.poll_has_bytes(cx).is_ready() {
                 if stream.is_closed_by_peer() {
-                    // It will not read this.
                     return Poll::Ready(Err(cancelled_by_user()));
                 }
-                // It has sent its next request already, and its leaving shows on write.
-                watching = false;
+                looks = Some(tokio::time::interval(LEAVING_PAUSE));
+            }
+            while looks.as_mut().is_some_and(|it| it.poll_tick(cx).is_ready()) {
+                if stream.has_hung_up() {
+                    return Poll::Ready(Err(cancelled_by_user()));
+                }
             }
             Poll::Pending
         })
@@ -186,7 +200,7 @@ impl Session {
                 let what = format!("{}:{}, the primary of shard \"{name}\"", spec.host, spec.port);
                 (format!("cannot connect to server {what} of database \"{database}\""), error.to_string())
             }
-            Missing::Paused | Missing::Primary | Missing::Standby | Missing::Lost => {
+            Missing::Paused | Missing::Primary | Missing::Standby | Missing::Lost | Missing::Doubted => {
                 let problems = cluster.shard(shard).map_or_else(String::new, |it| {
                     let told = it.servers.iter();
                     let told =

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -232,6 +232,16 @@ impl Stream {
         match self.peek() {
             Ok(count) => count == 0,
             Err(error) => !is_not_yet(&error),
+        }
+    }
+
+    /// Whether the peer has closed its side, whatever it has sent before that and nobody has read.
+    pub fn has_hung_up(&self) -> bool {
+        let mut ready = pin!(self.tcp.ready(Interest::READABLE));
+        match ready.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(it)) => it.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
         }
     }
 
