@@ -1,6 +1,7 @@
 //! The lag that Keyway believes in against the true one, which the tests know: a row counts up on the primary, and
 //! what a replica shows of it is asked there directly. Each test is a trap into which other ways to measure lag fall.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,7 @@ struct Look {
     true_as_of: Instant,
     lag_bytes: Option<u64>,
     joined: Option<Joined>,
+    observed_at: Option<Instant>,
 }
 
 impl Look {
@@ -188,6 +190,7 @@ impl Scene {
             true_as_of: missed.map_or(at, |it| it.min(at)),
             lag_bytes: server.lag_bytes,
             joined: server.joined,
+            observed_at: server.observed_at,
         };
         if look.fresh_as_of.is_some_and(|it| it > look.true_as_of) {
             return Err(format!(
@@ -466,6 +469,8 @@ async fn asked_after_its_primary(harness: Arc<Shared>) -> Outcome {
     scene.until("samples are slow", |it| it.joined.is_some() && it.fresh_as_of > slow_since).await?;
     scene.looks.clear();
     scene.always(INTERVAL * 8, "known", |it| it.fresh_as_of.is_some()).await?;
+    let probes: BTreeSet<_> = scene.looks.iter().map(|it| it.observed_at).collect();
+    assert!(probes.len() <= 12, "{} probes in 8 intervals", probes.len());
     // From what an answer takes to an interval more, else to two.
     scene.assert_within(EACH_WAY * 2 + INTERVAL, EACH_WAY * 2 + INTERVAL * 3);
     Ok(())
