@@ -473,14 +473,10 @@ impl Session {
             }
             self.send_touched();
             let may_retry = tries_left > 0 && server.1 == Role::Replica;
-            let may_leave = tries_left > 0;
-            let mut flow = Flow { may_retry, may_leave, may_renew, ..Flow::default() };
+            let mut flow = Flow { may_retry, may_leave: tries_left > 0, may_renew, ..Flow::default() };
             let mut replies = Replies::default();
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_parameters(&mut flow)?;
-            if flow.tells_role && !self.transaction.is_read_only() {
-                self.database.topology.report_failure(server.0);
-            }
             self.named = replies.named;
             self.committed = replies.tag.as_slice() == b"COMMIT";
             if let Some(message) = &replies.set_up_error {
