@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::error::DbError;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Statement};
 
-use crate::harness::wire::{Wire, query};
+use crate::harness::wire::{Wire, message, query};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnDatabase, Shared, SingleFixture,
     assert_error, assert_hits, connect, error_of, rows, run, unsharded_config, until, until_hits,
@@ -521,70 +521,76 @@ async fn follow(old: &mut Server, new: &Server) -> Fallible<()> {
     Ok(old.wait_until_streaming().await?)
 }
 
+const WRITE: &str = "INSERT INTO writes VALUES (1, 0)";
+
 /// A statement of its own that waits, and what comes of it.
 fn waiting(client: Client, sql: &'static str) -> JoinHandle<(Fallible<DbError>, Client)> {
     tokio::spawn(async move { (error_of(&client, sql).await, client) })
 }
 
 async fn the_queue_is_bounded_and_in_order(harness: Arc<Shared>) -> Outcome {
-    let settings = "max_lag = \"1h\"\nfailover_hold = \"3s\"\nfailover_queue = 2";
-    let mut own = start(&harness, 1, settings).await?;
+    let mut own = start(&harness, 1, "max_lag = \"1h\"\nfailover_hold = \"5m\"\nfailover_queue = 2").await?;
     let keyway = &own.keyway;
-    let (first, second, third) = (own.client().await?, own.client().await?, own.client().await?);
+    let (first, third) = (own.client().await?, own.client().await?);
+    let mut second = Wire::log_in(keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
     own.servers.shard.primary.kill().await?;
     until("the primary is missed", async || Ok(keyway.http("/readyz").await?.0 == 503)).await?;
-    const WRITE: &str = "INSERT INTO writes VALUES (1, 0)";
 
     // BEGIN takes no server yet.
     run(&first, "BEGIN").await?;
-    let asked = Instant::now();
-    let (first, second) = (waiting(first, WRITE), waiting(second, WRITE));
+    let token = first.cancel_token();
+    let first = waiting(first, WRITE);
+    second.send(&query(WRITE)).await?;
     until_held(keyway, 2).await?;
     let error = error_of(&third, WRITE).await?;
     assert_error(&error, "57P03", "has no primary");
     assert!(error.hint().is_some_and(|it| it.contains("failover_queue")), "{error:?}");
     assert_hits(keyway, "failover_queue", 1).await?;
-    let mut clients = Vec::new();
-    for waiting in [first, second] {
-        let (error, client) = waiting.await?;
-        let error = error?;
-        assert_error(&error, "57P03", "has no primary");
-        assert!(error.hint().is_some_and(|it| it.contains("failover_hold")), "{error:?}");
-        assert!(
-            error.detail().is_some_and(|it| it.contains(&own.servers.shard.primary.address())),
-            "{error:?}"
-        );
-        clients.push(client);
-    }
-    run(&clients[0], "ROLLBACK").await?;
-    let waited = asked.elapsed();
-    assert!(waited >= Duration::from_secs(3) && waited < Duration::from_secs(30), "{waited:?}");
-    assert_hits(keyway, "failover_hold", 2).await?;
-    until_held(keyway, 0).await?;
-    assert!(gauge(keyway, "keyway_failover_wait_seconds_sum{").await? >= 6.0);
-    // Reads that the replica can answer go on.
-    until("a read", async || Ok(third.simple_query("SELECT 1").await.is_ok())).await?;
+    assert_hits(keyway, "failover_hold", 0).await?;
 
-    // Who leaves or cancels makes room.
+    // Who cancels or leaves makes room.
+    token.cancel_query(NoTls).await?;
+    let (error, first) = first.await?;
+    assert_error(&error?, "57014", "user request");
+    run(&first, "ROLLBACK").await?;
+    until_held(keyway, 1).await?;
+    second.send(&message('X', b"")).await?;
+    drop(second);
+    until_held(keyway, 0).await?;
+
+    its_time_is_over(&own, first).await?;
+    a_pause_takes_over(&mut own, third).await?;
+    Ok(in_order(&mut own).await?)
+}
+
+async fn reload(own: &OwnDatabase, settings: &str) -> Fallible<()> {
+    own.keyway.write_config(|listen, admin| config(&own.servers.shard, listen, admin, settings))?;
+    run(&console(&own.keyway).await?, "RELOAD").await.map(drop)
+}
+
+/// The primary is down.
+async fn its_time_is_over(own: &OwnDatabase, client: Client) -> Outcome {
+    reload(own, "max_lag = \"1h\"\nfailover_hold = \"1s\"\nfailover_queue = 2").await?;
+    let (primary, asked) = (own.servers.shard.primary.address(), Instant::now());
+    let error = error_of(&client, WRITE).await?;
+    assert_error(&error, "57P03", "has no primary");
+    assert!(error.hint().is_some_and(|it| it.contains("failover_hold")), "{error:?}");
+    assert!(error.detail().is_some_and(|it| it.contains(&primary)), "{error:?}");
+    assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert_hits(&own.keyway, "failover_hold", 1).await?;
+    until_held(&own.keyway, 0).await?;
+    assert!(gauge(&own.keyway, "keyway_failover_wait_seconds_sum{").await? >= 1.0);
+    // Reads that the replica can answer go on.
+    Ok(until("a read", async || Ok(client.simple_query("SELECT a FROM calm").await.is_ok())).await?)
+}
+
+/// The primary is down, and is back in the end.
+async fn a_pause_takes_over(own: &mut OwnDatabase, cancelled: Client) -> Fallible<()> {
     let settings = "max_lag = \"1h\"\nfailover_hold = \"5m\"\nfailover_queue = 12\n\
         pool = { size = 1, waiters_max = 2, wait_timeout = \"60s\" }";
-    keyway.write_config(|listen, admin| config(&own.servers.shard, listen, admin, settings))?;
-    let console = console(keyway).await?;
-    run(&console, "RELOAD").await?;
-    let cancelled = own.client().await?;
-    let mut left = Wire::log_in(keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
+    reload(own, settings).await?;
+    let (keyway, console) = (&own.keyway, console(&own.keyway).await?);
     let (paused, last) = (own.client().await?, own.client().await?);
-    let token = cancelled.cancel_token();
-    let cancelled = waiting(cancelled, WRITE);
-    left.send(&query(WRITE)).await?;
-    until_held(keyway, 2).await?;
-    token.cancel_query(NoTls).await?;
-    let (error, cancelled) = cancelled.await?;
-    assert_error(&error?, "57014", "user request");
-    until_held(keyway, 1).await?;
-    drop(left);
-    until_held(keyway, 0).await?;
-
     // A pause stops the clock of who waits already, and takes who comes.
     let write =
         |client: Client| tokio::spawn(async move { client.simple_query(WRITE).await.map(|_| client) });
@@ -613,7 +619,7 @@ async fn the_queue_is_bounded_and_in_order(harness: Arc<Shared>) -> Outcome {
     until_held(&own.keyway, 0).await?;
     let there = written(&own.servers.shard.primary).await?;
     assert_eq!(there.get(&1).map(Vec::len), Some(3), "those that were not given up");
-    Ok(in_order(&mut own).await?)
+    Ok(())
 }
 
 /// More clients than the pool has places for, and for clients that wait: those were counted already.

@@ -130,30 +130,42 @@ async fn of_an_idle_client_hits_nobody(harness: Arc<Shared>) -> Outcome {
     Ok(())
 }
 
+/// Whether the server runs the read of several shards.
+async fn reading(direct: &Client) -> Fallible<i64> {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE $1";
+    Ok(direct.query_one(sql, &[&"%4711%"]).await?.get(0))
+}
+
 async fn reaches_every_shard(harness: Arc<Shared>) -> Outcome {
     let fixture = harness.shop().await?;
     let client = fixture.client().await?;
     let token = client.cancel_token();
-    let reading =
-        client.simple_query("SELECT a FROM users, generate_series(1, 10000) a, generate_series(1, 10000) b, generate_series(1, 10000) c \
-         WHERE user_id IN (1, 2, 3, 4, 5, 6, 7, 8) AND a + b + c < 0");
-    let ended = AtomicBool::new(false);
+    let mut servers = Vec::new();
+    for server in fixture.shop.shards.iter().flat_map(|it| it.servers()) {
+        servers.push(server.connect("postgres").await?);
+    }
+    let answer = client.simple_query(
+        "SELECT a FROM users, generate_series(1, 10000) a, generate_series(1, 10000) b, generate_series(1, 10000) c \
+         WHERE user_id IN (1, 2, 3, 4, 5, 6, 7, 8) AND a + b + c < -4711",
+    );
+    // One that comes later than the end of the statement would hit the next.
     let cancel = async {
-        // It may come before the statement has reached its servers: repeat until it has ended, and let the
-        // last one end before the next statement, which it would hit.
-        while !ended.load(Ordering::Relaxed) {
-            token.cancel_query(NoTls).await?;
-        }
-        Fallible::Ok(())
+        until("both shards run it", || async {
+            let mut count = 0;
+            for it in &servers {
+                count += reading(it).await?;
+            }
+            Ok(count == 2)
+        })
+        .await?;
+        Fallible::Ok(token.cancel_query(NoTls).await?)
     };
-    let reading = async {
-        let answer = reading.await;
-        ended.store(true, Ordering::Relaxed);
-        answer
-    };
-    let (answer, cancelled) = tokio::join!(reading, cancel);
+    let (answer, cancelled) = tokio::join!(answer, cancel);
     cancelled?;
     assert_eq!(answer.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    for it in &servers {
+        until("no shard runs it", || async { Ok(reading(it).await? == 0) }).await?;
+    }
     assert_eq!(rows(&client, "SELECT name FROM users WHERE user_id = 5").await?, ["user 5"]);
     Ok(())
 }

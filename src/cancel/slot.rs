@@ -229,6 +229,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_wait_is_cancelled_and_no_server() {
+        let slot = Slot::default();
+        slot.attach(target(1));
+        let waiting = slot.wait();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(waiting.cancelled()).as_mut().poll(&mut context).is_pending());
+        assert_eq!(slot.cancel().await, Some(CancelEnd::Done));
+        waiting.cancelled().await;
+        assert_eq!(slot.try_detach(), Some(Detached::Clean), "the server has got none");
+        drop(waiting);
+        assert_eq!(slot.cancel().await, None, "what comes next is not waited for");
+        let waiting = slot.wait();
+        assert!(pin!(waiting.cancelled()).as_mut().poll(&mut context).is_pending());
+    }
+
+    #[tokio::test]
     async fn what_nobody_listens_for_is_not_sent() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let slot = Slot::default();

@@ -7,9 +7,9 @@
 //!                                                                     │ `failover_hold` is over: 57P03
 //!                                                                     │ client cancels: 57014, or leaves
 //! ```
-//! A server that is the primary no more loses its idle connections and those who wait for one at once. What is used as the
-//! primary goes on while nobody else has the role, and is cut off when somebody has: what it would still write would be
-//! on no server that counts. What is used for reads that another server can answer is left by these (`Tie`).
+//! Who waits for a connection of a server that loses its role is sent on at once. What is used as the primary goes on while
+//! nobody else has the role. When somebody has, idle connections are closed and those in use are cut off: what they would still
+//! write would be on no server that counts. Reads that another server can answer leave one without a role (`Tie`).
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -24,7 +24,7 @@ use super::Sessions;
 use crate::base::{Role, ServerId, ShardId};
 use crate::metrics::Live;
 use crate::pool::{Ledger, Pool, ServerUse};
-use crate::route::{Cluster, Server, Shard};
+use crate::route::{Cluster, Shard};
 use crate::topology::Topology;
 
 use super::metrics::DatabaseMetrics;
@@ -212,36 +212,46 @@ async fn look(failover: Arc<Failover>, shard: ShardId) {
 struct Fate {
     /// It is there.
     reopen: bool,
-    /// Nobody new comes.
-    vacate: bool,
+    /// Who waits for one had better look for another server.
+    evict: bool,
+    /// Nobody needs them any more. One that has only fallen silent may need them when it is back, and then most of all.
+    close: bool,
     /// What can be had elsewhere is had there.
     doubt: bool,
     /// What is used as the primary is used no more.
     cut: bool,
 }
 
-fn fate(was: Option<Role>, server: &Server, shard: &Shard) -> Fate {
-    let is = server.role;
+/// `before` and `after` are of the same shard.
+fn fate(index: usize, before: &Shard, after: &Shard) -> Fate {
+    let role = |it: &Shard| it.servers.get(index).and_then(|it| it.role);
+    let primary = |it: &Shard| it.primary().map(|it| it.id);
+    let (was, is) = (role(before), role(after));
+    let is_replaced = primary(after).is_some() && primary(before) != primary(after);
     Fate {
-        reopen: is.is_some(),
+        reopen: was.is_none() && is.is_some(),
         // A replica that is promoted keeps its sessions.
-        vacate: was != is && (was == Some(Role::Primary) || was.is_some() && is.is_none()),
+        evict: was != is && (was == Some(Role::Primary) || was.is_some() && is.is_none()),
+        close: was == Some(Role::Primary) && is.is_some() && was != is || is.is_none() && is_replaced,
         doubt: is.is_none(),
-        cut: is != Some(Role::Primary) && (is.is_some() || shard.primary().is_some()),
+        cut: is != Some(Role::Primary) && (is.is_some() || primary(after).is_some()),
     }
 }
 
 fn apply(before: &Cluster, after: &Cluster, pools: &[Arc<Pool>], sessions: &Sessions) {
     let now = Instant::now();
     for (shard, before) in after.shards.iter().zip(&before.shards) {
-        for (server, before) in shard.servers.iter().zip(&before.servers) {
-            let fate = fate(before.role, server, shard);
+        for (index, server) in shard.servers.iter().enumerate() {
+            let fate = fate(index, before, shard);
             for pool in pools.iter().filter(|it| *it.name().server == *server.address) {
-                if fate.reopen && before.role.is_none() {
+                if fate.reopen {
                     pool.reopen(now);
                 }
-                if fate.vacate {
-                    pool.vacate(now);
+                if fate.evict {
+                    pool.evict();
+                }
+                if fate.close {
+                    pool.renew(now);
                 }
                 pool.servers().iter().filter(|it| !it.idle).for_each(|it| meet(it, fate, sessions));
             }
@@ -267,8 +277,9 @@ fn meet(used: &ServerUse, fate: Fate, sessions: &Sessions) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Server;
 
-    fn shard(roles: &[Option<Role>]) -> Shard {
+    fn shard(roles: &[Option<Role>; 2]) -> Shard {
         let server = |(index, role): (usize, &Option<Role>)| {
             let id = ServerId { shard: ShardId(0), index: index as u16 };
             Server { role: *role, ..Server::unknown(id, String::new()) }
@@ -276,43 +287,26 @@ mod tests {
         Shard { name: "main".to_owned(), servers: roles.iter().enumerate().map(server).collect() }
     }
 
-    /// Of the first server, as `[reopen, vacate, doubt, cut]`.
-    fn check(was: Option<Role>, roles: &[Option<Role>], expect: [bool; 4]) {
-        let shard = shard(roles);
-        let Fate { reopen, vacate, doubt, cut } = fate(was, &shard.servers[0], &shard);
-        assert_eq!([reopen, vacate, doubt, cut], expect, "{was:?} -> {roles:?}");
-    }
-
-    #[test]
-    fn a_doubt_ends_with_a_look_and_does_not_come_back_at_once() {
-        let (doubt, start) = (Doubt::default(), Instant::now());
-        let at = |ms| start + Duration::from_millis(ms);
-        assert!(!doubt.holds(None, at(0)));
-        doubt.begin(at(10));
-        assert!(doubt.is_there.load(Ordering::Relaxed));
-        assert!(doubt.holds(Some(at(9)), at(11)) && doubt.holds(None, at(100)));
-        assert!(!doubt.holds(Some(at(12)), at(13)), "it has been looked at");
-        assert!(!doubt.is_there.load(Ordering::Relaxed));
-        doubt.begin(at(500));
-        assert!(!doubt.is_there.load(Ordering::Relaxed), "so soon again");
-        doubt.begin(at(1_010));
-        assert!(doubt.holds(Some(at(12)), at(1_011)));
-        assert!(!doubt.holds(Some(at(12)), at(1_260)), "nobody looks");
+    /// Of the first server, as `[reopen, evict, close, doubt, cut]`.
+    fn check(before: [Option<Role>; 2], after: [Option<Role>; 2], expect: [bool; 5]) {
+        let Fate { reopen, evict, close, doubt, cut } = fate(0, &shard(&before), &shard(&after));
+        assert_eq!([reopen, evict, close, doubt, cut], expect, "{before:?} -> {after:?}");
     }
 
     #[test]
     fn a_primary_is_cut_off_when_another_one_has_its_role() {
         const PRIMARY: Option<Role> = Some(Role::Primary);
         const REPLICA: Option<Role> = Some(Role::Replica);
-        check(PRIMARY, &[PRIMARY, REPLICA], [true, false, false, false]);
-        check(PRIMARY, &[None, REPLICA], [false, true, true, false]);
-        check(None, &[None, PRIMARY], [false, false, true, true]);
-        check(PRIMARY, &[None, PRIMARY], [false, true, true, true]);
-        // Cut is what is used as the primary alone.
-        check(PRIMARY, &[REPLICA, None], [true, true, false, true]);
-        check(None, &[PRIMARY, REPLICA], [true, false, false, false]);
-        check(REPLICA, &[PRIMARY, None], [true, false, false, false]);
-        check(REPLICA, &[None, PRIMARY], [false, true, true, true]);
-        check(REPLICA, &[REPLICA, PRIMARY], [true, false, false, true]);
+        check([PRIMARY, REPLICA], [PRIMARY, None], [false; 5]);
+        check([PRIMARY, REPLICA], [None, REPLICA], [false, true, false, true, false]);
+        check([None, REPLICA], [PRIMARY, REPLICA], [true, false, false, false, false]);
+        check([None, REPLICA], [None, PRIMARY], [false, false, true, true, true]);
+        check([None, PRIMARY], [None, PRIMARY], [false, false, false, true, true]);
+        check([PRIMARY, REPLICA], [None, PRIMARY], [false, true, true, true, true]);
+        // Of a replica, what was used as the primary before is cut off.
+        check([PRIMARY, REPLICA], [REPLICA, None], [false, true, true, false, true]);
+        check([REPLICA, PRIMARY], [PRIMARY, None], [false; 5]);
+        check([REPLICA, PRIMARY], [None, PRIMARY], [false, true, false, true, true]);
+        check([REPLICA, None], [REPLICA, PRIMARY], [false, false, false, false, true]);
     }
 }

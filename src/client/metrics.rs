@@ -61,6 +61,10 @@ fn resting_clients(registry: &Registry) -> Result<IntGauge, RegisterError> {
     Ok(registry.gauges("keyway_resting_clients", help, &[])?.with_label_values::<&str>(&[]))
 }
 
+fn logins(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
+    registry.counters("keyway_logins_total", "Logins by result: ok, refused, left.", &["result"])
+}
+
 fn reads(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
     let help = "Reads that a replica could answer, by where they went and why.";
     registry.counters("keyway_reads_total", help, &["database", "target", "reason"])
@@ -146,11 +150,7 @@ impl ClientMetricFamilies {
                 "Clients that have a server connection of their own now, by the state that needs it.",
                 &["database", "reason"],
             )?,
-            logins: registry.counters(
-                "keyway_logins_total",
-                "Logins by result: ok, refused, left.",
-                &["result"],
-            )?,
+            logins: logins(registry)?,
             replication: registry.gauges(
                 "keyway_replication_connections",
                 "Clients that speak the replication protocol, each with a server connection of its own.",

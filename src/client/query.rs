@@ -23,7 +23,7 @@ use super::split::Inserting;
 use super::sql_prepare::{self, Executed, Renamed, Values};
 use super::statements::{Registry, Statement};
 use crate::backend::Backend;
-use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
+use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{CursorStatement, Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
@@ -475,7 +475,7 @@ impl Session {
             let mut flow = Flow { may_leave: tries_left > 0, may_renew, ..Flow::default() };
             flow.may_retry = flow.may_leave && server.1 == Role::Replica;
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
-            self.note_answer(server.0, &replies, &mut flow)?;
+            self.note_answer(&replies, &mut flow)?;
             if let Some(message) = &replies.set_up_error {
                 let refusal = setting_refused(message);
                 self.close_held().await;
@@ -521,11 +521,8 @@ impl Session {
         }
     }
 
-    fn note_answer(&mut self, server: ServerId, replies: &Replies, flow: &mut Flow) -> Result<(), End> {
+    fn note_answer(&mut self, replies: &Replies, flow: &mut Flow) -> Result<(), End> {
         self.note_parameters(flow)?;
-        if flow.tells_role && !self.transaction.is_read_only() {
-            self.database.topology.report_failure(server);
-        }
         self.named = replies.named;
         self.committed = replies.tag.as_slice() == b"COMMIT";
         Ok(())

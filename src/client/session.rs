@@ -710,6 +710,12 @@ impl Session {
     /// What the server said that its parameters are now. An encoding that no SET announced (a function
     /// did it) ends the session: the next statement would be misread.
     pub fn note_parameters(&mut self, flow: &mut Flow) -> Result<(), End> {
+        if std::mem::take(&mut flow.tells_role)
+            && !self.transaction.is_read_only()
+            && let Some(held) = &self.held
+        {
+            self.database.topology.report_failure(held.server);
+        }
         if let Some(value) = flow.time_zone.take() {
             self.utc = is_utc(&value);
         }

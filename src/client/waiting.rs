@@ -75,7 +75,8 @@ impl Session {
         shard: ShardId,
         waited: &mut Waited,
     ) -> Result<(), Refusal> {
-        waited.has_waited = true;
+        // Those who wait for other reasons are not counted, or not for long.
+        waited.has_waited |= !matches!(missing, Missing::Doubted | Missing::Lost);
         self.record.waits(Instant::now());
         let done = match &missing {
             Missing::Paused => {

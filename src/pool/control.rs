@@ -37,15 +37,10 @@ impl Pool {
         self.close_idle();
     }
 
-    /// Its server has lost its role: who waits is told to look again, what is idle is closed now and what is in use when
-    /// it is released.
-    pub fn vacate(self: &Arc<Pool>, now: Instant) {
-        let mut state = self.state.lock();
-        state.fresh_since = Some(now);
-        let waiters = std::mem::take(&mut state.waiters);
-        drop(state);
+    /// Its server has lost its role: who waits is told to look again.
+    pub fn evict(&self) {
+        let waiters = std::mem::take(&mut self.state.lock().waiters);
         drop(waiters);
-        self.close_idle();
     }
 
     /// Its server has been seen to be there: the next one who needs a connection need not wait for the end of a back-off.

@@ -225,3 +225,40 @@ async fn connections_from_before_are_closed_when_they_come_back() {
     new.release(Instant::now());
     assert_eq!((pool.usage().idle, logins.load(Ordering::Relaxed)), (1, 3));
 }
+
+#[tokio::test]
+async fn a_pause_lets_transactions_take_what_they_need() {
+    let (address, _) = server().await;
+    let world = World::new(None);
+    let pool = world.pool(address, "a");
+    pool.pause();
+    let lease = pool.checkout(Admission::Transaction).await.unwrap();
+    assert!(matches!(pool.checkout(Admission::Held).await, Err(CheckoutError::Paused)));
+    lease.release(Instant::now());
+    assert_eq!((pool.open_count(), pool.usage().idle), (0, 0), "it is closed when it comes back");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_server_that_has_lost_its_role_looks_for_another() {
+    let (address, logins) = server().await;
+    let world = World::new(None);
+    let pool = world.pool(address, "a");
+    let full: Vec<_> =
+        futures_util::future::join_all((0..4).map(|_| pool.checkout(Admission::Statement))).await;
+    assert_eq!(pool.usage().size, 4);
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.checkout(Admission::Statement).await }
+    });
+    while pool.usage().waiters == 0 {
+        tokio::task::yield_now().await;
+    }
+    pool.evict();
+    assert!(matches!(waiting.await.unwrap(), Err(CheckoutError::Paused)));
+    assert_eq!((pool.usage().waiters, logins.load(Ordering::Relaxed)), (0, 4));
+    for it in full {
+        it.unwrap().release(Instant::now());
+    }
+    drop(pool.checkout(Admission::Statement).await.unwrap());
+    assert_eq!(logins.load(Ordering::Relaxed), 4, "it goes on as it was");
+}
