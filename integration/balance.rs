@@ -20,6 +20,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("balance::one_that_is_gone_is_left_alone_until_it_is_back", one_that_is_gone),
         harness.test("balance::late_replicas_are_an_error_where_wanted", late_is_an_error),
         harness.test("balance::the_least_late_has_to_do_where_wanted", the_least_late),
+        harness.test("balance::reads_go_on_for_a_while_without_a_primary", reads_go_on),
         harness.test("balance::reads_take_no_more_of_a_primary_than_their_share", a_share_of_the_primary),
     ]
 }
@@ -276,6 +277,32 @@ async fn the_least_late(harness: Arc<Shared>) -> Outcome {
     run(&other, "SET keyway.consistency = 'eventual'").await?;
     assert_eq!(rows(&other, "SELECT count, is_replica FROM here").await?, ["0|t"]);
     own.servers.shard.replicas[0].resume_replay().await?;
+    Ok(())
+}
+
+async fn reads_go_on(harness: Arc<Shared>) -> Outcome {
+    let settings =
+        "max_lag = \"500ms\"\nfailover_hold = \"3s\"\n[databases.plain.replicas]\nslow_start = \"0s\"";
+    let mut own = start(&harness, 1, settings).await?;
+    let client = own.client().await?;
+    run(&client, "INSERT INTO t VALUES (1)").await?;
+    own.servers.shard.wait_until_replayed().await?;
+    own.until_read_on_replica(&client).await?;
+    own.servers.shard.primary.kill().await?;
+    let counted = "keyway_reads_total{database=\"plain\",reason=\"no_primary\",target=\"replica\"}";
+    until("the replica would be too late", || async {
+        assert_eq!(rows(&client, "SELECT count, is_replica FROM here").await?, ["1|t"]);
+        Ok(own.sample(counted).await? > 20.0)
+    })
+    .await?;
+    until("it has been for too long", || async {
+        Ok(client.simple_query("SELECT count FROM here").await.is_err())
+    })
+    .await?;
+    assert_error(&error_of(&client, "SELECT count FROM here").await?, "57P03", "has no primary");
+    own.servers.shard.primary.start().await?;
+    run(&client, "INSERT INTO t VALUES (2)").await?;
+    assert_eq!(rows(&client, "SELECT count FROM here").await?, ["2"]);
     Ok(())
 }
 

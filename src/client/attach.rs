@@ -72,8 +72,11 @@ impl Session {
             };
             if placed.role == Role::Replica {
                 reader.busy = balance::begin(lease.standing(), now);
-                // What is known of a server may be of before it started anew.
-                if reader.busy.is_none() || self.is_newer_than_known(placed.server, lease.ready_at) {
+                let is_newer = self.is_newer_than_known(placed.server, lease.ready_at);
+                if is_newer {
+                    self.database.topology.look_at(shard);
+                }
+                if reader.busy.is_none() || is_newer {
                     excluded.add(placed.server);
                     lease.release(now);
                     continue;

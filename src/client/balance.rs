@@ -231,12 +231,15 @@ impl Session {
                 .for_each(|it| it.metrics.floor_misses.inc());
             return Ok((None, ReadReason::Floor));
         }
+        let may =
+            |it: &Server| !excluded.has(it.id) && self.database.balance.offer(it, &self.pools, now).is_some();
+        let hold = self.database.failover_hold;
+        if let Some(it) = shard.left_behind(freshness, hold, now, may) {
+            return Ok((Some(it.id), ReadReason::NoPrimary));
+        }
         match self.database.balance.when_stale {
             WhenStale::Primary => Ok((None, ReadReason::Lag)),
             WhenStale::LeastStale => {
-                let may = |it: &Server| {
-                    !excluded.has(it.id) && self.database.balance.offer(it, &self.pools, now).is_some()
-                };
                 let found = shard.least_stale(freshness, may).map(|it| it.id);
                 Ok((found, if found.is_some() { ReadReason::Stale } else { ReadReason::Lag }))
             }

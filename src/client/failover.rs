@@ -284,7 +284,11 @@ mod tests {
             let id = ServerId { shard: ShardId(0), index: index as u16 };
             Server { role: *role, ..Server::unknown(id, String::new()) }
         };
-        Shard { name: "main".to_owned(), servers: roles.iter().enumerate().map(server).collect() }
+        Shard {
+            name: "main".to_owned(),
+            servers: roles.iter().enumerate().map(server).collect(),
+            sampled_at: None,
+        }
     }
 
     /// Of the first server, as `[reopen, evict, close, doubt, cut]`.

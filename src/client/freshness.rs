@@ -59,6 +59,8 @@ pub(super) enum ReadReason {
     Lag,
     /// None is, and the one that is least late has to do.
     Stale,
+    /// There is no primary that it could be late behind.
+    NoPrimary,
     /// Those that are fresh enough have failed.
     Failed,
     /// Those that are have just come back, and this one is not of their part yet.
@@ -66,13 +68,14 @@ pub(super) enum ReadReason {
 }
 
 impl ReadReason {
-    pub const ALL: [ReadReason; 8] = [
+    pub const ALL: [ReadReason; 9] = [
         ReadReason::Fresh,
         ReadReason::Level,
         ReadReason::InFlight,
         ReadReason::Floor,
         ReadReason::Lag,
         ReadReason::Stale,
+        ReadReason::NoPrimary,
         ReadReason::Failed,
         ReadReason::Cold,
     ];
@@ -85,6 +88,7 @@ impl ReadReason {
             ReadReason::Floor => ["primary", "floor"],
             ReadReason::Lag => ["primary", "lag"],
             ReadReason::Stale => ["replica", "stale"],
+            ReadReason::NoPrimary => ["replica", "no_primary"],
             ReadReason::Failed => ["primary", "failed"],
             ReadReason::Cold => ["primary", "slow_start"],
         }
@@ -336,12 +340,9 @@ impl Session {
         }
     }
 
-    /// A connection that was made since the server was looked at: where the server must have something, nobody knows
-    /// whether it has.
+    /// A connection that was made since the server was looked at: it may have started anew in between, and show less than
+    /// what is known of it.
     pub fn is_newer_than_known(&mut self, server: ServerId, ready_at: Instant) -> bool {
-        if !self.freshness(server.shard).demands() {
-            return false;
-        }
         let cluster = self.database.topology.snapshot();
         let observed_at = cluster.server(server).and_then(|it| it.observed_at);
         let is_newer = observed_at.is_none_or(|it| it < ready_at);

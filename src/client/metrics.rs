@@ -282,7 +282,7 @@ pub struct DatabaseMetrics {
     targets: Vec<[TargetMetrics; 3]>,
     refusals: Vec<IntCounter>,
     /// By `ReadReason`.
-    reads: [IntCounter; 8],
+    reads: [IntCounter; 9],
     pub floor_waits: IntCounter,
     /// Statements that wait for a primary, and how long they have.
     pub(super) held: IntGauge,

@@ -17,6 +17,8 @@ pub struct Cluster {
 pub struct Shard {
     pub name: String,
     pub servers: Vec<Server>,
+    /// The start of the newest sample of the primary, or of the last one there was.
+    pub sampled_at: Option<Instant>,
 }
 
 /// What the last probes said of one server. `None` is "not known", which is unfit for
@@ -168,6 +170,24 @@ impl Shard {
         choose(fit.filter_map(move |it| Some((it, offer(it)?))), entropy)
     }
 
+    /// While there is no primary: the replica that is least late, where it was not too late when the primary was sampled
+    /// last, which was no longer ago than `hold`. Nobody can have been told of a write by a primary since that is gone.
+    pub fn left_behind(
+        &self,
+        freshness: Freshness,
+        hold: Duration,
+        now: Instant,
+        may: impl Fn(&Server) -> bool,
+    ) -> Option<&Server> {
+        let sampled_at = self.sampled_at.filter(|_| self.primary().is_none())?;
+        if now.saturating_duration_since(sampled_at) > hold {
+            return None;
+        }
+        let found = self.least_stale(freshness, may)?;
+        let lag = sampled_at.saturating_duration_since(found.fresh_as_of?);
+        (lag <= freshness.max_lag).then_some(found)
+    }
+
     /// The freshest replica that has what must be seen, however late it is, of those that `may` be asked.
     pub fn least_stale(&self, freshness: Freshness, may: impl Fn(&Server) -> bool) -> Option<&Server> {
         let is_replica = |it: &&Server| it.role == Some(Role::Replica) && it.fresh_as_of.is_some();
@@ -198,7 +218,7 @@ mod tests {
         let start = Instant::now();
         let replica = Some(Role::Replica);
         let servers = vec![server(0, Some(Role::Primary), None), server(1, replica, None)];
-        let mut shard = Shard { name: "s1".into(), servers };
+        let mut shard = Shard { name: "s1".into(), servers, sampled_at: None };
         assert_eq!(pick(&shard, None, Excluded::default(), start), None);
         shard.servers[1] = server(1, replica, Some(start));
         assert_eq!(pick(&shard, None, Excluded::default(), start), Some(1));
@@ -209,7 +229,11 @@ mod tests {
     #[test]
     fn one_that_has_left_serves_nothing_however_near_it_is() {
         let now = Instant::now();
-        let mut shard = Shard { name: "s1".into(), servers: vec![server(0, Some(Role::Replica), Some(now))] };
+        let mut shard = Shard {
+            name: "s1".into(),
+            servers: vec![server(0, Some(Role::Replica), Some(now))],
+            sampled_at: None,
+        };
         shard.servers[0].joined = None;
         assert_eq!(pick(&shard, None, Excluded::default(), now), None);
     }
@@ -218,8 +242,11 @@ mod tests {
     fn a_replica_must_have_replayed_the_sessions_last_write() {
         let start = Instant::now();
         let wrote = start + Duration::from_millis(10);
-        let mut shard =
-            Shard { name: "s1".into(), servers: vec![server(0, Some(Role::Replica), Some(start))] };
+        let mut shard = Shard {
+            name: "s1".into(),
+            servers: vec![server(0, Some(Role::Replica), Some(start))],
+            sampled_at: None,
+        };
         assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), None);
         shard.servers[0].fresh_as_of = Some(wrote);
         assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), Some(0));
@@ -232,7 +259,7 @@ mod tests {
         let mut one = server(0, Some(Role::Replica), Some(at(5)));
         let other = server(1, Some(Role::Replica), Some(at(20)));
         one.up_since = Some(at(2));
-        let shard = Shard { name: "s1".into(), servers: vec![one.clone(), other] };
+        let shard = Shard { name: "s1".into(), servers: vec![one.clone(), other], sampled_at: None };
         let serve = |seen: u64, seen_on: Option<u64>| {
             let seen_on = seen_on.map(|it| (one.id, at(it)));
             let max_lag = Duration::from_secs(1);
@@ -257,7 +284,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let late = |index, ms| server(index, Some(Role::Replica), Some(at(ms)));
         let servers = vec![server(0, Some(Role::Primary), None), late(1, 10), late(2, 20), late(3, 5)];
-        let shard = Shard { name: "s1".into(), servers };
+        let shard = Shard { name: "s1".into(), servers, sampled_at: None };
         let found = |floor: Option<u64>, barred: u16| {
             let freshness = Freshness { floor: floor.map(at), ..Freshness::default() };
             shard.least_stale(freshness, |it| it.id.index != barred).map(|it| it.id.index)
@@ -269,10 +296,31 @@ mod tests {
     }
 
     #[test]
+    fn reads_go_on_for_a_while_without_a_primary() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let servers =
+            vec![server(0, Some(Role::Primary), None), server(1, Some(Role::Replica), Some(at(100)))];
+        let mut shard = Shard { name: "s1".into(), servers, sampled_at: Some(at(500)) };
+        let found = |shard: &Shard, max_lag_ms: u64, floor: Option<u64>, now: u64| {
+            let max_lag = Duration::from_millis(max_lag_ms);
+            let freshness = Freshness { max_lag, floor: floor.map(at), ..Freshness::default() };
+            let hold = Duration::from_secs(10);
+            shard.left_behind(freshness, hold, at(now), |_| true).map(|it| it.id.index)
+        };
+        assert_eq!(found(&shard, 1_000, None, 5_000), None, "there is a primary");
+        shard.servers[0].role = None;
+        assert_eq!(found(&shard, 1_000, None, 10_500), Some(1));
+        assert_eq!(found(&shard, 1_000, None, 10_501), None, "for too long");
+        assert_eq!(found(&shard, 399, None, 5_000), None, "it was too late already");
+        assert_eq!(found(&shard, 1_000, Some(101), 5_000), None, "it lacks what was written");
+    }
+
+    #[test]
     fn an_excluded_server_is_not_asked_again() {
         let now = Instant::now();
         let replica = |index| server(index, Some(Role::Replica), Some(now));
-        let shard = Shard { name: "s1".into(), servers: vec![replica(0), replica(1)] };
+        let shard = Shard { name: "s1".into(), servers: vec![replica(0), replica(1)], sampled_at: None };
         let mut excluded = Excluded::default();
         excluded.add(shard.servers[0].id);
         assert_eq!(pick(&shard, None, excluded, now), Some(1));

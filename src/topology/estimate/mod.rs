@@ -287,7 +287,8 @@ impl Estimate {
     /// The shard as routing sees it.
     pub fn shard(&self) -> route::Shard {
         let servers = (0..self.servers.len()).map(|it| self.server(it)).collect();
-        route::Shard { name: self.name.clone(), servers }
+        let sampled_at = self.ring.newest().map(|it| it.started_at);
+        route::Shard { name: self.name.clone(), servers, sampled_at }
     }
 
     fn server(&self, at: usize) -> route::Server {
