@@ -298,6 +298,23 @@ mod tests {
     }
 
     #[test]
+    fn a_doubt_ends_with_a_look_and_does_not_come_back_at_once() {
+        let (doubt, start) = (Doubt::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!(!doubt.holds(None, at(0)));
+        doubt.begin(at(10));
+        assert!(doubt.is_there.load(Ordering::Relaxed));
+        assert!(doubt.holds(Some(at(9)), at(11)) && doubt.holds(None, at(100)));
+        assert!(!doubt.holds(Some(at(12)), at(13)), "it has been looked at");
+        assert!(!doubt.is_there.load(Ordering::Relaxed));
+        doubt.begin(at(500));
+        assert!(!doubt.is_there.load(Ordering::Relaxed), "so soon again");
+        doubt.begin(at(1_010));
+        assert!(doubt.holds(Some(at(12)), at(1_011)));
+        assert!(!doubt.holds(Some(at(12)), at(1_260)), "nobody looks");
+    }
+
+    #[test]
     fn a_primary_is_cut_off_when_another_one_has_its_role() {
         const PRIMARY: Option<Role> = Some(Role::Primary);
         const REPLICA: Option<Role> = Some(Role::Replica);

@@ -218,7 +218,7 @@ async fn connect(
     parameters: &[(String, String)],
     shared: &Shared,
 ) -> Result<Backend, Failure> {
-    let deadline = Instant::now() + database.wait_timeout;
+    let deadline = Instant::now() + database.failover_hold;
     let mut changes = database.topology.changes();
     let mut stopping = shared.stopping.clone();
     let settings: Vec<_> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
