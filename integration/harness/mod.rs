@@ -22,10 +22,11 @@ pub use watched::Watched;
 use std::error::Error;
 use std::future::Future;
 use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::keyway::demo::postgres::{Installation, Options, Shard, Signal, WorkDir, children};
+use ::keyway::demo::postgres::{Installation, Options, Server, Shard, Signal, StopMode, WorkDir, children};
 use libtest_mimic::{Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,7 +44,7 @@ pub type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Options of clusters that are thrown away.
 pub fn cluster_options() -> Options {
-    Options { password: APP_PASSWORD.to_owned(), fsync: false, settings: Vec::new() }
+    Options { password: APP_PASSWORD.to_owned(), fsync: false, settings: Vec::new(), template: None }
 }
 
 pub struct Harness {
@@ -57,6 +58,7 @@ pub struct Shared {
     single: OnceCell<SingleFixture>,
     single18: OnceCell<SingleFixture>,
     installation18: OnceCell<Arc<Installation>>,
+    template: OnceCell<PathBuf>,
     installation: Arc<Installation>,
     dir: WorkDir,
 }
@@ -70,6 +72,7 @@ impl Harness {
             single: OnceCell::new(),
             single18: OnceCell::new(),
             installation18: OnceCell::new(),
+            template: OnceCell::new(),
             installation,
             dir,
         };
@@ -160,9 +163,20 @@ impl Shared {
     /// Servers that one test may stop, promote and kill, with nothing in front.
     pub async fn fresh_shard(&self, replicas: usize) -> Fallible<OwnShard> {
         let dir = self.fresh_dir()?;
-        let shard =
-            Shard::start(&self.installation, dir.path(), "main", replicas, &cluster_options()).await?;
+        let options = Options { template: Some(self.template().await?.clone()), ..cluster_options() };
+        let shard = Shard::start(&self.installation, dir.path(), "main", replicas, &options).await?;
         Ok(OwnShard { shard, dir })
+    }
+
+    /// A cluster to copy: `initdb` takes longer than most tests.
+    async fn template(&self) -> Fallible<&PathBuf> {
+        let make = async || {
+            let mut server =
+                Server::primary(&self.installation, self.dir(), "template", &cluster_options()).await?;
+            server.stop(StopMode::Fast).await?;
+            Fallible::Ok(server.data_dir().to_owned())
+        };
+        self.template.get_or_try_init(make).await
     }
 
     pub fn fresh_dir(&self) -> Fallible<WorkDir> {

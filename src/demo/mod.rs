@@ -163,7 +163,8 @@ impl Stage {
             None => WorkDir::temporary(&installation)?,
         };
         note(&format!("starting {} in {}", servers_told(args), dir.path().display()));
-        let postgres = Options { password: password()?, fsync: dir.is_kept(), settings: Vec::new() };
+        let postgres =
+            Options { password: password()?, fsync: dir.is_kept(), settings: Vec::new(), template: None };
         let (shards, replicas) = (args.shards.into(), args.replicas.into());
         let shop =
             Shop::start(&installation, dir.path(), &ShopOptions { shards, replicas, postgres }).await?;

@@ -86,7 +86,12 @@ impl Installation {
 
     /// A server program as the servers' account, without settings from the user's own `PG...` variables.
     pub(super) fn command(&self, program: &str) -> Command {
-        let mut command = self.tied_command(&self.bindir.join(program), "QUIT");
+        self.account_command(&self.bindir.join(program))
+    }
+
+    /// Any program, as the servers' account runs it.
+    pub(super) fn account_command(&self, program: &Path) -> Command {
+        let mut command = self.tied_command(program, "QUIT");
         for (name, _) in env::vars_os().filter(|it| it.0.to_str().is_some_and(|it| it.starts_with("PG"))) {
             command.env_remove(name);
         }
