@@ -143,7 +143,6 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("catalog_interval", "how often"),
     ("auth_query_lifetime", "how long an answer is believed"),
     ("zone_penalty", "a preference"),
-    ("weight", "a preference"),
     ("slow_start", "a share that grows: keyway_reads_total has its reason"),
     ("max_lag", "what reads ask of a replica: keyway_replica_lag_seconds"),
 ];

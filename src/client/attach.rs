@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::balance::{self, Placed, Reader};
+use super::balance::{Placed, Reader};
 use super::registry::Activity;
 use super::session::{Held, Session};
 use super::waiting::{Missing, Waited, cannot_connect};
@@ -59,8 +59,8 @@ impl Session {
                 return Ok(Err(Missing::Doubted));
             }
             let mut reader = Reader::default();
-            if placed.role != role {
-                reader.spilled = self.spill(shard).await?;
+            if placed.role != role && self.database.balance.is_bounded() {
+                reader = Reader::spilled(self.spill(shard).await?);
             }
             let lease = match self.check_out(placed, admission, excluded).await? {
                 Ok(Some(it)) => it,
@@ -71,15 +71,17 @@ impl Session {
                 Err(missing) => return Ok(Err(missing)),
             };
             if placed.role == Role::Replica {
-                reader.busy = balance::begin(lease.standing(), now);
                 let is_newer = self.is_newer_than_known(placed.server, lease.ready_at);
                 if is_newer {
                     self.database.topology.look_at(shard);
                 }
-                if reader.busy.is_none() || is_newer {
-                    excluded.add(placed.server);
-                    lease.release(now);
-                    continue;
+                match Reader::of_replica(lease.standing(), now).filter(|_| !is_newer) {
+                    Some(it) => reader = it,
+                    None => {
+                        excluded.add(placed.server);
+                        lease.release(now);
+                        continue;
+                    }
                 }
             }
             self.count_read(placed);

@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::base::{Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::config::{self, WhenStale};
 use crate::metrics::Limit;
-use crate::pool::{BreakerState, Busy, Standing};
+use crate::pool::{BreakerState, Busy, Standing, Trial};
 use crate::proto::Unexpected;
 use crate::route::{Choice, Excluded, Freshness, Load, Offer, Server, Shard, warmth};
 
@@ -56,13 +56,20 @@ pub struct ServerReads {
     pub floor_misses: u64,
 }
 
-/// What a session has beside the connection to the server that it reads from.
+/// What a session has beside the connection to the server that it reads from. Small, as sessions are.
 #[derive(Default)]
 pub(super) struct Reader {
     /// On a replica.
-    pub busy: Option<Busy>,
-    /// A place among those who read on the primary for want of a replica; boxed, as sessions are to be small.
-    pub spilled: Option<Box<OwnedSemaphorePermit>>,
+    busy: Option<Busy>,
+    aside: Option<Box<Aside>>,
+}
+
+/// What few have.
+enum Aside {
+    /// A place among those who read on the primary for want of a replica.
+    Spilled { _place: OwnedSemaphorePermit },
+    /// On a replica that has failed before.
+    Trial(Trial),
 }
 
 /// Where a statement goes.
@@ -75,20 +82,46 @@ pub(super) struct Placed {
 }
 
 impl Reader {
+    pub fn spilled(place: Option<OwnedSemaphorePermit>) -> Reader {
+        Reader { busy: None, aside: place.map(|it| Box::new(Aside::Spilled { _place: it })) }
+    }
+
+    /// On a connection to a replica; after failures one statement at a time tries. `None` is not this one.
+    pub fn of_replica(standing: &Arc<Standing>, now: Instant) -> Option<Reader> {
+        let busy = || Some(Busy::new(standing.clone()));
+        match standing.breaker.state(now) {
+            BreakerState::Closed => Some(Reader { busy: busy(), aside: None }),
+            BreakerState::Open => None,
+            BreakerState::HalfOpen => {
+                standing.breaker.may_try(now).ok()?;
+                let trial = Trial::new(standing.clone());
+                Some(Reader { busy: busy(), aside: Some(Box::new(Aside::Trial(trial))) })
+            }
+        }
+    }
+
     /// The clock is read on a replica alone.
     pub fn succeeded(&mut self, started: Instant) {
-        if let Some(it) = &mut self.busy {
+        if let Some(it) = &self.busy {
             let now = Instant::now();
             it.succeeded(now.saturating_duration_since(started), now);
+            self.settle();
         }
     }
 
     pub fn lost(&mut self, error: &RelayError, now: Instant) {
         if error.is_servers()
             && !ended_alone(error)
-            && let Some(it) = &mut self.busy
+            && let Some(it) = &self.busy
         {
             it.lost(now);
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some(Aside::Trial(it)) = self.aside.as_deref_mut() {
+            it.settle();
         }
     }
 }
@@ -138,6 +171,11 @@ impl Balance {
             when_stale: *when_stale,
             spill: bounded.then(spill),
         }
+    }
+
+    /// Whether reads may find no place on a primary.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.spill.is_some()
     }
 
     fn preferred(&self, server: ServerId) -> Option<&Preferred> {
@@ -260,7 +298,7 @@ impl Session {
 
     /// For a read that was to go to a replica. Waits while as many as may read on the primary of the shard, for
     /// `wait_timeout`.
-    pub async fn spill(&mut self, shard: ShardId) -> Result<Option<Box<OwnedSemaphorePermit>>, Refusal> {
+    pub async fn spill(&mut self, shard: ShardId) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
         let database = self.database.clone();
         let Some(spill) = &database.balance.spill else { return Ok(None) };
         // Where there are no replicas the reads are the primary's own.
@@ -270,7 +308,7 @@ impl Session {
         }
         let Some((name, places)) = spill.shards.get(usize::from(shard.0)) else { return Ok(None) };
         if let Ok(it) = places.clone().try_acquire_owned() {
-            return Ok(Some(Box::new(it)));
+            return Ok(Some(it));
         }
         self.shared.hits.hit(Limit::PrimaryReads);
         if spill.count == 0 {
@@ -278,7 +316,7 @@ impl Session {
         }
         let waiting = tokio::time::timeout(database.wait_timeout, places.clone().acquire_owned());
         match self.unless_gone(waiting).await? {
-            Ok(Ok(it)) => Ok(Some(Box::new(it))),
+            Ok(Ok(it)) => Ok(Some(it)),
             _ => Err(no_place(name, spill.count)),
         }
     }
@@ -307,15 +345,4 @@ fn stale(database: &str, shard: &Shard, freshness: Freshness, now: Instant) -> R
     Refusal::new(Reason::NoServer, SqlState::CANNOT_CONNECT_NOW, message)
         .detail(told.join("; "))
         .hint("try again later, read with /* keyway: consistency=primary */, or change replicas.when_stale")
-}
-
-/// For a connection that the pool had idle: after failures one statement at a time tries.
-pub(super) fn begin(standing: &Arc<Standing>, now: Instant) -> Option<Busy> {
-    match standing.breaker.state(now) {
-        BreakerState::Closed => Some(Busy::new(standing.clone(), false)),
-        BreakerState::Open => None,
-        BreakerState::HalfOpen => {
-            standing.breaker.may_try(now).ok().map(|()| Busy::new(standing.clone(), true))
-        }
-    }
 }

@@ -359,7 +359,7 @@ impl Session {
             return self.refuse_group(refusal, group.end).await;
         }
         let failed = ran.has_failed();
-        self.name_statements(group, if failed { self.named } else { usize::MAX });
+        self.name_statements(group, if failed { self.named as usize } else { usize::MAX });
         if group.is_synced() {
             self.say_ready().await?;
         } else {

@@ -126,7 +126,7 @@ impl Session {
         if mixes {
             self.transaction.forget_beginning();
         }
-        self.name_statements(group, if failed { self.named } else { usize::MAX });
+        self.name_statements(group, if failed { self.named as usize } else { usize::MAX });
         if !failed && group.executes() {
             let dropped = group.has_deallocate_all();
             for it in group.bound().filter(|it| !(dropped && it.plan.kind == Kind::DeallocateAll)) {

@@ -242,7 +242,7 @@ impl Session {
         let stop = relay(&mut self.stream, &mut held.lease, stock, replies, flow, overdue).await?;
         // The first server's word counts, which is the one that the client is shown.
         if self.named == 0 {
-            self.named = replies.named;
+            self.named = u32::try_from(replies.named).unwrap_or(u32::MAX);
         }
         match stop {
             Stop::Drained | Stop::Retry | Stop::Renew => Ok(()),

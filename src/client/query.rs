@@ -523,7 +523,7 @@ impl Session {
 
     fn note_answer(&mut self, replies: &Replies, flow: &mut Flow) -> Result<(), End> {
         self.note_parameters(flow)?;
-        self.named = replies.named;
+        self.named = u32::try_from(replies.named).unwrap_or(u32::MAX);
         self.committed = replies.tag.as_slice() == b"COMMIT";
         Ok(())
     }

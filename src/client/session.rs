@@ -142,7 +142,7 @@ pub(super) struct Session {
     /// A write is under way whose end comes with a later unit: the Sync behind a Flush or a COPY.
     pub wrote: bool,
     /// How many Parses and Closes of the last group were done before an error.
-    pub named: usize,
+    pub named: u32,
     /// Extended messages were sent without a Sync behind them.
     pub unsynced: bool,
     /// When the transaction under way began, or the statement outside of one.
@@ -151,8 +151,8 @@ pub(super) struct Session {
     pub transaction_ends: Option<Instant>,
     /// The same of the statement under way.
     pub overdue: Option<Box<Overdue>>,
-    /// When the statement under way has waited long enough for a primary, if it had to.
-    pub hold_ends: Option<Instant>,
+    /// When the statement under way has waited long enough for a primary, if it had to. Boxed, as few have to.
+    pub hold_ends: Option<Box<Instant>>,
     /// SHOW TRANSACTIONS has one of it.
     pub shows_transaction: bool,
     /// Until the first unit of the client's.

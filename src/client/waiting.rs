@@ -122,7 +122,7 @@ impl Session {
             }
         }
         let now = Instant::now();
-        let ends = *self.hold_ends.get_or_insert(now + database.failover_hold);
+        let ends = **self.hold_ends.get_or_insert_with(|| Box::new(now + database.failover_hold));
         if now >= ends {
             self.shared.hits.hit(Limit::FailoverHold);
             return Err(self.no_primary(shard, missing));

@@ -23,7 +23,7 @@ pub use breaker::BreakerState;
 pub use control::ServerUse;
 pub use ledger::{Bound, Bounds, Ledger, Terms};
 pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolName, PoolUsage};
-pub use standing::{Busy, Standing};
+pub use standing::{Busy, Standing, Trial};
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

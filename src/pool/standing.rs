@@ -78,34 +78,51 @@ fn mean(mean_us: u32, age_ms: u32, sample_us: u32) -> u32 {
 }
 
 /// Something under way at a server.
-pub struct Busy {
-    standing: Arc<Standing>,
-    /// The breaker waits for what becomes of it.
-    is_trial: bool,
-}
+pub struct Busy(Arc<Standing>);
 
 impl Busy {
-    pub fn new(standing: Arc<Standing>, is_trial: bool) -> Busy {
+    pub fn new(standing: Arc<Standing>) -> Busy {
         standing.outstanding.fetch_add(1, Ordering::Relaxed);
-        Busy { standing, is_trial }
+        Busy(standing)
     }
 
-    pub fn succeeded(&mut self, took: Duration, now: Instant) {
-        self.is_trial = false;
-        self.standing.latency.add(took, now);
-        self.standing.breaker.statement_succeeded();
+    pub fn succeeded(&self, took: Duration, now: Instant) {
+        self.0.latency.add(took, now);
+        self.0.breaker.statement_succeeded();
     }
 
-    pub fn lost(&mut self, now: Instant) {
-        self.is_trial = false;
-        self.standing.breaker.statement_lost(now);
+    pub fn lost(&self, now: Instant) {
+        self.0.breaker.statement_lost(now);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.standing.outstanding.fetch_sub(1, Ordering::Relaxed);
-        if self.is_trial {
+        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The breaker is half-open and waits for what becomes of this; when it ends without a word, the next one may try.
+pub struct Trial {
+    standing: Arc<Standing>,
+    is_pending: bool,
+}
+
+impl Trial {
+    /// Behind a `may_try` that said yes.
+    pub fn new(standing: Arc<Standing>) -> Trial {
+        Trial { standing, is_pending: true }
+    }
+
+    /// The breaker has been told.
+    pub fn settle(&mut self) {
+        self.is_pending = false;
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if self.is_pending {
             self.standing.breaker.trial_ended();
         }
     }
@@ -120,7 +137,7 @@ mod tests {
         let start = Instant::now();
         let standing = Standing::new(1, start);
         assert_eq!(standing.latency_us(start), 0);
-        let mut busy = Busy::new(standing.clone(), false);
+        let busy = Busy::new(standing.clone());
         busy.succeeded(Duration::from_millis(1), start);
         assert_eq!(standing.latency_us(start), 1_000);
         // Ten times as slow from now on, a thousand times a second.
@@ -148,12 +165,17 @@ mod tests {
         }
         let until = standing.breaker.may_try(now).unwrap_err();
         standing.breaker.may_try(until).unwrap();
-        let (trial, other) = (Busy::new(standing.clone(), true), Busy::new(standing.clone(), false));
+        let (trial, one, other) =
+            (Trial::new(standing.clone()), Busy::new(standing.clone()), Busy::new(standing.clone()));
         assert_eq!(standing.outstanding(), 2);
-        drop(other);
+        drop((one, other));
         assert!(standing.breaker.may_try(until).is_err());
         drop(trial);
         assert!(standing.breaker.may_try(until).is_ok());
         assert_eq!(standing.outstanding(), 0);
+        let mut told = Trial::new(standing.clone());
+        told.settle();
+        drop(told);
+        assert!(standing.breaker.may_try(until).is_err(), "the other one tries");
     }
 }
