@@ -68,7 +68,7 @@ async fn zones_and_weights(harness: Arc<Shared>) -> Outcome {
     let own = start(&harness, 2, "max_lag = \"1h\"").await?;
     let client = own.client().await?;
     let (near, far) = (&own.servers.shard.replicas[0], &own.servers.shard.replicas[1]);
-    let settings = "max_lag = \"1h\"\n[databases.plain.replicas]\nzone = \"a\"\nzone_penalty = 1000";
+    let settings = "max_lag = \"1h\"\n[databases.plain.replicas]\nzone = \"a\"\nzone_penalty = 1000\nslow_start = \"0s\"";
     own.keyway
         .reload(|listen, admin| {
             let text = own_config(&own.servers.shard, listen, admin, settings);
@@ -191,7 +191,7 @@ async fn an_ended_connection(harness: Arc<Shared>) -> Outcome {
 
 async fn one_that_is_gone(harness: Arc<Shared>) -> Outcome {
     let mut own =
-        start(&harness, 1, "max_lag = \"1h\"\n[databases.plain.replicas]\nslow_start = \"2s\"").await?;
+        start(&harness, 1, "max_lag = \"1h\"\n[databases.plain.replicas]\nslow_start = \"10s\"").await?;
     let client = own.client().await?;
     own.until_read_on_replica(&client).await?;
     own.servers.shard.replicas[0].kill().await?;
@@ -259,7 +259,8 @@ async fn late_is_an_error(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn the_least_late(harness: Arc<Shared>) -> Outcome {
-    let settings = "max_lag = \"500ms\"\n[databases.plain.replicas]\nwhen_stale = \"least_stale\"";
+    let settings =
+        "max_lag = \"500ms\"\n[databases.plain.replicas]\nwhen_stale = \"least_stale\"\nslow_start = \"0s\"";
     let own = start(&harness, 1, settings).await?;
     let client = own.client().await?;
     make_late(&own, &client).await?;
@@ -282,7 +283,7 @@ async fn the_least_late(harness: Arc<Shared>) -> Outcome {
 
 async fn reads_go_on(harness: Arc<Shared>) -> Outcome {
     let settings =
-        "max_lag = \"500ms\"\nfailover_hold = \"3s\"\n[databases.plain.replicas]\nslow_start = \"0s\"";
+        "max_lag = \"500ms\"\nfailover_hold = \"10s\"\n[databases.plain.replicas]\nslow_start = \"0s\"";
     let mut own = start(&harness, 1, settings).await?;
     let client = own.client().await?;
     run(&client, "INSERT INTO t VALUES (1)").await?;
@@ -292,7 +293,7 @@ async fn reads_go_on(harness: Arc<Shared>) -> Outcome {
     let counted = "keyway_reads_total{database=\"plain\",reason=\"no_primary\",target=\"replica\"}";
     until("the replica would be too late", || async {
         assert_eq!(rows(&client, "SELECT count, is_replica FROM here").await?, ["1|t"]);
-        Ok(own.sample(counted).await? > 20.0)
+        Ok(own.sample(counted).await? > 0.0)
     })
     .await?;
     until("it has been for too long", || async {

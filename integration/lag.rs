@@ -232,7 +232,8 @@ impl Scene {
     /// How much longer than the true lag the believed one was, in looks since the last call that know it: up to two intervals
     /// of probes and two answers by design, and here what two busy cores make of it.
     fn assert_near(&mut self) {
-        self.assert_within(MS * 250, MS * 1_000);
+        // Ten times what it takes on a busy machine.
+        self.assert_within(MS * 500, MS * 3_000);
     }
 
     fn assert_within(&mut self, half_max: Duration, most_max: Duration) {

@@ -30,13 +30,19 @@ impl Session {
         loop {
             match self.try_attach(shard, role, excluded, &waited, now).await? {
                 Ok(held) => return Ok(held),
-                Err(missing) => Box::pin(self.wait_out(missing, shard, &mut waited)).await?,
+                Err(missing) => {
+                    if matches!(missing, Missing::Reader) {
+                        // What kept it from them may be over.
+                        *excluded = Excluded::default();
+                    }
+                    Box::pin(self.wait_out(missing, shard, &mut waited)).await?;
+                }
             }
             now = Instant::now();
         }
     }
 
-    /// As `attach`, but only for a connection of a server that is there. `None` of it: what has to be waited for.
+    /// As `attach`, but only for a connection of a server that is there: else it says what has to be waited for.
     pub async fn try_attach(
         &mut self,
         shard: ShardId,
@@ -53,7 +59,7 @@ impl Session {
                 return Ok(Err(Missing::Paused));
             }
             let Some(placed) = self.choose(shard, role, *excluded, now)? else {
-                return Ok(Err(Missing::Primary));
+                return Ok(Err(if role == Role::Replica { Missing::Reader } else { Missing::Primary }));
             };
             if placed.role == Role::Primary && self.database.failover.doubts(placed.server) {
                 return Ok(Err(Missing::Doubted));
@@ -77,6 +83,11 @@ impl Session {
                 }
                 match Reader::of_replica(lease.standing(), now).filter(|_| !is_newer) {
                     Some(it) => reader = it,
+                    // Where the primary has few places for it, it had better come again in a moment.
+                    None if self.database.balance.is_bounded() => {
+                        lease.release(now);
+                        return Ok(Err(Missing::Doubted));
+                    }
                     None => {
                         excluded.add(placed.server);
                         lease.release(now);
@@ -84,7 +95,7 @@ impl Session {
                     }
                 }
             }
-            self.count_read(placed);
+            self.count_read(placed, now);
             let server = placed.server;
             let held = self.take(lease, shard, placed, reader);
             let Some(missing) = self.contradiction(&held) else { return Ok(Ok(held)) };

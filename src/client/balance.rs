@@ -89,7 +89,7 @@ impl Reader {
     /// On a connection to a replica; after failures one statement at a time tries. `None` is not this one.
     pub fn of_replica(standing: &Arc<Standing>, now: Instant) -> Option<Reader> {
         let busy = || Some(Busy::new(standing.clone()));
-        match standing.breaker.state(now) {
+        match standing.breaker.statement_state(now) {
             BreakerState::Closed => Some(Reader { busy: busy(), aside: None }),
             BreakerState::Open => None,
             BreakerState::HalfOpen => {
@@ -100,11 +100,15 @@ impl Reader {
         }
     }
 
-    /// The clock is read on a replica alone.
-    pub fn succeeded(&mut self, started: Instant) {
-        if let Some(it) = &self.busy {
+    pub fn is_on_replica(&self) -> bool {
+        self.busy.is_some()
+    }
+
+    /// `sent_at` is of what it was sent: what was waited for before is not this server's.
+    pub fn succeeded(&mut self, sent_at: Option<Instant>) {
+        if let (Some(it), Some(sent_at)) = (&self.busy, sent_at) {
             let now = Instant::now();
-            it.succeeded(now.saturating_duration_since(started), now);
+            it.succeeded(now.saturating_duration_since(sent_at), now);
             self.settle();
         }
     }
@@ -195,7 +199,7 @@ impl Balance {
     /// `None` for one that has failed and is not to be tried yet.
     fn offer(&self, server: &Server, pools: &UserPools, now: Instant) -> Option<Offer> {
         let (it, standing) = (self.preferred(server.id)?, pools.get(server.id)?.standing());
-        if standing.breaker.state(now) == BreakerState::Open {
+        if standing.breaker.statement_state(now) == BreakerState::Open {
             return None;
         }
         let load = Load { outstanding: standing.outstanding(), latency_us: standing.latency_us(now) };
@@ -241,13 +245,10 @@ impl Session {
         };
         let (found, reason) = match state.replica(freshness, now, self.entropy >> 16, offer) {
             Choice::One(it) => (Some(it.id), ReadReason::Fresh),
-            Choice::Cold(_) if primary.is_some() => (None, ReadReason::Cold),
+            Choice::Cold(_) if primary.is_some() && !balance.is_bounded() => (None, ReadReason::Cold),
             Choice::Cold(it) => (Some(it.id), ReadReason::Fresh),
             Choice::Nobody => self.without_replica(state, freshness, excluded, now)?,
         };
-        if let Some(server) = found {
-            self.note_reading(server);
-        }
         let replica = found.map(|server| Placed { server, role: Role::Replica, reason: None });
         Ok(replica.or(primary).map(|it| Placed { reason: Some(reason), ..it }))
     }
@@ -264,9 +265,6 @@ impl Session {
             return Ok((None, ReadReason::Failed));
         }
         if shard.has_replica(any, now) {
-            let late = shard.servers.iter().filter(|it| it.may_serve(any, now));
-            late.filter_map(|it| self.database.balance.preferred(it.id))
-                .for_each(|it| it.metrics.floor_misses.inc());
             return Ok((None, ReadReason::Floor));
         }
         let may =
@@ -286,14 +284,23 @@ impl Session {
     }
 
     /// Once a connection is found.
-    pub fn count_read(&self, placed: Placed) {
+    pub fn count_read(&mut self, placed: Placed, now: Instant) {
         let Some(reason) = placed.reason else { return };
-        if placed.role == Role::Replica
-            && let Some(it) = self.database.balance.preferred(placed.server)
-        {
-            it.metrics.reads.inc();
+        let database = self.database.clone();
+        database.metrics.read(reason);
+        if placed.role == Role::Replica {
+            self.note_reading(placed.server);
+            if let Some(it) = database.balance.preferred(placed.server) {
+                it.metrics.reads.inc();
+            }
+        } else if reason == ReadReason::Floor {
+            let cluster = database.topology.snapshot();
+            let any = Freshness { max_lag: database.max_lag, ..Freshness::default() };
+            let servers = cluster.shard(placed.server.shard).map(|it| it.servers.as_slice());
+            let late = servers.unwrap_or_default().iter().filter(|it| it.may_serve(any, now));
+            late.filter_map(|it| database.balance.preferred(it.id))
+                .for_each(|it| it.metrics.floor_misses.inc());
         }
-        self.database.metrics.read(reason);
     }
 
     /// For a read that was to go to a replica. Waits while as many as may read on the primary of the shard, for

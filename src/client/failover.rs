@@ -253,7 +253,7 @@ fn apply(before: &Cluster, after: &Cluster, pools: &[Arc<Pool>], sessions: &Sess
                 if fate.close {
                     pool.renew(now);
                 }
-                pool.servers().iter().filter(|it| !it.idle).for_each(|it| meet(it, fate, sessions));
+                pool.servers().iter().for_each(|it| meet(it, fate, sessions));
             }
         }
     }
@@ -261,6 +261,13 @@ fn apply(before: &Cluster, after: &Cluster, pools: &[Arc<Pool>], sessions: &Sess
 
 fn meet(used: &ServerUse, fate: Fate, sessions: &Sessions) {
     let tie = &used.record.tie;
+    if used.idle {
+        // It may have been doubted when it was in use.
+        if !fate.doubt {
+            tie.restore();
+        }
+        return;
+    }
     if fate.cut && used.record.is_primary() {
         tie.cut();
     } else if fate.doubt {

@@ -340,16 +340,26 @@ impl Session {
         }
     }
 
-    /// A connection that was made since the server was looked at: it may have started anew in between, and show less than
-    /// what is known of it.
-    pub fn is_newer_than_known(&mut self, server: ServerId, ready_at: Instant) -> bool {
-        let cluster = self.database.topology.snapshot();
-        let observed_at = cluster.server(server).and_then(|it| it.observed_at);
-        let is_newer = observed_at.is_none_or(|it| it < ready_at);
-        if is_newer && let Some(tracks) = &mut self.tracks {
+    /// It does not, after all: it has shown nothing.
+    pub fn forget_reading(&mut self, server: ServerId) {
+        if let Some(tracks) = &mut self.tracks {
             tracks.reading.servers.retain(|it| *it != server);
         }
-        is_newer
+    }
+
+    /// After a reload servers may stand elsewhere.
+    pub fn forget_places(&mut self) {
+        if let Some(tracks) = &mut self.tracks {
+            tracks.seen_on.clear();
+        }
+    }
+
+    /// A connection that was made since the server was looked at: it may have started anew in between, and show less than
+    /// what is known of it.
+    pub fn is_newer_than_known(&self, server: ServerId, ready_at: Instant) -> bool {
+        let cluster = self.database.topology.snapshot();
+        let observed_at = cluster.server(server).and_then(|it| it.observed_at);
+        observed_at.is_none_or(|it| it < ready_at)
     }
 
     fn own_floor(&self, shard: ShardId) -> Option<Instant> {

@@ -70,7 +70,7 @@ impl Session {
     }
 
     /// # Errors
-    /// 22023 for what is no token of this database.
+    /// 22023 for what is no token of this database, 57P03 for one of a timeline that is not known here.
     pub fn set_position(&mut self, token: &str) -> Result<(), Refusal> {
         let now = Instant::now();
         for (name, position) in parse(token).ok_or_else(|| no_token(token))? {
@@ -80,9 +80,12 @@ impl Session {
                 return Err(no_token(token)
                     .detail(format!("database \"{}\" has no shard \"{name}\"", self.database.name)));
             };
+            let Some(from) = self.database.topology.moment_of(shard, position) else {
+                self.database.topology.look_at(shard);
+                return Err(not_known(name, position));
+            };
             // It was written before it came here, so that now is late enough whatever it says.
-            let from = self.database.topology.moment_of(shard, position).unwrap_or(now);
-            self.demand(shard, from.min(now));
+            self.demand(shard, from.map_or(now, |it| it.min(now)));
         }
         Ok(())
     }
@@ -123,6 +126,13 @@ impl Session {
     }
 }
 
+/// A primary has been promoted that this Keyway does not know: nobody here has what it wrote.
+fn not_known(shard: String, position: Position) -> Refusal {
+    let message = format!("timeline {} of shard \"{shard}\" is not known", position.timeline);
+    Refusal::new(Reason::NoServer, SqlState::CANNOT_CONNECT_NOW, message)
+        .hint("try again later: its primary may have been promoted just now")
+}
+
 fn no_token(token: &str) -> Refusal {
     let message = format!("invalid value for parameter \"{NAME}\": \"{token}\"");
     Refusal::new(Reason::Hint, SqlState::INVALID_PARAMETER_VALUE, message)
@@ -144,11 +154,10 @@ fn parse(token: &str) -> Option<Vec<(String, Position)>> {
 fn escaped(name: &str) -> String {
     let mut out = String::new();
     for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => out.push(char::from(byte)),
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
+        if byte.is_ascii_alphanumeric() || "-_.".contains(char::from(byte)) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out

@@ -474,6 +474,9 @@ impl Session {
             let mut replies = Replies::default();
             let mut flow = Flow { may_leave: tries_left > 0, may_renew, ..Flow::default() };
             flow.may_retry = flow.may_leave && server.1 == Role::Replica;
+            // The clock is read for a replica alone.
+            let is_on_replica = self.held.as_ref().is_some_and(|it| it.reader.is_on_replica());
+            let sent_at = is_on_replica.then(Instant::now);
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_answer(&replies, &mut flow)?;
             if let Some(message) = &replies.set_up_error {
@@ -485,7 +488,7 @@ impl Session {
                 Ok(Stop::Drained) => {
                     self.count(request, shard, server.1, &flow);
                     if let Some(held) = &mut self.held {
-                        held.reader.succeeded(request.started);
+                        held.reader.succeeded(sent_at);
                     }
                     return Ok(Ran::Done { failed: flow.errors > 0 });
                 }
@@ -501,6 +504,7 @@ impl Session {
                     self.database.metrics.renewals.inc();
                 }
                 Ok(Stop::Retry) => {
+                    self.forget_reading(server.0);
                     excluded.add(server.0);
                     role = Role::Primary;
                     tries_left = 0;
@@ -509,6 +513,7 @@ impl Session {
                 }
                 Err(error) if tries_left > 0 && flow.sent_bytes == 0 && error.is_servers() => {
                     tries_left -= 1;
+                    self.forget_reading(server.0);
                     excluded.add(server.0);
                     self.database.metrics.retries.inc();
                     self.drop_server(&error);

@@ -70,6 +70,7 @@ impl Session {
             // Rows may have come from other shards: what replicas had before that will not do.
             self.floors = smallvec![Some(Instant::now()); database.topology.shard_count()];
         }
+        self.forget_places();
         (self.database, self.pools, self.shared) = (database, pools, latest);
         Ok(())
     }

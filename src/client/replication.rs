@@ -147,7 +147,7 @@ pub(super) fn admit(
 pub(super) async fn serve(mut stream: Stream, buffer: Buffer, latest: &Latest, wanted: Wanted) {
     let Wanted { shared, database, pools, cancel, record, parameters, _of_client, place } = wanted;
     record.wake_this_task().await;
-    let backend = match connect(&database, &pools, &parameters, &shared).await {
+    let (backend, server) = match connect(&database, &pools, &parameters, &shared).await {
         Ok(it) => it,
         Err(failure) => {
             shared.metrics.login("refused");
@@ -167,6 +167,7 @@ pub(super) async fn serve(mut stream: Stream, buffer: Buffer, latest: &Latest, w
                 it = relay(&mut stream, &mut link, buffer, &shared, &database) => it,
                 // Woken by whoever calls or kills this task.
                 () = over => Ended::Stopping,
+                () = replaced(&database, server) => Ended::Stopping,
             }
         }
         Err(_) => Ended::Client,
@@ -217,7 +218,7 @@ async fn connect(
     pools: &UserPools,
     parameters: &[(String, String)],
     shared: &Shared,
-) -> Result<Backend, Failure> {
+) -> Result<(Backend, ServerId), Failure> {
     let deadline = Instant::now() + database.failover_hold;
     let mut changes = database.topology.changes();
     let mut stopping = shared.stopping.clone();
@@ -228,7 +229,7 @@ async fn connect(
             && let Some(pool) = pools.get(server)
         {
             match backend::connect_with(pool.spec(), &settings, Instant::now()).await {
-                Ok(backend) => return Ok(backend),
+                Ok(backend) => return Ok((backend, server)),
                 Err(ConnectError::Refused { bytes, .. }) => return Err(Failure::Server(bytes)),
                 Err(error) => {
                     if error.is_timeout() {
@@ -254,6 +255,16 @@ async fn connect(
 
 fn primary(database: &Database) -> Option<ServerId> {
     Some(database.topology.snapshot().shard(ShardId(0))?.primary()?.id)
+}
+
+/// Until another server is the primary: what this one still tells is of a log that does not count.
+async fn replaced(database: &Database, server: ServerId) {
+    let mut changes = database.topology.changes();
+    while primary(database).is_none_or(|it| it == server) && changes.changed().await.is_ok() {}
+    if primary(database).is_none_or(|it| it == server) {
+        // A reload has put another topology in the place of this one, whose connections live on.
+        std::future::pending::<()>().await;
+    }
 }
 
 /// `wait_for` gives a guard that must not live across an await.

@@ -604,6 +604,8 @@ impl Session {
         let free = self.held.as_ref().is_some_and(|it| it.lease.pipeline.is_free());
         if !free || self.is_tied() {
             if let Some(held) = self.held.as_mut().filter(|_| free && !self.unsynced) {
+                // A pin is no read.
+                held.reader = Reader::default();
                 // RESET goes back to the startup packet's value, which is the session's, not the server's.
                 held.needs_set_up = !held.lease.settings.same(&self.settings);
             }

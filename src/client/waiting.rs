@@ -34,6 +34,8 @@ pub(super) enum Missing {
     Paused,
     /// The shard has no primary.
     Primary,
+    /// Nor a replica for a read just now; another look may find one.
+    Reader,
     /// It has one that cannot be connected to.
     Connection(Arc<Pool>, Arc<ConnectError>),
     /// It has one that says of itself that it is a standby.
@@ -139,7 +141,7 @@ impl Session {
                 }
                 left
             }
-            Missing::Connection(..) | Missing::Standby => left.min(RETRY_PAUSE),
+            Missing::Connection(..) | Missing::Standby | Missing::Reader => left.min(RETRY_PAUSE),
         };
         self.unless_gone(tokio::time::timeout(wait, changed)).await.map(drop)
     }
@@ -201,7 +203,12 @@ impl Session {
                 let what = format!("{}:{}, the primary of shard \"{name}\"", spec.host, spec.port);
                 (format!("cannot connect to server {what} of database \"{database}\""), error.to_string())
             }
-            Missing::Paused | Missing::Primary | Missing::Standby | Missing::Lost | Missing::Doubted => {
+            Missing::Paused
+            | Missing::Primary
+            | Missing::Reader
+            | Missing::Standby
+            | Missing::Lost
+            | Missing::Doubted => {
                 let problems = cluster.shard(shard).map_or_else(String::new, |it| {
                     let told = it.servers.iter();
                     let told =

@@ -53,6 +53,13 @@ struct Open {
     error: Option<Arc<ConnectError>>,
 }
 
+impl Open {
+    /// By a server that is there and takes no more connections.
+    fn is_full(&self) -> bool {
+        matches!(self.error.as_deref(), Some(ConnectError::Refused { state, .. }) if state.starts_with("53"))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
     Closed,
@@ -79,13 +86,24 @@ impl Breaker {
         Breaker { state: Mutex::new(state), is_sound: AtomicBool::new(true) }
     }
 
+    /// Open while somebody tries, too: nobody else may.
     pub fn state(&self, now: Instant) -> BreakerState {
+        self.state_for(now, |_| true)
+    }
+
+    /// As `state`, of connections that are there: a server that takes no more of them may serve these for all that.
+    pub fn statement_state(&self, now: Instant) -> BreakerState {
+        self.state_for(now, |it| !it.is_full())
+    }
+
+    fn state_for(&self, now: Instant, counts: impl Fn(&Open) -> bool) -> BreakerState {
         if self.is_sound.load(Ordering::Relaxed) {
             return BreakerState::Closed;
         }
-        match &self.state.lock().open {
+        let state = self.state.lock();
+        match state.open.as_ref().filter(|it| counts(it)) {
             None => BreakerState::Closed,
-            Some(it) if now < it.until => BreakerState::Open,
+            Some(it) if now < it.until || state.is_tried(now) => BreakerState::Open,
             Some(_) => BreakerState::HalfOpen,
         }
     }
@@ -258,6 +276,24 @@ mod tests {
         assert!(breaker.may_try(until).is_ok());
         breaker.login_failed(&error("28P01"), until);
         assert!(breaker.may_try(until).is_ok());
+    }
+
+    #[test]
+    fn a_full_server_serves_the_connections_that_it_has() {
+        let (breaker, now) = (Breaker::new(7), Instant::now());
+        breaker.login_failed(&error("53300"), now);
+        assert!(breaker.may_try(now).is_err());
+        assert_eq!(
+            (breaker.state(now), breaker.statement_state(now)),
+            (BreakerState::Open, BreakerState::Closed)
+        );
+        breaker.login_succeeded();
+        breaker.login_failed(&error("57P03"), now);
+        assert_eq!(breaker.statement_state(now), BreakerState::Open);
+        let until = breaker.may_try(now).unwrap_err();
+        assert_eq!(breaker.statement_state(until), BreakerState::HalfOpen);
+        assert!(breaker.may_try(until).is_ok());
+        assert_eq!(breaker.statement_state(until), BreakerState::Open, "another one tries");
     }
 
     #[test]

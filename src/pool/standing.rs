@@ -40,20 +40,21 @@ struct Latency {
 }
 
 impl Latency {
+    /// Goes round every 49 days.
     fn ms(&self, at: Instant) -> u32 {
-        u32::try_from(at.saturating_duration_since(self.base).as_millis()).unwrap_or(u32::MAX)
+        at.saturating_duration_since(self.base).as_millis() as u32
     }
 
     fn at(&self, now: Instant) -> u32 {
         let word = self.word.load(Ordering::Relaxed);
-        faded((word >> 32) as u32, self.ms(now).saturating_sub(word as u32))
+        faded((word >> 32) as u32, self.ms(now).wrapping_sub(word as u32))
     }
 
     fn add(&self, took: Duration, now: Instant) {
         let took_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
         let word = self.word.load(Ordering::Relaxed);
         let ms = self.ms(now);
-        let mean = mean((word >> 32) as u32, ms.saturating_sub(word as u32), took_us);
+        let mean = mean((word >> 32) as u32, ms.wrapping_sub(word as u32), took_us);
         self.word.store(u64::from(mean) << 32 | u64::from(ms), Ordering::Relaxed);
     }
 }

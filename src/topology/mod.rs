@@ -175,8 +175,9 @@ impl Topology {
         self.estimates.lock().get(usize::from(shard.0))?.position_behind(floor)
     }
 
-    /// A moment at which the primary of the shard had passed `position`, as early as is known; `None` is not known.
-    pub fn moment_of(&self, shard: ShardId, position: Position) -> Option<Instant> {
+    /// A moment at which the primary of the shard had passed `position`, as early as is known, and `None` inside where
+    /// that is not. `None` for a timeline that no primary here has been on.
+    pub fn moment_of(&self, shard: ShardId, position: Position) -> Option<Option<Instant>> {
         self.estimates.lock().get(usize::from(shard.0))?.moment_of(position)
     }
 

@@ -36,6 +36,8 @@ pub(super) const REPLICAS: &[Column] = &[
     int("sv_login"),
     int("cl_waiting"),
 ];
+
+/// Every server with what is known of it, primaries too: roles change.
 pub(super) fn replicas(shared: &Shared, now: Instant) -> Vec<Row> {
     let mut rows = Vec::new();
     for database in sorted(shared) {

@@ -699,7 +699,6 @@ fn shards(shared: &Shared) -> Vec<Row> {
     rows
 }
 
-/// Every server with what is known of it, primaries too: roles change.
 fn prepared(shared: &Shared) -> Vec<Row> {
     let mut rows = Vec::new();
     for database in sorted(shared) {

@@ -326,11 +326,11 @@ impl Estimate {
     }
 
     /// Of an earlier timeline, all that is left of it is in every sample, and on every replica whose lag is known.
-    pub fn moment_of(&self, position: Position) -> Option<Instant> {
+    pub fn moment_of(&self, position: Position) -> Option<Option<Instant>> {
         let (_, timeline) = self.primary_last?;
         match position.timeline.cmp(&timeline?) {
-            Ordering::Less => self.ring.passed(Lsn(0)),
-            Ordering::Equal => self.ring.passed(position.lsn),
+            Ordering::Less => Some(self.ring.passed(Lsn(0))),
+            Ordering::Equal => Some(self.ring.passed(position.lsn)),
             Ordering::Greater => None,
         }
     }
