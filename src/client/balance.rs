@@ -100,10 +100,6 @@ impl Reader {
         }
     }
 
-    pub fn is_on_replica(&self) -> bool {
-        self.busy.is_some()
-    }
-
     /// `sent_at` is of what it was sent: what was waited for before is not this server's.
     pub fn succeeded(&mut self, sent_at: Option<Instant>) {
         if let (Some(it), Some(sent_at)) = (&self.busy, sent_at) {

@@ -23,7 +23,7 @@ use super::split::Inserting;
 use super::sql_prepare::{self, Executed, Renamed, Values};
 use super::statements::{Registry, Statement};
 use crate::backend::Backend;
-use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
+use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{CursorStatement, Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
@@ -456,14 +456,10 @@ impl Session {
         }
         let (mut tries_left, mut may_renew) = (self.tries_of(request, shard), request.renewable);
         loop {
-            if self.held.is_none() {
-                match self.attach(shard, role, &mut excluded, request.started).await {
-                    Ok(held) => self.held = Some(held),
-                    Err(refusal) => return Ok(Ran::Refused(refusal)),
-                }
-            }
-            let held = self.held.as_ref().map(|it| (it.server, it.role));
-            let Some(server) = held else { return Err(End::Left) };
+            let server = match self.held_or_attached(shard, role, &mut excluded, request.started).await {
+                Ok(it) => it,
+                Err(refusal) => return Ok(Ran::Refused(refusal)),
+            };
             if let Err(refusal) = self.set_up_held(request.ends_blocks).await {
                 return Ok(Ran::Refused(refusal));
             }
@@ -475,8 +471,7 @@ impl Session {
             let mut flow = Flow { may_leave: tries_left > 0, may_renew, ..Flow::default() };
             flow.may_retry = flow.may_leave && server.1 == Role::Replica;
             // The clock is read for a replica alone.
-            let is_on_replica = self.held.as_ref().is_some_and(|it| it.reader.is_on_replica());
-            let sent_at = is_on_replica.then(Instant::now);
+            let sent_at = (server.1 == Role::Replica).then(Instant::now);
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_answer(&replies, &mut flow)?;
             if let Some(message) = &replies.set_up_error {
@@ -524,6 +519,23 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The server that the session has, or gets now.
+    async fn held_or_attached(
+        &mut self,
+        shard: ShardId,
+        role: Role,
+        excluded: &mut Excluded,
+        now: Instant,
+    ) -> Result<(ServerId, Role), Refusal> {
+        if let Some(it) = &self.held {
+            return Ok((it.server, it.role));
+        }
+        let held = self.attach(shard, role, excluded, now).await?;
+        let placed = (held.server, held.role);
+        self.held = Some(held);
+        Ok(placed)
     }
 
     fn note_answer(&mut self, replies: &Replies, flow: &mut Flow) -> Result<(), End> {
