@@ -25,6 +25,7 @@ mod listen;
 mod listen_shards;
 mod merge_values;
 mod metrics;
+mod names;
 mod pins;
 mod postgres;
 mod protocol;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         listen_shards::tests,
         merge_values::tests,
         metrics::tests,
+        names::tests,
         pins::tests,
         postgres::tests,
         protocol::tests,

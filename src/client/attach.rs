@@ -226,7 +226,8 @@ impl Session {
     /// Parameters for the greeting, from a server that has taken the client's startup settings.
     pub async fn ask_for_parameters(&mut self) -> Result<Vec<(String, String)>, Refusal> {
         let shard = ShardId((self.entropy % self.floors.len().max(1) as u64) as u16);
-        let mut held = match self.attach(shard, Role::Replica, &mut Excluded::default(), Instant::now()).await {
+        let mut held = match self.attach(shard, Role::Replica, &mut Excluded::default(), Instant::now()).await
+        {
             Ok(it) => it,
             // What the configuration says of reads without a replica is not said of logins.
             Err(_) => self.attach(shard, Role::Primary, &mut Excluded::default(), Instant::now()).await?,

@@ -170,6 +170,7 @@ fn probe(section: &Section<'_>, users: &[User]) -> Probe {
         user: user.to_owned(),
         interval: section.duration(&settings::PROBE_INTERVAL).unwrap_or_default(),
         timeout: section.duration(&settings::PROBE_TIMEOUT).unwrap_or_default(),
+        dns_interval: section.duration(&settings::DNS_INTERVAL),
     }
 }
 

@@ -192,6 +192,7 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "probe_user", probe.user.clone());
     list.put(&path, of, "probe_interval", probe.interval.shown());
     list.put(&path, of, "probe_timeout", probe.timeout.shown());
+    list.put(&path, of, "dns_interval", probe.dns_interval.shown());
     list.put(&path, of, "catalog_interval", catalog.interval.shown());
     list.put(&path, of, "catalog_timeout", catalog.timeout.shown());
     list.put(&path, of, "catalog_rows_max", catalog.rows_max.shown());

@@ -315,6 +315,8 @@ pub struct Probe {
     pub user: String,
     pub interval: Duration,
     pub timeout: Duration,
+    /// Of lookups of names; `None` is never.
+    pub dns_interval: Option<Duration>,
 }
 
 /// How the catalogs of the shards are read.

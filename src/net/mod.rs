@@ -4,6 +4,7 @@
 mod buffer;
 mod dial;
 mod listener;
+mod lookup;
 mod stream;
 mod tie;
 mod tls;
@@ -11,6 +12,7 @@ mod tls;
 pub use buffer::{Buffer, BufferStock};
 pub use dial::{DialError, Dialled, connect, dial};
 pub use listener::listen;
+pub use lookup::{Lookup, is_name};
 pub use stream::{ReadError, Stream, read_message};
 pub use tie::Tie;
 pub use tls::{

@@ -69,6 +69,9 @@ pub async fn run(feed: Arc<Feed>, mut stopping: watch::Receiver<bool>) {
         let mut failures = 0u32;
         loop {
             let started = Instant::now();
+            if feed.takes_move() {
+                prober.connection = None;
+            }
             let report = prober.probe().await;
             failures = if matches!(report, Report::Seen(_)) { 0 } else { failures.saturating_add(1) };
             let Some(pace) = feed.tell(&report, started) else { return };

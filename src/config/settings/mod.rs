@@ -417,6 +417,13 @@ pub const PROBE_TIMEOUT: Setting = duration(
     "1m",
     "a server that does not answer a probe in time is not used",
 );
+pub const DNS_INTERVAL: Setting = optional_duration(
+    "dns_interval",
+    "15s",
+    "100ms",
+    "1h",
+    "how often the names in `servers` are looked up: when one has lost an address, its server is asked anew what it is, and connections from before are closed, those in use when they are released. IP addresses are not looked up. Off: a name is looked up when a connection is made, and at no other time",
+);
 pub const CATALOG_INTERVAL: Setting = duration(
     "catalog_interval",
     "1m",
@@ -585,6 +592,7 @@ pub const DATABASE: &[&Setting] = &[
     &PROBE_USER,
     &PROBE_INTERVAL,
     &PROBE_TIMEOUT,
+    &DNS_INTERVAL,
     &CATALOG_INTERVAL,
     &CATALOG_TIMEOUT,
     &CATALOG_ROWS_MAX,

@@ -385,3 +385,23 @@ fn a_primary_that_a_reload_removes_is_succeeded_by_a_promotion_alone() {
     // Other servers altogether are another system.
     assert_eq!(reloaded(&scene, &["x", "y"]).roles(), "--");
 }
+
+#[test]
+fn what_is_known_of_a_name_that_has_moved_is_forgotten() {
+    let mut scene = Scene::settled();
+    assert!(scene.estimate.forget(1, scene.at(100)));
+    assert_eq!(scene.roles(), "P-R");
+    assert!(scene.problem(1).contains("another address"), "{}", scene.problem(1));
+    assert_eq!(scene.members(100), "I-I");
+    // A probe that began before is of the server that the name stood for then.
+    assert!(!scene.standby(99, 1, 100, 1) && !scene.failed(99, 1, Failure::Lost));
+    assert_eq!(scene.roles(), "P-R");
+    assert!(scene.standby(100, 1, 100, 1));
+    assert_eq!((scene.roles().as_str(), scene.members(110).as_str()), ("PRR", "IRI"), "its caches are cold");
+
+    assert!(scene.estimate.forget(0, scene.at(200)));
+    assert_eq!(scene.roles(), "-RR");
+    assert!(scene.primary(210, 0, 150, 2));
+    assert_eq!(scene.roles(), "PRR", "the name has followed the role");
+    assert!(scene.estimate.shard().servers[0].moved_at.is_some());
+}
