@@ -26,6 +26,7 @@ mod listen_shards;
 mod merge_values;
 mod metrics;
 mod names;
+mod patroni;
 mod pins;
 mod postgres;
 mod protocol;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         merge_values::tests,
         metrics::tests,
         names::tests,
+        patroni::tests,
         pins::tests,
         postgres::tests,
         protocol::tests,

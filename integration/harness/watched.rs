@@ -77,6 +77,7 @@ impl Watched {
             timeout: Duration::from_millis(500),
             dns_interval: database.probe.dns_interval,
             lookup,
+            patroni: None,
         };
         let families = TopologyMetricFamilies::register(&registry, &LimitHits::register(&registry)?)?;
         let topology = Topology::start(&database, &spec, &families, &stopping, None);

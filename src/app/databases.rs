@@ -145,6 +145,7 @@ impl Building<'_> {
             timeout: probe.timeout,
             dns_interval: probe.dns_interval,
             lookup: self.common.lookup.clone(),
+            patroni: None,
         }
     }
 

@@ -186,6 +186,10 @@ fn list_database(list: &mut List, database: &Database) {
     let (path, of) = (format!("databases.{name}."), settings::DATABASE);
     for shard in shards {
         list.put(&path, &[], &format!("shards.{}.servers", shard.name), names(&shard.servers));
+        let patroni: Vec<_> = shard.patroni.iter().flatten().collect();
+        if !patroni.is_empty() {
+            list.put(&path, &[], &format!("shards.{}.patroni", shard.name), names(&patroni));
+        }
     }
     list.put(&path, of, "dbname", dbname.clone());
     list.put(&path, of, "max_lag", max_lag.shown());

@@ -222,6 +222,8 @@ pub struct ShardServers {
     pub servers: Vec<Address>,
     /// In the order of `servers`.
     pub preferences: Vec<Preference>,
+    /// Where the Patroni of each answers over HTTP.
+    pub patroni: Vec<Option<Address>>,
 }
 
 /// What speaks for reading from a server.

@@ -8,7 +8,7 @@ const REFERENCE_HEAD: &str = "\
 # Written from the code (src/config/settings): `cargo test` compares this file with it.
 ";
 
-const S2: &str = "[\"10.0.2.1:5432\", { address = \"10.0.2.2:5432\", weight = 2, zone = \"a\" }]";
+const S2: &str = "[\"10.0.2.1:5432\", { address = \"10.0.2.2:5432\", weight = 2, zone = \"a\", patroni = \"http://10.0.2.2:8008\" }]";
 const REFERENCE_WIDTH: usize = 100;
 
 /// The text of `config/reference.toml`.

@@ -8,7 +8,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::estimate::{Pace, Report};
+use super::estimate::{Failure, Pace, Report};
+use super::patroni::Leadership;
 use super::{ProbeSpec, Topology};
 use crate::base::ServerId;
 
@@ -19,6 +20,9 @@ pub struct Feed {
     pub urgent: Notify,
     /// The primary of this replica has been sampled.
     pub sampled: Notify,
+    /// The server says that it is the primary: its Patroni is to be asked.
+    pub claimed: Notify,
+    pub leadership: Mutex<Leadership>,
     /// The prober's connection leads to an address that is not the server's any more.
     moved: AtomicBool,
     /// The same server may stand at another place for each. Two while sessions are on their way from one
@@ -32,6 +36,8 @@ impl Feed {
             spec,
             urgent: Notify::new(),
             sampled: Notify::new(),
+            claimed: Notify::new(),
+            leadership: Mutex::default(),
             moved: AtomicBool::new(false),
             listeners: Mutex::default(),
         })
@@ -39,6 +45,20 @@ impl Feed {
 
     pub fn listen(&self, topology: &Arc<Topology>, server: ServerId) {
         self.listeners.lock().push((Arc::downgrade(topology), server));
+    }
+
+    /// What the server's Patroni has to say to its report, if it has one.
+    pub fn weigh(&self, report: &mut Report) {
+        let Some(patroni) = &self.spec.patroni else { return };
+        match report {
+            Report::Seen(seen) if !seen.in_recovery => {
+                seen.objection = self.leadership.lock().objection(patroni);
+                self.claimed.notify_one();
+            }
+            Report::Failed { failure: Failure::Silent | Failure::Unclear, .. } => {}
+            // When it comes back, or is promoted, what was said of it before is of no use.
+            Report::Seen(_) | Report::Failed { .. } => *self.leadership.lock() = Leadership::Unasked,
+        }
     }
 
     pub fn is_heard(&self) -> bool {

@@ -5,6 +5,7 @@ mod estimate;
 mod feed;
 mod metrics;
 mod names;
+mod patroni;
 mod probe;
 mod ring;
 
@@ -58,11 +59,14 @@ pub struct ProbeSpec {
     /// How often names are looked up; `None` is never.
     pub dns_interval: Option<Duration>,
     pub lookup: Lookup,
+    /// Of this server.
+    pub patroni: Option<Address>,
 }
 
 impl ProbeSpec {
-    fn of(&self, address: &Address) -> ProbeSpec {
+    fn of(&self, address: &Address, patroni: Option<&Address>) -> ProbeSpec {
         let mut spec = self.clone();
+        spec.patroni = patroni.cloned();
         (spec.backend.host, spec.backend.port) = (address.host.as_str().into(), address.port);
         spec.backend.application_name = Some("keyway probe");
         // The probe's own time-out covers the login too.
@@ -74,6 +78,7 @@ impl ProbeSpec {
         self.backend.is_same(&other.backend)
             && (self.interval, self.timeout) == (other.interval, other.timeout)
             && self.dns_interval == other.dns_interval
+            && self.patroni == other.patroni
     }
 
     /// How often the server's name is looked up, if it is one.
@@ -92,7 +97,10 @@ impl Topology {
         stopping: &watch::Receiver<bool>,
         before: Option<&Arc<Topology>>,
     ) -> Arc<Topology> {
-        let feeds = |it: &ShardServers| it.servers.iter().map(|of| feed_of(spec.of(of), before)).collect();
+        let feeds = |it: &ShardServers| {
+            let servers = it.servers.iter().zip(&it.patroni);
+            servers.map(|(of, patroni)| feed_of(spec.of(of, patroni.as_ref()), before)).collect()
+        };
         let feeds: Vec<Vec<Arc<Feed>>> = database.shards.iter().map(feeds).collect();
         let bounds = LagBounds::new(database.max_lag, spec.interval);
         if let Some(before) = before.filter(|it| it.bounds == bounds && it.is_same(database, &feeds)) {

@@ -386,7 +386,7 @@ pub const SERVERS: Setting = other(
     "servers",
     "[\"10.0.0.1:5432\", \"10.0.0.2:5432\"]",
     "required, or `shards`",
-    "the servers of a shard, primary and replicas in any order: keyway finds out which is which and follows a change. Each is \"host:port\", or { address = \"host:port\", weight = 2, zone = \"a\" }: of reads a server of weight 2 gets twice as many, and one of another zone than `replicas.zone` few",
+    "the servers of a shard, primary and replicas in any order: keyway finds out which is which and follows a change. Each is \"host:port\", or { address = \"host:port\", weight = 2, zone = \"a\" }: of reads a server of weight 2 gets twice as many, and one of another zone than `replicas.zone` few; patroni = \"http://10.0.0.1:8008\" names its Patroni, without whose word it is not the primary",
 );
 pub const DBNAME: Setting =
     other("dbname", "\"shop\"", "the name of the section", "the database's name on the servers");

@@ -21,6 +21,8 @@ pub struct Observation {
     /// Since when the connection stands that it came by.
     pub up_since: Instant,
     pub in_recovery: bool,
+    /// Why it is not to be the primary, though it says so itself.
+    pub objection: Option<String>,
     /// Write position out of recovery, replay position in it.
     pub position: Option<Lsn>,
     /// `None` where the probing user may not ask. Out of recovery, the one it writes to. In recovery a lower bound: the control file learns
@@ -257,6 +259,9 @@ impl Estimate {
             && own < high
         {
             return Some(format!("fenced: a primary on timeline {own}, but timeline {high} has been seen"));
+        }
+        if let Some(why) = &seen.objection {
+            return Some(format!("fenced: {why}"));
         }
         match self.primary_last {
             Some((last, timeline)) if last != at && seen.timeline.is_none_or(|it| Some(it) <= timeline) => {

@@ -84,7 +84,14 @@ impl Scene {
 
 fn observation(in_recovery: bool, lsn: u64, timeline: Option<u32>) -> Observation {
     let position = Some(Lsn(lsn));
-    Observation { up_since: Instant::now(), in_recovery, position, timeline, system_identifier: Some(SYSTEM) }
+    Observation {
+        up_since: Instant::now(),
+        in_recovery,
+        objection: None,
+        position,
+        timeline,
+        system_identifier: Some(SYSTEM),
+    }
 }
 
 #[test]
@@ -404,4 +411,25 @@ fn what_is_known_of_a_name_that_has_moved_is_forgotten() {
     assert!(scene.primary(210, 0, 150, 2));
     assert_eq!(scene.roles(), "PRR", "the name has followed the role");
     assert!(scene.estimate.shard().servers[0].moved_at.is_some());
+}
+
+#[test]
+fn a_claim_that_somebody_objects_to_does_not_stand() {
+    let mut scene = Scene::settled();
+    let objected = |timeline| Observation {
+        objection: Some("patroni says no".into()),
+        ..observation(false, 200, Some(timeline))
+    };
+    assert!(scene.seen(100, 0, objected(1)));
+    assert_eq!((scene.roles().as_str(), scene.problem(0).as_str()), ("-RR", "fenced: patroni says no"));
+    // A promotion that nobody has borne out yet: its timeline is out of reach for the old one all the same.
+    assert!(scene.seen(200, 1, objected(2)));
+    assert_eq!(scene.roles(), "--R");
+    assert!(!scene.primary(300, 0, 200, 1));
+    assert_eq!(scene.roles(), "--R");
+    assert!(scene.primary(400, 1, 210, 2));
+    assert_eq!(scene.roles(), "-PR");
+    // Replicas need nobody to bear them out.
+    scene.seen(500, 2, Observation { objection: Some("no".into()), ..observation(true, 210, Some(2)) });
+    assert_eq!(scene.roles(), "-PR");
 }
