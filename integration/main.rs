@@ -15,6 +15,7 @@ mod copy;
 mod deallocate;
 mod demo;
 mod differential;
+mod drain;
 mod drivers;
 mod failover;
 mod harness;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         deallocate::tests,
         demo::tests,
         differential::tests,
+        drain::tests,
         drivers::tests,
         failover::tests,
         lag::tests,

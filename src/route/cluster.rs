@@ -58,7 +58,7 @@ pub struct Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joined {
     pub at: Instant,
-    /// It had left before.
+    /// It had left before, or was added to servers that Keyway knew: it has to warm up.
     pub returned: bool,
 }
 

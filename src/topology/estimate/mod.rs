@@ -127,6 +127,8 @@ impl Estimate {
         if !any {
             return;
         }
+        let added = self.servers.iter_mut().filter(|it| known(&it.address).is_none());
+        added.for_each(|it| it.membership = Membership::ADDED);
         self.timeline_high = before.timeline_high;
         self.system_identifier = before.system_identifier;
         self.primary_last = before.primary_last.and_then(|(last, timeline)| {
