@@ -396,6 +396,7 @@ fn a_primary_that_a_reload_removes_is_succeeded_by_a_promotion_alone() {
 #[test]
 fn what_is_known_of_a_name_that_has_moved_is_forgotten() {
     let mut scene = Scene::settled();
+    assert_eq!(scene.members(50), "-II");
     assert!(scene.estimate.forget(1, scene.at(100)));
     assert_eq!(scene.roles(), "P-R");
     assert!(scene.problem(1).contains("another address"), "{}", scene.problem(1));
