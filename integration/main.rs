@@ -15,6 +15,7 @@ mod copy;
 mod deallocate;
 mod demo;
 mod differential;
+mod drain;
 mod drivers;
 mod failover;
 mod harness;
@@ -25,6 +26,8 @@ mod listen;
 mod listen_shards;
 mod merge_values;
 mod metrics;
+mod names;
+mod patroni;
 mod pins;
 mod postgres;
 mod protocol;
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         deallocate::tests,
         demo::tests,
         differential::tests,
+        drain::tests,
         drivers::tests,
         failover::tests,
         lag::tests,
@@ -79,6 +83,8 @@ fn main() -> ExitCode {
         listen_shards::tests,
         merge_values::tests,
         metrics::tests,
+        names::tests,
+        patroni::tests,
         pins::tests,
         postgres::tests,
         protocol::tests,

@@ -141,6 +141,7 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("slots", "a part of a map's definition"),
     ("probe_interval", "how often"),
     ("catalog_interval", "how often"),
+    ("dns_interval", "how often"),
     ("auth_query_lifetime", "how long an answer is believed"),
     ("zone_penalty", "a preference"),
     ("slow_start", "a share that grows: keyway_reads_total has its reason"),

@@ -118,14 +118,7 @@ impl KeywayProcess {
 
     /// Status and body of a GET on the HTTP side.
     pub async fn http(&self, path: &str) -> Fallible<(u16, String)> {
-        let mut stream = TcpStream::connect(self.admin).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: keyway\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no end of the HTTP header")?;
-        let status = head.split(' ').nth(1).ok_or("no HTTP status")?.parse()?;
-        Ok((status, body.to_owned()))
+        http_get(self.admin, path).await
     }
 
     pub async fn metrics(&self) -> Fallible<String> {
@@ -270,6 +263,18 @@ pub async fn error_of(client: &Client, sql: &str) -> Fallible<DbError> {
         Ok(_) => Err(format!("answered without an error: {sql}").into()),
         Err(error) => as_db_error(error),
     }
+}
+
+/// Status and body.
+pub async fn http_get(address: SocketAddr, path: &str) -> Fallible<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: keyway\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no end of the HTTP header")?;
+    let status = head.split(' ').nth(1).ok_or("no HTTP status")?.parse()?;
+    Ok((status, body.to_owned()))
 }
 
 /// What a server or Keyway said, where the connection lives on.

@@ -20,6 +20,7 @@ const CHUNKS_MAX: usize = 64;
 /// Ends with all its connections when dropped.
 pub struct Link {
     address: SocketAddr,
+    target: watch::Sender<SocketAddr>,
     controls: Controls,
     accepting: JoinHandle<()>,
 }
@@ -42,14 +43,15 @@ impl Link {
             cuts: watch::Sender::new(0),
         };
         let of_connections = controls.clone();
+        let (target, targets) = watch::channel(target);
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let controls = of_connections.clone();
+                let (controls, target) = (of_connections.clone(), *targets.borrow());
                 connections.spawn(async move { serve(stream, target, &controls).await });
             }
         });
-        Ok(Link { address, controls, accepting })
+        Ok(Link { address, target, controls, accepting })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -61,6 +63,11 @@ impl Link {
     pub fn stall(&self) {
         // Whoever writes holds the value borrowed, and this waits for that.
         self.controls.stalled.send_replace(true);
+    }
+
+    /// New connections lead to `target`; those that there are stay where they are.
+    pub fn move_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// What was held back comes.

@@ -12,8 +12,8 @@ pub mod wire;
 
 pub use fixture::{APP_PASSWORD, OwnDatabase, ShopFixture, SingleFixture, own_config, unsharded_config};
 pub use keyway::{
-    KeywayProcess, as_db_error, assert_error, assert_hits, connect, connect_hearing, error_of, rows, run,
-    until, until_hits,
+    KeywayProcess, as_db_error, assert_error, assert_hits, connect, connect_hearing, error_of, http_get,
+    rows, run, until, until_hits,
 };
 pub use link::Link;
 pub use random::Xorshift;

@@ -11,7 +11,7 @@ use keyway::config::{Config, Database, Secret, ServerAuth};
 use keyway::demo::postgres::Shard;
 use keyway::demo::shop::USER;
 use keyway::metrics::{LimitHits, Registry};
-use keyway::net::{Connector, Connectors, TlsMetrics};
+use keyway::net::{Connector, Connectors, Lookup, TlsMetrics};
 use keyway::route::{Cluster, Server};
 use keyway::topology::{ProbeSpec, Topology, TopologyMetricFamilies};
 use tokio::sync::watch;
@@ -38,8 +38,18 @@ impl Watched {
         Watched::at(&addresses, Duration::from_millis(20), "").await
     }
 
-    /// `settings` are lines of the database's table in the configuration.
+    /// Names are looked up in the ordinary way.
     pub async fn at(addresses: &[String], interval: Duration, settings: &str) -> Fallible<Watched> {
+        Watched::by(addresses, interval, settings, Lookup::of_system()).await
+    }
+
+    /// `settings` are lines of the database's table in the configuration.
+    pub async fn by(
+        addresses: &[String],
+        interval: Duration,
+        settings: &str,
+        lookup: Lookup,
+    ) -> Fallible<Watched> {
         let database = database(addresses, settings)?;
         let (running, stopping) = watch::channel(false);
         let registry = Registry::default();
@@ -65,6 +75,9 @@ impl Watched {
             },
             interval,
             timeout: Duration::from_millis(500),
+            dns_interval: database.probe.dns_interval,
+            lookup,
+            patroni: None,
         };
         let families = TopologyMetricFamilies::register(&registry, &LimitHits::register(&registry)?)?;
         let topology = Topology::start(&database, &spec, &families, &stopping, None);

@@ -16,7 +16,7 @@ use crate::client::{
     Shared, UserLookup, UserPools,
 };
 use crate::config::{self, Config};
-use crate::net::Connectors;
+use crate::net::{Connectors, Lookup};
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies, PoolName};
 use crate::proto::StatementBounds;
 use crate::route::Router;
@@ -29,6 +29,7 @@ pub struct Common {
     pub parser: Arc<Parser>,
     pub derivation: Derivation,
     pub ledger: Arc<Ledger>,
+    pub lookup: Lookup,
     pub stopping: watch::Receiver<bool>,
     /// For those who watch servers, which drains need.
     pub ended: watch::Receiver<bool>,
@@ -138,7 +139,14 @@ impl Building<'_> {
         let anywhere = config::Address { host: String::new(), port: 0 };
         let backend =
             self::spec(&self.config.limits, database, tls, &anywhere, &probe.user, &credentials, holders);
-        ProbeSpec { backend, interval: probe.interval, timeout: probe.timeout }
+        ProbeSpec {
+            backend,
+            interval: probe.interval,
+            timeout: probe.timeout,
+            dns_interval: probe.dns_interval,
+            lookup: self.common.lookup.clone(),
+            patroni: None,
+        }
     }
 
     /// The watch of `before` where it reads the same servers in the same way.

@@ -28,7 +28,7 @@ use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
 use crate::config::Config;
 use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
-use crate::net::{self, TlsError, TlsMetrics};
+use crate::net::{self, Lookup, TlsError, TlsMetrics};
 use crate::pool::PoolMetricFamilies;
 use crate::sql::Parser;
 use crate::topology::TopologyMetricFamilies;
@@ -98,6 +98,11 @@ impl Proxy {
     /// Starts serving; `path` is what a reload reads. Servers need not be up yet: requests wait for them as
     /// the config says.
     pub fn start(config: &Config, path: Option<&Path>) -> Result<Proxy, StartError> {
+        Proxy::start_with(config, path, Lookup::of_system())
+    }
+
+    /// `lookup` tells whether a server's name has moved; connecting looks it up by itself.
+    pub fn start_with(config: &Config, path: Option<&Path>, lookup: Lookup) -> Result<Proxy, StartError> {
         let registry = Registry::default();
         let hits = LimitHits::register(&registry)?;
         let families = Families {
@@ -119,7 +124,7 @@ impl Proxy {
         let listen_addr = listener.local_addr().map_err(listening(config.listen))?;
         let plans = families.plans.clone();
         let mut served = ended.clone();
-        let process = Arc::new(Process::new(config, path, families, stopping.clone(), ended)?);
+        let process = Arc::new(Process::new(config, path, families, lookup, (stopping.clone(), ended))?);
         let latest = process.latest();
         let source = Arc::new(ProcessSource::new(&registry, latest.clone(), plans, closed.clone()));
         let operator = Arc::new(ProcessOperator::new(process.clone(), source.clone()));

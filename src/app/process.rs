@@ -16,7 +16,7 @@ use crate::auth::{Credentials, Derivation};
 use crate::cancel::{self, Instance};
 use crate::client::{self, Latest, Limits, Quota, Rights, Sessions, Shared, Timeouts};
 use crate::config::{self, Config, Difference, Problem};
-use crate::net::BufferStock;
+use crate::net::{BufferStock, Lookup};
 use crate::pool::{Bounds, Ledger, Pool, PoolName};
 use crate::proto;
 use crate::sql::Parser;
@@ -51,8 +51,8 @@ impl Process {
         config: &Config,
         path: Option<&Path>,
         families: Families,
-        stopping: watch::Receiver<bool>,
-        ended: watch::Receiver<bool>,
+        lookup: Lookup,
+        (stopping, ended): (watch::Receiver<bool>, watch::Receiver<bool>),
     ) -> Result<Process, StartError> {
         let entropy = getrandom::u64().map_err(StartError::Randomness)?;
         let ledger = Ledger::new(bounds(&config.limits), entropy, families.hits.clone());
@@ -61,6 +61,7 @@ impl Process {
             parser: Arc::new(Parser::new()),
             derivation: derivation(),
             ledger,
+            lookup,
             stopping,
             ended,
         };

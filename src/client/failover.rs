@@ -11,6 +11,7 @@
 //! nobody else has the role. When somebody has, idle connections are closed and those in use are cut off: what they would still
 //! write would be on no server that counts. Reads that another server can answer leave one without a role (`Tie`).
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use super::Sessions;
 use crate::base::{Role, ServerId, ShardId};
 use crate::metrics::Live;
 use crate::pool::{Ledger, Pool, ServerUse};
-use crate::route::{Cluster, Shard};
+use crate::route::{Cluster, Server, Shard};
 use crate::topology::Topology;
 
 use super::metrics::DatabaseMetrics;
@@ -109,10 +110,13 @@ impl Failover {
         let doubts = topology.snapshot().shards.iter().map(doubts).collect();
         let (count, weak) = (AtomicUsize::new(0), Arc::downgrade(topology));
         let failover = Arc::new(Failover { shards, count, doubts, topology: weak.clone() });
+        renew_on_move(topology, database, ledger);
         let followed = failover.clone();
         let (ledger, sessions, database) = (ledger.clone(), sessions.clone(), database.to_owned());
         let mut changes = topology.changes();
         let mut before = topology.snapshot().clone();
+        let mut timelines = Timelines::default();
+        timelines.take(&before);
         tokio::spawn(async move {
             // Its sender ends with the topology.
             while changes.changed().await.is_ok() {
@@ -121,6 +125,7 @@ impl Failover {
                 let pools: Vec<_> =
                     ledger.pools().into_iter().filter(|it| *it.name().database == *database).collect();
                 apply(&before, &after, &pools, &sessions);
+                timelines.take(&after).iter().for_each(|it| leave_behind(it, &pools, &sessions));
                 before = after;
                 followed.shards.iter().for_each(|it| it.changed.notify_waiters());
             }
@@ -187,6 +192,18 @@ impl Drop for Place {
         }
         self.seconds.observe(self.since.elapsed().as_secs_f64());
     }
+}
+
+/// What is idle at an address that is not a server's any more is closed before anybody hears of the server again; what is in
+/// use serves its client until it is released.
+fn renew_on_move(topology: &Topology, database: &str, ledger: &Arc<Ledger>) {
+    let (ledger, database) = (ledger.clone(), database.to_owned());
+    topology.on_move(move |server, at| {
+        let pools = ledger.pools().into_iter();
+        let of_server =
+            |it: &Arc<Pool>| *it.name().database == *database && *it.name().server == *server.address;
+        pools.filter(of_server).for_each(|it| it.renew(at));
+    });
 }
 
 /// A server that is gone is probed more and more rarely. While somebody waits for one to come back, as often as it can be.
@@ -259,6 +276,35 @@ fn apply(before: &Cluster, after: &Cluster, pools: &[Arc<Pool>], sessions: &Sess
     }
 }
 
+/// On which timeline each server was the primary last.
+#[derive(Default)]
+struct Timelines(HashMap<ServerId, u32>);
+
+impl Timelines {
+    /// Says which primaries stand for others now, on a later timeline: their names have moved.
+    fn take<'a>(&mut self, cluster: &'a Cluster) -> Vec<&'a Server> {
+        let mut moved = Vec::new();
+        for primary in cluster.shards.iter().filter_map(Shard::primary) {
+            let Some(timeline) = primary.timeline else { continue };
+            let before = self.0.insert(primary.id, timeline);
+            if primary.moved_at.is_some() && before.is_some_and(|it| it < timeline) {
+                moved.push(primary);
+            }
+        }
+        moved
+    }
+}
+
+/// What is still used at the address that the primary's name had before is on a primary that has been replaced.
+fn leave_behind(primary: &Server, pools: &[Arc<Pool>], sessions: &Sessions) {
+    let fate = Fate { cut: true, ..Fate::default() };
+    for pool in pools.iter().filter(|it| *it.name().server == *primary.address) {
+        let is_left =
+            |it: &ServerUse| Some(it.record.connected_at) < primary.moved_at && it.record.is_primary();
+        pool.servers().iter().filter(|it| !it.idle && is_left(it)).for_each(|it| meet(it, fate, sessions));
+    }
+}
+
 fn meet(used: &ServerUse, fate: Fate, sessions: &Sessions) {
     let tie = &used.record.tie;
     if used.idle {
@@ -284,7 +330,6 @@ fn meet(used: &ServerUse, fate: Fate, sessions: &Sessions) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Server;
 
     fn shard(roles: &[Option<Role>; 2]) -> Shard {
         let server = |(index, role): (usize, &Option<Role>)| {
@@ -319,6 +364,30 @@ mod tests {
         doubt.begin(at(1_010));
         assert!(doubt.holds(Some(at(12)), at(1_011)));
         assert!(!doubt.holds(Some(at(12)), at(1_260)), "nobody looks");
+    }
+
+    #[test]
+    fn a_primary_that_has_moved_is_another_one_on_a_later_timeline() {
+        let cluster = |role, timeline, has_moved: bool| {
+            let mut shard = shard(&[role, None]);
+            shard.servers[0].timeline = timeline;
+            shard.servers[0].moved_at = has_moved.then(Instant::now);
+            Cluster { shards: vec![shard] }
+        };
+        const PRIMARY: Option<Role> = Some(Role::Primary);
+        let mut timelines = Timelines::default();
+        let mut check = |role, timeline, has_moved, expect| {
+            let cluster = cluster(role, timeline, has_moved);
+            assert_eq!(timelines.take(&cluster).len(), expect, "{role:?} {timeline:?}");
+        };
+        check(PRIMARY, Some(1), false, 0);
+        // The same address has another server, as behind a balancer: nobody knows which connections are of which.
+        check(PRIMARY, Some(2), false, 0);
+        check(None, None, true, 0);
+        check(PRIMARY, Some(2), true, 0);
+        check(PRIMARY, None, true, 0);
+        check(PRIMARY, Some(3), true, 1);
+        check(PRIMARY, Some(3), true, 0);
     }
 
     #[test]

@@ -432,6 +432,10 @@ impl Session {
 
     fn has_caught_up(&self, server: ServerId, ready_at: Instant) -> bool {
         let Some(reading) = self.tracks.as_ref().map(|it| &it.reading) else { return true };
+        // What is known is of another server than the one that this transaction is on.
+        if self.database.topology.has_moved_since(server, ready_at) {
+            return false;
+        }
         let mut freshness = self.freshness(server.shard);
         if reading.level == Some(Consistency::Global) {
             // Since it was decided, a write may have ended.

@@ -11,8 +11,7 @@ use super::settings::{self, Setting};
 use super::tls;
 use super::user::{self, check_name};
 use super::{
-    Address, Catalog, CrossShardWrites, Database, Pool, PoolMode, Preference, Probe, ShardServers, User, map,
-    table,
+    Address, Catalog, CrossShardWrites, Database, Pool, PoolMode, Probe, ShardServers, User, map, table,
 };
 
 const POSTGRES_PORT: u16 = 5432;
@@ -170,6 +169,7 @@ fn probe(section: &Section<'_>, users: &[User]) -> Probe {
         user: user.to_owned(),
         interval: section.duration(&settings::PROBE_INTERVAL).unwrap_or_default(),
         timeout: section.duration(&settings::PROBE_TIMEOUT).unwrap_or_default(),
+        dns_interval: section.duration(&settings::DNS_INTERVAL),
     }
 }
 
@@ -222,7 +222,12 @@ fn shards(section: &Section<'_>, name: &str) -> Vec<ShardServers> {
 
 /// A server named twice would count double, or be the primary of two shards.
 fn servers(section: &Section<'_>, name: &str, seen: &mut Seen) -> ShardServers {
-    let mut found = ShardServers { name: name.to_owned(), servers: Vec::new(), preferences: Vec::new() };
+    let mut found = ShardServers {
+        name: name.to_owned(),
+        servers: Vec::new(),
+        preferences: Vec::new(),
+        patroni: Vec::new(),
+    };
     let Some(value) = section.get(settings::SERVERS.key) else {
         section.add(
             section.offset,
@@ -241,8 +246,8 @@ fn servers(section: &Section<'_>, name: &str, seen: &mut Seen) -> ShardServers {
     }
     for entry in list.iter() {
         let offset = entry.span().start;
-        let (text, preference): (_, Preference) = replicas::server(section, entry);
-        match text.and_then(|it| address(it, POSTGRES_PORT)) {
+        let server = replicas::server(section, entry);
+        match server.address.and_then(|it| address(it, POSTGRES_PORT)) {
             None => section.add(
                 offset,
                 format!("{} is no server", shown(entry)),
@@ -257,7 +262,8 @@ fn servers(section: &Section<'_>, name: &str, seen: &mut Seen) -> ShardServers {
                 None => {
                     seen.insert(it.clone(), offset);
                     found.servers.push(it);
-                    found.preferences.push(preference);
+                    found.preferences.push(server.preference);
+                    found.patroni.push(server.patroni);
                 }
             },
         }

@@ -186,12 +186,17 @@ fn list_database(list: &mut List, database: &Database) {
     let (path, of) = (format!("databases.{name}."), settings::DATABASE);
     for shard in shards {
         list.put(&path, &[], &format!("shards.{}.servers", shard.name), names(&shard.servers));
+        let patroni: Vec<_> = shard.patroni.iter().flatten().collect();
+        if !patroni.is_empty() {
+            list.put(&path, &[], &format!("shards.{}.patroni", shard.name), names(&patroni));
+        }
     }
     list.put(&path, of, "dbname", dbname.clone());
     list.put(&path, of, "max_lag", max_lag.shown());
     list.put(&path, of, "probe_user", probe.user.clone());
     list.put(&path, of, "probe_interval", probe.interval.shown());
     list.put(&path, of, "probe_timeout", probe.timeout.shown());
+    list.put(&path, of, "dns_interval", probe.dns_interval.shown());
     list.put(&path, of, "catalog_interval", catalog.interval.shown());
     list.put(&path, of, "catalog_timeout", catalog.timeout.shown());
     list.put(&path, of, "catalog_rows_max", catalog.rows_max.shown());

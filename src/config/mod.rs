@@ -222,6 +222,8 @@ pub struct ShardServers {
     pub servers: Vec<Address>,
     /// In the order of `servers`.
     pub preferences: Vec<Preference>,
+    /// Where the Patroni of each answers over HTTP.
+    pub patroni: Vec<Option<Address>>,
 }
 
 /// What speaks for reading from a server.
@@ -315,6 +317,8 @@ pub struct Probe {
     pub user: String,
     pub interval: Duration,
     pub timeout: Duration,
+    /// Of lookups of names; `None` is never.
+    pub dns_interval: Option<Duration>,
 }
 
 /// How the catalogs of the shards are read.

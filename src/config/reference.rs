@@ -8,7 +8,7 @@ const REFERENCE_HEAD: &str = "\
 # Written from the code (src/config/settings): `cargo test` compares this file with it.
 ";
 
-const S2: &str = "[\"10.0.2.1:5432\", { address = \"10.0.2.2:5432\", weight = 2, zone = \"a\" }]";
+const S2: &str = "[\"10.0.2.1:5432\", { address = \"10.0.2.2:5432\", weight = 2, zone = \"a\", patroni = \"http://10.0.2.2:8008\" }]";
 const REFERENCE_WIDTH: usize = 100;
 
 /// The text of `config/reference.toml`.
@@ -24,7 +24,7 @@ pub fn reference() -> String {
     out.header("databases.plain").settings(&[&SERVERS]);
     out.comment("The same with everything said, on two shards.").header("databases.shop");
     out.settings(&[&DBNAME, &MAX_LAG, &CONSISTENCY, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT]);
-    out.settings(&[&FAILOVER_HOLD, &FAILOVER_QUEUE]);
+    out.settings(&[&DNS_INTERVAL, &FAILOVER_HOLD, &FAILOVER_QUEUE]);
     out.settings(&[&CATALOG_INTERVAL, &CATALOG_TIMEOUT, &CATALOG_ROWS_MAX, &SERVER_AUTH]);
     out.settings(&[&SERVER_TLS, &SERVER_CA, &SERVER_CERT, &SERVER_KEY, &SERVER_TLS_NEGOTIATION]);
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);

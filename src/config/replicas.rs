@@ -1,8 +1,11 @@
 //! [databases.NAME.replicas], and a server's entry with more than its address.
 
 use super::document::{Section, Value, shown};
-use super::settings;
-use super::{Preference, Replicas, Share, WhenStale};
+use super::{Address, Preference, Replicas, Share, WhenStale};
+use super::{database, settings};
+
+/// Patroni's own default.
+const PATRONI_PORT: u16 = 8008;
 
 pub fn replicas(section: &Section<'_>, name: &str) -> Replicas {
     let path = format!("databases.{name}.replicas");
@@ -17,14 +20,38 @@ pub fn replicas(section: &Section<'_>, name: &str) -> Replicas {
     }
 }
 
-/// The address in a server's entry, and what else it says; `None` where there is no address.
-pub fn server<'a>(section: &Section<'a>, entry: Value<'a>) -> (Option<&'a str>, Preference) {
-    let plain = Preference { weight: 1, zone: None };
-    let Some(table) = entry.get_ref().as_table() else { return (entry.get_ref().as_str(), plain) };
+/// A server as its entry describes it.
+pub struct Server<'a> {
+    /// `None` where there is none.
+    pub address: Option<&'a str>,
+    pub preference: Preference,
+    pub patroni: Option<Address>,
+}
+
+pub fn server<'a>(section: &Section<'a>, entry: Value<'a>) -> Server<'a> {
+    let Some(table) = entry.get_ref().as_table() else {
+        let preference = Preference { weight: 1, zone: None };
+        return Server { address: entry.get_ref().as_str(), preference, patroni: None };
+    };
     let it = Section::new(section.path, entry.span().start, Some(table), section.findings);
     it.check_keys(settings::SERVER);
     let weight = u16::try_from(it.count(&settings::SERVER_WEIGHT)).unwrap_or(1);
-    (it.text(&settings::SERVER_ADDRESS).map(|it| it.0), Preference { weight, zone: zone(&it) })
+    Server {
+        address: it.text(&settings::SERVER_ADDRESS).map(|it| it.0),
+        preference: Preference { weight, zone: zone(&it) },
+        patroni: patroni(&it),
+    }
+}
+
+fn patroni(section: &Section<'_>) -> Option<Address> {
+    let (text, offset) = section.text(&settings::SERVER_PATRONI)?;
+    let rest = text.strip_prefix("http://").map(|it| it.strip_suffix('/').unwrap_or(it));
+    let found = rest.and_then(|it| database::address(it, PATRONI_PORT));
+    if found.is_none() {
+        let instead = "patroni = \"http://host:port\", without a path";
+        section.add(offset, format!("`patroni` is \"{text}\""), instead);
+    }
+    found
 }
 
 fn zone(section: &Section<'_>) -> Option<String> {

@@ -579,3 +579,24 @@ fn peers_have_numbers_and_addresses() {
     assert!(with("instance = 1\npeers = [2]")[0].contains("is no table"));
     assert!(with("instance = 2048")[0].contains("`instance` is 2048"));
 }
+
+#[test]
+fn servers_have_names_that_are_looked_up_and_may_have_a_patroni() {
+    let with = |entries: &str| VALID.replace("[\"db2\"]", &format!("[{entries}]"));
+    let of = |entries: &str| parse(&with(entries)).unwrap().databases[0].shards[1].patroni.clone();
+    let at = |host: &str, port| Some(Address { host: host.into(), port });
+    assert_eq!(of("'db2'"), [None]);
+    assert_eq!(of("'db1', { address = 'db2', patroni = 'http://db2:8009' }"), [None, at("db2", 8009)]);
+    assert_eq!(of("{ address = 'db2', patroni = 'http://[::1]/' }"), [at("::1", 8008)]);
+    for wrong in ["https://db2:8008", "db2:8008", "http://db2:8008/primary", "http://"] {
+        let found = problems(&with(&format!("{{ address = 'db2', patroni = '{wrong}' }}")));
+        let want = format!("line 7: `patroni` is \"{wrong}\"");
+        assert!(found.len() == 1 && found[0].starts_with(&want), "{found:?}");
+    }
+    let interval = |said: &str| {
+        let text = format!("{VALID}[databases.shop]\n{said}\n");
+        parse(&text).unwrap().databases[0].probe.dns_interval
+    };
+    assert_eq!(interval(""), Some(Duration::from_secs(15)));
+    assert_eq!(interval("dns_interval = 'off'"), None);
+}

@@ -3,14 +3,18 @@
 
 mod buffer;
 mod dial;
+mod http;
 mod listener;
+mod lookup;
 mod stream;
 mod tie;
 mod tls;
 
 pub use buffer::{Buffer, BufferStock};
 pub use dial::{DialError, Dialled, connect, dial};
+pub use http::status as http_status;
 pub use listener::listen;
+pub use lookup::{Lookup, is_name};
 pub use stream::{ReadError, Stream, read_message};
 pub use tie::Tie;
 pub use tls::{

@@ -331,7 +331,13 @@ impl Pool {
                     state.records.retain(|it| it.strong_count() > 0);
                 }
                 state.records.push(Arc::downgrade(&backend.record));
-                self.put(&mut state, Box::new(backend), Instant::now());
+                if state.is_fresh(backend.connected_at) {
+                    self.put(&mut state, Box::new(backend), Instant::now());
+                } else {
+                    // It was under way when all were renewed: where it leads to is what they were renewed for.
+                    self.close_count(&mut state, 1);
+                    tokio::spawn(Box::new(backend).close());
+                }
             }
             Err(error) => {
                 tracing::warn!(host = %self.spec.host, port = self.spec.port, user = %self.spec.user,

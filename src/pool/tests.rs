@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -261,4 +262,23 @@ async fn who_waits_for_a_server_that_has_lost_its_role_looks_for_another() {
     }
     drop(pool.checkout(Admission::Statement).await.unwrap());
     assert_eq!(logins.load(Ordering::Relaxed), 4, "it goes on as it was");
+}
+
+#[tokio::test]
+async fn a_login_that_was_under_way_is_renewed_too() {
+    let world = World::new(None);
+    let (address, logins) = server().await;
+    let pool = world.pool(address, "app");
+    let mut checkout = std::pin::pin!(pool.checkout(Admission::Statement));
+    let first = std::future::poll_fn(|context| Poll::Ready(checkout.as_mut().poll(context))).await;
+    assert!(first.is_pending());
+    // The login begins.
+    tokio::task::yield_now().await;
+    let renewed_at = Instant::now();
+    pool.renew(renewed_at);
+    let lease = checkout.await.unwrap();
+    assert!(lease.connected_at >= renewed_at);
+    assert_eq!(logins.load(Ordering::Relaxed), 2);
+    lease.release(Instant::now());
+    assert_eq!(pool.usage().idle, 1);
 }

@@ -46,6 +46,8 @@ pub struct Server {
     pub up_since: Option<Instant>,
     /// As of when all of this is: a connection that was ready by then sees no less.
     pub observed_at: Option<Instant>,
+    /// Connections that were made before then lead to an address that the server's name has no more.
+    pub moved_at: Option<Instant>,
     /// Bytes of log that the replica has not replayed, at the last pair of samples.
     pub lag_bytes: Option<u64>,
     /// Why the server is not in use, for people: `connect: connection refused`.
@@ -56,7 +58,7 @@ pub struct Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joined {
     pub at: Instant,
-    /// It had left before.
+    /// It had left before, or was added to servers that Keyway knew: it has to warm up.
     pub returned: bool,
 }
 
@@ -72,6 +74,7 @@ impl Server {
             joined: None,
             up_since: None,
             observed_at: None,
+            moved_at: None,
             lag_bytes: None,
             problem: None,
         }

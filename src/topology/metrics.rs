@@ -18,6 +18,8 @@ pub struct TopologyMetricFamilies {
     serving: IntGaugeVec,
     role: IntGaugeVec,
     failures: IntCounterVec,
+    moves: IntCounterVec,
+    not_found: IntCounterVec,
     hits: LimitHits,
 }
 
@@ -49,6 +51,16 @@ impl TopologyMetricFamilies {
                 "Probes that were not answered.",
                 &LABELS,
             )?,
+            moves: registry.counters(
+                "keyway_dns_changes_total",
+                "Lookups of the server's name that found an address gone.",
+                &LABELS,
+            )?,
+            not_found: registry.counters(
+                "keyway_dns_failures_total",
+                "Lookups of the server's name that found nothing.",
+                &LABELS,
+            )?,
             hits: hits.clone(),
         })
     }
@@ -61,6 +73,8 @@ impl TopologyMetricFamilies {
         metrics::forget(&self.lag_bytes, &of);
         metrics::forget(&self.serving, &of);
         metrics::forget(&self.failures, &of);
+        metrics::forget(&self.moves, &of);
+        metrics::forget(&self.not_found, &of);
     }
 
     pub(super) fn of_database(&self, database: &str, cluster: &Cluster) -> TopologyMetrics {
@@ -74,6 +88,8 @@ impl TopologyMetricFamilies {
                 primary: role(Role::Primary),
                 replica: role(Role::Replica),
                 failures: self.failures.with_label_values(&labels),
+                moves: self.moves.with_label_values(&labels),
+                not_found: self.not_found.with_label_values(&labels),
             }
         };
         let shards = cluster.shards.iter();
@@ -98,6 +114,8 @@ struct ServerMetrics {
     primary: IntGauge,
     replica: IntGauge,
     failures: IntCounter,
+    moves: IntCounter,
+    not_found: IntCounter,
 }
 
 impl TopologyMetrics {
@@ -121,9 +139,24 @@ impl TopologyMetrics {
         if failure == Failure::Silent {
             self.hits.hit(Limit::ProbeTime);
         }
-        let found = self.servers.get(usize::from(server.shard.0));
-        if let Some(it) = found.and_then(|it| it.get(usize::from(server.index))) {
+        if let Some(it) = self.of(server) {
             it.failures.inc();
         }
+    }
+
+    pub fn moved(&self, server: ServerId) {
+        if let Some(it) = self.of(server) {
+            it.moves.inc();
+        }
+    }
+
+    pub fn not_found(&self, server: ServerId) {
+        if let Some(it) = self.of(server) {
+            it.not_found.inc();
+        }
+    }
+
+    fn of(&self, server: ServerId) -> Option<&ServerMetrics> {
+        self.servers.get(usize::from(server.shard.0))?.get(usize::from(server.index))
     }
 }

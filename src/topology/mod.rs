@@ -4,13 +4,15 @@
 mod estimate;
 mod feed;
 mod metrics;
+mod names;
+mod patroni;
 mod probe;
 mod ring;
 
 pub use metrics::TopologyMetricFamilies;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -20,7 +22,8 @@ use tokio::sync::{Notify, watch};
 use crate::backend::BackendSpec;
 use crate::base::{Position, ServerId, ShardId};
 use crate::config::{Address, Database, ShardServers};
-use crate::route::Cluster;
+use crate::net::{Lookup, is_name};
+use crate::route::{Cluster, Server};
 use estimate::{Estimate, LagBounds, Pace, Report};
 use feed::Feed;
 use metrics::TopologyMetrics;
@@ -39,7 +42,12 @@ pub struct Topology {
     dirty: Arc<Notify>,
     /// One for each server.
     feeds: Vec<Vec<Arc<Feed>>>,
+    on_move: OnceLock<OnMove>,
 }
+
+/// What else has to be done, and is done before anybody hears of the server again, when connections made before a moment
+/// lead to an address that is not the server's any more.
+type OnMove = Box<dyn Fn(&Server, Instant) + Send + Sync>;
 
 /// Where and as whom to probe.
 #[derive(Clone)]
@@ -48,11 +56,17 @@ pub struct ProbeSpec {
     pub backend: BackendSpec,
     pub interval: Duration,
     pub timeout: Duration,
+    /// How often names are looked up; `None` is never.
+    pub dns_interval: Option<Duration>,
+    pub lookup: Lookup,
+    /// Of this server.
+    pub patroni: Option<Address>,
 }
 
 impl ProbeSpec {
-    fn of(&self, address: &Address) -> ProbeSpec {
+    fn of(&self, address: &Address, patroni: Option<&Address>) -> ProbeSpec {
         let mut spec = self.clone();
+        spec.patroni = patroni.cloned();
         (spec.backend.host, spec.backend.port) = (address.host.as_str().into(), address.port);
         spec.backend.application_name = Some("keyway probe");
         // The probe's own time-out covers the login too.
@@ -63,6 +77,13 @@ impl ProbeSpec {
     fn is_same(&self, other: &ProbeSpec) -> bool {
         self.backend.is_same(&other.backend)
             && (self.interval, self.timeout) == (other.interval, other.timeout)
+            && self.dns_interval == other.dns_interval
+            && self.patroni == other.patroni
+    }
+
+    /// How often the server's name is looked up, if it is one.
+    fn lookups(&self) -> Option<Duration> {
+        self.dns_interval.filter(|_| is_name(&self.backend.host))
     }
 }
 
@@ -76,7 +97,10 @@ impl Topology {
         stopping: &watch::Receiver<bool>,
         before: Option<&Arc<Topology>>,
     ) -> Arc<Topology> {
-        let feeds = |it: &ShardServers| it.servers.iter().map(|of| feed_of(spec.of(of), before)).collect();
+        let feeds = |it: &ShardServers| {
+            let servers = it.servers.iter().zip(&it.patroni);
+            servers.map(|(of, patroni)| feed_of(spec.of(of, patroni.as_ref()), before)).collect()
+        };
         let feeds: Vec<Vec<Arc<Feed>>> = database.shards.iter().map(feeds).collect();
         let bounds = LagBounds::new(database.max_lag, spec.interval);
         if let Some(before) = before.filter(|it| it.bounds == bounds && it.is_same(database, &feeds)) {
@@ -103,13 +127,18 @@ impl Topology {
             changes: watch::Sender::new(0),
             dirty: Arc::default(),
             feeds,
+            on_move: OnceLock::new(),
         });
         for (shard, feeds) in topology.feeds.iter().enumerate() {
             for (index, feed) in feeds.iter().enumerate() {
                 let server = ServerId { shard: ShardId(shard as u16), index: index as u16 };
                 feed.listen(&topology, server);
-                if !before.is_some_and(|it| it.has(feed)) {
-                    tokio::spawn(probe::run(feed.clone(), stopping.clone()));
+                if before.is_some_and(|it| it.has(feed)) {
+                    continue;
+                }
+                tokio::spawn(probe::run(feed.clone(), stopping.clone()));
+                if let Some(interval) = feed.spec.lookups() {
+                    tokio::spawn(names::follow(feed.clone(), interval, stopping.clone()));
                 }
             }
         }
@@ -185,6 +214,42 @@ impl Topology {
     pub fn look_at(&self, shard: ShardId) {
         let feeds = self.feeds.get(usize::from(shard.0)).into_iter().flatten();
         feeds.for_each(|it| it.urgent.notify_one());
+    }
+
+    /// To be called once, by whoever keeps connections to the servers.
+    pub fn on_move(&self, act: impl Fn(&Server, Instant) + Send + Sync + 'static) {
+        let _ = self.on_move.set(Box::new(act));
+    }
+
+    /// Whether connections to the server that were made at `connected_at` lead to an address that it has no more.
+    pub fn has_moved_since(&self, server: ServerId, connected_at: Instant) -> bool {
+        let cluster = self.snapshot();
+        cluster.server(server).and_then(|it| it.moved_at).is_some_and(|it| connected_at < it)
+    }
+
+    /// The name of the server stands for other addresses since `at`. Nothing is known of what is there, so that it has no
+    /// role until it has been asked.
+    fn move_away(&self, server: ServerId, at: Instant) {
+        if let (Some(act), Some(it)) = (self.on_move.get(), self.snapshot().server(server)) {
+            act(it, at);
+        }
+        let mut estimates = self.estimates.lock();
+        let Some(estimate) = estimates.get_mut(usize::from(server.shard.0)) else { return };
+        let roles_changed = estimate.forget(usize::from(server.index), at);
+        self.publish(&mut estimates);
+        drop(estimates);
+        if !self.is_replaced() {
+            self.metrics.moved(server);
+        }
+        if roles_changed {
+            self.changes.send_modify(|it| *it += 1);
+        }
+    }
+
+    fn not_found(&self, server: ServerId) {
+        if !self.is_replaced() {
+            self.metrics.not_found(server);
+        }
     }
 
     /// A change of roles is published at once; positions wait for [`publish_while_alive`], so

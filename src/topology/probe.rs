@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::ProbeSpec;
 use super::estimate::{Failure, Observation, Pace, Report};
 use super::feed::Feed;
+use super::patroni::{self, Leadership};
 use crate::backend::{self, Backend, ConnectError, QuestionError, Row};
 use crate::wire;
 
@@ -69,7 +70,12 @@ pub async fn run(feed: Arc<Feed>, mut stopping: watch::Receiver<bool>) {
         let mut failures = 0u32;
         loop {
             let started = Instant::now();
-            let report = prober.probe().await;
+            if feed.takes_move() {
+                prober.connection = None;
+                *feed.leadership.lock() = Leadership::Unasked;
+            }
+            let mut report = prober.probe().await;
+            feed.weigh(&mut report);
             failures = if matches!(report, Report::Seen(_)) { 0 } else { failures.saturating_add(1) };
             let Some(pace) = feed.tell(&report, started) else { return };
             let pause = prober.pause(failures, pace).saturating_sub(started.elapsed());
@@ -87,6 +93,7 @@ pub async fn run(feed: Arc<Feed>, mut stopping: watch::Receiver<bool>) {
     // Cut off anywhere: a probe that nobody waits for changes nothing.
     tokio::select! {
         () = probing => {}
+        () = patroni::ask_if_there(feed.clone()) => {}
         () = stopped(&mut stopping) => {}
     }
 }
@@ -191,6 +198,7 @@ fn observation(rows: &[Row], up_since: Instant) -> Result<Observation, (Failure,
     Ok(Observation {
         up_since,
         in_recovery,
+        objection: None,
         position: text(1).and_then(|it| it.parse().ok()),
         timeline: text(2).and_then(|it| it.parse().ok()),
         system_identifier: text(3).and_then(|it| it.parse().ok()),

@@ -189,7 +189,10 @@ async fn listen_on(
     let mut changes = at.topology.changes();
     loop {
         // One that cannot be seen right now may still be there, and then nothing is missed.
-        if at.primary().is_some_and(|(_, it)| !is_same_server(it, spec)) {
+        let is_elsewhere = |(server, it): (ServerId, &BackendSpec)| {
+            !is_same_server(it, spec) || at.topology.has_moved_since(server, backend.connected_at)
+        };
+        if at.primary().is_some_and(is_elsewhere) {
             return Over::Moved;
         }
         work.mark_unchanged();

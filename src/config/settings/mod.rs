@@ -386,7 +386,7 @@ pub const SERVERS: Setting = other(
     "servers",
     "[\"10.0.0.1:5432\", \"10.0.0.2:5432\"]",
     "required, or `shards`",
-    "the servers of a shard, primary and replicas in any order: keyway finds out which is which and follows a change. Each is \"host:port\", or { address = \"host:port\", weight = 2, zone = \"a\" }: of reads a server of weight 2 gets twice as many, and one of another zone than `replicas.zone` few",
+    "the servers of a shard, primary and replicas in any order: keyway finds out which is which and follows a change. Each is \"host:port\", or { address = \"host:port\", weight = 2, zone = \"a\" }: of reads a server of weight 2 gets twice as many, and one of another zone than `replicas.zone` few; patroni = \"http://10.0.0.1:8008\" names its Patroni, without whose word it is not the primary",
 );
 pub const DBNAME: Setting =
     other("dbname", "\"shop\"", "the name of the section", "the database's name on the servers");
@@ -416,6 +416,13 @@ pub const PROBE_TIMEOUT: Setting = duration(
     "50ms",
     "1m",
     "a server that does not answer a probe in time is not used",
+);
+pub const DNS_INTERVAL: Setting = optional_duration(
+    "dns_interval",
+    "15s",
+    "100ms",
+    "1h",
+    "how often the names in `servers` are looked up: when one has lost an address, its server is asked anew what it is, and connections from before are closed, those in use when they are released. IP addresses are not looked up. Off: a name is looked up when a connection is made, and at no other time",
 );
 pub const CATALOG_INTERVAL: Setting = duration(
     "catalog_interval",
@@ -585,6 +592,7 @@ pub const DATABASE: &[&Setting] = &[
     &PROBE_USER,
     &PROBE_INTERVAL,
     &PROBE_TIMEOUT,
+    &DNS_INTERVAL,
     &CATALOG_INTERVAL,
     &CATALOG_TIMEOUT,
     &CATALOG_ROWS_MAX,

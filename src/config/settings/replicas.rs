@@ -46,4 +46,10 @@ pub const SERVER_ADDRESS: Setting = other("address", "\"10.0.0.1:5432\"", "requi
 pub const SERVER_WEIGHT: Setting =
     count("weight", 1, 1, 1_000, "of reads a server of weight 2 gets twice as many");
 pub const SERVER_ZONE: Setting = other("zone", "\"a\"", "none", "where it is");
-pub const SERVER: &[&Setting] = &[&SERVER_ADDRESS, &SERVER_WEIGHT, &SERVER_ZONE];
+pub const SERVER_PATRONI: Setting = other(
+    "patroni",
+    "\"http://10.0.0.1:8008\"",
+    "none",
+    "its Patroni's REST API: while it does not answer that this server leads, the server is not the primary, whatever it says itself. http alone; it has `probe_timeout` to answer",
+);
+pub const SERVER: &[&Setting] = &[&SERVER_ADDRESS, &SERVER_WEIGHT, &SERVER_ZONE, &SERVER_PATRONI];

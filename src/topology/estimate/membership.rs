@@ -27,23 +27,24 @@ impl LagBounds {
 ///  New ── lag within `leave` ─────▶ In (not returned)
 ///   │ lag above it                   │ lag above `leave`, or unknown, now or meanwhile
 ///   ▼                                ▼
-///  Out ── lag within `back` ──▶ In, returned if it has been there before; else as above
+///  Out ── lag within `back` ──▶ In, returned if it has been there before, or was added; else as above
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
     /// Its lag has never been known.
     New,
     /// `fresh_as_of` is what reads have judged it by since the last step.
-    In {
-        joined: Joined,
-        fresh_as_of: Instant,
-    },
+    In { joined: Joined, fresh_as_of: Instant },
     Out {
-        was_in: bool,
+        /// It has to warm up when it comes: it has been away, or is new among others.
+        is_cold: bool,
     },
 }
 
 impl Membership {
+    /// Of a replica that a reload adds to servers which are known: it comes as one that has been away.
+    pub const ADDED: Membership = Membership::Out { is_cold: true };
+
     pub fn joined(self) -> Option<Joined> {
         match self {
             Membership::In { joined, .. } => Some(joined),
@@ -59,17 +60,17 @@ impl Membership {
             |at: Instant, returned: bool| In { joined: Joined { at: now, returned }, fresh_as_of: at };
         let before = match self {
             // Reads have found it too old while no report came.
-            In { fresh_as_of, .. } if !is_within(fresh_as_of, bounds.leave) => Out { was_in: true },
+            In { fresh_as_of, .. } if !is_within(fresh_as_of, bounds.leave) => Out { is_cold: true },
             other => other,
         };
         match (before, fresh_as_of) {
             (In { joined, .. }, Some(at)) if is_within(at, bounds.leave) => In { joined, fresh_as_of: at },
-            (In { .. }, _) => Out { was_in: true },
+            (In { .. }, _) => Out { is_cold: true },
             (New, None) => New,
             (New, Some(at)) if is_within(at, bounds.leave) => enter(at, false),
-            (New, Some(_)) => Out { was_in: false },
-            (Out { was_in }, Some(at)) if is_within(at, bounds.back) => enter(at, was_in),
-            (Out { was_in }, _) => Out { was_in },
+            (New, Some(_)) => Out { is_cold: false },
+            (Out { is_cold }, Some(at)) if is_within(at, bounds.back) => enter(at, is_cold),
+            (Out { is_cold }, _) => Out { is_cold },
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Observation {
     /// Since when the connection stands that it came by.
     pub up_since: Instant,
     pub in_recovery: bool,
+    /// Why it is not to be the primary, though it says so itself.
+    pub objection: Option<String>,
     /// Write position out of recovery, replay position in it.
     pub position: Option<Lsn>,
     /// `None` where the probing user may not ask. Out of recovery, the one it writes to. In recovery a lower bound: the control file learns
@@ -57,6 +59,8 @@ struct Tracked {
     seen: Option<Observation>,
     /// When the question was sent that `seen` answers.
     observed_at: Option<Instant>,
+    /// Since when its name stands for other addresses than before.
+    moved_at: Option<Instant>,
     /// Why the last probe failed.
     failed: Option<String>,
     /// Why a server that answers is not in use.
@@ -92,6 +96,7 @@ impl Estimate {
             unclear_in_a_row: 0,
             seen: None,
             observed_at: None,
+            moved_at: None,
             failed: None,
             fenced: None,
             membership: Membership::New,
@@ -122,6 +127,8 @@ impl Estimate {
         if !any {
             return;
         }
+        let added = self.servers.iter_mut().filter(|it| known(&it.address).is_none());
+        added.for_each(|it| it.membership = Membership::ADDED);
         self.timeline_high = before.timeline_high;
         self.system_identifier = before.system_identifier;
         self.primary_last = before.primary_last.and_then(|(last, timeline)| {
@@ -144,6 +151,9 @@ impl Estimate {
     pub fn apply(&mut self, index: usize, started_at: Instant, report: Report) -> bool {
         let before = self.roles();
         let Some(server) = self.servers.get_mut(index) else { return false };
+        if server.moved_at.is_some_and(|it| started_at < it) {
+            return false;
+        }
         server.reports += 1;
         let mut position = None;
         match report {
@@ -166,6 +176,18 @@ impl Estimate {
         if let Some(lsn) = position.filter(|_| self.primary == Some(index)) {
             self.ring.push(Sample { started_at, lsn });
         }
+        self.roles() != before
+    }
+
+    /// Since `at` the name of the server stands for another one, or for another way to it: what was known is given up, and so
+    /// is what a probe from before then says. True when a role has changed.
+    pub fn forget(&mut self, index: usize, at: Instant) -> bool {
+        let before = self.roles();
+        let Some(server) = self.servers.get_mut(index) else { return false };
+        (server.seen, server.observed_at, server.unclear_in_a_row) = (None, None, 0);
+        server.failed = Some("its name stands for another address: not probed there yet".into());
+        server.moved_at = Some(at);
+        self.elect();
         self.roles() != before
     }
 
@@ -240,6 +262,9 @@ impl Estimate {
         {
             return Some(format!("fenced: a primary on timeline {own}, but timeline {high} has been seen"));
         }
+        if let Some(why) = &seen.objection {
+            return Some(format!("fenced: {why}"));
+        }
         match self.primary_last {
             Some((last, timeline)) if last != at && seen.timeline.is_none_or(|it| Some(it) <= timeline) => {
                 let last = &self.servers[last].address;
@@ -297,6 +322,7 @@ impl Estimate {
         let mut server = route::Server::unknown(id, tracked.address.clone());
         server.problem = tracked.failed.clone().or_else(|| tracked.fenced.clone());
         server.role = self.role(at);
+        server.moved_at = tracked.moved_at;
         let Some(seen) = &tracked.seen else {
             server.problem.get_or_insert_with(|| "not probed yet".into());
             return server;

@@ -84,7 +84,14 @@ impl Scene {
 
 fn observation(in_recovery: bool, lsn: u64, timeline: Option<u32>) -> Observation {
     let position = Some(Lsn(lsn));
-    Observation { up_since: Instant::now(), in_recovery, position, timeline, system_identifier: Some(SYSTEM) }
+    Observation {
+        up_since: Instant::now(),
+        in_recovery,
+        objection: None,
+        position,
+        timeline,
+        system_identifier: Some(SYSTEM),
+    }
 }
 
 #[test]
@@ -384,4 +391,66 @@ fn a_primary_that_a_reload_removes_is_succeeded_by_a_promotion_alone() {
     assert!(after.roles().starts_with('P'));
     // Other servers altogether are another system.
     assert_eq!(reloaded(&scene, &["x", "y"]).roles(), "--");
+}
+
+#[test]
+fn what_is_known_of_a_name_that_has_moved_is_forgotten() {
+    let mut scene = Scene::settled();
+    assert_eq!(scene.members(50), "-II");
+    assert!(scene.estimate.forget(1, scene.at(100)));
+    assert_eq!(scene.roles(), "P-R");
+    assert!(scene.problem(1).contains("another address"), "{}", scene.problem(1));
+    assert_eq!(scene.members(100), "--I");
+    // A probe that began before is of the server that the name stood for then.
+    assert!(!scene.standby(99, 1, 100, 1) && !scene.failed(99, 1, Failure::Lost));
+    assert_eq!(scene.roles(), "P-R");
+    assert!(scene.standby(100, 1, 100, 1));
+    assert_eq!((scene.roles().as_str(), scene.members(110).as_str()), ("PRR", "-RI"), "its caches are cold");
+
+    assert!(scene.estimate.forget(0, scene.at(200)));
+    assert_eq!(scene.roles(), "-RR");
+    assert!(scene.primary(210, 0, 150, 2));
+    assert_eq!(scene.roles(), "PRR", "the name has followed the role");
+    assert!(scene.estimate.shard().servers[0].moved_at.is_some());
+}
+
+#[test]
+fn a_claim_that_somebody_objects_to_does_not_stand() {
+    let mut scene = Scene::settled();
+    let objected = |timeline| Observation {
+        objection: Some("patroni says no".into()),
+        ..observation(false, 200, Some(timeline))
+    };
+    assert!(scene.seen(100, 0, objected(1)));
+    assert_eq!((scene.roles().as_str(), scene.problem(0).as_str()), ("-RR", "fenced: patroni says no"));
+    // A promotion that nobody has borne out yet: its timeline is out of reach for the old one all the same.
+    assert!(scene.seen(200, 1, objected(2)));
+    assert_eq!(scene.roles(), "--R");
+    assert!(!scene.primary(300, 0, 200, 1));
+    assert_eq!(scene.roles(), "--R");
+    assert!(scene.primary(400, 1, 210, 2));
+    assert_eq!(scene.roles(), "-PR");
+    // Replicas need nobody to bear them out.
+    scene.seen(500, 2, Observation { objection: Some("no".into()), ..observation(true, 210, Some(2)) });
+    assert_eq!(scene.roles(), "-PR");
+}
+
+#[test]
+fn a_replica_that_a_reload_adds_warms_up() {
+    let mut scene = Scene::settled();
+    assert_eq!(scene.members(10), "-II");
+    let addresses = ["a", "b", "d"].map(String::from).to_vec();
+    let mut after = Estimate::new(ShardId(0), "s1".into(), addresses, bounds());
+    after.adopt(&scene.estimate);
+    scene.estimate = after;
+    assert_eq!((scene.members(20).as_str(), scene.roles().as_str()), ("-I-", "PR-"), "its lag is not known");
+    scene.standby(30, 2, 100, 1);
+    assert_eq!(scene.members(30), "-IR");
+
+    // Where no server is known from before there is nobody else to read from.
+    let mut anew = Estimate::new(ShardId(0), "s1".into(), vec!["x".into(), "y".into(), "z".into()], bounds());
+    anew.adopt(&scene.estimate);
+    scene.estimate = anew;
+    (scene.standby(40, 1, 100, 1), scene.standby(40, 2, 100, 1), scene.primary(40, 0, 100, 1));
+    assert_eq!(scene.members(50), "-II");
 }
