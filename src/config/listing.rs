@@ -200,10 +200,7 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "catalog_interval", catalog.interval.shown());
     list.put(&path, of, "catalog_timeout", catalog.timeout.shown());
     list.put(&path, of, "catalog_rows_max", catalog.rows_max.shown());
-    let methods =
-        [("scram", server_auth.scram), ("md5", server_auth.md5), ("password", server_auth.password)];
-    let methods: Vec<_> = methods.iter().filter(|it| it.1).map(|it| it.0).collect();
-    list.put(&path, of, "server_auth", methods.join(", "));
+    list.put(&path, of, "server_auth", methods(*server_auth));
     list_server_tls(list, &path, server_tls);
     if let Some(it) = auth_query {
         list.put(&path, of, "auth_user", it.user.clone());
@@ -229,6 +226,12 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "default_shard", shard.map_or("none", |it| &it.name).to_owned());
     list_pool(list, &format!("{path}pool."), pool);
     list_replicas(list, &format!("{path}replicas."), replicas);
+}
+
+fn methods(server_auth: super::ServerAuth) -> String {
+    let methods =
+        [("scram", server_auth.scram), ("md5", server_auth.md5), ("password", server_auth.password)];
+    methods.iter().filter(|it| it.1).map(|it| it.0).collect::<Vec<_>>().join(", ")
 }
 
 fn list_replicas(list: &mut List, path: &str, replicas: &super::Replicas) {
