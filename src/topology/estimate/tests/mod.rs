@@ -451,6 +451,8 @@ fn a_replica_that_a_reload_adds_warms_up() {
     let mut anew = Estimate::new(ShardId(0), "s1".into(), vec!["x".into(), "y".into(), "z".into()], bounds());
     anew.adopt(&scene.estimate);
     scene.estimate = anew;
-    (scene.standby(40, 1, 100, 1), scene.standby(40, 2, 100, 1), scene.primary(40, 0, 100, 1));
+    scene.standby(40, 1, 100, 1);
+    scene.standby(40, 2, 100, 1);
+    scene.primary(40, 0, 100, 1);
     assert_eq!(scene.members(50), "-II");
 }
