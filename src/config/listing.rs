@@ -5,7 +5,10 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::settings::{self, Kind, Setting};
-use super::{Auth, ClientTls, Config, CrossShardWrites, Database, Limits, PoolMode, Secret, ServerTls, User};
+use super::{
+    Auth, ClientTls, Config, CrossShardWrites, Database, Limits, PoolMode, Secret, ServerTls, ShardServers,
+    User,
+};
 
 /// One key with its section in front: `limits.clients_max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +159,14 @@ fn list_user(list: &mut List, user: &User) {
     }
 }
 
+fn list_servers(list: &mut List, path: &str, shard: &ShardServers) {
+    list.put(path, &[], &format!("shards.{}.servers", shard.name), names(&shard.servers));
+    let patroni: Vec<_> = shard.patroni.iter().flatten().collect();
+    if !patroni.is_empty() {
+        list.put(path, &[], &format!("shards.{}.patroni", shard.name), names(&patroni));
+    }
+}
+
 fn list_database(list: &mut List, database: &Database) {
     let Database {
         name,
@@ -184,13 +195,7 @@ fn list_database(list: &mut List, database: &Database) {
         default_shard,
     } = database;
     let (path, of) = (format!("databases.{name}."), settings::DATABASE);
-    for shard in shards {
-        list.put(&path, &[], &format!("shards.{}.servers", shard.name), names(&shard.servers));
-        let patroni: Vec<_> = shard.patroni.iter().flatten().collect();
-        if !patroni.is_empty() {
-            list.put(&path, &[], &format!("shards.{}.patroni", shard.name), names(&patroni));
-        }
-    }
+    shards.iter().for_each(|it| list_servers(list, &path, it));
     list.put(&path, of, "dbname", dbname.clone());
     list.put(&path, of, "max_lag", max_lag.shown());
     list.put(&path, of, "probe_user", probe.user.clone());
