@@ -17,6 +17,9 @@ pub struct Cluster {
 pub struct Shard {
     pub name: String,
     pub servers: Vec<Server>,
+    /// Nobody has the primary's role, and a later timeline than that of the last to hold it has been seen: what is still
+    /// written to that one is on no server that counts, though its successor may not have been seen yet.
+    pub is_replaced: bool,
 }
 
 /// What the last probes said of one server. `None` is "not known", which is unfit for
@@ -198,7 +201,7 @@ mod tests {
         let start = Instant::now();
         let replica = Some(Role::Replica);
         let servers = vec![server(0, Some(Role::Primary), None), server(1, replica, None)];
-        let mut shard = Shard { name: "s1".into(), servers };
+        let mut shard = Shard { name: "s1".into(), servers, ..Shard::default() };
         assert_eq!(pick(&shard, None, Excluded::default(), start), None);
         shard.servers[1] = server(1, replica, Some(start));
         assert_eq!(pick(&shard, None, Excluded::default(), start), Some(1));
@@ -209,7 +212,11 @@ mod tests {
     #[test]
     fn one_that_has_left_serves_nothing_however_near_it_is() {
         let now = Instant::now();
-        let mut shard = Shard { name: "s1".into(), servers: vec![server(0, Some(Role::Replica), Some(now))] };
+        let mut shard = Shard {
+            name: "s1".into(),
+            servers: vec![server(0, Some(Role::Replica), Some(now))],
+            ..Shard::default()
+        };
         shard.servers[0].joined = None;
         assert_eq!(pick(&shard, None, Excluded::default(), now), None);
     }
@@ -218,8 +225,11 @@ mod tests {
     fn a_replica_must_have_replayed_the_sessions_last_write() {
         let start = Instant::now();
         let wrote = start + Duration::from_millis(10);
-        let mut shard =
-            Shard { name: "s1".into(), servers: vec![server(0, Some(Role::Replica), Some(start))] };
+        let mut shard = Shard {
+            name: "s1".into(),
+            servers: vec![server(0, Some(Role::Replica), Some(start))],
+            ..Shard::default()
+        };
         assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), None);
         shard.servers[0].fresh_as_of = Some(wrote);
         assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), Some(0));
@@ -232,7 +242,7 @@ mod tests {
         let mut one = server(0, Some(Role::Replica), Some(at(5)));
         let other = server(1, Some(Role::Replica), Some(at(20)));
         one.up_since = Some(at(2));
-        let shard = Shard { name: "s1".into(), servers: vec![one.clone(), other] };
+        let shard = Shard { name: "s1".into(), servers: vec![one.clone(), other], ..Shard::default() };
         let serve = |seen: u64, seen_on: Option<u64>| {
             let seen_on = seen_on.map(|it| (one.id, at(it)));
             let max_lag = Duration::from_secs(1);
@@ -257,7 +267,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let late = |index, ms| server(index, Some(Role::Replica), Some(at(ms)));
         let servers = vec![server(0, Some(Role::Primary), None), late(1, 10), late(2, 20), late(3, 5)];
-        let shard = Shard { name: "s1".into(), servers };
+        let shard = Shard { name: "s1".into(), servers, ..Shard::default() };
         let found = |floor: Option<u64>, barred: u16| {
             let freshness = Freshness { floor: floor.map(at), ..Freshness::default() };
             shard.least_stale(freshness, |it| it.id.index != barred).map(|it| it.id.index)
@@ -272,7 +282,7 @@ mod tests {
     fn an_excluded_server_is_not_asked_again() {
         let now = Instant::now();
         let replica = |index| server(index, Some(Role::Replica), Some(now));
-        let shard = Shard { name: "s1".into(), servers: vec![replica(0), replica(1)] };
+        let shard = Shard { name: "s1".into(), servers: vec![replica(0), replica(1)], ..Shard::default() };
         let mut excluded = Excluded::default();
         excluded.add(shard.servers[0].id);
         assert_eq!(pick(&shard, None, excluded, now), Some(1));

@@ -7,6 +7,7 @@ mod metrics;
 mod probe;
 mod ring;
 
+pub use estimate::{Estimate, Failure, LagBounds, Observation, Pace, Report};
 pub use metrics::TopologyMetricFamilies;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,6 @@ use crate::backend::BackendSpec;
 use crate::base::{Position, ServerId, ShardId};
 use crate::config::{Address, Database, ShardServers};
 use crate::route::Cluster;
-use estimate::{Estimate, LagBounds, Pace, Report};
 use feed::Feed;
 use metrics::TopologyMetrics;
 

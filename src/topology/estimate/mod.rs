@@ -139,10 +139,10 @@ impl Estimate {
         &self.name
     }
 
-    /// Takes in one report; true when the role of any server changed. `started_at` is when the
-    /// question was sent.
+    /// Takes in one report; true when the role of any server changed, or the last primary turns out to be replaced.
+    /// `started_at` is when the question was sent.
     pub fn apply(&mut self, index: usize, started_at: Instant, report: Report) -> bool {
-        let before = self.roles();
+        let before = (self.roles(), self.is_replaced());
         let Some(server) = self.servers.get_mut(index) else { return false };
         server.reports += 1;
         let mut position = None;
@@ -166,7 +166,7 @@ impl Estimate {
         if let Some(lsn) = position.filter(|_| self.primary == Some(index)) {
             self.ring.push(Sample { started_at, lsn });
         }
-        self.roles() != before
+        (self.roles(), self.is_replaced()) != before
     }
 
     /// Grants the primary's role to at most one server and says of every other claim why not.
@@ -272,6 +272,11 @@ impl Estimate {
         (0..self.servers.len()).map(|it| self.role(it)).collect()
     }
 
+    fn is_replaced(&self) -> bool {
+        let last = self.primary_last.and_then(|(_, timeline)| timeline);
+        self.primary.is_none() && last.is_some() && last < self.timeline_high
+    }
+
     /// Lets replicas into the set of those that serve reads and out of it. Before each [`Estimate::shard`], and at no other
     /// time: until the next one, reads judge a replica by what that says.
     pub fn settle(&mut self, now: Instant) {
@@ -287,7 +292,7 @@ impl Estimate {
     /// The shard as routing sees it.
     pub fn shard(&self) -> route::Shard {
         let servers = (0..self.servers.len()).map(|it| self.server(it)).collect();
-        route::Shard { name: self.name.clone(), servers }
+        route::Shard { name: self.name.clone(), servers, is_replaced: self.is_replaced() }
     }
 
     fn server(&self, at: usize) -> route::Server {
