@@ -223,6 +223,10 @@ impl Session {
         excluded: Excluded,
         now: Instant,
     ) -> Result<Option<Placed>, Refusal> {
+        // Who was to answer before, and did not, has shown nothing.
+        if let Some(it) = &mut self.tracks {
+            it.will_not_read(shard);
+        }
         let cluster = self.database.topology.snapshot();
         let Some(state) = cluster.shard(shard) else { return Ok(None) };
         let primary = state.primary().map(|it| Placed { server: it.id, role: Role::Primary, reason: None });

@@ -9,7 +9,7 @@
 //! ```
 //! Who waits for a connection of a server that loses its role is sent on at once. What is used as the primary goes on while
 //! nobody else has the role. When somebody has, idle connections are closed and those in use are cut off: what they would still
-//! write would be on no server that counts. Reads that another server can answer leave one without a role (`Tie`).
+//! write would be on no server that counts. They are cut off, too, once a later timeline shows that somebody will have it. Reads that another server can answer leave one without a role (`Tie`).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -50,7 +50,7 @@ pub struct Failover {
 /// That a server is about to go, from a connection of its that has: the first sign of a shutdown or a crash. Until it has
 /// been looked at, at once, no statement is sent to it that could only fail; the others that are still open may not know yet.
 #[derive(Default)]
-struct Doubt {
+pub struct Doubt {
     /// One look tells that there is none.
     is_there: AtomicBool,
     since: Mutex<Option<Instant>>,
@@ -59,7 +59,7 @@ struct Doubt {
 impl Doubt {
     /// A server that turns out to be there, though somebody ends connections of its now and then, is not doubted all the
     /// time.
-    fn begin(&self, now: Instant) {
+    pub fn begin(&self, now: Instant) {
         let mut since = self.since.lock();
         if since.is_none_or(|it| now.saturating_duration_since(it) >= DOUBT_AGAIN) {
             *since = Some(now);
@@ -67,7 +67,8 @@ impl Doubt {
         }
     }
 
-    fn holds(&self, observed_at: Option<Instant>, now: Instant) -> bool {
+    /// A look that was begun behind it ends it, and so does `DOUBT_MAX`.
+    pub fn holds(&self, observed_at: Option<Instant>, now: Instant) -> bool {
         let since = self.since.lock();
         let holds = since.is_some_and(|it| {
             observed_at.is_none_or(|at| at <= it) && now.saturating_duration_since(it) < DOUBT_MAX
@@ -226,21 +227,21 @@ async fn look(failover: Arc<Failover>, shard: ShardId) {
 
 /// What becomes of the connections to a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Fate {
+pub struct Fate {
     /// It is there.
-    reopen: bool,
+    pub reopen: bool,
     /// Who waits for one had better look for another server.
-    evict: bool,
+    pub evict: bool,
     /// Nobody needs them any more. One that has only fallen silent may need them when it is back, and then most of all.
-    close: bool,
+    pub close: bool,
     /// What can be had elsewhere is had there.
-    doubt: bool,
+    pub doubt: bool,
     /// What is used as the primary is used no more.
-    cut: bool,
+    pub cut: bool,
 }
 
 /// `before` and `after` are of the same shard.
-fn fate(index: usize, before: &Shard, after: &Shard) -> Fate {
+pub fn fate(index: usize, before: &Shard, after: &Shard) -> Fate {
     let role = |it: &Shard| it.servers.get(index).and_then(|it| it.role);
     let primary = |it: &Shard| it.primary().map(|it| it.id);
     let (was, is) = (role(before), role(after));
@@ -251,7 +252,7 @@ fn fate(index: usize, before: &Shard, after: &Shard) -> Fate {
         evict: was != is && (was == Some(Role::Primary) || was.is_some() && is.is_none()),
         close: was == Some(Role::Primary) && is.is_some() && was != is || is.is_none() && is_replaced,
         doubt: is.is_none(),
-        cut: is != Some(Role::Primary) && (is.is_some() || primary(after).is_some()),
+        cut: is != Some(Role::Primary) && (is.is_some() || primary(after).is_some() || after.is_replaced),
     }
 }
 
@@ -336,11 +337,8 @@ mod tests {
             let id = ServerId { shard: ShardId(0), index: index as u16 };
             Server { role: *role, ..Server::unknown(id, String::new()) }
         };
-        Shard {
-            name: "main".to_owned(),
-            servers: roles.iter().enumerate().map(server).collect(),
-            sampled_at: None,
-        }
+        let servers = roles.iter().enumerate().map(server).collect();
+        Shard { name: "main".to_owned(), servers, ..Shard::default() }
     }
 
     /// Of the first server, as `[reopen, evict, close, doubt, cut]`.
@@ -405,5 +403,7 @@ mod tests {
         check([REPLICA, PRIMARY], [PRIMARY, None], [false; 5]);
         check([REPLICA, PRIMARY], [None, PRIMARY], [false, true, false, true, true]);
         check([REPLICA, None], [REPLICA, PRIMARY], [false, false, false, false, true]);
+        let lost = [shard(&[None, REPLICA]), Shard { is_replaced: true, ..shard(&[None, REPLICA]) }];
+        assert!(fate(0, &lost[0], &lost[1]).cut && !fate(0, &lost[0], &lost[0]).cut, "by one not seen yet");
     }
 }

@@ -62,8 +62,12 @@ pub struct Floor {
 
 impl Floors {
     pub fn new(base: Instant) -> Arc<Floors> {
-        let cells = (0..CELLS).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Floors { base, cells })
+        let mut cells = Vec::with_capacity(CELLS);
+        while cells.len() < CELLS {
+            // Not one by one: without optimisation that would be most of what a short life in `tests/sim.rs` takes.
+            cells.append(&mut Vec::from([const { AtomicU64::new(0) }; 4_096]));
+        }
+        Arc::new(Floors { base, cells: cells.into() })
     }
 
     /// Those that a write raises. `keys` are hashes of the keys whose rows it writes in keyed tables.

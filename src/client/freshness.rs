@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
 use super::extended::with_params;
-use super::floors::{Cells, Floors, Written};
+use super::floors::Floors;
 use super::group::Group;
 use super::session::Session;
 use super::sql_prepare::SqlNames;
 use super::statements::Statement;
+use super::tracks::{Must, Tracks};
 use crate::base::{Access, Consistency, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::route::{Decision, Freshness, KeySource, Kind, Plan, SessionView, Touched};
 use crate::wire::TxStatus;
@@ -19,34 +18,9 @@ use crate::wire::TxStatus;
 /// Between looks at a replica that has to catch up.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
-/// What this session has to do with floors; made when it first reads or writes what has one, and given up at rest.
-pub(super) struct Tracks {
-    written: Written,
-    reading: Reading,
-    /// What the session may have seen, as of when, and on which replicas: those need not be fresher.
-    seen: Option<Instant>,
-    seen_on: SmallVec<[(ServerId, Instant); 1]>,
-    /// COMMIT AND CHAIN is under way, by itself.
-    chains: bool,
-    /// What another session has handed over, by shard (`SET keyway.position`). Of it nobody here knows the rows.
-    handed: SmallVec<[Option<Instant>; 1]>,
-}
-
-/// The statement under way.
-#[derive(Default)]
-struct Reading {
-    /// `None` of no read.
-    level: Option<Consistency>,
-    cells: Cells,
-    floor: Option<Instant>,
-    in_flight: bool,
-    /// Replicas that answer it.
-    servers: SmallVec<[ServerId; 1]>,
-}
-
 /// Why a read went where it did; the label of `keyway_reads_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadReason {
+pub enum ReadReason {
     /// A replica has what it must see.
     Fresh,
     /// Its level of consistency is `primary`.
@@ -95,21 +69,10 @@ impl ReadReason {
     }
 }
 
-impl Tracks {
-    fn handed(&self, shard: ShardId) -> Option<Instant> {
-        self.handed.get(usize::from(shard.0)).copied().flatten()
-    }
-}
-
 impl Session {
     fn tracks(&mut self) -> &mut Tracks {
         let floors = &self.database.floors;
-        self.tracks.get_or_insert_with(|| {
-            let written = Written::new(floors.clone());
-            let (reading, seen_on) = (Reading::default(), SmallVec::new());
-            let handed = SmallVec::new();
-            Box::new(Tracks { written, reading, seen: None, seen_on, chains: false, handed })
-        })
+        self.tracks.get_or_insert_with(|| Box::new(Tracks::new(floors.clone())))
     }
 
     fn consistency(&self, plan: &Plan, text: &str) -> Result<Consistency, Refusal> {
@@ -172,7 +135,7 @@ impl Session {
 
     fn begin_touching(&mut self) {
         if let Some(it) = &mut self.tracks {
-            it.reading = Reading::default();
+            it.begin_reading();
         }
     }
 
@@ -216,24 +179,10 @@ impl Session {
     /// What several statements of one request must see, one server has to have.
     fn must_see(&mut self, level: Option<Consistency>, cells: &[u32], decision: &mut Decision) {
         let floor = self.database.floors.floor(cells);
-        let reading = &mut self.tracks().reading;
-        reading.cells.extend_from_slice(cells);
-        let Some(level) = level else { return };
-        reading.level = Some(level);
-        match level {
-            Consistency::Primary => {
-                decision.role = Role::Primary;
-                self.database.metrics.read(ReadReason::Level);
-            }
-            Consistency::Global | Consistency::Session => {
-                reading.floor = reading.floor.max(floor.at);
-                reading.in_flight |= floor.in_flight;
-                if level == Consistency::Global && floor.in_flight && self.held.is_none() {
-                    decision.role = Role::Primary;
-                    self.database.metrics.read(ReadReason::InFlight);
-                }
-            }
-            Consistency::Eventual => {}
+        let holds = self.held.is_some();
+        if let Some(reason) = self.tracks().must_see(level, cells, floor, holds) {
+            decision.role = Role::Primary;
+            self.database.metrics.read(reason);
         }
     }
 
@@ -271,24 +220,11 @@ impl Session {
     /// Behind each request: what it has written is told, what it has read is seen.
     pub fn end_touching(&mut self) {
         let Some(tracks) = &mut self.tracks else { return };
-        let sees = !matches!(tracks.reading.level, Some(Consistency::Eventual));
-        if sees && !tracks.reading.cells.is_empty() {
-            let floor = self.database.floors.floor(&tracks.reading.cells);
-            let now = Instant::now();
-            let at = if floor.in_flight { Some(now) } else { floor.at };
-            // What a replica has shown, no older one may hide. Which of the writes so far it had is not known.
-            let before = tracks.seen;
-            tracks.seen = before.max(at);
+        if tracks.has_read() {
             let cluster = self.database.topology.snapshot();
-            // One that was asked for these rows alone need not have the others that were seen before.
-            let has_all = |it: ServerId| cluster.server(it).is_some_and(|it| it.fresh_as_of >= before);
-            let known = std::mem::take(&mut tracks.seen_on);
-            for &server in &tracks.reading.servers {
-                let last = known.iter().find(|it| it.0 == server).copied();
-                tracks.seen_on.extend(last.or_else(|| has_all(server).then_some((server, now))));
-            }
+            tracks.read_ended(&self.database.floors, &cluster, Instant::now());
         }
-        tracks.reading = Reading::default();
+        tracks.begin_reading();
         let open = !self.transaction.is_idle()
             || self.unsynced
             || self.copying.is_some()
@@ -318,39 +254,25 @@ impl Session {
 
     /// What a replica of `shard` must have for the statement under way.
     pub fn freshness(&self, shard: ShardId) -> Freshness {
-        let max_lag = self.database.max_lag;
-        let Some(tracks) = &self.tracks else {
-            return Freshness { max_lag, floor: self.own_floor(shard), ..Freshness::default() };
-        };
-        match tracks.reading.level {
-            Some(Consistency::Eventual) => Freshness { max_lag, ..Freshness::default() },
-            Some(Consistency::Global) => {
-                let floor = self.database.floor.max(tracks.reading.floor).max(tracks.handed(shard));
-                Freshness { max_lag, floor, ..Freshness::default() }
-            }
-            level => {
-                // Of these rows the session has written and seen no more than there is; of others it may have.
-                let reading = &tracks.reading;
-                let known = level.is_some() && !reading.in_flight;
-                let of_rows = |it: Option<Instant>| if known { it.min(reading.floor) } else { it };
-                let floor = self.database.floor.max(of_rows(self.own_floor(shard))).max(tracks.handed(shard));
-                let seen_on = tracks.seen_on.iter().find(|it| it.0.shard == shard).copied();
-                Freshness { max_lag, floor, seen: of_rows(tracks.seen), seen_on }
-            }
+        let must =
+            Must { max_lag: self.database.max_lag, all: self.database.floor, own: self.own_floor(shard) };
+        match &self.tracks {
+            Some(it) => it.freshness(shard, must),
+            None => Freshness { max_lag: must.max_lag, floor: must.own, ..Freshness::default() },
         }
     }
 
     /// It does not, after all: it has shown nothing.
     pub fn forget_reading(&mut self, server: ServerId) {
         if let Some(tracks) = &mut self.tracks {
-            tracks.reading.servers.retain(|it| *it != server);
+            tracks.will_not_read(server.shard);
         }
     }
 
     /// After a reload servers may stand elsewhere.
     pub fn forget_places(&mut self) {
         if let Some(tracks) = &mut self.tracks {
-            tracks.seen_on.clear();
+            tracks.forget_places();
         }
     }
 
@@ -386,7 +308,7 @@ impl Session {
     /// It answers the statement under way.
     pub fn note_reading(&mut self, server: ServerId) {
         if let Some(tracks) = &mut self.tracks {
-            tracks.reading.servers.push(server);
+            tracks.will_read(server);
         }
     }
 
@@ -411,9 +333,9 @@ impl Session {
         role: Role,
         ready_at: Instant,
     ) -> Result<(), Refusal> {
-        let tracks = self.tracks.as_mut().filter(|it| role == Role::Replica && it.reading.level.is_some());
+        let tracks = self.tracks.as_mut().filter(|it| role == Role::Replica && it.reads());
         let Some(tracks) = tracks else { return Ok(()) };
-        tracks.reading.servers.push(server);
+        tracks.will_read(server);
         if self.has_caught_up(server, ready_at) {
             return Ok(());
         }
@@ -431,20 +353,15 @@ impl Session {
     }
 
     fn has_caught_up(&self, server: ServerId, ready_at: Instant) -> bool {
-        let Some(reading) = self.tracks.as_ref().map(|it| &it.reading) else { return true };
+        let Some(tracks) = &self.tracks else { return true };
         // What is known is of another server than the one that this transaction is on.
         if self.database.topology.has_moved_since(server, ready_at) {
             return false;
         }
-        let mut freshness = self.freshness(server.shard);
-        if reading.level == Some(Consistency::Global) {
-            // Since it was decided, a write may have ended.
-            let floor = self.database.floors.floor(&reading.cells);
-            if floor.in_flight {
-                return false;
-            }
-            freshness.floor = freshness.floor.max(floor.at);
-        }
+        let Some(freshness) = tracks.freshness_now(self.freshness(server.shard), &self.database.floors)
+        else {
+            return false;
+        };
         let is_known = |at: Option<Instant>| !freshness.demands() || at >= Some(ready_at);
         let cluster = self.database.topology.snapshot();
         cluster.server(server).is_some_and(|it| it.has(freshness) && is_known(it.observed_at))

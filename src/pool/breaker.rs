@@ -131,13 +131,13 @@ impl Breaker {
     }
 
     /// Why it is not worth to wait for a connection to this server.
-    pub(super) fn problem(&self, now: Instant) -> Option<Arc<ConnectError>> {
+    pub fn problem(&self, now: Instant) -> Option<Arc<ConnectError>> {
         let state = self.state.lock();
         let it = state.open.as_ref()?;
         it.error.clone().filter(|_| now < it.until || state.is_tried(now))
     }
 
-    pub(super) fn login_succeeded(&self) {
+    pub fn login_succeeded(&self) {
         let mut state = self.state.lock();
         if !state.by_statements {
             state.failures = 0;
@@ -147,7 +147,7 @@ impl Breaker {
     }
 
     /// Somebody else has seen the server: the pause is over. Who tries for all goes on doing so.
-    pub(super) fn reopen(&self, now: Instant) {
+    pub fn reopen(&self, now: Instant) {
         let mut state = self.state.lock();
         if let Some(it) = &mut state.open {
             it.until = it.until.min(now);
@@ -156,7 +156,7 @@ impl Breaker {
     }
 
     /// A login that the server itself refused shows that it is there.
-    pub(super) fn login_failed(&self, error: &Arc<ConnectError>, now: Instant) {
+    pub fn login_failed(&self, error: &Arc<ConnectError>, now: Instant) {
         if is_servers(error) {
             self.open(&mut self.state.lock(), Some(error.clone()), now);
         } else {

@@ -19,7 +19,7 @@ mod metrics;
 mod standing;
 mod waiters;
 
-pub use breaker::BreakerState;
+pub use breaker::{Breaker, BreakerState};
 pub use control::ServerUse;
 pub use ledger::{Bound, Bounds, Ledger, Terms};
 pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolName, PoolUsage};

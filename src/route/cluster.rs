@@ -19,6 +19,9 @@ pub struct Shard {
     pub servers: Vec<Server>,
     /// The start of the newest sample of the primary, or of the last one there was.
     pub sampled_at: Option<Instant>,
+    /// Nobody has the primary's role, and a later timeline than that of the last to hold it has been seen: what is still
+    /// written to that one is on no server that counts, though its successor may not have been seen yet.
+    pub is_replaced: bool,
 }
 
 /// What the last probes said of one server. `None` is "not known", which is unfit for
@@ -174,7 +177,7 @@ impl Shard {
     }
 
     /// While there is no primary: the replica that is least late, where it was not too late when the primary was sampled
-    /// last, which was no longer ago than `hold`. Nobody can have been told of a write by a primary since that is gone.
+    /// last, which was no longer ago than `hold`, and nobody is known to have followed it. Nobody can have been told of a write by a primary since that is gone.
     pub fn left_behind(
         &self,
         freshness: Freshness,
@@ -182,7 +185,7 @@ impl Shard {
         now: Instant,
         may: impl Fn(&Server) -> bool,
     ) -> Option<&Server> {
-        let sampled_at = self.sampled_at.filter(|_| self.primary().is_none())?;
+        let sampled_at = self.sampled_at.filter(|_| self.primary().is_none() && !self.is_replaced)?;
         if now.saturating_duration_since(sampled_at) > hold {
             return None;
         }
@@ -221,7 +224,7 @@ mod tests {
         let start = Instant::now();
         let replica = Some(Role::Replica);
         let servers = vec![server(0, Some(Role::Primary), None), server(1, replica, None)];
-        let mut shard = Shard { name: "s1".into(), servers, sampled_at: None };
+        let mut shard = Shard { name: "s1".into(), servers, ..Shard::default() };
         assert_eq!(pick(&shard, None, Excluded::default(), start), None);
         shard.servers[1] = server(1, replica, Some(start));
         assert_eq!(pick(&shard, None, Excluded::default(), start), Some(1));
@@ -235,7 +238,7 @@ mod tests {
         let mut shard = Shard {
             name: "s1".into(),
             servers: vec![server(0, Some(Role::Replica), Some(now))],
-            sampled_at: None,
+            ..Shard::default()
         };
         shard.servers[0].joined = None;
         assert_eq!(pick(&shard, None, Excluded::default(), now), None);
@@ -248,7 +251,7 @@ mod tests {
         let mut shard = Shard {
             name: "s1".into(),
             servers: vec![server(0, Some(Role::Replica), Some(start))],
-            sampled_at: None,
+            ..Shard::default()
         };
         assert_eq!(pick(&shard, Some(wrote), Excluded::default(), wrote), None);
         shard.servers[0].fresh_as_of = Some(wrote);
@@ -262,7 +265,7 @@ mod tests {
         let mut one = server(0, Some(Role::Replica), Some(at(5)));
         let other = server(1, Some(Role::Replica), Some(at(20)));
         one.up_since = Some(at(2));
-        let shard = Shard { name: "s1".into(), servers: vec![one.clone(), other], sampled_at: None };
+        let shard = Shard { name: "s1".into(), servers: vec![one.clone(), other], ..Shard::default() };
         let serve = |seen: u64, seen_on: Option<u64>| {
             let seen_on = seen_on.map(|it| (one.id, at(it)));
             let max_lag = Duration::from_secs(1);
@@ -287,7 +290,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let late = |index, ms| server(index, Some(Role::Replica), Some(at(ms)));
         let servers = vec![server(0, Some(Role::Primary), None), late(1, 10), late(2, 20), late(3, 5)];
-        let shard = Shard { name: "s1".into(), servers, sampled_at: None };
+        let shard = Shard { name: "s1".into(), servers, ..Shard::default() };
         let found = |floor: Option<u64>, barred: u16| {
             let freshness = Freshness { floor: floor.map(at), ..Freshness::default() };
             shard.least_stale(freshness, |it| it.id.index != barred).map(|it| it.id.index)
@@ -304,7 +307,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let servers =
             vec![server(0, Some(Role::Primary), None), server(1, Some(Role::Replica), Some(at(100)))];
-        let mut shard = Shard { name: "s1".into(), servers, sampled_at: Some(at(500)) };
+        let mut shard = Shard { name: "s1".into(), servers, sampled_at: Some(at(500)), ..Shard::default() };
         let found = |shard: &Shard, max_lag_ms: u64, floor: Option<u64>, now: u64| {
             let max_lag = Duration::from_millis(max_lag_ms);
             let freshness = Freshness { max_lag, floor: floor.map(at), ..Freshness::default() };
@@ -323,7 +326,7 @@ mod tests {
     fn an_excluded_server_is_not_asked_again() {
         let now = Instant::now();
         let replica = |index| server(index, Some(Role::Replica), Some(now));
-        let shard = Shard { name: "s1".into(), servers: vec![replica(0), replica(1)], sampled_at: None };
+        let shard = Shard { name: "s1".into(), servers: vec![replica(0), replica(1)], ..Shard::default() };
         let mut excluded = Excluded::default();
         excluded.add(shard.servers[0].id);
         assert_eq!(pick(&shard, None, excluded, now), Some(1));

@@ -9,6 +9,7 @@ mod patroni;
 mod probe;
 mod ring;
 
+pub use estimate::{Estimate, Failure, LagBounds, Observation, Pace, Report};
 pub use metrics::TopologyMetricFamilies;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,6 @@ use crate::base::{Position, ServerId, ShardId};
 use crate::config::{Address, Database, ShardServers};
 use crate::net::{Lookup, is_name};
 use crate::route::{Cluster, Server};
-use estimate::{Estimate, LagBounds, Pace, Report};
 use feed::Feed;
 use metrics::TopologyMetrics;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::ProbeSpec;
-use super::estimate::{Failure, Observation, Pace, Report};
+use super::estimate::{Failure, Observation, Report};
 use super::feed::Feed;
 use super::patroni::{self, Leadership};
 use crate::backend::{self, Backend, ConnectError, QuestionError, Row};
@@ -46,11 +46,7 @@ const POSITION: &str = concat!(
     " END"
 );
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// While writes wait for any server to be a primary.
-const BACKOFF_AWAITED_MAX: Duration = Duration::from_millis(250);
 /// Parts of the interval.
-const SOON_PART: u32 = 4;
 const URGENT_PART: u32 = 10;
 const REPLAY_PART: u32 = 20;
 /// What a replica takes to replay what its primary has just been seen to have does not grow with the interval.
@@ -78,8 +74,8 @@ pub async fn run(feed: Arc<Feed>, mut stopping: watch::Receiver<bool>) {
             feed.weigh(&mut report);
             failures = if matches!(report, Report::Seen(_)) { 0 } else { failures.saturating_add(1) };
             let Some(pace) = feed.tell(&report, started) else { return };
-            let pause = prober.pause(failures, pace).saturating_sub(started.elapsed());
             let interval = prober.spec.interval;
+            let pause = pace.pause(interval, failures, &mut prober.entropy).saturating_sub(started.elapsed());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // Bounded even where clients report a dead server all the time.
@@ -108,25 +104,6 @@ impl Prober {
         // Jitter needs to differ between probers, not to be secret: without randomness the port does.
         let entropy = getrandom::u64().unwrap_or(u64::from(spec.backend.port) << 32);
         Prober { spec, connection: None, query: FULL, entropy }
-    }
-
-    /// The interval, doubled with every failure after the first, so that a dead server is not
-    /// flooded and one that only paused is asked again soon. Up to a quarter is taken off by chance,
-    /// so that many probers do not come back in step.
-    fn pause(&mut self, failures: u32, pace: Pace) -> Duration {
-        let interval = self.spec.interval;
-        if failures == 0 {
-            return match pace {
-                Pace::Soon => interval / SOON_PART,
-                Pace::Usual => interval,
-                // The primary's sample comes first, unless the primary does not answer.
-                Pace::Following => interval + interval / 2,
-            };
-        }
-        let max = if pace == Pace::Soon { BACKOFF_AWAITED_MAX } else { BACKOFF_MAX };
-        let doubled = interval.saturating_mul(1 << (failures - 1).min(6)).min(max.max(interval));
-        self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        doubled - doubled * (self.entropy >> 56) as u32 / 1024
     }
 
     async fn probe(&mut self) -> Report {

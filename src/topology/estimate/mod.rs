@@ -146,10 +146,10 @@ impl Estimate {
         &self.name
     }
 
-    /// Takes in one report; true when the role of any server changed. `started_at` is when the
-    /// question was sent.
+    /// Takes in one report; true when the role of any server changed, or the last primary turns out to be replaced.
+    /// `started_at` is when the question was sent.
     pub fn apply(&mut self, index: usize, started_at: Instant, report: Report) -> bool {
-        let before = self.roles();
+        let before = (self.roles(), self.is_replaced());
         let Some(server) = self.servers.get_mut(index) else { return false };
         if server.moved_at.is_some_and(|it| started_at < it) {
             return false;
@@ -176,7 +176,7 @@ impl Estimate {
         if let Some(lsn) = position.filter(|_| self.primary == Some(index)) {
             self.ring.push(Sample { started_at, lsn });
         }
-        self.roles() != before
+        (self.roles(), self.is_replaced()) != before
     }
 
     /// Since `at` the name of the server stands for another one, or for another way to it: what was known is given up, and so
@@ -297,6 +297,11 @@ impl Estimate {
         (0..self.servers.len()).map(|it| self.role(it)).collect()
     }
 
+    fn is_replaced(&self) -> bool {
+        let last = self.primary_last.and_then(|(_, timeline)| timeline);
+        self.primary.is_none() && last.is_some() && last < self.timeline_high
+    }
+
     /// Lets replicas into the set of those that serve reads and out of it. Before each [`Estimate::shard`], and at no other
     /// time: until the next one, reads judge a replica by what that says.
     pub fn settle(&mut self, now: Instant) {
@@ -313,7 +318,7 @@ impl Estimate {
     pub fn shard(&self) -> route::Shard {
         let servers = (0..self.servers.len()).map(|it| self.server(it)).collect();
         let sampled_at = self.ring.newest().map(|it| it.started_at);
-        route::Shard { name: self.name.clone(), servers, sampled_at }
+        route::Shard { name: self.name.clone(), servers, sampled_at, is_replaced: self.is_replaced() }
     }
 
     fn server(&self, at: usize) -> route::Server {

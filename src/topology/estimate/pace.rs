@@ -1,9 +1,17 @@
 //! When to ask a server again: sooner where an answer is waited for, and a replica when it can say something new. Never less
 //! often while nobody reads or writes: the first who does needs to know at once who is primary and who is near.
 
+use std::time::Duration;
+
 use super::Estimate;
 use super::membership::Membership;
 use crate::base::Lsn;
+
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// While writes wait for any server to be a primary.
+const BACKOFF_AWAITED_MAX: Duration = Duration::from_millis(250);
+/// Part of the interval.
+const SOON_PART: u32 = 4;
 
 /// In order of haste.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +22,26 @@ pub enum Pace {
     Usual,
     /// In a part of `probe_interval`.
     Soon,
+}
+
+impl Pace {
+    /// From one question to the next. After failures the interval, doubled with every one after the first, so that a
+    /// dead server is not flooded and one that only paused is asked again soon. Up to a quarter is taken off by chance, so
+    /// that many probers do not come back in step.
+    pub fn pause(self, interval: Duration, failures: u32, entropy: &mut u64) -> Duration {
+        if failures == 0 {
+            return match self {
+                Pace::Soon => interval / SOON_PART,
+                Pace::Usual => interval,
+                // The primary's sample comes first, unless the primary does not answer.
+                Pace::Following => interval + interval / 2,
+            };
+        }
+        let max = if self == Pace::Soon { BACKOFF_AWAITED_MAX } else { BACKOFF_MAX };
+        let doubled = interval.saturating_mul(1 << (failures - 1).min(6)).min(max.max(interval));
+        *entropy = entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        doubled - doubled * (*entropy >> 56) as u32 / 1024
+    }
 }
 
 impl Estimate {

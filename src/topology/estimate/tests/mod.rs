@@ -456,3 +456,17 @@ fn a_replica_that_a_reload_adds_warms_up() {
     scene.primary(40, 0, 100, 1);
     assert_eq!(scene.members(50), "-II");
 }
+
+#[test]
+fn a_primary_is_known_to_be_replaced_before_its_successor_is_seen() {
+    let mut scene = Scene::settled();
+    scene.failed(100, 0, Failure::Lost);
+    assert!(!scene.estimate.shard().is_replaced, "it may come back");
+    assert!(scene.standby(200, 2, 150, 2), "that is news, though all roles are as they were");
+    assert_eq!((scene.roles().as_str(), scene.estimate.shard().is_replaced), ("-RR", true));
+    assert!(!scene.standby(300, 2, 150, 2));
+    scene.primary(400, 0, 200, 1);
+    assert_eq!((scene.roles().as_str(), scene.estimate.shard().is_replaced), ("-RR", true));
+    scene.primary(500, 1, 160, 2);
+    assert_eq!((scene.roles().as_str(), scene.estimate.shard().is_replaced), ("-PR", false));
+}
