@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 use crate::harness::wire::{Wire, bind, execute, flush, parse, query, sync};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, OwnDatabase, OwnShard, Shared, SingleFixture,
-    Xorshift, assert_error, connect, error_of, own_config, rows, run, until,
+    TEST_TIMEOUT, Xorshift, assert_error, connect, error_of, own_config, rows, run, until,
 };
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
@@ -25,9 +25,16 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("consistency::however_it_ends", later_ends),
         harness.test("consistency::a_commit_that_is_not_written_yet_counts", not_written),
         harness.test("consistency::a_transaction_on_a_replica_waits", waits),
-        harness.test("consistency::no_read_goes_back_under_faults", causal),
+        harness.test_within(causal_limit(), "consistency::no_read_goes_back_under_faults", causal),
         harness.test("consistency::the_checker_finds_what_is_wrong", checker_finds),
     ]
+}
+
+/// Each seed at two levels, and as long as any other test for what comes before and behind.
+fn causal_limit() -> Duration {
+    let seeds = from_environment("KEYWAY_CAUSAL_SEEDS", 1).unwrap_or(1);
+    let seconds = from_environment("KEYWAY_CAUSAL_SECONDS", 6).unwrap_or(6);
+    TEST_TIMEOUT + Duration::from_secs(seeds * seconds * 3)
 }
 
 /// `served` tells which server answers, and is of no table.
