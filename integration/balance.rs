@@ -10,6 +10,7 @@ use crate::harness::{
     Fallible, Harness, Outcome, OwnDatabase, Shared, SingleFixture, assert_error, assert_hits, error_of,
     own_config, rows, run, until,
 };
+use crate::replicas::start;
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
@@ -23,14 +24,6 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("balance::reads_go_on_for_a_while_without_a_primary", reads_go_on),
         harness.test("balance::reads_take_no_more_of_a_primary_than_their_share", a_share_of_the_primary),
     ]
-}
-
-const SCHEMA: &str = "CREATE TABLE t (a int); CREATE VIEW here AS \
-    SELECT current_setting('port')::int AS port, current_setting('in_hot_standby')::bool AS is_replica, \
-    (SELECT count(*) FROM t) AS count";
-
-async fn start(harness: &Shared, replicas: usize, settings: &str) -> Fallible<OwnDatabase> {
-    OwnDatabase::start(harness, replicas, settings, SCHEMA).await
 }
 
 async fn is_replica(client: &Client) -> Fallible<bool> {

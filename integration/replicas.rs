@@ -38,7 +38,7 @@ const SCHEMA: &str = "CREATE TABLE t (a int); CREATE VIEW here AS \
     SELECT current_setting('port')::int AS port, current_setting('in_hot_standby')::bool AS is_replica, \
     (SELECT count(*) FROM t) AS count";
 
-async fn start(harness: &Shared, replicas: usize, settings: &str) -> Fallible<OwnDatabase> {
+pub async fn start(harness: &Shared, replicas: usize, settings: &str) -> Fallible<OwnDatabase> {
     OwnDatabase::start(harness, replicas, settings, SCHEMA).await
 }
 

@@ -149,6 +149,11 @@ impl ConnectError {
         }
     }
 
+    /// The server is there and takes no more connections (manual, "PostgreSQL Error Codes", class 53).
+    pub fn is_full(&self) -> bool {
+        matches!(self, ConnectError::Refused { state, .. } if state.starts_with("53"))
+    }
+
     /// Whether the same without TLS, or with it, might do better. A server that has rules for both
     /// answers 28000 to what no rule allows (`ClientAuthentication` in auth.c).
     fn is_over_tls(&self) -> bool {

@@ -41,7 +41,6 @@ pub(super) struct ReadMetrics {
     pub floor_misses: IntCounter,
 }
 
-#[derive(Clone)]
 struct Spill {
     count: usize,
     shards: Vec<(String, Arc<Semaphore>)>,
@@ -286,18 +285,18 @@ impl Session {
     /// Once a connection is found.
     pub fn count_read(&mut self, placed: Placed, now: Instant) {
         let Some(reason) = placed.reason else { return };
-        let database = self.database.clone();
+        let database = &self.database;
         database.metrics.read(reason);
         if placed.role == Role::Replica {
-            self.note_reading(placed.server);
             if let Some(it) = database.balance.preferred(placed.server) {
                 it.metrics.reads.inc();
             }
+            self.note_reading(placed.server);
         } else if reason == ReadReason::Floor {
             let cluster = database.topology.snapshot();
-            let any = Freshness { max_lag: database.max_lag, ..Freshness::default() };
+            let within = Freshness { max_lag: database.max_lag, ..Freshness::default() };
             let servers = cluster.shard(placed.server.shard).map(|it| it.servers.as_slice());
-            let late = servers.unwrap_or_default().iter().filter(|it| it.may_serve(any, now));
+            let late = servers.unwrap_or_default().iter().filter(|it| it.may_serve(within, now));
             late.filter_map(|it| database.balance.preferred(it.id))
                 .for_each(|it| it.metrics.floor_misses.inc());
         }

@@ -262,13 +262,6 @@ impl Session {
         }
     }
 
-    /// It does not, after all: it has shown nothing.
-    pub fn forget_reading(&mut self, server: ServerId) {
-        if let Some(tracks) = &mut self.tracks {
-            tracks.will_not_read(server.shard);
-        }
-    }
-
     /// After a reload servers may stand elsewhere.
     pub fn forget_places(&mut self) {
         if let Some(tracks) = &mut self.tracks {

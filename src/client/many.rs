@@ -48,7 +48,6 @@ impl Session {
     async fn give_back(&mut self, team: Team) {
         let detached = self.cancel.slot().detach().await;
         let now = Instant::now();
-        team.iter().for_each(|it| self.forget_reading(it.server));
         team.into_iter().for_each(|it| it.release(detached, now));
         self.attach_again(detached);
     }

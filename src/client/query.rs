@@ -499,7 +499,6 @@ impl Session {
                     self.database.metrics.renewals.inc();
                 }
                 Ok(Stop::Retry) => {
-                    self.forget_reading(server.0);
                     excluded.add(server.0);
                     role = Role::Primary;
                     tries_left = 0;
@@ -508,7 +507,6 @@ impl Session {
                 }
                 Err(error) if tries_left > 0 && flow.sent_bytes == 0 && error.is_servers() => {
                     tries_left -= 1;
-                    self.forget_reading(server.0);
                     excluded.add(server.0);
                     self.database.metrics.retries.inc();
                     self.drop_server(&error);

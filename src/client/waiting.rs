@@ -87,7 +87,7 @@ impl Session {
                 let traffic = self.database.traffic.clone();
                 self.unless_gone(traffic.resumed()).await
             }
-            Missing::Connection(pool, error) if is_full(error) => {
+            Missing::Connection(pool, error) if error.is_full() => {
                 let until = Instant::now() + self.database.wait_timeout;
                 if Instant::now() >= *waited.full_until.get_or_insert(until) {
                     Err(cannot_connect(pool, error))
@@ -221,11 +221,6 @@ impl Session {
         let refusal = Refusal::new(Reason::NoServer, SqlState::CANNOT_CONNECT_NOW, message);
         if detail.is_empty() { refusal } else { refusal.detail(detail) }
     }
-}
-
-/// The server is there and has no room.
-fn is_full(error: &ConnectError) -> bool {
-    matches!(error, ConnectError::Refused { state, .. } if state.starts_with("53"))
 }
 
 pub(super) fn cannot_connect(pool: &Pool, error: &ConnectError) -> Refusal {

@@ -53,13 +53,6 @@ struct Open {
     error: Option<Arc<ConnectError>>,
 }
 
-impl Open {
-    /// By a server that is there and takes no more connections.
-    fn is_full(&self) -> bool {
-        matches!(self.error.as_deref(), Some(ConnectError::Refused { state, .. }) if state.starts_with("53"))
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
     Closed,
@@ -68,8 +61,6 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
-    pub const ALL: [BreakerState; 3] = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
-
     pub fn label(self) -> &'static str {
         match self {
             BreakerState::Closed => "closed",
@@ -93,7 +84,7 @@ impl Breaker {
 
     /// As `state`, of connections that are there: a server that takes no more of them may serve these for all that.
     pub fn statement_state(&self, now: Instant) -> BreakerState {
-        self.state_for(now, |it| !it.is_full())
+        self.state_for(now, |it| !it.error.as_deref().is_some_and(ConnectError::is_full))
     }
 
     fn state_for(&self, now: Instant, counts: impl Fn(&Open) -> bool) -> BreakerState {
@@ -218,7 +209,7 @@ impl State {
 fn is_servers(error: &ConnectError) -> bool {
     match error {
         ConnectError::Io(_) | ConnectError::Timeout(_) | ConnectError::Protocol(_) => true,
-        ConnectError::Refused { state, .. } => state.starts_with("57P") || state.starts_with("53"),
+        ConnectError::Refused { state, .. } => state.starts_with("57P") || error.is_full(),
         // Another database may want other TLS of the same server.
         ConnectError::Login(_) | ConnectError::Tls(_) => false,
     }

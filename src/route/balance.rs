@@ -51,6 +51,7 @@ pub enum Choice<T> {
     Cold(T),
 }
 
+#[cfg(test)]
 impl<T> Choice<T> {
     /// Nobody else being there.
     pub fn any(self) -> Option<T> {

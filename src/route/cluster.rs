@@ -177,7 +177,8 @@ impl Shard {
     }
 
     /// While there is no primary: the replica that is least late, where it was not too late when the primary was sampled
-    /// last, which was no longer ago than `hold`, and nobody is known to have followed it. Nobody can have been told of a write by a primary since that is gone.
+    /// last, which was no longer ago than `hold`, and nobody is known to have followed it. Nobody can have been told of a
+    /// write by a primary since that is gone.
     pub fn left_behind(
         &self,
         freshness: Freshness,
