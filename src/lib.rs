@@ -11,6 +11,7 @@
 pub mod base;
 pub mod metrics;
 pub mod shard;
+pub mod sketch;
 pub mod sql;
 pub mod wire;
 
@@ -22,6 +23,7 @@ pub mod net;
 pub mod route;
 
 pub mod auth;
+pub mod hotspot;
 
 pub mod backend;
 
