@@ -109,6 +109,8 @@ pub struct KeyReport {
     pub hash: u64,
     /// The key as SQL would print it, once it has been caught. For administrators alone.
     pub text: Option<Arc<str>>,
+    /// Where keys of different tables are different keys: in a database of one shard.
+    pub table: Option<Arc<str>>,
     pub access: Access,
     pub shard: ShardId,
     pub part: u32,
@@ -132,4 +134,8 @@ pub struct PartReport {
     pub reads: Load,
     pub writes: Load,
     pub calls_share: f64,
+    /// Different keys that were named, where the map has few parts.
+    pub distinct_keys: Option<f64>,
+    /// `Warning` or `Cool`.
+    pub heat: Heat,
 }
