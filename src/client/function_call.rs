@@ -8,7 +8,7 @@ use super::query::{Parted, Payload, Ran, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use crate::base::{Access, Reason, Refusal, Role, ShardId};
 use crate::proto::Bond;
-use crate::route::{Decision, Kind, Mode, Why};
+use crate::route::{Decision, KeySet, Kind, Mode, Why};
 
 impl Session {
     pub async fn call_function(&mut self, message: &[u8]) -> Result<Outcome, End> {
@@ -54,7 +54,7 @@ impl Session {
             shards: only,
             role: Role::Primary,
             mode: Mode::One,
-            key: None,
+            keys: KeySet::new(),
             why: Why::Anywhere,
         })
     }

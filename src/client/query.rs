@@ -26,7 +26,7 @@ use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
-use crate::route::{CursorStatement, Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
+use crate::route::{CursorStatement, Decision, Excluded, KeySet, KeySource, Kind, Mode, Plan, SettingMade};
 use crate::wire;
 
 /// What is sent to a server for one request of the client.
@@ -405,7 +405,7 @@ impl Session {
     pub fn decision_on(&self, home: Option<(ShardId, Role)>) -> Decision {
         let (shard, role) = home.unwrap_or((ShardId(0), Role::Primary));
         let why = crate::route::Why::Anywhere;
-        Decision { shards: [shard].into_iter().collect(), role, mode: Mode::One, key: None, why }
+        Decision { shards: [shard].into_iter().collect(), role, mode: Mode::One, keys: KeySet::new(), why }
     }
 
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
