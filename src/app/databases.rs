@@ -72,6 +72,7 @@ impl Building<'_> {
         let listener = self.listener(&hub, listeners(database, &probe.backend, &topology), before);
         let catalog = self.catalog(database, probe.backend, &topology, before);
         catalog.serve(&router);
+        let hotspots = self.hotspots(&router, before);
         client::Database {
             name: database.name.clone(),
             dbname: database.dbname.as_str().into(),
@@ -92,7 +93,7 @@ impl Building<'_> {
             consistency: database.consistency,
             balance: families.client.balance(database, before.map(|it| &it.balance)),
             has_replicas: database.shards.iter().any(|it| it.servers.len() > 1),
-            hotspots: self.hotspots(&router, before),
+            hotspots,
             floors: before.map_or_else(|| Floors::new(self.now), |it| it.floors.clone()),
             max_lag: database.max_lag,
             floor: if moved { Some(self.now) } else { before.and_then(|it| it.floor) },
@@ -106,7 +107,7 @@ impl Building<'_> {
 
     /// Those of `before` where rows live as they did.
     fn hotspots(&self, router: &Router, before: Option<&client::Database>) -> Arc<Hotspots> {
-        let is_on = self.config.hotspots;
+        let is_on = self.config.hotspots.hotspots;
         let same = |it: &&client::Database| {
             it.router.config_version() == router.config_version() && it.hotspots.is_of(is_on)
         };

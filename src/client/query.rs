@@ -27,7 +27,9 @@ use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
-use crate::route::{CursorStatement, Decision, Excluded, KeySet, KeySource, Kind, Mode, Plan, SettingMade, Subject};
+use crate::route::{
+    CursorStatement, Decision, Excluded, KeySet, KeySource, Kind, Mode, Plan, SettingMade, Subject,
+};
 use crate::wire;
 
 /// What is sent to a server for one request of the client.

@@ -96,7 +96,8 @@ impl Curiosity {
 
     /// From now on the names that a report lacks are wanted; those that it does not need make room.
     pub fn want(&self, report: &Report) {
-        let keys = || (0..).zip(&report.maps).flat_map(|(map, it)| it.keys.iter().map(move |it| (map, it.hash)));
+        let keys =
+            || (0..).zip(&report.maps).flat_map(|(map, it)| it.keys.iter().map(move |it| (map, it.hash)));
         let mut names = self.names.lock();
         if names.len() > NAMES_MAX {
             let needed: Vec<Id> = keys().collect();

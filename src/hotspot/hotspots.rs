@@ -22,6 +22,8 @@ use crate::shard::KeyValue;
 pub const WINDOW_S: u64 = 10;
 /// Reports are of so many: the last minute.
 const WINDOWS: usize = 6;
+/// Windows that are kept to be used again.
+const SPARE_MAX: usize = 2;
 /// Keys of which a window should have samples, for each map in order.
 const SAMPLES_WANTED: u64 = 1_024;
 
@@ -131,9 +133,11 @@ impl Hotspots {
         // A clock that was put back has windows of two times, of which the older ones say nothing of now.
         let oldest_s = end_s.saturating_sub(WINDOWS as u64 * WINDOW_S);
         let is_old = |it: &Recent| it.begin_s < oldest_s || it.end_s > end_s;
-        while kept.recent.len() > WINDOWS || kept.recent.front().is_some_and(|it| is_old(it)) {
-            let old = kept.recent.pop_front();
-            kept.spare.extend(old.map(|it| it.window).filter(|_| kept.spare.len() < 2));
+        while kept.recent.len() > 1
+            && (kept.recent.len() > WINDOWS || kept.recent.front().is_some_and(|it| is_old(it)))
+        {
+            let old = kept.recent.pop_front().filter(|_| kept.spare.len() < SPARE_MAX);
+            kept.spare.extend(old.map(|it| it.window));
         }
         self.publish(&kept, end_s);
         self.is_turning.store(false, Ordering::Release);
@@ -142,7 +146,7 @@ impl Hotspots {
     /// What all threads have counted. Each is kept from counting for a swap alone.
     fn take(&self, spare: &mut Vec<Window>) -> Window {
         let new = || Window::new(&self.layout, self.seed);
-        let mut fresh = |spare: &mut Vec<Window>| {
+        let fresh = |spare: &mut Vec<Window>| {
             spare.pop().map_or_else(new, |mut it| {
                 it.clear();
                 it

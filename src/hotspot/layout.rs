@@ -85,8 +85,7 @@ impl MapLayout {
             Some(pinned) => format!("pinned key {} of {}", pinned + 1, parts - own_parts),
             None => map.describe_part(part),
         };
-        let (owners, names) =
-            firsts.map(|it| (map.part_shard(it).unwrap_or(ShardId(0)), name(it))).unzip();
+        let (owners, names) = firsts.map(|it| (map.part_shard(it).unwrap_or(ShardId(0)), name(it))).unzip();
         MapLayout {
             name: map.name.clone(),
             part_name: map.part_name(),

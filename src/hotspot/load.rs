@@ -24,7 +24,6 @@ impl Load {
         }
         Load { rows: self.rows / keys, bytes: self.bytes / keys, time_us: self.time_us / keys, ..*self }
     }
-
 }
 
 impl AddAssign for Load {

@@ -18,3 +18,6 @@ pub use layout::{Layout, MapLayout, PRIMARY_KEYS};
 pub use load::{Dimension, Load};
 pub use report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
 pub use window::Call;
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,16 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::curiosity::Name;
 use super::layout::{Layout, MapLayout};
 use super::load::{Dimension, Load};
 use super::report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
 use super::window::{MapCounts, Window};
 use crate::base::Access;
-use crate::sketch::{self, Estimate, HeavyHitters, HeavyKey, Interval, Weight};
+use crate::shard::KeyValue;
+use crate::sketch::{self, Estimate, HeavyHitters, HeavyKey, Interval, SplitFinder, Weight};
 
 /// Of each kind that a report lists.
 const LISTED_MAX: usize = 100;
@@ -31,7 +34,11 @@ pub(super) fn summarise(
 ) -> Report {
     let mut windows = recent.iter();
     let Some(first) = windows.next() else {
-        return Report { maps: layout.maps.iter().map(unused).collect(), shards: idle(layout), ..Report::default() };
+        return Report {
+            maps: layout.maps.iter().map(unused).collect(),
+            shards: idle(layout),
+            ..Report::default()
+        };
     };
     let mut span = first.window.clone();
     windows.for_each(|it| span.merge(&it.window));
@@ -50,7 +57,7 @@ pub(super) fn summarise(
         span_s: u32::try_from(at_s.saturating_sub(first.begin_s)).unwrap_or(u32::MAX),
         shards: shards.collect(),
         tables: tables(&span),
-        maps: maps.map(|(index, (of, counts))| map(index, of, counts, &span.heavy, names)).collect(),
+        maps: maps.map(|(index, (of, counts))| map(index, of, counts, &span, names)).collect(),
         advice: Vec::new(),
     }
 }
@@ -80,7 +87,7 @@ fn map(
     index: usize,
     of: &MapLayout,
     counts: &MapCounts,
-    heavy: &HeavyHitters,
+    span: &Window,
     names: &HashMap<(usize, u64), Name>,
 ) -> MapReport {
     let (mut reads, mut writes) = (Load::default(), Load::default());
@@ -90,7 +97,7 @@ fn map(
     }
     let mut total = reads;
     total += writes;
-    let keys = Keys { index, heavy, total };
+    let keys = Keys { index, heavy: &span.heavy, total };
     let statements = counts.statements.max(1) as f64;
     MapReport {
         map: of.name.clone(),
@@ -101,12 +108,23 @@ fn map(
         skews: Dimension::ALL.map(|it| skew(&by_shard(of, counts, it))),
         scatter_ratio: counts.scattered as f64 / statements,
         distinct_keys: counts.distinct_keys(),
-        direction: None,
+        direction: finder(index, None, span).direction().filter(|_| of.is_range),
         top_shares: [keys.tops(Weight::Calls), keys.tops(Weight::Time)],
         keys: keys.listed(names),
         hot_parts: parts(of, counts, &total),
         heat: Heat::Cool,
     }
+}
+
+/// Of the samples of a map's keys, or of those of one part, in the order in which statements named them.
+pub(super) fn finder(map: usize, part: Option<u32>, span: &Window) -> SplitFinder<KeyValue> {
+    let mut finder = SplitFinder::default();
+    let of =
+        span.samples.iter().filter(|it| usize::from(it.map) == map && part.is_none_or(|of| it.part == of));
+    for (number, sample) in (0u64..).zip(of) {
+        finder.record(&sample.value, &sample.value, xxh3_64(&number.to_le_bytes()));
+    }
+    finder
 }
 
 /// Over the shards that own some part.
