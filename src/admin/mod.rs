@@ -2,10 +2,12 @@
 //! It reads what it is given and owns no state.
 
 mod console;
+mod hotspot_metrics;
 mod listener;
 mod page;
 
 pub use console::{Console, Operator, Shutdown, StatTotals, totals_of};
+pub use hotspot_metrics::HotspotMetricFamilies;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,13 +1,17 @@
 //! Builds everything from a config, serves, and stops in order.
 
 mod accept;
+mod catalogue;
 mod databases;
+mod families;
 mod operator;
 mod process;
 mod signals;
 mod source;
 mod tls;
 
+pub use catalogue::{CatalogueError, LABELS, catalogue, registered};
+pub use families::Families;
 pub use process::ReloadError;
 pub use signals::{Signals, serve, stop_signal};
 
@@ -23,18 +27,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::cancel::CancelMetrics;
-use crate::catalog::CatalogMetricFamilies;
-use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
+use crate::client::{Latest, UserPools};
 use crate::config::Config;
 use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
-use crate::net::{self, Lookup, TlsError, TlsMetrics};
-use crate::pool::PoolMetricFamilies;
+use crate::net::{self, Lookup, TlsError};
 use crate::sql::Parser;
-use crate::topology::TopologyMetricFamilies;
 use operator::ProcessOperator;
 use process::Process;
-use source::{PlanMetricFamilies, ProcessSource};
+use source::ProcessSource;
 
 /// For clients that are cut off to be told so, and for their servers to be told to cancel what they run.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,18 +82,6 @@ pub enum Drain {
     Clients,
 }
 
-pub struct Families {
-    pub client: ClientMetricFamilies,
-    pub pool: PoolMetricFamilies,
-    pub topology: TopologyMetricFamilies,
-    pub catalog: CatalogMetricFamilies,
-    pub tls: TlsMetrics,
-    pub cancel: CancelMetrics,
-    pub notify: NotifyMetricFamilies,
-    pub plans: PlanMetricFamilies,
-    pub hits: LimitHits,
-}
-
 impl Proxy {
     /// Starts serving; `path` is what a reload reads. Servers need not be up yet: requests wait for them as
     /// the config says.
@@ -104,29 +92,19 @@ impl Proxy {
     /// `lookup` tells whether a server's name has moved; connecting looks it up by itself.
     pub fn start_with(config: &Config, path: Option<&Path>, lookup: Lookup) -> Result<Proxy, StartError> {
         let registry = Registry::default();
-        let hits = LimitHits::register(&registry)?;
-        let families = Families {
-            client: ClientMetricFamilies::register(&registry)?,
-            pool: PoolMetricFamilies::register(&registry, &hits)?,
-            topology: TopologyMetricFamilies::register(&registry, &hits)?,
-            notify: NotifyMetricFamilies::register(&registry)?,
-            catalog: CatalogMetricFamilies::register(&registry, &hits)?,
-            tls: TlsMetrics::register(&registry)?,
-            plans: PlanMetricFamilies::register(&registry, &hits)?,
-            cancel: CancelMetrics::register(&registry)?,
-            hits: hits.clone(),
-        };
+        let families = Families::register(&registry)?;
+        let hits = families.hits.clone();
         let (accepting, closed) = watch::channel(false);
         let (sessions, stopping) = watch::channel(false);
         let (topology, ended) = watch::channel(false);
         let listening = |address| move |error| StartError::Listen(address, error);
         let listener = net::listen(config.listen).map_err(listening(config.listen))?;
         let listen_addr = listener.local_addr().map_err(listening(config.listen))?;
-        let plans = families.plans.clone();
+        let counted = (families.plans.clone(), families.hotspots.clone());
         let mut served = ended.clone();
         let process = Arc::new(Process::new(config, path, families, lookup, (stopping.clone(), ended))?);
         let latest = process.latest();
-        let source = Arc::new(ProcessSource::new(&registry, latest.clone(), plans, closed.clone()));
+        let source = Arc::new(ProcessSource::new(&registry, latest.clone(), counted, closed.clone()));
         let operator = Arc::new(ProcessOperator::new(process.clone(), source.clone()));
         let console = Arc::new(admin::Console::new(latest.clone(), operator));
         // A drain is to be seen too.

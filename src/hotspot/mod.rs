@@ -8,6 +8,7 @@ mod hotspots;
 mod layout;
 mod load;
 mod report;
+mod statements;
 mod summary;
 mod window;
 
@@ -17,6 +18,7 @@ pub use hotspots::{Hotspots, WINDOW_S};
 pub use layout::{Layout, MapLayout, PRIMARY_KEYS};
 pub use load::{Dimension, Load};
 pub use report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
+pub use statements::{STATEMENTS_MAX, Sample, StatementReport, Statements, TEXT_BYTES_MAX, weight};
 pub use window::Call;
 
 #[cfg(test)]
