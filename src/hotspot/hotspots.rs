@@ -134,7 +134,7 @@ impl Hotspots {
         let oldest_s = end_s.saturating_sub(WINDOWS as u64 * WINDOW_S);
         let is_old = |it: &Recent| it.begin_s < oldest_s || it.end_s > end_s;
         while kept.recent.len() > 1
-            && (kept.recent.len() > WINDOWS || kept.recent.front().is_some_and(|it| is_old(it)))
+            && (kept.recent.len() > WINDOWS || kept.recent.front().is_some_and(is_old))
         {
             let old = kept.recent.pop_front().filter(|_| kept.spare.len() < SPARE_MAX);
             kept.spare.extend(old.map(|it| it.window));
