@@ -201,12 +201,23 @@ async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: wat
         }
         let now = Instant::now();
         source.sample(now);
+        turn_hotspots(&latest);
         for database in latest.load().databases.values() {
             database.pools.reap(now);
         }
         let shared = latest.load();
         shared.metrics.resting_clients.set(shared.sessions.let_rest(now) as i64);
         give_memory_back();
+    }
+}
+
+/// Off the threads that serve clients.
+fn turn_hotspots(latest: &Latest) {
+    let now_s = databases::unix_s();
+    let shared = latest.load();
+    let due = shared.databases.values().map(|it| it.hotspots.clone()).filter(|it| it.is_due(now_s));
+    for hotspots in due {
+        tokio::task::spawn_blocking(move || hotspots.turn(now_s));
     }
 }
 

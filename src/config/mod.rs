@@ -28,7 +28,7 @@ pub use tls::{Authorities, ClientTls, Identity, ServerTls, TlsMode, TlsVersion};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +50,14 @@ pub struct Config {
     pub users: Vec<User>,
     pub databases: Vec<Database>,
     pub console: Console,
+    pub hotspots: HotspotTerms,
+}
+
+/// What is kept of hot shards and keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HotspotTerms {
+    pub hotspots: bool,
+    pub hotspot_history: Option<PathBuf>,
 }
 
 /// A Keyway behind the same address.

@@ -16,6 +16,7 @@ pub fn reference() -> String {
     let mut out = Reference { text: REFERENCE_HEAD.to_owned(), commented: false };
     out.paragraph(false);
     out.settings(&[&LISTEN, &ADMIN, &WORKERS, &INSTANCE, &PEERS, &ADMIN_USERS, &STATS_USERS]);
+    out.settings(&[&HOTSPOTS, &HOTSPOT_HISTORY]);
     out.about(&TLS_SECTION).header("tls").settings(TLS);
     out.about(&LIMITS_SECTION).header("limits").settings(LIMITS);
     out.about(&USERS_SECTION).header("users.app").settings(USER);

@@ -1,8 +1,10 @@
 //! Every setting, once: its key, default, bound and reason. `config/reference.toml` is written from
 //! this list, and unknown keys are found by it.
 
+mod hotspots;
 mod replicas;
 
+pub use hotspots::*;
 pub use replicas::*;
 
 pub struct Setting {
@@ -130,6 +132,8 @@ pub const TOP: &[&Setting] = &[
     &PEERS,
     &ADMIN_USERS,
     &STATS_USERS,
+    &HOTSPOTS,
+    &HOTSPOT_HISTORY,
     &TLS_SECTION,
     &LIMITS_SECTION,
     &USERS_SECTION,
