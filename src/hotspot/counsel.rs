@@ -126,8 +126,7 @@ impl Counted {
     }
 }
 
-type Splits =
-    Vec<(u32, Result<crate::sketch::SplitPoint<crate::shard::KeyValue>, crate::sketch::NoSplit>)>;
+type Splits = Vec<(u32, Result<crate::sketch::SplitPoint<crate::shard::KeyValue>, crate::sketch::NoSplit>)>;
 
 fn heavy_loads(index: usize, keys: &Keys<'_>, names: &Names, heats: &Heats) -> Vec<HeavyLoad> {
     let load = |hash: u64| {

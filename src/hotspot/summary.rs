@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::counsel::counsel;
 use super::curiosity::Name;
 use super::heat::{self, HeatRules, KeyHeat, KeyRules, KeyShares, SpreadHeat, Weighed};
 use super::layout::{Layout, MapLayout};
 use super::load::{Dimension, Load};
 use super::report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
-use super::counsel::counsel;
 use super::window::{MapCounts, Window};
 use crate::base::{Access, ShardId};
 use crate::shard::KeyValue;
