@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::client::{Latest, UserPools};
+use crate::client::UserPools;
 use crate::config::Config;
 use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
 use crate::net::{self, Lookup, TlsError};

@@ -3,6 +3,7 @@
 
 mod advice;
 mod advise;
+mod counsel;
 mod curiosity;
 mod heat;
 mod heatmap;
