@@ -205,7 +205,7 @@ fn degree(heat: Heat) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Access, ShardId};
+    use crate::base::ShardId;
     use crate::hotspot::ShardReport;
 
     fn key(rank: u16, shard: u16, lower: f64) -> KeyReport {
@@ -214,10 +214,11 @@ mod tests {
             hash: 0xFEED,
             text: Some("alice@example.org".into()),
             table: None,
-            access: Access::Read,
             shard: ShardId(shard),
             part: 17,
             calls: Bounds { lower: 100.0, upper: 120.0 },
+            reads: Bounds { lower: 90.0, upper: 110.0 },
+            writes: Bounds { lower: 10.0, upper: 10.0 },
             time_us: Bounds::default(),
             calls_share: Bounds { lower, upper: lower + 0.01 },
             time_share: Bounds::default(),
