@@ -8,7 +8,10 @@ use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
-use crate::admin::{self, DatabaseStatus, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals, Status};
+use crate::admin::{
+    self, DatabaseStatus, HotspotMetricFamilies, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals,
+    Status,
+};
 use crate::base::{Role, ServerId, ShardId};
 use crate::client::{Database, Latest, ShardTotals};
 use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
@@ -24,6 +27,7 @@ pub struct ProcessSource {
     registry: Registry,
     latest: Arc<Latest>,
     plans: PlanMetricFamilies,
+    hotspots: HotspotMetricFamilies,
     /// No client is taken any more.
     closed: watch::Receiver<bool>,
     samples: Mutex<VecDeque<TotalsSample>>,
@@ -94,13 +98,14 @@ impl ProcessSource {
     pub fn new(
         registry: &Registry,
         latest: Arc<Latest>,
-        plans: PlanMetricFamilies,
+        (plans, hotspots): (PlanMetricFamilies, HotspotMetricFamilies),
         closed: watch::Receiver<bool>,
     ) -> ProcessSource {
         ProcessSource {
             registry: registry.clone(),
             latest,
             plans,
+            hotspots,
             closed,
             samples: Mutex::default(),
             stats: Mutex::default(),
@@ -211,6 +216,7 @@ impl Source for ProcessSource {
         shared.metrics.count_pins(&shared.sessions);
         for database in shared.databases.values() {
             self.plans.count(database);
+            self.hotspots.observe(&database.name, &database.hotspots.report());
             database.catalog.observe(Instant::now());
             database.pools.for_each(|user| {
                 user.all().for_each(|it| {

@@ -1,6 +1,11 @@
 //! What counts are told apart by: the shards and maps of one version of a database's configuration.
 
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::advise::KeyedTable;
+use super::history::{self, LayoutPart, PartKind};
 use crate::base::ShardId;
+use crate::config::TableName;
 use crate::route::{KeyRef, Router, Subject};
 use crate::shard::Map;
 
@@ -11,6 +16,7 @@ const PARTS_TOLD_APART_MAX: u32 = 64;
 
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
+    pub database: String,
     pub shards: Vec<String>,
     pub maps: Vec<MapLayout>,
     /// Maps of the configuration. In a database of one shard, primary keys stand behind them as one map more.
@@ -19,6 +25,10 @@ pub struct Layout {
 
 #[derive(Clone, Debug)]
 pub struct MapLayout {
+    /// `None` of primary keys.
+    map: Option<Map>,
+    /// That it places.
+    pub tables: Vec<KeyedTable>,
     pub name: String,
     pub part_name: &'static str,
     /// Pinned keys stand behind slots, ranges or entries.
@@ -28,10 +38,10 @@ pub struct MapLayout {
     pub shift: u32,
     /// Of each run; a run of several parts is of the shard of its first.
     pub owners: Vec<ShardId>,
+    /// Of each part, for the history.
+    pub history: history::Layout,
     /// Names of the runs, without a pinned key's value.
     pub names: Vec<String>,
-    /// The version of the map.
-    pub fingerprint: u64,
     /// Its keys are in order, so that it can be split.
     pub is_range: bool,
 }
@@ -40,16 +50,18 @@ pub struct MapLayout {
 pub const PRIMARY_KEYS: &str = "primary_key";
 
 impl Layout {
-    pub fn of(router: &Router) -> Layout {
+    /// Maps stand in the order of the configuration.
+    pub fn of(database: &str, router: &Router) -> Layout {
         let shards: Vec<String> =
             (0..router.shard_count() as u16).map(|it| router.shard_name(ShardId(it)).to_owned()).collect();
-        let maps = (0..).map_while(|it| router.map(it));
-        let mut maps: Vec<MapLayout> = maps.map(MapLayout::of).collect();
+        let maps = (0..).map_while(|it| Some((router.map(it)?, router.keyed_tables(it))));
+        let names: Vec<u64> = shards.iter().map(|it| xxh3_64(it.as_bytes())).collect();
+        let mut maps: Vec<MapLayout> = maps.map(|(map, tables)| MapLayout::of(map, tables, &names)).collect();
         let configured = maps.len();
         if shards.len() == 1 {
-            maps.push(MapLayout::primary_keys());
+            maps.push(MapLayout::primary_keys(&names));
         }
-        Layout { shards, maps, configured }
+        Layout { database: database.to_owned(), shards, maps, configured }
     }
 
     /// Where a key is counted: the map, and the hash by which its keys are told apart.
@@ -67,13 +79,24 @@ impl Layout {
         self.maps.get(index)
     }
 
+    /// As the configuration has it.
+    pub fn router_map(&self, index: usize) -> Option<&Map> {
+        self.maps.get(index)?.map.as_ref()
+    }
+
     pub fn is_primary_keys(&self, map: usize) -> bool {
         map >= self.configured
     }
 }
 
 impl MapLayout {
-    fn of(map: &Map) -> MapLayout {
+    /// `shards` are hashes of their names.
+    fn of(map: &Map, tables: Vec<(TableName, Vec<String>)>, shards: &[u64]) -> MapLayout {
+        let table = |(table, columns): (TableName, Vec<String>)| KeyedTable {
+            schema: table.schema,
+            name: table.name,
+            columns,
+        };
         let parts = u32::try_from(map.parts()).unwrap_or(u32::MAX);
         let own_parts = (map.own_parts() as u32).min(parts);
         let mut shift = 0;
@@ -86,7 +109,20 @@ impl MapLayout {
             None => map.describe_part(part),
         };
         let (owners, names) = firsts.map(|it| (map.part_shard(it).unwrap_or(ShardId(0)), name(it))).unzip();
+        let part = |part: u32| LayoutPart {
+            shard: map.part_shard(part).unwrap_or(ShardId(0)),
+            identity: xxh3_64(map.describe_part(part).as_bytes()),
+        };
+        let all: Vec<LayoutPart> = (0..parts).map(part).collect();
+        let kind = match map.part_name() {
+            "slot" => PartKind::Slot,
+            "range" => PartKind::Range,
+            _ => PartKind::ListEntry,
+        };
         MapLayout {
+            map: Some(map.clone()),
+            tables: tables.into_iter().map(table).collect(),
+            history: history::Layout::new(kind, own_parts as usize, &all, shards),
             name: map.name.clone(),
             part_name: map.part_name(),
             parts,
@@ -94,7 +130,6 @@ impl MapLayout {
             shift,
             owners,
             names,
-            fingerprint: map.fingerprint(),
             is_range: map.is_range(),
         }
     }
@@ -106,6 +141,13 @@ impl MapLayout {
             Some(pinned) => self.own_runs() + pinned as usize,
             None => (part >> self.shift) as usize,
         }
+    }
+
+    pub fn parts_of(&self, run: usize) -> std::ops::Range<u32> {
+        let first = self.first_part(run);
+        let end = self.first_part(run + 1).min(self.parts);
+        // The last run of slots ends where pinned keys begin.
+        first..if first < self.own_parts { end.min(self.own_parts) } else { end }
     }
 
     /// The first part of a run.
@@ -120,8 +162,12 @@ impl MapLayout {
         self.own_parts.div_ceil(1 << self.shift) as usize
     }
 
-    fn primary_keys() -> MapLayout {
+    fn primary_keys(shards: &[u64]) -> MapLayout {
+        let part = LayoutPart { shard: ShardId(0), identity: 0 };
         MapLayout {
+            map: None,
+            tables: Vec::new(),
+            history: history::Layout::new(PartKind::ListEntry, 1, &[part], shards),
             name: PRIMARY_KEYS.to_owned(),
             part_name: "table",
             parts: 1,
@@ -129,7 +175,6 @@ impl MapLayout {
             shift: 0,
             owners: vec![ShardId(0)],
             names: vec!["all tables".to_owned()],
-            fingerprint: 0,
             is_range: false,
         }
     }
