@@ -44,6 +44,7 @@ mod sessions;
 mod shard_keys;
 mod shop;
 mod single;
+mod telemetry;
 mod tls;
 mod topology;
 
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         shard_keys::tests,
         shop::tests,
         single::tests,
+        telemetry::tests,
         tls::tests,
         topology::tests,
     ];

@@ -7,6 +7,7 @@ use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, NotifyMetricFamilies};
 use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::TlsMetrics;
+use crate::otlp::SpanMetrics;
 use crate::pool::PoolMetricFamilies;
 use crate::topology::TopologyMetricFamilies;
 
@@ -20,6 +21,7 @@ pub struct Families {
     pub notify: NotifyMetricFamilies,
     pub plans: PlanMetricFamilies,
     pub hotspots: HotspotMetricFamilies,
+    pub spans: SpanMetrics,
     pub hits: LimitHits,
 }
 
@@ -36,6 +38,7 @@ impl Families {
             plans: PlanMetricFamilies::register(registry, &hits)?,
             cancel: CancelMetrics::register(registry)?,
             hotspots: HotspotMetricFamilies::register(registry)?,
+            spans: SpanMetrics::register(registry)?,
             hits,
         })
     }

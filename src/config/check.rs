@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::document::{Findings, Section};
 use super::settings::{self, Kind, Setting};
-use super::{Config, Console, HotspotTerms, Limits, Problem, database, login, peers, tls, user};
+use super::{Config, Console, HotspotTerms, Limits, Problem, database, login, peers, telemetry, tls, user};
 
 pub fn config(
     text: &str,
@@ -51,7 +51,22 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
         hotspots: top.flag(&settings::HOTSPOTS),
         hotspot_history: top.text(&settings::HOTSPOT_HISTORY).map(|(path, _)| directory.join(path)),
     };
-    Config { listen, admin, workers, instance, peers, tls, limits, users, databases, console, hotspots }
+    let (log, tracing) = (telemetry::log(top), telemetry::tracing(top));
+    Config {
+        listen,
+        admin,
+        workers,
+        instance,
+        peers,
+        tls,
+        limits,
+        users,
+        databases,
+        console,
+        hotspots,
+        log,
+        tracing,
+    }
 }
 
 /// Whether two listeners cannot both have their address; port 0 is another one each time.

@@ -54,10 +54,12 @@ pub enum Limit {
     PrimaryReads,
     FailoverHold,
     FailoverQueue,
+    SlowStatements,
+    Spans,
 }
 
 impl Limit {
-    const ALL: [Limit; 46] = [
+    const ALL: [Limit; 48] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -104,6 +106,8 @@ impl Limit {
         Limit::PrimaryReads,
         Limit::FailoverHold,
         Limit::FailoverQueue,
+        Limit::SlowStatements,
+        Limit::Spans,
     ];
 
     fn label(self) -> &'static str {
@@ -154,6 +158,8 @@ impl Limit {
             Limit::PrimaryReads => "primary_read_share",
             Limit::FailoverHold => "failover_hold",
             Limit::FailoverQueue => "failover_queue",
+            Limit::SlowStatements => "slow_statements_max",
+            Limit::Spans => "spans_max",
         }
     }
 }

@@ -3,9 +3,11 @@
 
 mod hotspots;
 mod replicas;
+mod telemetry;
 
 pub use hotspots::*;
 pub use replicas::*;
+pub use telemetry::*;
 
 pub struct Setting {
     pub key: &'static str,
@@ -134,6 +136,8 @@ pub const TOP: &[&Setting] = &[
     &STATS_USERS,
     &HOTSPOTS,
     &HOTSPOT_HISTORY,
+    &LOG_SECTION,
+    &TRACING_SECTION,
     &TLS_SECTION,
     &LIMITS_SECTION,
     &USERS_SECTION,
@@ -757,8 +761,10 @@ pub fn measures() -> Vec<(&'static str, &'static str)> {
 }
 
 fn keys_where(wanted: impl Fn(&Setting) -> bool) -> Vec<(&'static str, &'static str)> {
-    let sections: [(&'static str, &[&'static Setting]); 11] = [
+    let sections: [(&'static str, &[&'static Setting]); 13] = [
         ("", TOP),
+        ("log", LOG),
+        ("tracing", TRACING),
         ("tls", TLS),
         ("limits", LIMITS),
         ("users.*", USER),
