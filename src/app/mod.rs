@@ -2,6 +2,7 @@
 
 mod accept;
 mod databases;
+mod history;
 mod operator;
 mod process;
 mod signals;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin;
+use crate::admin::{self, AdminMetrics};
 use crate::cancel::CancelMetrics;
 use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
@@ -126,6 +127,7 @@ impl Proxy {
         let mut served = ended.clone();
         let process = Arc::new(Process::new(config, path, families, lookup, (stopping.clone(), ended))?);
         let latest = process.latest();
+        let admin_metrics = AdminMetrics::register(&registry, &hits)?;
         let source = Arc::new(ProcessSource::new(&registry, latest.clone(), plans, closed.clone()));
         let operator = Arc::new(ProcessOperator::new(process.clone(), source.clone()));
         let console = Arc::new(admin::Console::new(latest.clone(), operator));
@@ -134,7 +136,8 @@ impl Proxy {
             let _ = served.wait_for(|it| *it).await;
         };
         let (admin_addr, serving) =
-            admin::serve(config.admin, source.clone(), end).map_err(listening(config.admin))?;
+            admin::serve(config.admin, source.clone(), process.admission(), admin_metrics, end)
+                .map_err(listening(config.admin))?;
         let tasks = vec![
             tokio::spawn(async move {
                 if let Err(error) = serving.await {

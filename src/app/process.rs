@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::databases::{Building, Common};
 use super::tls::Next;
 use super::{Drain, Families, StartError};
+use crate::admin::Admission;
 use crate::auth::{Credentials, Derivation};
 use crate::cancel::{self, Instance};
 use crate::client::{self, Latest, Limits, Quota, Rights, Sessions, Shared, Timeouts};
@@ -31,6 +32,8 @@ pub struct Process {
     path: Option<PathBuf>,
     /// What `latest` was built of. Held while a reload is under way.
     config: Mutex<Config>,
+    /// Who may see the dashboard.
+    admission: watch::Sender<Admission>,
     /// How to end, once the console has said so.
     end: watch::Sender<Option<Drain>>,
 }
@@ -68,7 +71,8 @@ impl Process {
         let latest = Arc::new(Latest::new(build(config, &common, None)?));
         let path = path.map(Path::to_owned);
         let end = watch::Sender::new(None);
-        Ok(Process { common, latest, path, config: Mutex::new(config.clone()), end })
+        let admission = watch::Sender::new(Admission::new(&config.dashboard));
+        Ok(Process { common, latest, path, config: Mutex::new(config.clone()), admission, end })
     }
 
     pub fn latest(&self) -> &Arc<Latest> {
@@ -77,6 +81,10 @@ impl Process {
 
     pub fn config(&self) -> Config {
         self.config.lock().clone()
+    }
+
+    pub fn admission(&self) -> watch::Receiver<Admission> {
+        self.admission.subscribe()
     }
 
     pub fn end(&self, drain: Drain) {
@@ -108,6 +116,7 @@ impl Process {
         // These take a restart: until then what holds is what was.
         (wanted.listen, wanted.admin, wanted.workers) = (config.listen, config.admin, config.workers);
         wanted.instance = config.instance;
+        self.admission.send_replace(Admission::new(&wanted.dashboard));
         *config = wanted;
         self.latest.store(shared);
         let after = self.latest.load();

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::document::{Findings, Section};
 use super::settings::{self, Kind, Setting};
-use super::{Config, Console, Limits, Problem, database, login, peers, tls, user};
+use super::{Config, Console, Limits, Problem, admin, database, login, peers, tls, user};
 
 pub fn config(
     text: &str,
@@ -30,8 +30,8 @@ pub fn config(
 
 fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Config {
     top.check_keys(settings::TOP);
-    let (listen, admin) = (address(top, &settings::LISTEN), address(top, &settings::ADMIN));
-    if meet(listen, admin) {
+    let (listen, admin_address) = (address(top, &settings::LISTEN), address(top, &settings::ADMIN));
+    if meet(listen, admin_address) {
         top.add(
             ["admin", "listen"].iter().find_map(|it| top.get(it)).map_or(0, |it| it.span().start),
             "`listen` and `admin` are the same address",
@@ -47,7 +47,9 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
     };
     let (instance, peers) = peers::peers(top);
     let (workers, limits) = (top.count(&settings::WORKERS), limits(top));
-    Config { listen, admin, workers, instance, peers, tls, limits, users, databases, console }
+    let dashboard = admin::dashboard(top, directory, env);
+    let admin = admin_address;
+    Config { listen, admin, dashboard, workers, instance, peers, tls, limits, users, databases, console }
 }
 
 /// Whether two listeners cannot both have their address; port 0 is another one each time.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{ClientTls, Config, Console, Database, Limits, Pool, User};
+use super::{ClientTls, Config, Console, Dashboard, Database, Limits, Pool, User};
 
 /// From one configuration to the next. Empty where both say the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,8 +40,19 @@ macro_rules! differing {
 
 impl Difference {
     pub fn between(before: &Config, after: &Config) -> Difference {
-        let Config { listen, admin, workers, instance, peers, tls, limits, users, databases, console } =
-            before;
+        let Config {
+            listen,
+            admin,
+            dashboard,
+            workers,
+            instance,
+            peers,
+            tls,
+            limits,
+            users,
+            databases,
+            console,
+        } = before;
         let restart = [
             ("listen", *listen != after.listen),
             ("admin", *admin != after.admin),
@@ -49,6 +60,9 @@ impl Difference {
             ("instance", *instance != after.instance),
         ];
         let mut top = differing!(Console, console, after.console; admin_users stats_users);
+        top.extend(
+            differing!(Dashboard, dashboard, after.dashboard; admin_token redact_keys admin_streams_max),
+        );
         top.extend((*peers != after.peers).then_some("peers"));
         Difference {
             restart: restart.into_iter().filter(|it| it.1).map(|it| it.0).collect(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::settings::{self, Kind, Setting};
 use super::{
-    Auth, ClientTls, Config, CrossShardWrites, Database, Limits, PoolMode, Secret, ServerTls, ShardServers,
-    User,
+    Auth, ClientTls, Config, CrossShardWrites, Dashboard, Database, Limits, PoolMode, Secret, ServerTls,
+    ShardServers, User,
 };
 
 /// One key with its section in front: `limits.clients_max`.
@@ -84,13 +84,29 @@ macro_rules! list {
 impl Config {
     /// In the order of the file's reference.
     pub fn listed(&self) -> Vec<Listed> {
-        let Config { listen, admin, workers, instance, peers, tls, limits, users, databases, console } = self;
+        let Config {
+            listen,
+            admin,
+            dashboard,
+            workers,
+            instance,
+            peers,
+            tls,
+            limits,
+            users,
+            databases,
+            console,
+        } = self;
         let mut list = List::default();
         list.put("", settings::TOP, "listen", listen.to_string());
         list.put("", settings::TOP, "admin", admin.to_string());
         list.put("", settings::TOP, "workers", workers.to_string());
         list.put("", settings::TOP, "instance", instance.map(usize::from).shown());
         list.0.iter_mut().for_each(|it| it.changeable = false);
+        let Dashboard { admin_token, redact_keys, admin_streams_max } = dashboard;
+        list.put("", &[], "admin_token", given(admin_token.is_some()));
+        list.put("", settings::TOP, "redact_keys", redact_keys.to_string());
+        list.put("", settings::TOP, "admin_streams_max", admin_streams_max.to_string());
         list.put("", settings::TOP, "peers", names(peers));
         list.put("", settings::TOP, "admin_users", names(&console.admin_users));
         list.put("", settings::TOP, "stats_users", names(&console.stats_users));

@@ -15,7 +15,8 @@ const REFERENCE_WIDTH: usize = 100;
 pub fn reference() -> String {
     let mut out = Reference { text: REFERENCE_HEAD.to_owned(), commented: false };
     out.paragraph(false);
-    out.settings(&[&LISTEN, &ADMIN, &WORKERS, &INSTANCE, &PEERS, &ADMIN_USERS, &STATS_USERS]);
+    out.settings(&[&LISTEN, &ADMIN, &ADMIN_TOKEN, &REDACT_KEYS, &ADMIN_STREAMS_MAX]);
+    out.settings(&[&WORKERS, &INSTANCE, &PEERS, &ADMIN_USERS, &STATS_USERS]);
     out.about(&TLS_SECTION).header("tls").settings(TLS);
     out.about(&LIMITS_SECTION).header("limits").settings(LIMITS);
     out.about(&USERS_SECTION).header("users.app").settings(USER);

@@ -54,10 +54,11 @@ pub enum Limit {
     PrimaryReads,
     FailoverHold,
     FailoverQueue,
+    AdminStreams,
 }
 
 impl Limit {
-    const ALL: [Limit; 46] = [
+    const ALL: [Limit; 47] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -104,6 +105,7 @@ impl Limit {
         Limit::PrimaryReads,
         Limit::FailoverHold,
         Limit::FailoverQueue,
+        Limit::AdminStreams,
     ];
 
     fn label(self) -> &'static str {
@@ -154,6 +156,7 @@ impl Limit {
             Limit::PrimaryReads => "primary_read_share",
             Limit::FailoverHold => "failover_hold",
             Limit::FailoverQueue => "failover_queue",
+            Limit::AdminStreams => "admin_streams_max",
         }
     }
 }
