@@ -10,9 +10,9 @@ use crate::hotspot::{HeatMap, MarkKind, Metric};
 
 const LEVELS: usize = 16;
 /// The coldest level is so many times less than the hottest.
-const SPAN_OF_COLOURS: f64 = 1_000.0;
+const SPAN_OF_COLOURS: f64 = 256.0;
 /// Load that is even is no heat: the hottest colour is for at least so many times the mean.
-const HOTTEST_OVER_MEAN: f64 = 8.0;
+const HOTTEST_OVER_MEAN: f64 = 16.0;
 /// In pixels; the map is as wide as there is room.
 const HEIGHT: usize = 336;
 const BANDS_WIDTH: usize = 56;
@@ -312,12 +312,12 @@ mod tests {
     fn even_load_is_not_the_hottest_colour_and_one_line_is() {
         let even = vec![Some(10.0f32); 100];
         let scale = Scale::of(&even).unwrap();
-        assert_eq!(scale, Scale { low: 0.08, high: 80.0 });
-        assert_eq!(scale.level(10.0), 10);
+        assert_eq!(scale, Scale { low: 0.625, high: 160.0 });
+        assert_eq!(scale.level(10.0), 8);
         let mut line = vec![Some(1.0f32); 100];
         line[7] = Some(500.0);
         let scale = Scale::of(&line).unwrap();
-        assert_eq!((scale.level(500.0), scale.level(1.0), scale.level(0.001)), (15, 2, 0));
+        assert_eq!((scale.level(500.0), scale.level(1.0), scale.level(0.001)), (15, 0, 0));
         assert_eq!(Scale::of(&[None, Some(0.0)]), None);
         assert_eq!(Scale::of(&[]), None);
     }

@@ -151,8 +151,9 @@ pub fn topology(facts: &Facts) -> String {
         );
         let rank = |it: &&ServerStatus| match it.role {
             "primary" => 0,
-            "replica" => 1,
-            _ => 2,
+            "replica" => 2,
+            // Most likely what was the primary.
+            _ => 1,
         };
         let mut ordered = servers;
         ordered.sort_by_key(rank);
