@@ -20,7 +20,7 @@ pub fn alert(facts: &Facts) -> String {
     let mut out = String::new();
     for map in &facts.report.maps {
         for key in map.keys.iter().filter(|it| it.heat > Heat::Cool) {
-            let KeyName { name, .. } = key_name(facts, key);
+            let name = key_name(facts, key);
             let since = key
                 .hot_since_s
                 .map(|it| format!(" since {} UTC", clock(it, facts.status.at_s)))
@@ -50,16 +50,11 @@ pub fn alert(facts: &Facts) -> String {
     out
 }
 
-/// How a key is called before this viewer, and whether that is itself.
-struct KeyName {
-    name: String,
-    is_text: bool,
-}
-
-fn key_name(facts: &Facts, key: &KeyReport) -> KeyName {
+/// How a key is called before this viewer.
+fn key_name(facts: &Facts, key: &KeyReport) -> String {
     match key.text.as_deref().filter(|_| facts.viewer.may_see_keys) {
-        Some(text) => KeyName { name: format!("<code>{}</code>", Text(text)), is_text: true },
-        None => KeyName { name: format!("<code class=hash>#{:016x}</code>", key.hash), is_text: false },
+        Some(text) => format!("<code title=\"hash {:016x}\">{}</code>", key.hash, Text(text)),
+        None => format!("<code class=hash>#{:016x}</code>", key.hash),
     }
 }
 
@@ -132,19 +127,14 @@ fn keys_of(out: &mut String, facts: &Facts, map: &MapReport, keys: &[&KeyReport]
     for key in keys {
         let shard = usize::from(key.shard.0);
         let is_hot = key.heat > Heat::Cool;
-        let KeyName { name, is_text } = key_name(facts, key);
-        let hash = if is_text {
-            format!(" <small class=\"hash muted\">#{:016x}</small>", key.hash)
-        } else {
-            String::new()
-        };
+        let name = key_name(facts, key);
         let table =
             key.table.as_deref().map(|it| format!(" <small>{}</small>", Text(it))).unwrap_or_default();
         let since =
             key.hot_since_s.map(|it| format!(" since {}", clock(it, facts.status.at_s))).unwrap_or_default();
         put!(
             out,
-            "<tr class=\"c{}{}\"><td class=n>{}<th scope=row>{name}{hash}{table}<td><i class=swatch></i>{}<td>{}\
+            "<tr class=\"c{}{}\"><td class=n>{}<th scope=row>{name}{table}<td><i class=swatch></i>{}<td>{}\
              <td class=picture>{}<td class=n>{}<td class=n>{}<td class=n>{}<td>{}{since}",
             colour(shard),
             if is_hot { " hot" } else { "" },
