@@ -155,6 +155,10 @@ async fn the_text_is_valid_and_whole(harness: Arc<Shared>) -> Outcome {
     run(&client, &insert_user(shards.user_on(0, 2_000_000), "metrics")).await?;
     run(&client, "SELECT name FROM users WHERE name = 'metrics'").await?;
     let metrics = Metrics::of(&shards.keyway).await?;
+    let catalogue = std::fs::read_to_string("docs/metrics.md")?;
+    for name in metrics.types.keys() {
+        assert!(catalogue.contains(&format!("| `{name}` |")), "docs/metrics.md has no {name}");
+    }
     for shard in ["shard=\"s1\"", "shard=\"s2\""] {
         for (role, access) in [("primary", "read"), ("primary", "write"), ("replica", "read")] {
             let labels =

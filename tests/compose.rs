@@ -192,37 +192,3 @@ fn prometheus_scrapes_keyway_and_grafana_asks_prometheus() {
     let mounts = strings(&compose["services"]["grafana"]["volumes"]);
     assert!(mounts.iter().any(|it| it.contains(&format!(":{path}:"))), "{path} is not mounted");
 }
-
-/// Names in the source are in quotes where a part makes its metric.
-#[test]
-fn every_metric_of_the_dashboard_exists() {
-    let source = source_text(Path::new("src"));
-    let board: serde_json::Value =
-        serde_json::from_str(&read("config/grafana/dashboards/keyway.json")).unwrap();
-    let mut names = BTreeSet::new();
-    for panel in board["panels"].as_array().unwrap() {
-        assert_eq!(panel["datasource"]["uid"], "prometheus");
-        for target in panel["targets"].as_array().unwrap() {
-            let expr = target["expr"].as_str().unwrap();
-            let words = expr.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-            names.extend(words.filter(|it| it.starts_with("keyway_")).map(str::to_owned));
-        }
-    }
-    assert!(names.len() >= 10, "{names:?}");
-    for name in names {
-        let base = name.strip_suffix("_bucket").unwrap_or(&name);
-        assert!(source.contains(&format!("\"{base}\"")), "no part has the metric {name}");
-    }
-}
-
-fn source_text(directory: &Path) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(directory).unwrap().map(|it| it.unwrap().path()) {
-        if entry.is_dir() {
-            text.push_str(&source_text(&entry));
-        } else {
-            text.push_str(&fs::read_to_string(&entry).unwrap());
-        }
-    }
-    text
-}

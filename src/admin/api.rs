@@ -3,13 +3,11 @@
 use serde_json::{Value, json};
 
 use super::access::Viewer;
-use super::status::{
-    DatabaseStatus, HISTORY_INTERVAL_S, PoolStatus, ServerStatus, ShardStatus, StatementStatus, Status,
-};
+use super::status::{DatabaseStatus, HISTORY_INTERVAL_S, PoolStatus, ServerStatus, ShardStatus, Status};
 use crate::base::ShardId;
 use crate::hotspot::{
     Advice, Bounds, Dimension, Heat, HeatMap, KeyReport, Load, MapReport, MarkKind, Metric, PartReport,
-    Report, ShardReport,
+    Report, ShardReport, StatementReport,
 };
 
 pub fn status(it: &Status) -> Value {
@@ -69,7 +67,7 @@ pub fn hotspots(
     database: &str,
     shards: &Shards<'_>,
     report: &Report,
-    statements: &[StatementStatus],
+    statements: &[StatementReport],
     viewer: Viewer,
 ) -> Value {
     json!({
@@ -150,10 +148,11 @@ fn key(it: &KeyReport, shards: &Shards<'_>, viewer: Viewer) -> Value {
         "hash": format!("{:016x}", it.hash),
         "key": it.text.as_deref().filter(|_| viewer.may_see_keys),
         "table": it.table.as_deref(),
-        "access": it.access.label(),
         "shard": shards.name(it.shard),
         "part": it.part,
         "calls": bounds(it.calls),
+        "reads": bounds(it.reads),
+        "writes": bounds(it.writes),
         "time_us": bounds(it.time_us),
         "calls_share": bounds(it.calls_share),
         "time_share": bounds(it.time_share),
@@ -187,16 +186,17 @@ fn advice(it: &Advice, viewer: Viewer) -> Value {
     })
 }
 
-fn statement(it: &StatementStatus) -> Value {
+/// Estimated from those that were looked at.
+fn statement(it: &StatementReport) -> Value {
     json!({
-        "fingerprint": it.fingerprint,
+        "fingerprint": format!("{:032x}", it.fingerprint),
         "text": &*it.text,
+        "shard": &*it.shard,
         "calls": it.calls,
         "errors": it.errors,
         "rows": it.rows,
-        "mean_us": it.mean_us,
+        "time_us": { "lower": it.time_us, "upper": it.time_us + it.missed_us },
         "max_us": it.max_us,
-        "total_us": it.total_us,
     })
 }
 

@@ -5,6 +5,7 @@ mod access;
 mod api;
 mod console;
 mod events;
+mod hotspot_metrics;
 mod listener;
 mod metrics;
 mod page;
@@ -13,10 +14,10 @@ mod status;
 
 pub use access::Admission;
 pub use console::{Console, Operator, Shutdown, StatTotals, totals_of};
+pub use hotspot_metrics::HotspotMetricFamilies;
 pub use metrics::AdminMetrics;
 pub use status::{
-    DatabaseStatus, HISTORY_INTERVAL_S, HISTORY_LENGTH, PoolStatus, ServerStatus, ShardStatus,
-    StatementStatus, Status,
+    DatabaseStatus, HISTORY_INTERVAL_S, HISTORY_LENGTH, PoolStatus, ServerStatus, ShardStatus, Status,
 };
 
 use std::io;
@@ -31,7 +32,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::watch;
 
-use crate::hotspot::{HeatMap, Metric, Report};
+use crate::hotspot::{HeatMap, Metric, Report, StatementReport};
 use crate::net;
 use listener::{BoundedListener, Peer};
 use site::Site;
@@ -51,8 +52,8 @@ pub trait Source: Send + Sync + 'static {
         rows_max: usize,
         columns_max: usize,
     ) -> Option<HeatMap>;
-    /// Those that took servers the most time first.
-    fn statements(&self, database: &str) -> Vec<StatementStatus>;
+    /// Those that took the most time first.
+    fn statements(&self, database: &str) -> Vec<StatementReport>;
     /// Prometheus' text form, or why there is none.
     fn metrics(&self) -> Result<String, String>;
     /// What keeps the process from being ready; empty when it is.

@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Form, FromRequestParts, Query
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::map_response;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
@@ -81,7 +81,7 @@ impl Site {
             .route("/api/hotspots", get(hotspots))
             .route("/api/heatmap", get(heat_map))
             .route("/api/events", get(status_events))
-            .route("/login", post(log_in))
+            .route("/login", post(log_in).get(|| async { Redirect::to("/") }))
             .route("/logout", post(log_out))
             .route("/page.css", get(|of: HeaderMap| async move { asset(&of, page::STYLE, "text/css") }))
             .route(

@@ -1,7 +1,5 @@
 //! What the page and its JSON show of the process, read anew for each look.
 
-use std::sync::Arc;
-
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     pub version: &'static str,
@@ -68,19 +66,4 @@ pub struct PoolStatus {
     pub connecting: u64,
     pub waiters: u64,
     pub size: u64,
-}
-
-/// Statements of one fingerprint.
-#[derive(Clone, Debug, Default)]
-pub struct StatementStatus {
-    /// 32 hexadecimal digits.
-    pub fingerprint: String,
-    /// Without a literal.
-    pub text: Arc<str>,
-    pub calls: u64,
-    pub errors: u64,
-    pub rows: u64,
-    pub mean_us: u64,
-    pub max_us: u64,
-    pub total_us: u64,
 }

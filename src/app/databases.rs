@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -16,6 +16,7 @@ use crate::client::{
     Shared, UserLookup, UserPools,
 };
 use crate::config::{self, Config};
+use crate::hotspot::Hotspots;
 use crate::net::{Connectors, Lookup};
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies, PoolName};
 use crate::proto::StatementBounds;
@@ -71,6 +72,7 @@ impl Building<'_> {
         let listener = self.listener(&hub, listeners(database, &probe.backend, &topology), before);
         let catalog = self.catalog(database, probe.backend, &topology, before);
         catalog.serve(&router);
+        let hotspots = self.hotspots(&router, before);
         client::Database {
             name: database.name.clone(),
             dbname: database.dbname.as_str().into(),
@@ -91,6 +93,7 @@ impl Building<'_> {
             consistency: database.consistency,
             balance: families.client.balance(database, before.map(|it| &it.balance)),
             has_replicas: database.shards.iter().any(|it| it.servers.len() > 1),
+            hotspots,
             floors: before.map_or_else(|| Floors::new(self.now), |it| it.floors.clone()),
             max_lag: database.max_lag,
             floor: if moved { Some(self.now) } else { before.and_then(|it| it.floor) },
@@ -99,6 +102,23 @@ impl Building<'_> {
             failover_hold: database.failover_hold,
             failover_queue: database.failover_queue,
             cross_shard_lock_timeout: database.cross_shard_lock_timeout,
+        }
+    }
+
+    /// Those of `before` where rows live as they did.
+    fn hotspots(&self, router: &Router, before: Option<&client::Database>) -> Arc<Hotspots> {
+        let is_on = self.config.hotspots.hotspots;
+        let same = |it: &&client::Database| {
+            it.router.config_version() == router.config_version() && it.hotspots.is_of(is_on)
+        };
+        match before.filter(same) {
+            Some(it) => it.hotspots.clone(),
+            None => {
+                // Without randomness to be had, sketches are as good against all but who knows this line.
+                let seed = getrandom::u64().unwrap_or_default();
+                let before = before.map(|it| &*it.hotspots);
+                Arc::new(Hotspots::new(router, is_on, seed, unix_s(), before))
+            }
         }
     }
 
@@ -221,6 +241,11 @@ impl Building<'_> {
         let kept = before.and_then(|it| it.lookup.as_ref()).filter(|it| it.is_same(&made));
         Some(kept.cloned().unwrap_or_else(|| Arc::new(made)))
     }
+}
+
+/// Seconds of Unix time.
+pub fn unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Who probes listens too: everybody may, and nobody's own rights are needed for it.

@@ -1,7 +1,9 @@
 //! Builds everything from a config, serves, and stops in order.
 
 mod accept;
+mod catalogue;
 mod databases;
+mod families;
 mod history;
 mod operator;
 mod process;
@@ -9,6 +11,8 @@ mod signals;
 mod source;
 mod tls;
 
+pub use catalogue::{CatalogueError, LABELS, catalogue, registered};
+pub use families::Families;
 pub use process::ReloadError;
 pub use signals::{Signals, serve, stop_signal};
 
@@ -23,19 +27,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, AdminMetrics};
-use crate::cancel::CancelMetrics;
-use crate::catalog::CatalogMetricFamilies;
-use crate::client::{ClientMetricFamilies, Latest, NotifyMetricFamilies, UserPools};
+use crate::admin;
+use crate::client::{Latest, UserPools};
 use crate::config::Config;
 use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
-use crate::net::{self, Lookup, TlsError, TlsMetrics};
-use crate::pool::PoolMetricFamilies;
+use crate::net::{self, Lookup, TlsError};
 use crate::sql::Parser;
-use crate::topology::TopologyMetricFamilies;
 use operator::ProcessOperator;
 use process::Process;
-use source::{PlanMetricFamilies, ProcessSource};
+use source::ProcessSource;
 
 /// For clients that are cut off to be told so, and for their servers to be told to cancel what they run.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,18 +83,6 @@ pub enum Drain {
     Clients,
 }
 
-pub struct Families {
-    pub client: ClientMetricFamilies,
-    pub pool: PoolMetricFamilies,
-    pub topology: TopologyMetricFamilies,
-    pub catalog: CatalogMetricFamilies,
-    pub tls: TlsMetrics,
-    pub cancel: CancelMetrics,
-    pub notify: NotifyMetricFamilies,
-    pub plans: PlanMetricFamilies,
-    pub hits: LimitHits,
-}
-
 impl Proxy {
     /// Starts serving; `path` is what a reload reads. Servers need not be up yet: requests wait for them as
     /// the config says.
@@ -105,30 +93,20 @@ impl Proxy {
     /// `lookup` tells whether a server's name has moved; connecting looks it up by itself.
     pub fn start_with(config: &Config, path: Option<&Path>, lookup: Lookup) -> Result<Proxy, StartError> {
         let registry = Registry::default();
-        let hits = LimitHits::register(&registry)?;
-        let families = Families {
-            client: ClientMetricFamilies::register(&registry)?,
-            pool: PoolMetricFamilies::register(&registry, &hits)?,
-            topology: TopologyMetricFamilies::register(&registry, &hits)?,
-            notify: NotifyMetricFamilies::register(&registry)?,
-            catalog: CatalogMetricFamilies::register(&registry, &hits)?,
-            tls: TlsMetrics::register(&registry)?,
-            plans: PlanMetricFamilies::register(&registry, &hits)?,
-            cancel: CancelMetrics::register(&registry)?,
-            hits: hits.clone(),
-        };
+        let families = Families::register(&registry)?;
+        let hits = families.hits.clone();
         let (accepting, closed) = watch::channel(false);
         let (sessions, stopping) = watch::channel(false);
         let (topology, ended) = watch::channel(false);
         let listening = |address| move |error| StartError::Listen(address, error);
         let listener = net::listen(config.listen).map_err(listening(config.listen))?;
         let listen_addr = listener.local_addr().map_err(listening(config.listen))?;
-        let plans = families.plans.clone();
+        let counted = (families.plans.clone(), families.hotspots.clone());
+        let dashboard = families.dashboard.clone();
         let mut served = ended.clone();
         let process = Arc::new(Process::new(config, path, families, lookup, (stopping.clone(), ended))?);
         let latest = process.latest();
-        let admin_metrics = AdminMetrics::register(&registry, &hits)?;
-        let source = Arc::new(ProcessSource::new(&registry, latest.clone(), plans, closed.clone()));
+        let source = Arc::new(ProcessSource::new(&registry, latest.clone(), counted, closed.clone()));
         let operator = Arc::new(ProcessOperator::new(process.clone(), source.clone()));
         let console = Arc::new(admin::Console::new(latest.clone(), operator));
         // A drain is to be seen too.
@@ -136,7 +114,7 @@ impl Proxy {
             let _ = served.wait_for(|it| *it).await;
         };
         let (admin_addr, serving) =
-            admin::serve(config.admin, source.clone(), process.admission(), admin_metrics, end)
+            admin::serve(config.admin, source.clone(), process.admission(), dashboard, end)
                 .map_err(listening(config.admin))?;
         let tasks = vec![
             tokio::spawn(async move {
@@ -226,12 +204,23 @@ async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: wat
         }
         let now = Instant::now();
         source.sample(now);
+        turn_hotspots(&latest);
         for database in latest.load().databases.values() {
             database.pools.reap(now);
         }
         let shared = latest.load();
         shared.metrics.resting_clients.set(shared.sessions.let_rest(now) as i64);
         give_memory_back();
+    }
+}
+
+/// Off the threads that serve clients.
+fn turn_hotspots(latest: &Latest) {
+    let now_s = databases::unix_s();
+    let shared = latest.load();
+    let due = shared.databases.values().map(|it| it.hotspots.clone()).filter(|it| it.is_due(now_s));
+    for hotspots in due {
+        tokio::task::spawn_blocking(move || hotspots.turn(now_s));
     }
 }
 

@@ -153,6 +153,7 @@ impl Process {
             families.notify.forget(name);
             families.catalog.forget_database(name);
             families.plans.forget(name);
+            families.hotspots.forget(name);
         }
     }
 }

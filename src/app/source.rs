@@ -10,11 +10,12 @@ use tokio::sync::watch;
 
 use super::history::History;
 use crate::admin::{
-    self, DatabaseStatus, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals, StatementStatus, Status,
+    self, DatabaseStatus, HotspotMetricFamilies, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals,
+    Status,
 };
 use crate::base::{Role, ServerId, ShardId};
 use crate::client::{Database, Latest, ShardTotals};
-use crate::hotspot::{HeatMap, Metric, Report};
+use crate::hotspot::{HeatMap, Metric, Report, StatementReport};
 use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
 use crate::route::{PlanCacheCounts, Router, Server};
 
@@ -28,6 +29,7 @@ pub struct ProcessSource {
     registry: Registry,
     latest: Arc<Latest>,
     plans: PlanMetricFamilies,
+    hotspots: HotspotMetricFamilies,
     /// No client is taken any more.
     closed: watch::Receiver<bool>,
     samples: Mutex<VecDeque<TotalsSample>>,
@@ -99,13 +101,14 @@ impl ProcessSource {
     pub fn new(
         registry: &Registry,
         latest: Arc<Latest>,
-        plans: PlanMetricFamilies,
+        (plans, hotspots): (PlanMetricFamilies, HotspotMetricFamilies),
         closed: watch::Receiver<bool>,
     ) -> ProcessSource {
         ProcessSource {
             registry: registry.clone(),
             latest,
             plans,
+            hotspots,
             closed,
             samples: Mutex::default(),
             history: Mutex::default(),
@@ -227,24 +230,24 @@ impl Source for ProcessSource {
         Status { version: env!("CARGO_PKG_VERSION"), at_s, clients: shared.metrics.clients.get(), databases }
     }
 
-    // Until `client::Database` has its hotspots: nothing was counted.
     fn hotspots(&self, database: &str) -> Option<Arc<Report>> {
-        self.latest.load().databases.get(database).map(|_| Arc::default())
+        self.latest.load().databases.get(database).map(|it| it.hotspots.report())
     }
 
     fn heat_map(
         &self,
-        _database: &str,
-        _map: &str,
-        _metric: Metric,
-        _last: Duration,
-        _rows_max: usize,
-        _columns_max: usize,
+        database: &str,
+        map: &str,
+        metric: Metric,
+        last: Duration,
+        rows_max: usize,
+        columns_max: usize,
     ) -> Option<HeatMap> {
-        None
+        let shared = self.latest.load();
+        shared.databases.get(database)?.hotspots.heat_map(map, metric, last, rows_max, columns_max)
     }
 
-    fn statements(&self, _database: &str) -> Vec<StatementStatus> {
+    fn statements(&self, _database: &str) -> Vec<StatementReport> {
         Vec::new()
     }
 
@@ -253,6 +256,7 @@ impl Source for ProcessSource {
         shared.metrics.count_pins(&shared.sessions);
         for database in shared.databases.values() {
             self.plans.count(database);
+            self.hotspots.observe(&database.name, &database.hotspots.report());
             database.catalog.observe(Instant::now());
             database.pools.for_each(|user| {
                 user.all().for_each(|it| {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use prometheus::IntGauge;
 
 use super::copy::{CopyEnd, passed};
+use super::hotspots::Counted;
 use super::many::Team;
 use super::merged::{Asked, Step, Stop, receive};
 use super::query::{Ran, Request};
@@ -19,7 +20,7 @@ use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
 use crate::net::Buffer;
 use crate::proto::{CopyReader, Expect, Found, LineMap, Origin, Part, Replies, UnitEnd};
-use crate::route::{CopyOwner, CopyPlan};
+use crate::route::{CopyOwner, CopyPlan, ShardSet, Subject};
 use crate::wire::{self, CopyInput};
 
 /// Of records that wait to be sent to one shard.
@@ -64,6 +65,7 @@ pub(super) struct CopySplit {
     /// The marker at the end of the data was there.
     is_over: bool,
     started: Instant,
+    subject: Subject,
     flow: Flow,
     _live: Vec<Option<Live<IntGauge>>>,
 }
@@ -86,7 +88,7 @@ impl CopySplit {
     fn new(
         copied: &Copied<'_>,
         team: Team,
-        started: Instant,
+        request: &Request<'_>,
         live: Vec<Option<Live<IntGauge>>>,
     ) -> CopySplit {
         let count = team.len();
@@ -104,7 +106,8 @@ impl CopySplit {
             stopped: None,
             only: None,
             is_over: false,
-            started,
+            started: request.started,
+            subject: request.subject.clone(),
             flow: Flow::default(),
             _live: live,
         }
@@ -166,7 +169,7 @@ impl Session {
         if self.overdue.is_none() {
             self.overdue = self.overdue();
         }
-        let mut copy = CopySplit::new(copied, team, request.started, live);
+        let mut copy = CopySplit::new(copied, team, request, live);
         match self.begin_copies(&mut copy, &copied.asked).await {
             Ok(()) if copy.failed.is_empty() => {
                 self.split_copy = Some(Box::new(copy));
@@ -510,10 +513,11 @@ impl Session {
 
     fn count_copies(&self, copy: &CopySplit) {
         self.count_lock_wait(&copy.flow);
+        let shards: ShardSet = copy.team.iter().map(|it| it.shard).collect();
+        let (subject, started) = (&copy.subject, copy.started);
+        let counted = Counted { subject, access: Access::Write, shards: &shards, keys: &[], started };
         for held in &copy.team {
-            if let Some(it) = self.database.metrics.target(held.shard, held.role, Access::Write) {
-                it.done(copy.started.elapsed(), copy.flow.errors, copy.flow.sent_bytes);
-            }
+            self.count_done(&counted, held.shard, held.role, &copy.flow);
         }
     }
 

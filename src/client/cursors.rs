@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::abandon::quiet;
 use super::enlisted::PortalHome;
 use super::group::Group;
+use super::hotspots::Counted;
 use super::many::Team;
 use super::merged::{Asked, Merging, OUT_BYTES_MAX, Reading, Step, Stop, malformed, parse, receive, send};
 use super::query::{Ran, Request};
@@ -29,7 +30,7 @@ use crate::merge::{Budget, Format, Merger, Progress, ResultFormats};
 use crate::metrics::Limit;
 use crate::net::Buffer;
 use crate::proto::{Expect, Part, Replies};
-use crate::route::{CursorStatement, FetchRows, Kind, ShardQuery, ShardSet};
+use crate::route::{CursorStatement, FetchRows, Kind, ShardQuery, ShardSet, Subject};
 use crate::sql::Filled;
 use crate::wire;
 
@@ -400,10 +401,10 @@ impl Session {
             }
             By::Portal => self.tell_by_name(&mut cursor, &mut team, told.script, &mut flow).await,
         };
+        let subject = &Subject::default();
+        let counted = Counted { subject, access: Access::Read, shards: &shards, keys: &[], started };
         for held in &team {
-            if let Some(it) = self.database.metrics.target(held.shard, held.role, Access::Read) {
-                it.done(started.elapsed(), flow.errors, flow.sent_bytes);
-            }
+            self.count_done(&counted, held.shard, held.role, &flow);
         }
         let closed = told.closes();
         if let Err(stop) = done {

@@ -11,13 +11,14 @@ use super::deallocate;
 use super::effects::Answer;
 use super::enlisted::PortalHome;
 use super::group::{Bound, Group, Op, put_made};
+use super::hotspots::subject_of;
 use super::query::{Parted, Payload, Ran, Renewable, Request, malformed, not_utf8};
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::SqlNames;
 use super::statements::Statement;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::UnitEnd;
-use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SessionView, SettingMade, Why};
+use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SessionView, SettingMade, Subject, Why};
 use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
 
 impl Session {
@@ -79,7 +80,9 @@ impl Session {
         self.unsynced = is_open && (self.unsynced || group.asks());
         self.named = 0;
         let payload = Payload::Group(&group);
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
+        let none = Subject::default();
+        let subject = subject_of(group.bound()).unwrap_or(&none);
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
@@ -562,9 +565,16 @@ impl Session {
         if !plan.needs_params() {
             let literals = &statement.literals;
             let keys = KeySource { text: statement.text(), literals, params: None };
-            return Ok((self.decide(plan, &keys, view)?, plan.access));
+            let decision = self.decide(plan, &keys, view)?;
+            self.tell_keys(plan, &keys, &decision);
+            return Ok((decision, plan.access));
         }
-        Ok((with_params(bind, statement, |keys| self.decide(plan, keys, view))?, plan.access))
+        let decide = |keys: &KeySource<'_>| {
+            let decision = self.decide(plan, keys, view)?;
+            self.tell_keys(plan, keys, &decision);
+            Ok(decision)
+        };
+        Ok((with_params(bind, statement, decide)?, plan.access))
     }
 
     fn parted_group<'g>(&self, group: &'g Group<'_>, decision: &Decision) -> Result<Parted<'g>, Refusal> {
@@ -643,10 +653,11 @@ pub(super) fn with_params<T>(
 }
 
 /// Two statements before one Sync are one transaction: they must share a shard.
-fn both(before: Decision, after: Decision) -> Result<Decision, Refusal> {
+fn both(mut before: Decision, after: Decision) -> Result<Decision, Refusal> {
     let role = if before.role == after.role { before.role } else { Role::Primary };
     if before.mode == Mode::One && after.mode == Mode::One {
         if after.why == Why::Anywhere || before.shards == after.shards {
+            before.keys.extend(after.keys);
             return Ok(Decision { role, ..before });
         }
         if before.why == Why::Anywhere {

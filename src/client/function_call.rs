@@ -8,7 +8,7 @@ use super::query::{Parted, Payload, Ran, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use crate::base::{Access, Reason, Refusal, Role, ShardId};
 use crate::proto::Bond;
-use crate::route::{Decision, Kind, Mode, Why};
+use crate::route::{Decision, KeySet, Kind, Mode, Subject, Why};
 
 impl Session {
     pub async fn call_function(&mut self, message: &[u8]) -> Result<Outcome, End> {
@@ -32,9 +32,9 @@ impl Session {
         let started = Instant::now();
         let payload = Payload::Query(message);
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), false);
-        let parted = Parted::default();
+        let (subject, parted) = (&Subject::default(), Parted::default());
         let shard = decision.shards[0];
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
         let ran = self.perform(&request).await?;
         if !self.transaction.is_idle() && !matches!(ran, Ran::Refused(_)) {
             self.transaction.write_on(shard);
@@ -54,7 +54,7 @@ impl Session {
             shards: only,
             role: Role::Primary,
             mode: Mode::One,
-            key: None,
+            keys: KeySet::new(),
             why: Why::Anywhere,
         })
     }

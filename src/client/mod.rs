@@ -21,6 +21,7 @@ mod freshness;
 mod function_call;
 mod group;
 mod hints;
+mod hotspots;
 mod listening;
 mod login;
 mod lookup;
@@ -83,6 +84,7 @@ use crate::base::{Consistency, ServerId};
 use crate::cancel;
 use crate::catalog::CatalogWatch;
 use crate::config::PoolMode;
+use crate::hotspot::Hotspots;
 use crate::metrics::LimitHits;
 use crate::net::{Acceptors, BufferStock, Connectors};
 use crate::pool::{Ledger, Pool};
@@ -161,6 +163,8 @@ pub struct Database {
     pub balance: Balance,
     /// Some shard has more servers than one.
     pub has_replicas: bool,
+    /// Lives as long as the router.
+    pub hotspots: Arc<Hotspots>,
     /// Lives as long as the database.
     pub floors: Arc<Floors>,
     pub max_lag: Duration,

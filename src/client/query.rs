@@ -15,6 +15,7 @@ use super::declared::declared_query;
 use super::effects::Answer;
 use super::enlisted::Others;
 use super::group::Group;
+use super::hotspots::Counted;
 use super::merged::{Asked, Reading};
 use super::named::NamedQuery;
 use super::relay::{Flow, Stop, relay};
@@ -26,7 +27,9 @@ use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
-use crate::route::{CursorStatement, Decision, Excluded, KeySource, Kind, Mode, Plan, SettingMade};
+use crate::route::{
+    CursorStatement, Decision, Excluded, KeySet, KeySource, Kind, Mode, Plan, SettingMade, Subject,
+};
 use crate::wire;
 
 /// What is sent to a server for one request of the client.
@@ -107,6 +110,8 @@ pub(super) struct Request<'a> {
     /// The text may end a transaction block by itself, so that the one which guards the settings in front of
     /// it would not hold: they are made before it is sent.
     pub ends_blocks: bool,
+    /// What it is counted under.
+    pub subject: &'a Subject,
     pub parted: Parted<'a>,
 }
 
@@ -131,6 +136,7 @@ pub(super) struct Renewable {
 /// A COPY FROM STDIN under way.
 pub(super) struct Copying {
     pub started: Instant,
+    pub subject: Subject,
     /// What of its answer has been sent.
     pub flow: Flow,
     _live: Option<Live<IntGauge>>,
@@ -221,7 +227,8 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
+        let subject = &runs.subject;
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
@@ -243,6 +250,7 @@ impl Session {
         keys: &KeySource<'_>,
     ) -> Result<Decision, Refusal> {
         let mut decision = self.decide_query(plan, renamed, keys)?;
+        self.tell_keys(plan, keys, &decision);
         self.touch(plan, keys, &mut decision)?;
         if let Some(it) = renamed.filter(|it| it.executed.is_none()) {
             self.touch_named(&it.needs, &mut decision)?;
@@ -395,8 +403,8 @@ impl Session {
         let payload = Payload::Query(&message);
         let started = Instant::now();
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), true);
-        let parted = Parted::default();
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, parted };
+        let (subject, parted) = (&Subject::default(), Parted::default());
+        let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
         let ran = self.perform(&request).await?;
         self.end_query(&Kind::Rollback { chain }, text, ran, Access::Write).await
     }
@@ -405,7 +413,7 @@ impl Session {
     pub fn decision_on(&self, home: Option<(ShardId, Role)>) -> Decision {
         let (shard, role) = home.unwrap_or((ShardId(0), Role::Primary));
         let why = crate::route::Why::Anywhere;
-        Decision { shards: [shard].into_iter().collect(), role, mode: Mode::One, key: None, why }
+        Decision { shards: [shard].into_iter().collect(), role, mode: Mode::One, keys: KeySet::new(), why }
     }
 
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
@@ -470,8 +478,7 @@ impl Session {
             let mut replies = Replies::default();
             let mut flow = Flow { may_leave: tries_left > 0, may_renew, ..Flow::default() };
             flow.may_retry = flow.may_leave && server.1 == Role::Replica;
-            // The clock is read for a replica alone.
-            let sent_at = (server.1 == Role::Replica).then(Instant::now);
+            flow.sent_at = Some(Instant::now());
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_answer(&replies, &mut flow)?;
             if let Some(message) = &replies.set_up_error {
@@ -483,13 +490,18 @@ impl Session {
                 Ok(Stop::Drained) => {
                     self.count(request, shard, server.1, &flow);
                     if let Some(held) = &mut self.held {
-                        held.reader.succeeded(sent_at);
+                        held.reader.succeeded(flow.sent_at.filter(|_| server.1 == Role::Replica));
                     }
                     return Ok(Ran::Done { failed: flow.errors > 0 });
                 }
                 Ok(Stop::CopyIn) => {
                     let live = self.live(shard, server.1, request.access);
-                    self.copying = Some(Box::new(Copying { started: request.started, flow, _live: live }));
+                    self.copying = Some(Box::new(Copying {
+                        started: request.started,
+                        subject: request.subject.clone(),
+                        flow,
+                        _live: live,
+                    }));
                     return Ok(Ran::CopyIn);
                 }
                 // Invariant 5 holds for writes too: the server refused the statement instead of running it, and it
@@ -678,9 +690,10 @@ impl Session {
             // This is the Sync that ends it.
             Some(copying) => self.count_copy(&copying, shard, role, flow),
             None => {
-                if let Some(it) = self.database.metrics.target(shard, role, request.access) {
-                    it.done(request.started.elapsed(), flow.errors, flow.sent_bytes);
-                }
+                let Request { subject, access, started, decision, .. } = request;
+                let (shards, keys) = (&decision.shards[..], &decision.keys[..]);
+                let counted = Counted { subject, access: *access, shards, keys, started: *started };
+                self.count_done(&counted, shard, role, flow);
             }
         }
     }
@@ -694,11 +707,12 @@ impl Session {
 
     /// A COPY is counted once, from its statement to the end of its answer.
     pub fn count_copy(&self, copying: &Copying, shard: ShardId, role: Role, flow: &Flow) {
-        if let Some(it) = self.database.metrics.target(shard, role, Access::Write) {
-            let (errors, bytes) =
-                (copying.flow.errors + flow.errors, copying.flow.sent_bytes + flow.sent_bytes);
-            it.done(copying.started.elapsed(), errors, bytes);
-        }
+        let mut whole = Flow { sent_at: copying.flow.sent_at, ..Flow::default() };
+        whole.add(&copying.flow);
+        whole.add(flow);
+        let (subject, started) = (&copying.subject, copying.started);
+        let counted = Counted { subject, access: Access::Write, shards: &[shard], keys: &[], started };
+        self.count_done(&counted, shard, role, &whole);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -71,7 +71,11 @@ impl RelayError {
 pub struct Flow {
     /// Bytes that the client has been sent of this answer.
     pub sent_bytes: u64,
+    /// Sent or changed, by the command tags.
+    pub rows: u64,
     pub errors: u64,
+    /// When the request went out, where the clock was read for it.
+    pub sent_at: Option<Instant>,
     /// A lock was not had in time (55P03).
     pub waited_for_lock: bool,
     /// TimeZone as the client was last told of it.
@@ -97,6 +101,7 @@ pub struct Flow {
 impl Flow {
     pub fn add(&mut self, more: &Flow) {
         self.sent_bytes += more.sent_bytes;
+        self.rows += more.rows;
         self.errors += more.errors;
     }
 
@@ -164,7 +169,9 @@ pub async fn step(
         return Err(RelayError::ServerClosed);
     }
     replies.next_buffer();
+    let rows = replies.rows;
     let consumed = server.pipeline.feed(filled.filled(), replies)?;
+    flow.rows += replies.rows - rows;
     if !replies.made.is_empty() {
         let made = std::mem::take(&mut replies.made);
         let later = std::mem::replace(&mut replies.pieces, made);

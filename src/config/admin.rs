@@ -11,15 +11,9 @@ use super::{Dashboard, Password};
 const TOKEN_CHARS_MIN: usize = 16;
 
 pub fn dashboard(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Dashboard {
-    let redact_keys = top.get(settings::REDACT_KEYS.key).map(|value| {
-        value.get_ref().as_bool().unwrap_or_else(|| {
-            top.wrong_kind(&settings::REDACT_KEYS, value, "true or false");
-            true
-        })
-    });
     Dashboard {
         admin_token: token(top, directory, env),
-        redact_keys: redact_keys.unwrap_or(true),
+        redact_keys: top.flag(&settings::REDACT_KEYS),
         admin_streams_max: top.count(&settings::ADMIN_STREAMS_MAX),
     }
 }

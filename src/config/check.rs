@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::document::{Findings, Section};
 use super::settings::{self, Kind, Setting};
-use super::{Config, Console, Limits, Problem, admin, database, login, peers, tls, user};
+use super::{Config, Console, HotspotTerms, Limits, Problem, admin, database, login, peers, tls, user};
 
 pub fn config(
     text: &str,
@@ -48,8 +48,24 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
     let (instance, peers) = peers::peers(top);
     let (workers, limits) = (top.count(&settings::WORKERS), limits(top));
     let dashboard = admin::dashboard(top, directory, env);
-    let admin = admin_address;
-    Config { listen, admin, dashboard, workers, instance, peers, tls, limits, users, databases, console }
+    let hotspots = HotspotTerms {
+        hotspots: top.flag(&settings::HOTSPOTS),
+        hotspot_history: top.text(&settings::HOTSPOT_HISTORY).map(|(path, _)| directory.join(path)),
+    };
+    Config {
+        listen,
+        admin: admin_address,
+        dashboard,
+        workers,
+        instance,
+        peers,
+        tls,
+        limits,
+        users,
+        databases,
+        console,
+        hotspots,
+    }
 }
 
 /// Whether two listeners cannot both have their address; port 0 is another one each time.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{ClientTls, Config, Console, Dashboard, Database, Limits, Pool, User};
+use super::{ClientTls, Config, Console, Dashboard, Database, HotspotTerms, Limits, Pool, User};
 
 /// From one configuration to the next. Empty where both say the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,7 @@ impl Difference {
             users,
             databases,
             console,
+            hotspots,
         } = before;
         let restart = [
             ("listen", *listen != after.listen),
@@ -63,6 +64,7 @@ impl Difference {
         top.extend(
             differing!(Dashboard, dashboard, after.dashboard; admin_token redact_keys admin_streams_max),
         );
+        top.extend(differing!(HotspotTerms, hotspots, after.hotspots; hotspots hotspot_history));
         top.extend((*peers != after.peers).then_some("peers"));
         Difference {
             restart: restart.into_iter().filter(|it| it.1).map(|it| it.0).collect(),

@@ -130,6 +130,16 @@ impl<'a> Section<'a> {
         self.whole_number(setting, value, (min, max), "").unwrap_or(default)
     }
 
+    pub fn flag(&self, setting: &Setting) -> bool {
+        let Kind::Other { default, .. } = setting.kind else { return false };
+        let default = default == "true";
+        let Some(value) = self.get(setting.key) else { return default };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            self.wrong_kind(setting, value, "true or false");
+            default
+        })
+    }
+
     /// `"off"` is `None`.
     pub fn optional_count(&self, setting: &Setting) -> Option<usize> {
         let Kind::OptionalCount { min, max } = setting.kind else { return None };

@@ -96,6 +96,7 @@ impl Config {
             users,
             databases,
             console,
+            hotspots,
         } = self;
         let mut list = List::default();
         list.put("", settings::TOP, "listen", listen.to_string());
@@ -110,6 +111,12 @@ impl Config {
         list.put("", settings::TOP, "peers", names(peers));
         list.put("", settings::TOP, "admin_users", names(&console.admin_users));
         list.put("", settings::TOP, "stats_users", names(&console.stats_users));
+        list.put("", settings::TOP, "hotspots", hotspots.hotspots.to_string());
+        let history = hotspots
+            .hotspot_history
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |it| it.display().to_string());
+        list.put("", settings::TOP, "hotspot_history", history);
         list_client_tls(&mut list, tls);
         list_limits(&mut list, limits);
         users.iter().for_each(|it| list_user(&mut list, it));

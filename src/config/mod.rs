@@ -29,7 +29,7 @@ pub use tls::{Authorities, ClientTls, Identity, ServerTls, TlsMode, TlsVersion};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,14 @@ pub struct Config {
     pub users: Vec<User>,
     pub databases: Vec<Database>,
     pub console: Console,
+    pub hotspots: HotspotTerms,
+}
+
+/// What is kept of hot shards and keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HotspotTerms {
+    pub hotspots: bool,
+    pub hotspot_history: Option<PathBuf>,
 }
 
 /// Who may see the dashboard, and how much of it.

@@ -82,13 +82,7 @@ pub fn default_shard(section: &Section<'_>, shards: &[ShardServers]) -> Option<S
 
 impl Reading<'_> {
     fn rule(&self, section: &Section<'_>, name: &str) -> Option<TableRule> {
-        let reference = match section.get(settings::TABLE_REFERENCE.key) {
-            None => false,
-            Some(value) => value.get_ref().as_bool().unwrap_or_else(|| {
-                section.wrong_kind(&settings::TABLE_REFERENCE, value, "true or false");
-                false
-            }),
-        };
+        let reference = section.flag(&settings::TABLE_REFERENCE);
         let shard = section.get(settings::TABLE_SHARD.key);
         let (map, key) = (section.text(&settings::TABLE_MAP), section.get(settings::TABLE_KEY.key));
         match (reference, shard, map, key) {

@@ -1,20 +1,184 @@
 //! One database's hotspots: what statements are counted into and what readers see.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use thread_local::ThreadLocal;
 
+use super::curiosity::Curiosity;
 use super::heatmap::{HeatMap, Metric};
+use super::layout::Layout;
 use super::report::Report;
+use super::summary::{self, Recent};
+use super::window::{Call, Sample, Window};
+use crate::route::{KeyRef, Router, Subject};
+use crate::shard::KeyValue;
 
-/// Shared by all sessions of a database; outlives reloads that keep the database.
-#[derive(Debug, Default)]
+/// Windows end at multiples of this, in Unix time.
+pub const WINDOW_S: u64 = 10;
+/// Reports are of so many: the last minute.
+const WINDOWS: usize = 6;
+/// Windows that are kept to be used again.
+const SPARE_MAX: usize = 2;
+/// Keys of which a window should have samples, for each map in order.
+const SAMPLES_WANTED: u64 = 1_024;
+
+/// Shared by all sessions of a database as long as its router stays as it is.
+///
+/// Each thread counts into a window of its own. Its lock is that thread's alone but for the moment, once in ten
+/// seconds, in which the window is taken away, so that no statement waits for another
+/// (docs/decisions/0014-each-thread-counts-hotspots-by-itself.md).
+#[derive(Debug)]
 pub struct Hotspots {
+    is_on: bool,
+    layout: Layout,
+    /// Of the sketches: unknown to clients, who would choose keys by it.
+    seed: u64,
+    counting: ThreadLocal<Mutex<Window>>,
+    curiosity: Curiosity,
+    kept: Mutex<Kept>,
     report: ArcSwap<Report>,
+    /// The end of the newest window.
+    turned_s: AtomicU64,
+    /// Somebody turns.
+    is_turning: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    recent: VecDeque<Recent>,
+    spare: Vec<Window>,
 }
 
 impl Hotspots {
+    /// `now_s` is Unix time; `before` is what a reload replaces.
+    pub fn new(router: &Router, is_on: bool, seed: u64, now_s: u64, before: Option<&Hotspots>) -> Hotspots {
+        let layout = Layout::of(router);
+        let curiosity = Curiosity::new(layout.maps.iter().map(|it| it.is_range).collect());
+        let hotspots = Hotspots {
+            is_on,
+            layout,
+            seed,
+            counting: ThreadLocal::new(),
+            curiosity,
+            kept: Mutex::default(),
+            report: ArcSwap::default(),
+            turned_s: AtomicU64::new(now_s),
+            is_turning: AtomicBool::new(false),
+        };
+        if let Some(before) = before {
+            hotspots.curiosity.remember(&before.curiosity);
+        }
+        hotspots.publish(&Kept::default(), now_s);
+        hotspots
+    }
+
+    /// Whether a reload may keep it.
+    pub fn is_of(&self, is_on: bool) -> bool {
+        self.is_on == is_on
+    }
+
+    /// A statement that a shard has answered.
+    #[inline]
+    pub fn count(&self, call: &Call<'_>) {
+        if self.is_on {
+            let window = self.counting.get_or(|| Mutex::new(Window::new(&self.layout, self.seed)));
+            window.lock().add(call, &self.layout);
+        }
+    }
+
+    /// Values of keys may be wanted. One load, which is all that nearly every statement costs here.
+    #[inline]
+    pub fn is_curious(&self) -> bool {
+        self.is_on && self.curiosity.is_awake()
+    }
+
+    /// Of one of these.
+    pub fn wants(&self, keys: &[KeyRef], subject: &Subject) -> bool {
+        keys.iter().any(|it| {
+            let (map, hash) = self.layout.place(it, subject);
+            self.curiosity.wants(map, hash)
+        })
+    }
+
+    pub fn tell(&self, key: &KeyRef, subject: &Subject, value: KeyValue) {
+        let (map, hash) = self.layout.place(key, subject);
+        let table = self.layout.is_primary_keys(map).then(|| subject.table.clone()).flatten();
+        self.curiosity.take(map, hash, &value, table);
+        if self.layout.map(map).is_some_and(|it| it.is_range) {
+            let window = self.counting.get_or(|| Mutex::new(Window::new(&self.layout, self.seed)));
+            window.lock().sample(Sample { map: map as u16, part: key.place.part, value });
+        }
+    }
+
+    /// A window has ended.
+    pub fn is_due(&self, now_s: u64) -> bool {
+        self.is_on && now_s / WINDOW_S != self.turned_s.load(Ordering::Relaxed) / WINDOW_S
+    }
+
+    /// Ends the window and publishes what it says. Takes milliseconds: not for a thread that serves clients.
+    pub fn turn(&self, now_s: u64) {
+        if self.is_turning.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let end_s = now_s - now_s % WINDOW_S;
+        let begin_s = self.turned_s.swap(end_s, Ordering::Relaxed).min(end_s);
+        let mut kept = self.kept.lock();
+        let window = self.take(&mut kept.spare);
+        kept.recent.push_back(Recent { begin_s, end_s, window });
+        // A clock that was put back has windows of two times, of which the older ones say nothing of now.
+        let oldest_s = end_s.saturating_sub(WINDOWS as u64 * WINDOW_S);
+        let is_old = |it: &Recent| it.begin_s < oldest_s || it.end_s > end_s;
+        while kept.recent.len() > 1
+            && (kept.recent.len() > WINDOWS || kept.recent.front().is_some_and(|it| is_old(it)))
+        {
+            let old = kept.recent.pop_front().filter(|_| kept.spare.len() < SPARE_MAX);
+            kept.spare.extend(old.map(|it| it.window));
+        }
+        self.publish(&kept, end_s);
+        self.is_turning.store(false, Ordering::Release);
+    }
+
+    /// What all threads have counted. Each is kept from counting for a swap alone.
+    fn take(&self, spare: &mut Vec<Window>) -> Window {
+        let new = || Window::new(&self.layout, self.seed);
+        let fresh = |spare: &mut Vec<Window>| {
+            spare.pop().map_or_else(new, |mut it| {
+                it.clear();
+                it
+            })
+        };
+        let mut whole: Option<Window> = None;
+        for counting in &self.counting {
+            let taken = std::mem::replace(&mut *counting.lock(), fresh(spare));
+            match &mut whole {
+                None => whole = Some(taken),
+                Some(whole) => {
+                    whole.merge(&taken);
+                    spare.push(taken);
+                }
+            }
+        }
+        whole.unwrap_or_else(|| fresh(spare))
+    }
+
+    fn publish(&self, kept: &Kept, end_s: u64) {
+        let names = self.curiosity.names();
+        let report = summary::summarise(&self.layout, &kept.recent, &names, end_s);
+        self.curiosity.want(&report);
+        if let Some(newest) = kept.recent.back() {
+            let of_range = |it: &usize| self.layout.map(*it).is_some_and(|it| it.is_range);
+            let maps = (0..newest.window.maps.len()).filter(of_range);
+            let named: u64 = maps.map(|it| newest.window.maps[it].statements).sum();
+            self.curiosity.sample_every(named.div_ceil(SAMPLES_WANTED));
+        }
+        self.report.store(Arc::new(report));
+    }
+
     pub fn report(&self) -> Arc<Report> {
         self.report.load_full()
     }

@@ -15,6 +15,17 @@ pub struct Load {
     pub errors: u64,
 }
 
+impl Load {
+    /// The part of each of so many keys: all had the call, and share what it cost.
+    #[inline]
+    pub fn shared_by(&self, keys: u64) -> Load {
+        if keys <= 1 {
+            return *self;
+        }
+        Load { rows: self.rows / keys, bytes: self.bytes / keys, time_us: self.time_us / keys, ..*self }
+    }
+}
+
 impl AddAssign for Load {
     fn add_assign(&mut self, more: Load) {
         self.calls += more.calls;

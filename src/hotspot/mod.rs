@@ -2,13 +2,24 @@
 //! heat maps and advice (DESIGN D8). Time comes in from outside.
 
 mod advice;
+mod curiosity;
 mod heatmap;
 mod hotspots;
+mod layout;
 mod load;
 mod report;
+mod statements;
+mod summary;
+mod window;
 
 pub use advice::{Advice, AdviceKind};
 pub use heatmap::{Column, HeatMap, Mark, MarkKind, Metric, Row, Shape};
-pub use hotspots::Hotspots;
+pub use hotspots::{Hotspots, WINDOW_S};
+pub use layout::{Layout, MapLayout, PRIMARY_KEYS};
 pub use load::{Dimension, Load};
 pub use report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
+pub use statements::{STATEMENTS_MAX, Sample, StatementReport, Statements, TEXT_BYTES_MAX, weight};
+pub use window::Call;
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::advice::Advice;
 use super::load::{Dimension, Load};
-use crate::base::{Access, ShardId};
+use crate::base::ShardId;
 
 /// Both ends are true of what was counted, whatever the sketch forgot (DESIGN D8).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -111,11 +111,13 @@ pub struct KeyReport {
     pub text: Option<Arc<str>>,
     /// Where keys of different tables are different keys: in a database of one shard.
     pub table: Option<Arc<str>>,
-    pub access: Access,
     pub shard: ShardId,
     pub part: u32,
-    /// In the span of the report.
+    /// In the span of the report, reads and writes together.
     pub calls: Bounds,
+    /// Of `calls`.
+    pub reads: Bounds,
+    pub writes: Bounds,
     pub time_us: Bounds,
     /// Of all of the map, reads and writes together.
     pub calls_share: Bounds,

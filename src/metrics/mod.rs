@@ -2,13 +2,17 @@
 //! part makes its own through the registry that its constructor is given, and keeps the handles of its
 //! label values.
 
+mod family;
 mod limits;
 
+pub use family::{Family, FamilyKind};
 pub use limits::{Limit, LimitHits};
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
@@ -19,7 +23,10 @@ const LATENCY_BUCKETS_SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 #[derive(Clone, Default)]
-pub struct Registry(prometheus::Registry);
+pub struct Registry {
+    prometheus: prometheus::Registry,
+    families: Arc<Mutex<Vec<Family>>>,
+}
 
 /// Takes away the series of a family that have these values of labels: what they told of is gone.
 pub fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, of: &[(&str, &str)]) {
@@ -37,36 +44,51 @@ pub fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, of: &[(&str, &str)]) {
 pub type RegisterError = prometheus::Error;
 
 impl Registry {
+    fn register<M: Collector + Clone + 'static>(
+        &self,
+        metric: M,
+        kind: FamilyKind,
+        (name, help, labels): (&str, &str, &[&str]),
+    ) -> Result<M, RegisterError> {
+        self.prometheus.register(Box::new(metric.clone()))?;
+        let labels = labels.iter().map(|it| (*it).to_owned()).collect();
+        self.families.lock().push(Family { name: name.to_owned(), kind, labels, help: help.to_owned() });
+        Ok(metric)
+    }
+
+    /// All of them by name, those without a series too.
+    pub fn families(&self) -> Vec<Family> {
+        let mut families = self.families.lock().clone();
+        families.sort_by(|a, b| a.name.cmp(&b.name));
+        families
+    }
+
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, RegisterError> {
         let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+        self.register(metric, FamilyKind::Counter, (name, help, labels))
     }
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, RegisterError> {
         let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+        self.register(metric, FamilyKind::Gauge, (name, help, labels))
     }
 
     /// Gauges of fractions: seconds, shares.
     pub fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, RegisterError> {
         let metric = GaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+        self.register(metric, FamilyKind::Gauge, (name, help, labels))
     }
 
     pub fn latencies(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, RegisterError> {
         let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS_SECONDS.to_vec());
         let metric = HistogramVec::new(options, labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+        self.register(metric, FamilyKind::Histogram, (name, help, labels))
     }
 
     /// Every metric in Prometheus' text form, version 0.0.4.
     pub fn text(&self) -> Result<String, RegisterError> {
         let mut out = Vec::new();
-        TextEncoder::new().encode(&self.0.gather(), &mut out)?;
+        TextEncoder::new().encode(&self.prometheus.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 }
@@ -103,6 +125,20 @@ mod tests {
         drop(live);
         assert!(registry.text().unwrap().contains("keyway_things{kind=\"a\"} 0"));
         assert!(registry.gauges("keyway_things", "Again.", &[]).is_err());
+    }
+
+    #[test]
+    fn a_family_is_known_before_it_has_a_series() {
+        let registry = Registry::default();
+        registry.latencies("keyway_wait_seconds", "Waits.", &["database", "shard"]).unwrap();
+        registry.counters("keyway_sent_bytes_total", "Bytes.", &[]).unwrap();
+        assert!(registry.counters("keyway_sent_bytes_total", "Again.", &["no"]).is_err());
+        assert_eq!(registry.text().unwrap(), "");
+        let families = registry.families();
+        let told = |it: &Family| format!("{} {} {}", it.name, it.kind.label(), it.unit());
+        let told: Vec<String> = families.iter().map(told).collect();
+        assert_eq!(told, ["keyway_sent_bytes_total counter bytes", "keyway_wait_seconds histogram seconds"]);
+        assert_eq!(families[1].labels, ["database", "shard"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use smallvec::{SmallVec, smallvec};
 
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
-use crate::shard::Place;
+use crate::shard::{KeyValue, Place};
 use crate::sql::CursorStatement;
 
 use super::evaluate::{Met, Need};
@@ -88,7 +88,14 @@ impl Mode {
     }
 }
 
-/// A key that a statement names, for the counts of hot keys. `map` is an index into the database's maps.
+/// Keys that a statement names, each once; those past the first [`KEYS_COUNTED_MAX`] are left out.
+pub type KeySet = SmallVec<[KeyRef; 1]>;
+
+/// Past so many a statement is no load of single keys.
+pub const KEYS_COUNTED_MAX: usize = 32;
+
+/// A key that a statement names, for the counts of hot keys. `map` is an index into the database's maps; behind those
+/// stand the maps by which a database of one shard tells its rows apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRef {
     pub map: u16,
@@ -146,8 +153,7 @@ pub struct Decision {
     pub shards: ShardSet,
     pub role: Role,
     pub mode: Mode,
-    /// Where exactly one key is named.
-    pub key: Option<KeyRef>,
+    pub keys: KeySet,
     pub why: Why,
 }
 
@@ -183,23 +189,25 @@ impl Router {
             return Err(refusal.clone());
         }
         let role = self.role(plan, session);
-        let on = |shards, mode, key, why| Decision { shards, role, mode, key, why };
+        let on = |shards, mode, named, why| Decision { shards, role, mode, keys: named, why };
         if self.shard_count() == 1 {
-            let key = self.only_shard_key(plan, keys, session);
-            return Ok(on(smallvec![ShardId(0)], Mode::One, key, Why::OnlyShard));
+            let named = self.only_shard_keys(plan, keys, session);
+            return Ok(on(smallvec![ShardId(0)], Mode::One, named, Why::OnlyShard));
         }
         match &plan.target {
-            Target::Anywhere => Ok(on(self.any_shard(session, plan.access), Mode::One, None, Why::Anywhere)),
+            Target::Anywhere => {
+                Ok(on(self.any_shard(session, plan.access), Mode::One, KeySet::new(), Why::Anywhere))
+            }
             Target::First => match self.held_elsewhere(session, Access::Write, ShardId(0)) {
                 Some(elsewhere) => Err(notify_elsewhere(self, elsewhere)),
-                None => Ok(on(smallvec![ShardId(0)], Mode::One, None, Why::Notify)),
+                None => Ok(on(smallvec![ShardId(0)], Mode::One, KeySet::new(), Why::Notify)),
             },
             Target::InTurn if session.in_transaction => Err(Refusal::unsupported(
                 Reason::Ddl,
                 "a statement for every shard cannot run in a transaction",
                 "run it outside of a transaction: it is sent to each shard in turn",
             )),
-            Target::InTurn => Ok(on(self.all_shards(), Mode::InTurn, None, Why::Ddl)),
+            Target::InTurn => Ok(on(self.all_shards(), Mode::InTurn, KeySet::new(), Why::Ddl)),
             Target::Everywhere if session.in_transaction => Err(Refusal::unsupported(
                 Reason::MultiShardWrite,
                 "a reference table cannot be written in a transaction",
@@ -210,7 +218,7 @@ impl Router {
                 "a date relative to now could give each copy of a reference table other rows",
                 "compute the value in the application and pass it as a constant",
             )),
-            Target::Everywhere => Ok(on(self.all_shards(), Mode::Everywhere, None, Why::EveryCopy)),
+            Target::Everywhere => Ok(on(self.all_shards(), Mode::Everywhere, KeySet::new(), Why::EveryCopy)),
             Target::Copy(plan) if session.in_transaction || session.enlisted.is_some() => {
                 Err(Refusal::unsupported(
                     Reason::MultiShardWrite,
@@ -218,9 +226,9 @@ impl Router {
                     "copy outside of the transaction: all of it is kept, or nothing",
                 ))
             }
-            Target::Copy(_) => Ok(on(self.all_shards(), Mode::Copy, None, Why::EachRow)),
+            Target::Copy(_) => Ok(on(self.all_shards(), Mode::Copy, KeySet::new(), Why::EachRow)),
             Target::Keyed(keyed) => {
-                let (shards, key, why) = self.keyed(keyed, keys, session, plan.access)?;
+                let (shards, named, why) = self.keyed(keyed, keys, session, plan.access)?;
                 let mode = match &keyed.many {
                     _ if shards.len() == 1 => Mode::One,
                     many if matches!(plan.kind, Kind::Cursor(_)) => declared(plan, many, session)?,
@@ -229,19 +237,39 @@ impl Router {
                     Many::Split(_) => Mode::Split,
                     _ => Mode::Scatter,
                 };
-                Ok(on(shards, mode, key, why))
+                Ok(on(shards, mode, named, why))
             }
         }
     }
 
-    /// The key is counted; that it cannot be read is for the server to say.
-    fn only_shard_key(&self, plan: &Plan, keys: &KeySource<'_>, session: &SessionView) -> Option<KeyRef> {
-        let Target::Keyed(keyed) = &plan.target else { return None };
+    /// The keys are counted; that one cannot be read is for the server to say.
+    fn only_shard_keys(&self, plan: &Plan, keys: &KeySource<'_>, session: &SessionView) -> KeySet {
+        let Target::Keyed(keyed) = &plan.target else { return KeySet::new() };
         let mut met = Met::default();
         for class in &keyed.classes {
-            self.need(class, keys, session, &mut met).ok()?;
+            if self.need(class, keys, session, &mut met).is_err() {
+                return KeySet::new();
+            }
         }
-        met.key()
+        met.keys()
+    }
+
+    /// The values of the keys that `decide` counts, for those who may know them. It evaluates them again: few
+    /// statements are asked.
+    pub fn key_values(
+        &self,
+        plan: &Plan,
+        keys: &KeySource<'_>,
+        session: &SessionView,
+    ) -> Vec<(KeyRef, KeyValue)> {
+        let Target::Keyed(keyed) = &plan.target else { return Vec::new() };
+        let mut met = Met::catching();
+        for class in &keyed.classes {
+            if self.need(class, keys, session, &mut met).is_err() {
+                break;
+            }
+        }
+        met.caught()
     }
 
     /// Where a write may run anywhere, a transaction that has written goes on where it did.
@@ -277,7 +305,7 @@ impl Router {
         keys: &KeySource<'_>,
         session: &SessionView,
         access: Access,
-    ) -> Result<(ShardSet, Option<KeyRef>, Why), Refusal> {
+    ) -> Result<(ShardSet, KeySet, Why), Refusal> {
         let mut met = Met::default();
         let mut needed: Option<(&Class, ShardSet)> = None;
         let (mut unrestricted, mut by_path) = (None, None);
@@ -300,14 +328,16 @@ impl Router {
                 }
             }
         }
-        let key = met.key();
+        let named = met.keys();
         let fixed = keyed.classes.iter().all(|it| it.map.is_none());
         let (class, shards, why) = match (unrestricted, needed) {
             (Some(class), _) => (class, self.all_shards(), Why::NoKey),
             (None, Some((class, shards))) => (class, shards, if fixed { Why::Table } else { Why::Keys }),
             // A name that might have been of a schema on one shard, and is not.
-            (None, None) if fixed => return Ok((self.any_shard(session, access), None, Why::Anywhere)),
-            (None, None) => return Ok((self.any_shard(session, access), key, Why::NoRow)),
+            (None, None) if fixed => {
+                return Ok((self.any_shard(session, access), KeySet::new(), Why::Anywhere));
+            }
+            (None, None) => return Ok((self.any_shard(session, access), named, Why::NoRow)),
         };
         if let (Some(class), 2..) = (by_path, shards.len()) {
             return Err(unclear_schema(class));
@@ -315,12 +345,12 @@ impl Router {
         match &shards[..] {
             [only] => match self.held_elsewhere(session, access, *only) {
                 Some(elsewhere) => Err(two_shards(self, elsewhere, *only)),
-                None => Ok((shards, key, why)),
+                None => Ok((shards, named, why)),
             },
             _ if keyed.writes => {
-                self.several_written(keyed, class, keys, session, why).map(|()| (shards, key, why))
+                self.several_written(keyed, class, keys, session, why).map(|()| (shards, named, why))
             }
-            _ => self.several(keyed, class, session, access).map(|()| (shards, key, why)),
+            _ => self.several(keyed, class, session, access).map(|()| (shards, named, why)),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::proto::CopyField;
 use crate::shard::{Bound, KeyColumn, KeyValue, Map, Place, Purpose, Usage};
 
 use super::copy::key_of;
-use super::decide::{KeyRef, Path, SessionView, ShardSet};
+use super::decide::{KEYS_COUNTED_MAX, KeyRef, KeySet, Path, SessionView, ShardSet};
 use super::footprint::KEYS_MAX;
 use super::keys::{Key, KeySource};
 use super::plan::{Class, End, Interval, KeyPlace, Keys, Plan, Target};
@@ -26,8 +26,9 @@ pub(super) enum Need {
 /// The keys that an evaluation met.
 #[derive(Default)]
 pub(super) struct Met {
-    first: Option<KeyRef>,
-    more: bool,
+    keys: KeySet,
+    /// With their values, if these are asked for.
+    caught: Option<Vec<(KeyRef, KeyValue)>>,
     /// What was met in words, for who wants to read it.
     told: Option<Vec<String>>,
     /// Hashes of all keys, if they are asked for.
@@ -35,9 +36,16 @@ pub(super) struct Met {
 }
 
 impl Met {
-    /// The key, where exactly one was met.
-    pub fn key(&self) -> Option<KeyRef> {
-        self.first.filter(|_| !self.more)
+    pub fn keys(self) -> KeySet {
+        self.keys
+    }
+
+    pub fn catching() -> Met {
+        Met { caught: Some(Vec::new()), ..Met::default() }
+    }
+
+    pub fn caught(self) -> Vec<(KeyRef, KeyValue)> {
+        self.caught.unwrap_or_default()
     }
 
     pub fn telling() -> Met {
@@ -69,8 +77,17 @@ impl Met {
         {
             listed.push(key.place.key_hash);
         }
-        self.more |= self.first.is_some_and(|it| it != key);
-        self.first.get_or_insert(key);
+        if !self.keys.contains(&key) && self.keys.len() < KEYS_COUNTED_MAX {
+            self.keys.push(key);
+        }
+    }
+
+    fn catch(&mut self, key: KeyRef, value: &KeyValue) {
+        if let Some(caught) = &mut self.caught
+            && caught.len() < KEYS_COUNTED_MAX
+        {
+            caught.push((key, value.clone()));
+        }
     }
 }
 
@@ -216,7 +233,9 @@ impl Evaluation<'_> {
         met.tell(|| self.described(key, found));
         match found {
             Some(place) => {
-                met.add(KeyRef { map: self.index as u16, place });
+                let named = KeyRef { map: self.index as u16, place };
+                met.catch(named, key);
+                met.add(named);
                 shards.push(place.shard);
                 Ok(())
             }

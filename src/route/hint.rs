@@ -233,7 +233,7 @@ impl Router {
             Some(refusal) if !plan.answers_to_hints => return Err(refusal.clone()),
             _ => {}
         }
-        let key = match &plan.target {
+        let named = match &plan.target {
             Target::Everywhere => {
                 return Err(wrong(
                     "a reference table is written on every shard, not on that of a keyway hint",
@@ -256,9 +256,12 @@ impl Router {
                         Need::Some(_) | Need::All => {}
                     }
                 }
-                met.key().or(key)
+                match met.keys() {
+                    none if none.is_empty() => key.into_iter().collect(),
+                    named => named,
+                }
             }
-            _ => key,
+            _ => key.into_iter().collect(),
         };
         match (&plan.target, self.held_elsewhere(session, plan.access, shard)) {
             // What may run anywhere runs where the transaction is, whatever the session is set to.
@@ -269,7 +272,7 @@ impl Router {
             _ => {}
         }
         let role = self.role(plan, session);
-        Ok(Decision { shards: smallvec![shard], role, mode: Mode::One, key, why: Why::Hint })
+        Ok(Decision { shards: smallvec![shard], role, mode: Mode::One, keys: named, why: Why::Hint })
     }
 
     fn hinted_role(

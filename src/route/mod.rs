@@ -27,11 +27,11 @@ pub use catalog::{
 };
 pub use cluster::{Cluster, Excluded, Freshness, Joined, Server, Shard};
 pub use copy::{CopyOwner, CopyPlan};
-pub use decide::{Decision, KeyRef, Mode, Path, SessionView, ShardSet, Why};
+pub use decide::{Decision, KeyRef, KeySet, Mode, Path, SessionView, ShardSet, Why};
 pub use footprint::{Footprint, Touched, TouchedTable};
 pub use hint::SessionHint;
 pub use keys::{KeySource, Params};
-pub use plan::{Kind, Leaves, Plan};
+pub use plan::{Kind, Leaves, Plan, Subject};
 pub use reads::{Described, Manner, ShardQuery, ShardRead};
 pub use router::{PlanCacheCounts, Planned, Router};
 

@@ -106,10 +106,21 @@ pub struct Plan {
     pub(super) settings: Box<[SettingPlaces]>,
     /// Which rows it touches.
     pub footprint: Footprint,
+    pub subject: Subject,
     /// How many parameters a decision reads: the highest number among them.
     pub(super) params_read: u16,
     /// What its INSERTs into sharded tables leave to the catalog.
     pub(super) unnamed: Option<Arc<ColumnLists>>,
+}
+
+/// What a statement is counted under: the first table that it writes, else reads, and the map of its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// As the text names it, with its schema where it does.
+    pub table: Option<Arc<str>>,
+    /// A hash of `table`.
+    pub table_id: u64,
+    pub map: Option<u16>,
 }
 
 /// What functions, triggers, views and the like may leave behind.

@@ -6,13 +6,14 @@ use super::draw::whisker;
 use super::html::{Lines, Text, clock, micros, percent, percent_bounds, plural, put, rate_bounds, whole};
 use super::shards::{TABLE_END, colour, table_head};
 use super::{Facts, View, badge};
-use crate::base::Access;
-use crate::hotspot::{Advice, AdviceKind, Dimension, Heat, KeyReport, MapReport};
+use crate::hotspot::{Advice, AdviceKind, Bounds, Dimension, Heat, KeyReport, MapReport, StatementReport};
 
 /// Keys of a map that are shown unless all are asked for.
 const KEYS_SHOWN: usize = 10;
 const TABLES_SHOWN: usize = 10;
 const STATEMENTS_SHOWN: usize = 20;
+/// What stands in place of a shard.
+const SEVERAL: &str = "several";
 const NOTHING_YET: &str = "<p class=empty>Nothing was counted yet: a window takes ten seconds.</p>";
 
 /// What is hot, in one sentence each.
@@ -67,6 +68,12 @@ fn heat_label(heat: Heat) -> &'static str {
     }
 }
 
+/// In the middle of what is sure.
+fn share_of_reads(key: &KeyReport) -> f64 {
+    let middle = |it: Bounds| it.lower + it.upper;
+    middle(key.reads) / (middle(key.reads) + middle(key.writes)).max(f64::MIN_POSITIVE)
+}
+
 pub fn keys(facts: &Facts) -> String {
     if facts.report.at_s == 0 {
         return NOTHING_YET.to_owned();
@@ -116,7 +123,7 @@ fn keys_of(out: &mut String, facts: &Facts, map: &MapReport, keys: &[&KeyReport]
         "#|n",
         "Key",
         "Shard",
-        "",
+        "Reads|n",
         "Share of calls",
         "lower to upper|n",
         "Calls/s|n",
@@ -134,16 +141,13 @@ fn keys_of(out: &mut String, facts: &Facts, map: &MapReport, keys: &[&KeyReport]
             key.hot_since_s.map(|it| format!(" since {}", clock(it, facts.status.at_s))).unwrap_or_default();
         put!(
             out,
-            "<tr class=\"c{}{}\"><td class=n>{}<th scope=row>{name}{table}<td><i class=swatch></i>{}<td>{}\
+            "<tr class=\"c{}{}\"><td class=n>{}<th scope=row>{name}{table}<td><i class=swatch></i>{}<td class=n>{}\
              <td class=picture>{}<td class=n>{}<td class=n>{}<td class=n>{}<td>{}{since}",
             colour(shard),
             if is_hot { " hot" } else { "" },
             key.rank,
             Text(facts.shard_name(key.shard)),
-            match key.access {
-                Access::Read => "reads",
-                Access::Write => "writes",
-            },
+            percent(share_of_reads(key)),
             whisker(key.calls_share, is_hot),
             percent_bounds(key.calls_share),
             rate_bounds(key.calls, span_s),
@@ -302,27 +306,38 @@ fn tables(out: &mut String, facts: &Facts) {
 }
 
 pub fn statements(facts: &Facts) -> String {
-    let shown = facts.statements.iter().filter(|it| facts.view.shows(&[&it.text, &it.fingerprint]));
-    let shown: Vec<_> = shown.take(STATEMENTS_SHOWN).collect();
+    let fits = |it: &&StatementReport| {
+        facts.view.shows(&[&it.text, &fingerprint(it), &it.shard])
+            && (facts.view.shows_shard(&it.shard) || &*it.shard == SEVERAL)
+    };
+    let shown: Vec<_> = facts.statements.iter().filter(fits).take(STATEMENTS_SHOWN).collect();
     if shown.is_empty() {
         return "<p class=empty>No statement was timed.</p>".to_owned();
     }
-    let columns = ["Statement", "Calls|n", "Mean|n", "Longest|n", "Altogether|n", "Rows|n", "Errors|n"];
-    let mut out = table_head("Statements by the time that servers spent on them, without literals", &columns);
+    let columns =
+        ["Statement", "Shard", "Calls|n", "Mean|n", "Longest|n", "Altogether|n", "Rows|n", "Errors|n"];
+    let caption = "Statements by the time that they took, waiting included, over the last ten to twenty minutes: \
+                   without literals, estimated from those that were looked at";
+    let mut out = table_head(caption, &columns);
     for it in shown {
         put!(
             out,
-            "<tr><th scope=row class=sql><code>{}</code> <small class=\"hash muted\">{}</small>\
-             <td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
+            "<tr><th scope=row class=sql><code title=\"fingerprint {}\">{}</code>\
+             <td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}",
+            fingerprint(it),
             Text(&it.text),
-            Text(it.fingerprint.get(..8).unwrap_or(&it.fingerprint)),
+            Text(&it.shard),
             whole(it.calls),
-            micros(it.mean_us as f64),
+            micros(it.time_us as f64 / it.calls.max(1) as f64),
             micros(it.max_us as f64),
-            micros(it.total_us as f64),
+            micros(it.time_us as f64),
             whole(it.rows),
             whole(it.errors)
         );
     }
     out + TABLE_END
+}
+
+fn fingerprint(it: &StatementReport) -> String {
+    format!("{:032x}", it.fingerprint)
 }

@@ -14,10 +14,10 @@ pub use view::{SPANS, View, span_of};
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::Source;
 use super::access::Viewer;
 use super::status::{DatabaseStatus, Status};
-use super::{Source, StatementStatus};
-use crate::hotspot::{Heat, HeatMap, MapReport, Report};
+use crate::hotspot::{Heat, HeatMap, MapReport, Report, StatementReport};
 use html::{clock, encoded, plural, put};
 
 pub const STYLE: &str = include_str!("page.css");
@@ -37,7 +37,7 @@ pub struct Facts {
     shown: usize,
     report: Arc<Report>,
     heat: Option<HeatMap>,
-    statements: Vec<StatementStatus>,
+    statements: Vec<StatementReport>,
 }
 
 /// A part of the page that changes with time, by the id of its element.

@@ -4,6 +4,7 @@
 
 const POLL_MS = 5000;
 const TYPING_MS = 250;
+const PATIENCE_MS = 4000;
 
 const view = document.getElementById("view");
 const live = document.getElementById("live");
@@ -94,6 +95,7 @@ function listen() {
   stop();
   events = new EventSource("/page/events" + query());
   events.addEventListener("parts", (event) => {
+    clearTimeout(timer);
     for (const [id, html] of Object.entries(JSON.parse(event.data))) put(id, html);
     say("on", "live");
   });
@@ -103,7 +105,8 @@ function listen() {
       stop();
       poll();
     } else {
-      say("", "connecting …");
+      clearTimeout(timer);
+      timer = setTimeout(() => say("off", "keyway does not answer"), PATIENCE_MS);
     }
   });
 }
@@ -132,13 +135,15 @@ window.addEventListener("pageshow", (event) => {
 
 // What is shown
 
+let turns = 0;
+
 async function changed() {
-  const wanted = query();
+  const [wanted, turn] = [query(), ++turns];
   history.replaceState(null, "", wanted === "?" ? location.pathname : wanted);
   stop();
   try {
     await load(wanted);
-    if (wanted === query()) listen();
+    if (turn === turns) listen();
   } catch {
     poll();
   }

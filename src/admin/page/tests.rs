@@ -4,10 +4,10 @@ use std::time::Duration;
 use super::*;
 use crate::admin::api;
 use crate::admin::status::{PoolStatus, ServerStatus, ShardStatus};
-use crate::base::{Access, ShardId};
+use crate::base::ShardId;
 use crate::hotspot::{
     Advice, AdviceKind, Bounds, Column, Dimension, KeyReport, Load, Mark, MarkKind, Metric, Row, Shape,
-    ShardReport, Skew, TableReport,
+    ShardReport, Skew, StatementReport, TableReport,
 };
 
 pub const AT_S: u64 = 1_798_286_400;
@@ -45,10 +45,11 @@ pub fn key(rank: u16, share: Bounds, heat: Heat) -> KeyReport {
         hash: HASH + u64::from(rank) - 1,
         text: Some(KEY.into()),
         table: None,
-        access: Access::Read,
         shard: ShardId(0),
         part: 17,
         calls: Bounds { lower: share.lower * 6_000.0, upper: share.upper * 6_000.0 },
+        reads: Bounds { lower: 30.0, upper: 30.0 },
+        writes: Bounds { lower: 10.0, upper: 10.0 },
         time_us: Bounds::default(),
         calls_share: share,
         time_share: share,
@@ -159,14 +160,18 @@ impl Source for Shop {
         })
     }
 
-    fn statements(&self, database: &str) -> Vec<StatementStatus> {
+    fn statements(&self, database: &str) -> Vec<StatementReport> {
         let text = "SELECT name FROM users WHERE user_id = $1 AND name < $2";
-        let it = StatementStatus {
-            fingerprint: "00112233445566778899aabbccddeeff".into(),
+        let it = StatementReport {
+            fingerprint: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
             text: text.into(),
             calls: 1_200,
-            mean_us: 1_500,
-            ..StatementStatus::default()
+            errors: 0,
+            rows: 1_200,
+            time_us: 1_800_000,
+            missed_us: 0,
+            max_us: 9_000,
+            shard: "s1".into(),
         };
         if database == "shop" { vec![it] } else { Vec::new() }
     }
@@ -206,10 +211,12 @@ fn the_hottest_database_is_shown_with_all_that_is_known() {
         ("One line: few parts have most of the load all the time.", 2),
         ("slots 1024-2047", 1),
         ("configuration reloaded", 2),
+        ("<td class=n>75.0 %<td class=picture>", 10),
         ("missing_key<td class=n>1,234", 1),
         ("24 clients", 1),
         ("about 2,000 different keys named, 3.1 % of its calls", 1),
         ("name &lt; $2", 1),
+        ("<td>s1<td class=n>1,200<td class=n>1.5 ms<td class=n>9.0 ms<td class=n>1.8 s", 1),
     ] {
         assert_eq!(html.matches(what).count(), times, "{what}");
     }
@@ -227,8 +234,9 @@ fn keys_and_snippets_are_for_those_who_may_see_them() {
     }
     assert!(some.contains("#0123456789abcdef") && some.contains("admin_token"));
     // Who may not see a key may not find out about it by looking for it either.
-    let found =
-        |may_see_keys| page(&[("text", "key & 42")], may_see_keys).contains("<code title=\"hash 0123456789abcdef\"");
+    let found = |may_see_keys| {
+        page(&[("text", "key & 42")], may_see_keys).contains("<code title=\"hash 0123456789abcdef\"")
+    };
     assert!(found(true) && !found(false));
     let json = |it| {
         let (report, status) = (Shop.hotspots("shop").unwrap(), Shop.status());
@@ -291,14 +299,14 @@ fn cells_of_one_level_are_drawn_as_runs() {
     let html = part(&[], "heat");
     // The unknown first column, three cells of the hot row, and one each of two others.
     assert!(html.contains("class=unknown d=\"M0 0h1v1h-1zM0 1h1v1h-1zM0 2h1v1h-1zM0 3h1v1h-1z\""));
-    assert!(html.contains("data-level=13 d=\"M1 1h3v1h-3z\""));
+    assert!(html.contains("data-level=11 d=\"M1 1h3v1h-3z\""));
     assert!(html.contains("M1 0h3v1h-3zM2 2h2v1h-2zM1 3h2v1h-2z"));
     assert!(html.contains("class=\"mark reload\" x1=\"2.50\""));
     assert!(
         html.contains("<g class=c0><rect y=\"0.0\" width=56 height=\"167.0\"><title>s1</title>"),
         "{html}"
     );
-    assert!(part(&[("brightness", "2")], "heat").contains("class=h15 data-level=13"));
+    assert!(part(&[("brightness", "2")], "heat").contains("class=h13 data-level=11"));
 }
 
 /// A policy without inline styles and scripts is worth nothing where the page has some.

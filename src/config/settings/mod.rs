@@ -2,9 +2,11 @@
 //! this list, and unknown keys are found by it.
 
 mod admin;
+mod hotspots;
 mod replicas;
 
 pub use admin::*;
+pub use hotspots::*;
 pub use replicas::*;
 
 pub struct Setting {
@@ -129,6 +131,8 @@ pub const TOP: &[&Setting] = &[
     &PEERS,
     &ADMIN_USERS,
     &STATS_USERS,
+    &HOTSPOTS,
+    &HOTSPOT_HISTORY,
     &TLS_SECTION,
     &LIMITS_SECTION,
     &USERS_SECTION,

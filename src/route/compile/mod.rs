@@ -10,6 +10,8 @@ mod unnamed;
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::base::{Access, Reason, Refusal};
 use crate::sql::{
     Assigned, ColumnLists, CursorStatement, Facts, Literal, NotParsed, Parser, SchemaChange, SetStatement,
@@ -18,7 +20,7 @@ use crate::sql::{
 
 use super::catalog::{Catalog, Effects};
 use super::footprint::Footprint;
-use super::plan::{Keyed, Kind, Leaves, Many, Plan, Target};
+use super::plan::{Keyed, Kind, Leaves, Many, Plan, Subject, Target};
 use super::router::{Router, not_parsed};
 use effects::Calls;
 pub(super) use effects::built_in_effects;
@@ -49,6 +51,7 @@ pub(super) fn compile(
         Ok(facts) => facts,
         Err(error) => return unparsed(router, &error),
     };
+    let subject = facts.statements.iter().find_map(subject);
     let statements = facts.statements.iter();
     let mut parts: Vec<Plan> = statements.map(|it| statement(router, catalog, it, splitter)).collect();
     let mut plan = match parts.len() {
@@ -70,6 +73,10 @@ pub(super) fn compile(
         Target::Copy(_) => plan.fixed_literals = (0..splitter.literals.len() as u32).collect(),
         _ => {}
     }
+    plan.subject = subject.unwrap_or_default();
+    if let Target::Keyed(keyed) = &plan.target {
+        plan.subject.map = keyed.classes.iter().find_map(|it| it.map).and_then(|it| u16::try_from(it).ok());
+    }
     plan.params_read = match &plan.target {
         Target::Keyed(keyed) => {
             let keys = keyed.classes.iter().map(|it| it.keys.params_read()).max().unwrap_or(0);
@@ -81,6 +88,18 @@ pub(super) fn compile(
         Target::Anywhere | Target::First | Target::Copy(_) | Target::InTurn => 0,
     };
     plan
+}
+
+/// The first table that it writes, else reads.
+fn subject(it: &Statement) -> Option<Subject> {
+    let tables = || it.levels.iter().filter_map(|it| Some((it.write.is_some(), it.relations.first()?)));
+    let written = tables().find(|(writes, it)| *writes && it.table.is_some());
+    let table = written.or_else(|| tables().find(|it| it.1.table.is_some()))?.1.table.as_ref()?;
+    let name: Arc<str> = match &table.schema {
+        Some(schema) => format!("{schema}.{}", table.name).into(),
+        None => table.name.as_str().into(),
+    };
+    Some(Subject { table_id: xxh3_64(name.as_bytes()), table: Some(name), map: None })
 }
 
 fn part(kind: Kind, access: Access, target: Target) -> Plan {
@@ -104,6 +123,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         answers_to_hints: false,
         params_read: 0,
         footprint: Footprint::default(),
+        subject: Subject::default(),
         unnamed: None,
     }
 }

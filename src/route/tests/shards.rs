@@ -1,6 +1,7 @@
 //! Keys to shards.
 
 use super::*;
+use crate::route::decide::KEYS_COUNTED_MAX;
 
 #[test]
 fn one_key_names_one_shard() {
@@ -532,16 +533,32 @@ fn one_shard_takes_everything() {
         }
     }
     let keyed = decide_in(&router, "SELECT * FROM users WHERE user_id = 7", &[], &session()).unwrap();
-    assert_eq!(keyed.key.map(|it| it.map), Some(0));
+    assert_eq!(keyed.keys.iter().map(|it| it.map).collect::<Vec<_>>(), [0]);
 }
 
 #[test]
-fn exactly_one_key_is_reported() {
+fn keys_are_reported_each_once() {
     let router = router();
-    let key = |sql: &str| decide_in(&router, sql, &[], &session()).unwrap().key;
-    let place = maps()[0].locate(&KeyValue::Int(107)).unwrap();
-    assert_eq!(key("SELECT * FROM users WHERE user_id = 107"), Some(KeyRef { map: 0, place }));
-    assert_eq!(key("SELECT * FROM users WHERE user_id IN (107, 107)"), Some(KeyRef { map: 0, place }));
-    assert_eq!(key("SELECT * FROM users WHERE user_id IN (107, 108)"), None);
-    assert_eq!(key("SELECT * FROM users"), None);
+    let keys = |sql: &str| decide_in(&router, sql, &[], &session()).unwrap().keys.to_vec();
+    let key = |it| KeyRef { map: 0, place: maps()[0].locate(&KeyValue::Int(it)).unwrap() };
+    assert_eq!(keys("SELECT * FROM users WHERE user_id = 107"), [key(107)]);
+    assert_eq!(keys("SELECT * FROM users WHERE user_id IN (107, 107)"), [key(107)]);
+    assert_eq!(keys("SELECT * FROM users WHERE user_id IN (107, 108)"), [key(107), key(108)]);
+    assert_eq!(keys("SELECT * FROM users"), []);
+    let many: Vec<String> = (0..100).map(|it| it.to_string()).collect();
+    let sql = format!("SELECT * FROM users WHERE user_id IN ({})", many.join(","));
+    assert_eq!(keys(&sql).len(), KEYS_COUNTED_MAX);
+}
+
+#[test]
+fn values_of_keys_are_told_to_who_asks() {
+    let router = router();
+    let sql = "SELECT * FROM users WHERE user_id IN (107, 108)";
+    let planned = router.plan(sql);
+    let source = KeySource { text: sql, literals: &planned.literals, params: None };
+    let told = router.key_values(&planned.plan, &source, &session());
+    let key = |it| KeyRef { map: 0, place: maps()[0].locate(&KeyValue::Int(it)).unwrap() };
+    assert_eq!(told, [107, 108].map(|it| (key(it), KeyValue::Int(it))));
+    assert_eq!(planned.plan.subject.map, Some(0));
+    assert_eq!(planned.plan.subject.table.as_deref(), Some("users"));
 }

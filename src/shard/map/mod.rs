@@ -209,8 +209,8 @@ impl Map {
         matches!(self.kind, Kind::Range { .. })
     }
 
-    /// Slots, ranges or entries of a list, without pinned keys.
-    fn own_parts(&self) -> usize {
+    /// Slots, ranges or entries of a list, without pinned keys, whose parts stand behind these.
+    pub fn own_parts(&self) -> usize {
         match &self.kind {
             Kind::Hash { slots, .. } | Kind::Postgres { slots } => slots.len(),
             Kind::Range { ranges } => ranges.len(),
@@ -221,6 +221,19 @@ impl Map {
     /// One more than the highest `Place::part`.
     pub fn parts(&self) -> usize {
         self.own_parts() + self.pinned.as_ref().map_or(0, |it| it.len())
+    }
+
+    /// Where a part lives; `None` if there is no such part.
+    pub fn part_shard(&self, part: u32) -> Option<ShardId> {
+        let index = part as usize;
+        if let (Some(pinned), Some(at)) = (&self.pinned, index.checked_sub(self.own_parts())) {
+            return pinned.shard(at);
+        }
+        match &self.kind {
+            Kind::Hash { slots, .. } | Kind::Postgres { slots } => slots.get(index).copied(),
+            Kind::Range { ranges } => ranges.get(index).map(|it| it.shard),
+            Kind::List { entries, default } => entries.shard(index).or(*default),
+        }
     }
 
     /// The place of a key of this map's type; `None` when no range or list covers it.

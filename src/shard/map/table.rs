@@ -71,6 +71,11 @@ impl KeyTable {
         self.entries.iter().flat_map(|it| it.values.iter().map(|value| (value, it.shard)))
     }
 
+    /// Of an entry.
+    pub fn shard(&self, index: usize) -> Option<ShardId> {
+        self.entries.get(index).map(|it| it.shard)
+    }
+
     /// Its values, where they are few.
     pub fn describe(&self, index: usize) -> String {
         const SHOWN: usize = 3;

@@ -1,0 +1,63 @@
+//! What a session tells of its statements for the counts of hot shards and keys.
+
+use std::time::Instant;
+
+use super::group::Bound;
+use super::relay::Flow;
+use super::session::Session;
+use crate::base::{Access, Role, ShardId};
+use crate::hotspot::{Call, Load};
+use crate::route::{Decision, KeyRef, KeySource, Plan, Subject};
+
+/// What is counted of a request, whoever answers it.
+#[derive(Clone, Copy)]
+pub(super) struct Counted<'a> {
+    pub subject: &'a Subject,
+    pub access: Access,
+    pub shards: &'a [ShardId],
+    pub keys: &'a [KeyRef],
+    pub started: Instant,
+}
+
+impl Session {
+    /// At the end of what one shard has answered: for metrics and for hot shards and keys.
+    pub fn count_done(&self, of: &Counted<'_>, shard: ShardId, role: Role, flow: &Flow) {
+        let now = Instant::now();
+        if let Some(it) = self.database.metrics.target(shard, role, of.access) {
+            it.done(now.saturating_duration_since(of.started), flow.errors, flow.sent_bytes);
+        }
+        let time = now.saturating_duration_since(flow.sent_at.unwrap_or(of.started));
+        self.database.hotspots.count(&Call {
+            shard,
+            role,
+            access: of.access,
+            shards: of.shards.len(),
+            first: of.shards.first().is_none_or(|it| *it == shard),
+            keys: of.keys,
+            subject: of.subject,
+            load: Load {
+                calls: 1,
+                rows: flow.rows,
+                bytes: flow.sent_bytes,
+                time_us: time.as_micros() as u64,
+                errors: flow.errors,
+            },
+        });
+    }
+
+    /// Values of keys, where some are wanted: nearly always none are.
+    pub fn tell_keys(&self, plan: &Plan, keys: &KeySource<'_>, decision: &Decision) {
+        let hotspots = &self.database.hotspots;
+        if !hotspots.is_curious() || !hotspots.wants(&decision.keys, &plan.subject) {
+            return;
+        }
+        for (key, value) in self.database.router.key_values(plan, keys, &self.view()) {
+            hotspots.tell(&key, &plan.subject, value);
+        }
+    }
+}
+
+/// What a group is counted under: its first statement that names a table.
+pub(super) fn subject_of<'g, 'a: 'g>(bound: impl Iterator<Item = Bound<'g, 'a>>) -> Option<&'g Subject> {
+    bound.map(|it| &it.plan.subject).find(|it| it.table.is_some())
+}

@@ -1,0 +1,178 @@
+//! The values of hot keys, which counts know by their hashes alone: they are caught from a later statement that names
+//! them, so that no other statement pays for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::report::Report;
+use crate::shard::KeyValue;
+
+/// Names that are kept, of keys that are or were hot.
+const NAMES_MAX: usize = 1_024;
+/// Longer values are cut: they are for people.
+const NAME_CHARS_MAX: usize = 200;
+
+/// By map and hash.
+type Id = (usize, u64);
+
+/// What a key is called.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    pub text: Arc<str>,
+    /// Where keys of different tables are different keys.
+    pub table: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Curiosity {
+    /// Whether a map's keys are sampled.
+    sampled: Vec<bool>,
+    is_awake: AtomicBool,
+    wanted: Mutex<Vec<Id>>,
+    names: Mutex<HashMap<Id, Name>>,
+    /// Statements of sampled maps so far, of which each so many-th is looked at.
+    seen: AtomicU64,
+    every: AtomicU64,
+}
+
+impl Curiosity {
+    /// By map, whether values of its keys are to be sampled.
+    pub fn new(sampled: Vec<bool>) -> Curiosity {
+        let is_awake = AtomicBool::new(sampled.contains(&true));
+        Curiosity {
+            sampled,
+            is_awake,
+            wanted: Mutex::default(),
+            names: Mutex::default(),
+            seen: AtomicU64::new(0),
+            every: AtomicU64::new(1),
+        }
+    }
+
+    /// Maps keep their places over a reload where nothing else is wanted; a name that is not right any more would be of
+    /// another hash.
+    pub fn remember(&self, before: &Curiosity) {
+        *self.names.lock() = before.names.lock().clone();
+    }
+
+    pub fn is_awake(&self) -> bool {
+        self.is_awake.load(Ordering::Relaxed)
+    }
+
+    pub fn wants(&self, map: usize, hash: u64) -> bool {
+        let is_sampled = self.sampled.get(map) == Some(&true);
+        if is_sampled {
+            let every = self.every.load(Ordering::Relaxed).max(1);
+            if self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every) {
+                return true;
+            }
+        }
+        // Whoever waits here would be the second to look at the same key.
+        self.wanted.try_lock().is_some_and(|it| it.contains(&(map, hash)))
+    }
+
+    pub fn take(&self, map: usize, hash: u64, value: &KeyValue, table: Option<Arc<str>>) {
+        let mut wanted = self.wanted.lock();
+        let Some(at) = wanted.iter().position(|it| *it == (map, hash)) else { return };
+        wanted.swap_remove(at);
+        if wanted.is_empty() && !self.sampled.contains(&true) {
+            self.is_awake.store(false, Ordering::Relaxed);
+        }
+        drop(wanted);
+        let mut text = value.to_string();
+        if let Some((at, _)) = text.char_indices().nth(NAME_CHARS_MAX) {
+            text.truncate(at);
+            text.push_str("...");
+        }
+        self.names.lock().insert((map, hash), Name { text: text.into(), table });
+    }
+
+    pub fn names(&self) -> HashMap<Id, Name> {
+        self.names.lock().clone()
+    }
+
+    /// From now on the names that a report lacks are wanted; those that it does not need make room.
+    pub fn want(&self, report: &Report) {
+        let keys =
+            || (0..).zip(&report.maps).flat_map(|(map, it)| it.keys.iter().map(move |it| (map, it.hash)));
+        let mut names = self.names.lock();
+        if names.len() > NAMES_MAX {
+            let needed: Vec<Id> = keys().collect();
+            names.retain(|it, _| needed.contains(it));
+        }
+        let missing: Vec<Id> = keys().filter(|it| !names.contains_key(it)).collect();
+        drop(names);
+        let is_awake = !missing.is_empty() || self.sampled.contains(&true);
+        *self.wanted.lock() = missing;
+        self.is_awake.store(is_awake, Ordering::Relaxed);
+    }
+
+    pub fn sample_every(&self, every: u64) {
+        self.every.store(every.max(1), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ShardId;
+    use crate::hotspot::report::{Bounds, Heat, KeyReport, MapReport};
+
+    fn report(hash: u64) -> Report {
+        let none = Bounds::default();
+        let key = KeyReport {
+            rank: 1,
+            hash,
+            text: None,
+            table: None,
+            shard: ShardId(0),
+            part: 0,
+            calls: none,
+            reads: none,
+            writes: none,
+            time_us: none,
+            calls_share: none,
+            time_share: none,
+            heat: Heat::Cool,
+            hot_since_s: None,
+        };
+        let map = MapReport { keys: vec![key], ..MapReport::default() };
+        Report { maps: vec![MapReport::default(), map], ..Report::default() }
+    }
+
+    #[test]
+    fn a_wanted_key_is_caught_once_and_nothing_is_looked_at_then() {
+        let curiosity = Curiosity::new(vec![false, false]);
+        assert!(!curiosity.is_awake());
+        curiosity.want(&report(7));
+        assert!(curiosity.is_awake() && curiosity.wants(1, 7));
+        assert!(!curiosity.wants(0, 7) && !curiosity.wants(1, 8));
+        curiosity.take(1, 8, &KeyValue::Int(1), None);
+        curiosity.take(1, 7, &KeyValue::Int(42), None);
+        assert!(!curiosity.is_awake() && !curiosity.wants(1, 7));
+        assert_eq!(&*curiosity.names()[&(1, 7)].text, "42");
+        assert_eq!(curiosity.names().len(), 1);
+        curiosity.want(&report(7));
+        assert!(!curiosity.is_awake());
+    }
+
+    #[test]
+    fn each_so_many_th_statement_of_a_sampled_map_is_looked_at() {
+        let curiosity = Curiosity::new(vec![true, false]);
+        assert!(curiosity.is_awake());
+        curiosity.sample_every(4);
+        assert_eq!((0..100).filter(|_| curiosity.wants(0, 1)).count(), 25);
+        assert_eq!((0..100).filter(|_| curiosity.wants(1, 1)).count(), 0);
+    }
+
+    #[test]
+    fn long_values_are_cut_between_characters() {
+        let curiosity = Curiosity::new(vec![false, false]);
+        curiosity.want(&report(7));
+        curiosity.take(1, 7, &KeyValue::Text("é".repeat(1_000).into()), None);
+        assert_eq!(curiosity.names()[&(1, 7)].text.chars().count(), NAME_CHARS_MAX + 3);
+    }
+}

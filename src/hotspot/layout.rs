@@ -1,0 +1,145 @@
+//! What counts are told apart by: the shards and maps of one version of a database's configuration.
+
+use crate::base::ShardId;
+use crate::route::{KeyRef, Router, Subject};
+use crate::shard::Map;
+
+/// Parts of a map are counted in runs, so that there are at most so many.
+pub const RUNS_MAX: u32 = 4096;
+/// Maps of at most so many parts have their distinct keys estimated for each.
+const PARTS_TOLD_APART_MAX: u32 = 64;
+
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    pub shards: Vec<String>,
+    pub maps: Vec<MapLayout>,
+    /// Maps of the configuration. In a database of one shard, primary keys stand behind them as one map more.
+    configured: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct MapLayout {
+    pub name: String,
+    pub part_name: &'static str,
+    /// Pinned keys stand behind slots, ranges or entries.
+    pub parts: u32,
+    own_parts: u32,
+    /// A run is `1 << shift` parts; each pinned key is one by itself.
+    pub shift: u32,
+    /// Of each run; a run of several parts is of the shard of its first.
+    pub owners: Vec<ShardId>,
+    /// Names of the runs, without a pinned key's value.
+    pub names: Vec<String>,
+    /// The version of the map.
+    pub fingerprint: u64,
+    /// Its keys are in order, so that it can be split.
+    pub is_range: bool,
+}
+
+/// The map of what a database of one shard tells its rows apart by.
+pub const PRIMARY_KEYS: &str = "primary_key";
+
+impl Layout {
+    pub fn of(router: &Router) -> Layout {
+        let shards: Vec<String> =
+            (0..router.shard_count() as u16).map(|it| router.shard_name(ShardId(it)).to_owned()).collect();
+        let maps = (0..).map_while(|it| router.map(it));
+        let mut maps: Vec<MapLayout> = maps.map(MapLayout::of).collect();
+        let configured = maps.len();
+        if shards.len() == 1 {
+            maps.push(MapLayout::primary_keys());
+        }
+        Layout { shards, maps, configured }
+    }
+
+    /// Where a key is counted: the map, and the hash by which its keys are told apart.
+    #[inline]
+    pub fn place(&self, key: &KeyRef, subject: &Subject) -> (usize, u64) {
+        let map = usize::from(key.map);
+        if map < self.configured {
+            return (map, key.place.key_hash);
+        }
+        // Key 7 of one table has nothing to do with key 7 of another.
+        (self.configured, key.place.key_hash.rotate_left(17) ^ subject.table_id)
+    }
+
+    pub fn map(&self, index: usize) -> Option<&MapLayout> {
+        self.maps.get(index)
+    }
+
+    pub fn is_primary_keys(&self, map: usize) -> bool {
+        map >= self.configured
+    }
+}
+
+impl MapLayout {
+    fn of(map: &Map) -> MapLayout {
+        let parts = u32::try_from(map.parts()).unwrap_or(u32::MAX);
+        let own_parts = (map.own_parts() as u32).min(parts);
+        let mut shift = 0;
+        while own_parts.saturating_sub(1) >> shift >= RUNS_MAX {
+            shift += 1;
+        }
+        let firsts = (0..own_parts).step_by(1 << shift).chain(own_parts..parts);
+        let name = |part: u32| match part.checked_sub(own_parts) {
+            Some(pinned) => format!("pinned key {} of {}", pinned + 1, parts - own_parts),
+            None => map.describe_part(part),
+        };
+        let (owners, names) = firsts.map(|it| (map.part_shard(it).unwrap_or(ShardId(0)), name(it))).unzip();
+        MapLayout {
+            name: map.name.clone(),
+            part_name: map.part_name(),
+            parts,
+            own_parts,
+            shift,
+            owners,
+            names,
+            fingerprint: map.fingerprint(),
+            is_range: map.is_range(),
+        }
+    }
+
+    /// Where a part is counted.
+    #[inline]
+    pub fn run(&self, part: u32) -> usize {
+        match part.checked_sub(self.own_parts) {
+            Some(pinned) => self.own_runs() + pinned as usize,
+            None => (part >> self.shift) as usize,
+        }
+    }
+
+    /// The first part of a run.
+    pub fn first_part(&self, run: usize) -> u32 {
+        match run.checked_sub(self.own_runs()) {
+            Some(pinned) => self.own_parts + pinned as u32,
+            None => (run as u32) << self.shift,
+        }
+    }
+
+    fn own_runs(&self) -> usize {
+        self.own_parts.div_ceil(1 << self.shift) as usize
+    }
+
+    fn primary_keys() -> MapLayout {
+        MapLayout {
+            name: PRIMARY_KEYS.to_owned(),
+            part_name: "table",
+            parts: 1,
+            own_parts: 1,
+            shift: 0,
+            owners: vec![ShardId(0)],
+            names: vec!["all tables".to_owned()],
+            fingerprint: 0,
+            is_range: false,
+        }
+    }
+
+    pub fn runs(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Distinct keys are estimated for each part.
+    pub fn tells_parts_apart(&self) -> bool {
+        self.parts <= PARTS_TOLD_APART_MAX
+    }
+}

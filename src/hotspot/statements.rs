@@ -1,0 +1,244 @@
+//! Which statements cost a database most, by fingerprint: in bounded memory, from samples of what ran.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// Fingerprints that are kept at a time.
+pub const STATEMENTS_MAX: usize = 256;
+
+/// What is told is of the last one to two of these.
+const GENERATION_S: u64 = 600;
+
+/// Of a normalised text, the rest is cut off.
+pub const TEXT_BYTES_MAX: usize = 2_048;
+
+/// From here on one in `MIDDLING_ONE_IN` is recorded, below one in `QUICK_ONE_IN`, from `SLOW_US` on each.
+const MIDDLING_US: u64 = 10_000;
+const SLOW_US: u64 = 100_000;
+const MIDDLING_ONE_IN: u32 = 8;
+const QUICK_ONE_IN: u32 = 64;
+
+/// How many statements one that is recorded stands for; `None` where it is not. `dice` is random.
+///
+/// The expected sums are the true ones: what is recorded with a chance of 1 in n counts n times.
+pub fn weight(time_us: u64, dice: u32) -> Option<u32> {
+    let one_in = match time_us {
+        SLOW_US.. => 1,
+        MIDDLING_US.. => MIDDLING_ONE_IN,
+        _ => QUICK_ONE_IN,
+    };
+    dice.is_multiple_of(one_in).then_some(one_in)
+}
+
+/// One fingerprint, over the last ten to twenty minutes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementReport {
+    pub fingerprint: u128,
+    /// Without literals and comments, cut at `TEXT_BYTES_MAX`.
+    pub text: Arc<str>,
+    /// Estimated, as all sums are: `weight`.
+    pub calls: u64,
+    pub errors: u64,
+    /// Sent to clients or changed.
+    pub rows: u64,
+    /// From the whole request to the end of its answer, waiting included.
+    pub time_us: u64,
+    /// More time that it may have taken before it had a place in the table, at most.
+    pub missed_us: u64,
+    pub max_us: u64,
+    /// Of the call that took longest; `several` where it had more than one.
+    pub shard: Arc<str>,
+}
+
+/// A request that was chosen by `weight`.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    pub fingerprint: u128,
+    pub weight: u32,
+    pub failed: bool,
+    pub rows: u64,
+    pub time_us: u64,
+    pub shard: &'a str,
+}
+
+/// Of one database. Locked for samples alone.
+#[derive(Debug, Default)]
+pub struct Statements(Mutex<Generations>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    now: HashMap<u128, StatementReport>,
+    before: HashMap<u128, StatementReport>,
+    began_s: u64,
+}
+
+impl Statements {
+    /// `text` is asked for where the fingerprint is new. `now_s` is any clock that goes on by the second.
+    pub fn record(&self, sample: &Sample<'_>, text: impl FnOnce() -> Arc<str>, now_s: u64) {
+        let mut generations = self.0.lock();
+        generations.turn(now_s);
+        generations.record(sample, text);
+    }
+
+    /// Those that took most time first.
+    pub fn report(&self, now_s: u64) -> Vec<StatementReport> {
+        let mut generations = self.0.lock();
+        generations.turn(now_s);
+        let mut all = generations.before.clone();
+        for it in generations.now.values() {
+            all.entry(it.fingerprint).and_modify(|known| known.unite(it)).or_insert_with(|| it.clone());
+        }
+        drop(generations);
+        let mut all: Vec<_> = all.into_values().collect();
+        all.sort_by_key(|it| (std::cmp::Reverse(it.time_us), it.fingerprint));
+        all.truncate(STATEMENTS_MAX);
+        all
+    }
+}
+
+impl Generations {
+    fn turn(&mut self, now_s: u64) {
+        let age_s = now_s.saturating_sub(self.began_s);
+        if age_s < GENERATION_S {
+            return;
+        }
+        self.before = std::mem::take(&mut self.now);
+        if age_s >= 2 * GENERATION_S {
+            self.before.clear();
+        }
+        self.began_s = now_s;
+    }
+
+    /// A full table gives the place of the one that took least time to the next fingerprint, which may have taken as
+    /// much before (Space-Saving): one that takes more than 1/`STATEMENTS_MAX` of all time is always there.
+    fn record(&mut self, sample: &Sample<'_>, text: impl FnOnce() -> Arc<str>) {
+        let table = &mut self.now;
+        if let Some(known) = table.get_mut(&sample.fingerprint) {
+            return known.add(sample);
+        }
+        let mut missed_us = 0;
+        if table.len() >= STATEMENTS_MAX
+            && let Some(least) = table.values().min_by_key(|it| it.time_us.saturating_add(it.missed_us))
+        {
+            missed_us = least.time_us.saturating_add(least.missed_us);
+            let least = least.fingerprint;
+            table.remove(&least);
+        }
+        let mut new = StatementReport {
+            fingerprint: sample.fingerprint,
+            text: text(),
+            calls: 0,
+            errors: 0,
+            rows: 0,
+            time_us: 0,
+            missed_us,
+            max_us: 0,
+            shard: "".into(),
+        };
+        new.add(sample);
+        table.insert(sample.fingerprint, new);
+    }
+}
+
+impl StatementReport {
+    fn add(&mut self, sample: &Sample<'_>) {
+        let weight = u64::from(sample.weight);
+        self.calls += weight;
+        self.errors += weight * u64::from(sample.failed);
+        self.rows = self.rows.saturating_add(weight.saturating_mul(sample.rows));
+        self.time_us = self.time_us.saturating_add(weight.saturating_mul(sample.time_us));
+        if self.max_us <= sample.time_us {
+            self.max_us = sample.time_us;
+            if *self.shard != *sample.shard {
+                self.shard = sample.shard.into();
+            }
+        }
+    }
+
+    fn unite(&mut self, more: &StatementReport) {
+        self.calls += more.calls;
+        self.errors += more.errors;
+        self.rows = self.rows.saturating_add(more.rows);
+        self.time_us = self.time_us.saturating_add(more.time_us);
+        self.missed_us = self.missed_us.saturating_add(more.missed_us);
+        if self.max_us <= more.max_us {
+            self.max_us = more.max_us;
+            self.shard = more.shard.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(fingerprint: u128, time_us: u64) -> Sample<'static> {
+        Sample { fingerprint, weight: 1, failed: false, rows: 2, time_us, shard: "s1" }
+    }
+
+    fn record(statements: &Statements, it: &Sample<'_>, now_s: u64) {
+        statements.record(it, || format!("SELECT {}", it.fingerprint).into(), now_s);
+    }
+
+    #[test]
+    fn sums_maximum_and_shard_of_the_slowest_call() {
+        let statements = Statements::default();
+        record(&statements, &sample(7, 300), 1);
+        record(&statements, &Sample { shard: "s2", weight: 8, failed: true, ..sample(7, 500) }, 2);
+        record(&statements, &sample(8, 10_000), 2);
+        record(&statements, &sample(7, 400), 3);
+        let report = statements.report(4);
+        assert_eq!(report.iter().map(|it| it.fingerprint).collect::<Vec<_>>(), [8, 7]);
+        let it = &report[1];
+        assert_eq!((it.calls, it.errors, it.rows), (10, 8, 20));
+        assert_eq!((it.time_us, it.max_us, it.missed_us), (300 + 8 * 500 + 400, 500, 0));
+        assert_eq!((&*it.text, &*it.shard), ("SELECT 7", "s2"));
+    }
+
+    #[test]
+    fn it_is_bounded_and_keeps_those_that_take_most() {
+        let statements = Statements::default();
+        // 20,000 fingerprints that come once each, among them one that has a tenth of all time.
+        let mut true_us = 0;
+        for at in 0..20_000_u64 {
+            record(&statements, &sample(u128::from(at) + 10, 1_000 + at % 7), 1);
+            if at % 10 == 0 {
+                record(&statements, &sample(1, 1_111), 1);
+                true_us += 1_111;
+            }
+        }
+        assert_eq!(statements.0.lock().now.len(), STATEMENTS_MAX);
+        let report = statements.report(1);
+        assert_eq!(report.len(), STATEMENTS_MAX);
+        let heavy = report.iter().find(|it| it.fingerprint == 1).unwrap();
+        assert!(heavy.time_us <= true_us && true_us <= heavy.time_us + heavy.missed_us, "{heavy:?}");
+        assert_eq!(report[0].fingerprint, 1);
+    }
+
+    #[test]
+    fn what_is_long_ago_is_forgotten() {
+        let statements = Statements::default();
+        record(&statements, &sample(1, 10), 1_000);
+        record(&statements, &sample(2, 20), 1_599);
+        record(&statements, &sample(2, 30), 1_601);
+        let report = statements.report(2_190);
+        assert_eq!(
+            report.iter().map(|it| (it.fingerprint, it.time_us)).collect::<Vec<_>>(),
+            [(2, 50), (1, 10)]
+        );
+        assert_eq!(statements.report(2_202).len(), 1, "of the first generation nothing is left");
+        assert!(statements.report(9_999).is_empty());
+    }
+
+    #[test]
+    fn weights_make_up_for_what_is_left_out() {
+        for (time_us, one_in) in [(0, 64), (9_999, 64), (10_000, 8), (99_999, 8), (100_000, 1), (u64::MAX, 1)]
+        {
+            let sum: u64 = (0..6_400).filter_map(|dice| weight(time_us, dice)).map(u64::from).sum();
+            assert_eq!(sum, 6_400, "{time_us}");
+            assert_eq!(weight(time_us, one_in), Some(one_in));
+        }
+    }
+}

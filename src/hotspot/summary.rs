@@ -1,0 +1,282 @@
+//! From the counts of the newest windows to a report.
+
+use std::collections::{HashMap, VecDeque};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::curiosity::Name;
+use super::layout::{Layout, MapLayout};
+use super::load::{Dimension, Load};
+use super::report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
+use super::window::{MapCounts, Window};
+use crate::base::Access;
+use crate::shard::KeyValue;
+use crate::sketch::{self, Estimate, HeavyHitters, HeavyKey, Interval, SplitFinder, Weight};
+
+/// Of each kind that a report lists.
+const LISTED_MAX: usize = 100;
+const TOPS: [usize; 3] = [1, 10, 100];
+
+/// A window that has ended.
+#[derive(Debug)]
+pub(super) struct Recent {
+    /// In seconds of Unix time.
+    pub begin_s: u64,
+    pub end_s: u64,
+    pub window: Window,
+}
+
+pub(super) fn summarise(
+    layout: &Layout,
+    recent: &VecDeque<Recent>,
+    names: &HashMap<(usize, u64), Name>,
+    at_s: u64,
+) -> Report {
+    let mut windows = recent.iter();
+    let Some(first) = windows.next() else {
+        return Report {
+            maps: layout.maps.iter().map(unused).collect(),
+            shards: idle(layout),
+            ..Report::default()
+        };
+    };
+    let mut span = first.window.clone();
+    windows.for_each(|it| span.merge(&it.window));
+    let shards = layout.shards.iter().zip(&span.shards).map(|(shard, of)| ShardReport {
+        shard: shard.clone(),
+        primary_reads: of.primary_reads,
+        primary_writes: of.primary_writes,
+        replica_reads: of.replica_reads,
+        scattered_calls: of.scattered,
+        heat: Heat::Cool,
+        hot_since_s: None,
+    });
+    let maps = layout.maps.iter().zip(&span.maps).enumerate();
+    Report {
+        at_s,
+        span_s: u32::try_from(at_s.saturating_sub(first.begin_s)).unwrap_or(u32::MAX),
+        shards: shards.collect(),
+        tables: tables(&span),
+        maps: maps.map(|(index, (of, counts))| map(index, of, counts, &span, names)).collect(),
+        advice: Vec::new(),
+    }
+}
+
+fn idle(layout: &Layout) -> Vec<ShardReport> {
+    layout.shards.iter().map(|it| ShardReport { shard: it.clone(), ..ShardReport::default() }).collect()
+}
+
+fn unused(of: &MapLayout) -> MapReport {
+    MapReport { map: of.name.clone(), part_name: of.part_name, parts: of.parts, ..MapReport::default() }
+}
+
+fn tables(span: &Window) -> Vec<TableReport> {
+    let report = |it: &super::window::TableCounts| TableReport {
+        table: it.name.clone(),
+        reads: it.reads,
+        writes: it.writes,
+    };
+    let mut tables: Vec<TableReport> = span.tables.values().map(report).collect();
+    let time = |it: &TableReport| it.reads.time_us + it.writes.time_us;
+    tables.sort_by(|a, b| time(b).cmp(&time(a)).then_with(|| a.table.cmp(&b.table)));
+    tables.truncate(LISTED_MAX);
+    tables
+}
+
+fn map(
+    index: usize,
+    of: &MapLayout,
+    counts: &MapCounts,
+    span: &Window,
+    names: &HashMap<(usize, u64), Name>,
+) -> MapReport {
+    let (mut reads, mut writes) = (Load::default(), Load::default());
+    for (read, write) in counts.loads() {
+        reads += read;
+        writes += write;
+    }
+    let mut total = reads;
+    total += writes;
+    let keys = Keys { index, heavy: &span.heavy, total };
+    let statements = counts.statements.max(1) as f64;
+    MapReport {
+        map: of.name.clone(),
+        part_name: of.part_name,
+        parts: of.parts,
+        reads,
+        writes,
+        skews: Dimension::ALL.map(|it| skew(&by_shard(of, counts, it))),
+        scatter_ratio: counts.scattered as f64 / statements,
+        distinct_keys: counts.distinct_keys(),
+        direction: finder(index, None, span).direction().filter(|_| of.is_range),
+        top_shares: [keys.tops(Weight::Calls), keys.tops(Weight::Time)],
+        keys: keys.listed(names),
+        hot_parts: parts(of, counts, &total),
+        heat: Heat::Cool,
+    }
+}
+
+/// Of the samples of a map's keys, or of those of one part, in the order in which statements named them.
+pub(super) fn finder(map: usize, part: Option<u32>, span: &Window) -> SplitFinder<KeyValue> {
+    let mut finder = SplitFinder::default();
+    let of =
+        span.samples.iter().filter(|it| usize::from(it.map) == map && part.is_none_or(|of| it.part == of));
+    for (number, sample) in (0u64..).zip(of) {
+        finder.record(&sample.value, &sample.value, xxh3_64(&number.to_le_bytes()));
+    }
+    finder
+}
+
+/// Over the shards that own some part.
+fn by_shard(of: &MapLayout, counts: &MapCounts, dimension: Dimension) -> Vec<u64> {
+    let count = of.owners.iter().map(|it| usize::from(it.0) + 1).max().unwrap_or(0);
+    let mut loads: Vec<Option<u64>> = vec![None; count];
+    for (owner, (reads, writes)) in of.owners.iter().zip(counts.loads()) {
+        *loads[usize::from(owner.0)].get_or_insert(0) += dimension.of(&reads) + dimension.of(&writes);
+    }
+    loads.into_iter().flatten().collect()
+}
+
+fn skew(loads: &[u64]) -> Skew {
+    Skew {
+        max_over_mean: sketch::max_over_mean(loads),
+        variation: sketch::coefficient_of_variation(loads),
+        gini: sketch::gini(loads),
+    }
+}
+
+fn parts(of: &MapLayout, counts: &MapCounts, total: &Load) -> Vec<PartReport> {
+    let calls = |it: &(usize, (Load, Load))| it.1.0.calls + it.1.1.calls;
+    let mut loaded: Vec<_> = counts.loads().enumerate().filter(|it| calls(it) > 0).collect();
+    loaded.sort_by(|a, b| calls(b).cmp(&calls(a)).then(a.0.cmp(&b.0)));
+    loaded.truncate(LISTED_MAX);
+    let report = |it: (usize, (Load, Load))| {
+        let (run, (reads, writes)) = it;
+        let part = of.first_part(run);
+        PartReport {
+            part,
+            name: of.names[run].clone(),
+            shard: of.owners[run],
+            reads,
+            writes,
+            calls_share: share(calls(&it), total.calls),
+            distinct_keys: counts.distinct_keys_of(part),
+            heat: Heat::Cool,
+        }
+    };
+    loaded.into_iter().map(report).collect()
+}
+
+fn share(part: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { (part as f64 / total as f64).min(1.0) }
+}
+
+fn bounds(it: Interval) -> Bounds {
+    Bounds { lower: it.lower as f64, upper: it.upper as f64 }
+}
+
+/// The heavy keys of one map. Its total is exact, which the sketch's is not.
+struct Keys<'a> {
+    index: usize,
+    heavy: &'a HeavyHitters,
+    total: Load,
+}
+
+impl Keys<'_> {
+    fn key(&self, hash: u64, access: Access) -> HeavyKey {
+        HeavyKey { map: self.index as u16, access, hash }
+    }
+
+    /// Reads, writes, and both together, of which none has more than the map has.
+    fn estimates(&self, hash: u64) -> [Estimate; 3] {
+        let [mut reads, mut writes] =
+            [Access::Read, Access::Write].map(|it| self.heavy.get(self.key(hash, it)));
+        let within = |it: &mut Interval, total: u64| it.upper = it.upper.min(total).max(it.lower);
+        for it in [&mut reads, &mut writes] {
+            within(&mut it.calls, self.total.calls);
+            within(&mut it.time_us, self.total.time_us);
+        }
+        let sum = |a: Interval, b: Interval, total: u64| {
+            let mut sum =
+                Interval { lower: a.lower.saturating_add(b.lower), upper: a.upper.saturating_add(b.upper) };
+            within(&mut sum, total);
+            sum
+        };
+        let both = Estimate {
+            calls: sum(reads.calls, writes.calls, self.total.calls),
+            time_us: sum(reads.time_us, writes.time_us, self.total.time_us),
+        };
+        [reads, writes, both]
+    }
+
+    /// Hashes of keys that have an entry, each once, with the estimate of reads and writes together.
+    fn entries(&self) -> HashMap<u64, Estimate> {
+        let own = self.heavy.entries().filter(|it| usize::from(it.key.map) == self.index);
+        own.map(|it| (it.key.hash, self.estimates(it.key.hash)[2])).collect()
+    }
+
+    /// Shares of the hottest keys together.
+    fn tops(&self, by: Weight) -> [Bounds; 3] {
+        let (of, total): (fn(&Estimate) -> Interval, u64) = match by {
+            Weight::Calls => (|it| it.calls, self.total.calls),
+            Weight::Time => (|it| it.time_us, self.total.time_us),
+        };
+        let intervals: Vec<Interval> = self.entries().values().map(of).collect();
+        let (calls, time_us) = self.heavy.offset();
+        // A key without entry has at most this, as a read and as a write.
+        let unseen = 2 * if by == Weight::Calls { calls } else { time_us };
+        let mut lower: Vec<u64> = intervals.iter().map(|it| it.lower).collect();
+        let mut upper: Vec<u64> = intervals.iter().map(|it| it.upper).collect();
+        lower.sort_unstable_by(|a, b| b.cmp(a));
+        upper.extend(std::iter::repeat_n(unseen, LISTED_MAX));
+        upper.sort_unstable_by(|a, b| b.cmp(a));
+        let sum = |of: &[u64], count: usize| of.iter().take(count).fold(0u64, |a, b| a.saturating_add(*b));
+        TOPS.map(|count| Bounds {
+            lower: share(sum(&lower, count), total),
+            upper: share(sum(&upper, count), total),
+        })
+    }
+
+    /// The hottest by calls or by time, by the larger of their shares.
+    fn listed(&self, names: &HashMap<(usize, u64), Name>) -> Vec<KeyReport> {
+        let share_of = |it: &Estimate| {
+            share(it.calls.lower, self.total.calls).max(share(it.time_us.lower, self.total.time_us))
+        };
+        let mut keys: Vec<(u64, f64)> =
+            self.entries().iter().map(|(hash, it)| (*hash, share_of(it))).collect();
+        keys.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        keys.truncate(LISTED_MAX);
+        let places: HashMap<u64, _> = self
+            .heavy
+            .entries()
+            .filter(|it| usize::from(it.key.map) == self.index)
+            .map(|it| (it.key.hash, it.place))
+            .collect();
+        let report = |(rank, (hash, _)): (u16, (u64, f64))| {
+            let [reads, writes, both] = self.estimates(hash);
+            let place = places.get(&hash)?;
+            let name = names.get(&(self.index, hash));
+            let of = |it: Interval, total: u64| Bounds {
+                lower: share(it.lower, total),
+                upper: share(it.upper, total),
+            };
+            Some(KeyReport {
+                rank,
+                hash,
+                text: name.map(|it| it.text.clone()),
+                table: name.and_then(|it| it.table.clone()),
+                shard: place.shard,
+                part: place.part,
+                calls: bounds(both.calls),
+                reads: bounds(reads.calls),
+                writes: bounds(writes.calls),
+                time_us: bounds(both.time_us),
+                calls_share: of(both.calls, self.total.calls),
+                time_share: of(both.time_us, self.total.time_us),
+                heat: Heat::Cool,
+                hot_since_s: None,
+            })
+        };
+        (1..).zip(keys).filter_map(report).collect()
+    }
+}
