@@ -3,6 +3,7 @@
 // A panic is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod large;
 mod promql;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -398,4 +399,16 @@ fn what_is_no_promql_is_refused() {
     assert_eq!(parsed.selectors[0].matchers.len(), 2);
     assert!(parsed.selectors[0].is_range && !parsed.selectors[1].is_range);
     assert_eq!(parsed.grouped, BTreeSet::from(["le".to_owned(), "shard".to_owned()]));
+}
+
+/// Of 64 shards with a replica each and 200 tables, of the program itself; how long it takes is benches/metrics.rs' matter.
+#[test]
+fn a_large_page_is_under_a_megabyte() {
+    let text = large::Large::start().scrape();
+    let series = text.lines().filter(|it| !it.starts_with('#')).count();
+    assert!(series > 5_000, "{series} series");
+    for shard in 0..large::SHARDS {
+        assert!(text.contains(&format!("shard=\"shard{shard:02}\"")), "{shard}");
+    }
+    assert!(text.len() < 1_000_000, "{} bytes in {series} series", text.len());
 }

@@ -19,7 +19,7 @@ pub struct ShopFixture {
 
 impl ShopFixture {
     pub(super) async fn start(harness: &Shared) -> Fallible<ShopFixture> {
-        let options = ShopOptions { shards: 2, replicas: 1, postgres: cluster_options() };
+        let options = ShopOptions { shards: 2, spares: 0, replicas: 1, postgres: cluster_options() };
         let shop = Shop::start(harness.installation(), harness.dir(), &options).await?;
         let config = |listen: &str, admin: &str| shop.config_text(listen, admin);
         let keyway = harness.start_keyway(config).await?;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use super::Families;
+use super::keeper::HotspotKeeper;
 use crate::auth::{Credentials, Derivation};
 use crate::backend::{BackendSpec, Holders};
 use crate::base::ShardId;
@@ -31,6 +32,7 @@ pub struct Common {
     pub derivation: Derivation,
     pub ledger: Arc<Ledger>,
     pub lookup: Lookup,
+    pub keeper: Arc<HotspotKeeper>,
     pub stopping: watch::Receiver<bool>,
     /// For those who watch servers, which drains need.
     pub ended: watch::Receiver<bool>,
@@ -72,7 +74,7 @@ impl Building<'_> {
         let listener = self.listener(&hub, listeners(database, &probe.backend, &topology), before);
         let catalog = self.catalog(database, probe.backend, &topology, before);
         catalog.serve(&router);
-        let hotspots = self.hotspots(&router, before);
+        let hotspots = self.hotspots(&router, before, &database.name);
         client::Database {
             name: database.name.clone(),
             dbname: database.dbname.as_str().into(),
@@ -106,19 +108,14 @@ impl Building<'_> {
     }
 
     /// Those of `before` where rows live as they did.
-    fn hotspots(&self, router: &Router, before: Option<&client::Database>) -> Arc<Hotspots> {
+    fn hotspots(&self, router: &Router, before: Option<&client::Database>, name: &str) -> Arc<Hotspots> {
         let is_on = self.config.hotspots.hotspots;
         let same = |it: &&client::Database| {
             it.router.config_version() == router.config_version() && it.hotspots.is_of(is_on)
         };
         match before.filter(same) {
             Some(it) => it.hotspots.clone(),
-            None => {
-                // Without randomness to be had, sketches are as good against all but who knows this line.
-                let seed = getrandom::u64().unwrap_or_default();
-                let before = before.map(|it| &*it.hotspots);
-                Arc::new(Hotspots::new(router, is_on, seed, unix_s(), before))
-            }
+            None => self.common.keeper.hotspots(name, router, is_on, before.map(|it| &*it.hotspots)),
         }
     }
 
@@ -241,11 +238,6 @@ impl Building<'_> {
         let kept = before.and_then(|it| it.lookup.as_ref()).filter(|it| it.is_same(&made));
         Some(kept.cloned().unwrap_or_else(|| Arc::new(made)))
     }
-}
-
-/// Seconds of Unix time.
-pub fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Who probes listens too: everybody may, and nobody's own rights are needed for it.

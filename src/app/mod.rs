@@ -5,6 +5,7 @@ mod catalogue;
 mod databases;
 mod families;
 mod history;
+mod keeper;
 mod operator;
 mod process;
 mod signals;
@@ -28,7 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::client::{Latest, UserPools};
+use crate::client::UserPools;
 use crate::config::Config;
 use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
 use crate::net::{self, Lookup, TlsError};
@@ -123,7 +124,7 @@ impl Proxy {
                 }
             }),
             tokio::spawn(accept::run(listener, latest.clone(), console, closed)),
-            tokio::spawn(tick(latest.clone(), source, stopping)),
+            tokio::spawn(tick(process.clone(), source, stopping)),
         ];
         let ends = Ends { accepting, sessions, topology };
         Ok(Proxy { listen_addr, admin_addr, ends, process, tasks, hits })
@@ -177,6 +178,7 @@ impl Proxy {
         for database in shared.databases.values() {
             database.pools.for_each(UserPools::close_idle);
         }
+        self.process.write_hotspots();
         for task in &self.tasks {
             task.abort();
         }
@@ -195,7 +197,8 @@ async fn drained(left: impl Fn() -> usize, deadline: Option<Instant>) -> usize {
 }
 
 /// Once a second: old server connections are closed, and rates are taken for the page.
-async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: watch::Receiver<bool>) {
+async fn tick(process: Arc<Process>, source: Arc<ProcessSource>, mut stopping: watch::Receiver<bool>) {
+    let latest = process.latest();
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -204,23 +207,13 @@ async fn tick(latest: Arc<Latest>, source: Arc<ProcessSource>, mut stopping: wat
         }
         let now = Instant::now();
         source.sample(now);
-        turn_hotspots(&latest);
+        process.keep_hotspots();
         for database in latest.load().databases.values() {
             database.pools.reap(now);
         }
         let shared = latest.load();
         shared.metrics.resting_clients.set(shared.sessions.let_rest(now) as i64);
         give_memory_back();
-    }
-}
-
-/// Off the threads that serve clients.
-fn turn_hotspots(latest: &Latest) {
-    let now_s = databases::unix_s();
-    let shared = latest.load();
-    let due = shared.databases.values().map(|it| it.hotspots.clone()).filter(|it| it.is_due(now_s));
-    for hotspots in due {
-        tokio::task::spawn_blocking(move || hotspots.turn(now_s));
     }
 }
 

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::databases::{Building, Common};
+use super::keeper::HotspotKeeper;
 use super::tls::Next;
 use super::{Drain, Families, StartError};
 use crate::admin::Admission;
@@ -65,6 +66,7 @@ impl Process {
             derivation: derivation(),
             ledger,
             lookup,
+            keeper: Arc::new(HotspotKeeper::new(config.hotspots.hotspot_history.as_deref())),
             stopping,
             ended,
         };
@@ -85,6 +87,20 @@ impl Process {
 
     pub fn admission(&self) -> watch::Receiver<Admission> {
         self.admission.subscribe()
+    }
+
+    /// What is to be done once a second for hotspots.
+    pub fn keep_hotspots(&self) {
+        let path = self.config.lock().hotspots.hotspot_history.clone();
+        self.common.keeper.tick(&self.latest.load(), path);
+    }
+
+    /// Before the process ends.
+    pub fn write_hotspots(&self) {
+        let path = self.config.lock().hotspots.hotspot_history.clone();
+        if let Some(path) = path {
+            self.common.keeper.write(&self.latest.load(), &path);
+        }
     }
 
     pub fn end(&self, drain: Drain) {
@@ -120,6 +136,7 @@ impl Process {
         *config = wanted;
         self.latest.store(shared);
         let after = self.latest.load();
+        self.common.keeper.mark_reload(&after);
         after.sessions.call_all();
         retire(&before, &after);
         self.forget(&before, &after);

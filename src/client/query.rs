@@ -218,7 +218,7 @@ impl Session {
         let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
         let named = plan.column_lists().map(|it| NamedQuery::new(it, text));
         let payload = Payload::of_query(message, renamed.as_ref(), named.as_ref());
-        let access = runs.access;
+        let (access, subject) = (runs.access, &runs.subject);
         let asked = || match executed {
             Some(it) => Asked::executed(&it.statement, &values),
             None => Asked::simple(text, &planned.literals),
@@ -227,7 +227,6 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
-        let subject = &runs.subject;
         let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
@@ -495,13 +494,7 @@ impl Session {
                     return Ok(Ran::Done { failed: flow.errors > 0 });
                 }
                 Ok(Stop::CopyIn) => {
-                    let live = self.live(shard, server.1, request.access);
-                    self.copying = Some(Box::new(Copying {
-                        started: request.started,
-                        subject: request.subject.clone(),
-                        flow,
-                        _live: live,
-                    }));
+                    self.begin_copying(request, shard, server.1, flow);
                     return Ok(Ran::CopyIn);
                 }
                 // Invariant 5 holds for writes too: the server refused the statement instead of running it, and it
@@ -529,6 +522,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn begin_copying(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: Flow) {
+        let (started, subject) = (request.started, request.subject.clone());
+        let _live = self.live(shard, role, request.access);
+        self.copying = Some(Box::new(Copying { started, subject, flow, _live }));
     }
 
     /// The server that the session has, or gets now.

@@ -28,6 +28,9 @@ pub struct DemoArgs {
     /// Shards of the sample shop
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub shards: u8,
+    /// Shards more that own no row yet: room for what is hot [default: 1 with --load hot, else 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
+    pub spare: Option<u8>,
     /// Streaming replicas of each shard's primary
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=4))]
     pub replicas: u8,
@@ -49,6 +52,12 @@ pub struct DemoArgs {
     /// Run the suggested psql lines, say how each was routed, and end: 0 when all held
     #[arg(long)]
     pub once: bool,
+}
+
+impl DemoArgs {
+    fn spares(&self) -> u8 {
+        self.spare.unwrap_or(u8::from(self.load == Load::Hot))
+    }
 }
 
 /// A proxy that runs.
@@ -165,11 +174,13 @@ impl Stage {
         note(&format!("starting {} in {}", servers_told(args), dir.path().display()));
         let postgres =
             Options { password: password()?, fsync: dir.is_kept(), settings: Vec::new(), template: None };
-        let (shards, replicas) = (args.shards.into(), args.replicas.into());
-        let shop =
-            Shop::start(&installation, dir.path(), &ShopOptions { shards, replicas, postgres }).await?;
+        let (shards, spares, replicas) = (args.shards.into(), args.spares().into(), args.replicas.into());
+        let options = ShopOptions { shards, spares, replicas, postgres };
+        let shop = Shop::start(&installation, dir.path(), &options).await?;
         let config_path = dir.path().join("keyway.toml");
-        let text = shop.config_text(&listen.to_string(), &admin.to_string());
+        // Whoever looks around may use the console.
+        let text = format!("admin_users = [\"{}\"]\n", shop::USER)
+            + &shop.config_text(&listen.to_string(), &admin.to_string());
         write_private(&config_path, &text).map_err(|error| DemoError::File(config_path.clone(), error))?;
         let config = Config::load(&config_path).map_err(|problems| {
             DemoError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
@@ -224,7 +235,11 @@ impl Stage {
             Load::None => "none".to_owned(),
             Load::Even => format!("{} statements/s", load::STATEMENTS_PER_S),
             Load::Hot => {
-                format!("{} statements/s, half of them for user {}", load::STATEMENTS_PER_S, shop::HOT_USER)
+                format!(
+                    "{} statements/s, a third of them for user {}",
+                    load::STATEMENTS_PER_S,
+                    shop::HOT_USER
+                )
             }
         };
         let mut text = format!(
@@ -275,9 +290,14 @@ fn servers_told(args: &DemoArgs) -> String {
         |count: u8, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
     let each = if args.shards == 1 { "" } else { "each " };
     let shards = plural(args.shards, "shard");
-    match args.replicas {
+    let told = match args.replicas {
         0 => format!("{shards}, {each}a primary alone"),
         replicas => format!("{shards}, {each}a primary and {}", plural(replicas, "replica")),
+    };
+    match args.spares() {
+        0 => told,
+        1 => format!("{told}; 1 shard more that owns nothing yet"),
+        spares => format!("{told}; {spares} shards more that own nothing yet"),
     }
 }
 

@@ -64,7 +64,9 @@ const HOUR: Duration = Duration::from_secs(3_600);
 #[derive(Clone, Debug)]
 pub struct ShopOptions {
     pub shards: usize,
-    /// Of each shard.
+    /// Shards more that own no row yet, each a primary alone.
+    pub spares: usize,
+    /// Of each shard that owns rows.
     pub replicas: usize,
     pub postgres: Options,
 }
@@ -72,7 +74,9 @@ pub struct ShopOptions {
 /// The shop's servers, with an empty database on each shard that belongs to `USER`.
 #[derive(Debug)]
 pub struct Shop {
+    /// Those that own no row yet are the last.
     pub shards: Vec<Shard>,
+    spares: usize,
     password: String,
 }
 
@@ -83,15 +87,19 @@ impl Shop {
         dir: &Path,
         options: &ShopOptions,
     ) -> Result<Shop, PostgresError> {
-        let names: Vec<String> = (1..=options.shards).map(|it| format!("s{it}")).collect();
-        let start = |name| Shard::start(installation, dir, name, options.replicas, &options.postgres);
-        let shards = try_join_all(names.iter().map(|it| start(it))).await?;
+        let (owners, spares) = (options.shards, options.spares);
+        let names: Vec<String> = (1..=owners + spares).map(|it| format!("s{it}")).collect();
+        let start = |(index, name)| {
+            let replicas = if index < owners { options.replicas } else { 0 };
+            Shard::start(installation, dir, name, replicas, &options.postgres)
+        };
+        let shards = try_join_all(names.iter().map(String::as_str).enumerate().map(start)).await?;
         let password = options.postgres.password.clone();
         for shard in &shards {
             shard.primary.create_database(DATABASE, USER, &password).await?;
             shard.wait_until_replayed().await?;
         }
-        Ok(Shop { shards, password })
+        Ok(Shop { shards, spares, password })
     }
 
     /// A configuration for Keyway in front of these servers.
@@ -109,12 +117,13 @@ impl Shop {
         }
         let _ = write!(
             text,
-            "\n[databases.{DATABASE}.maps.by_user]\nkind = \"hash\"\ntype = \"bigint\"\n\
-             \n[databases.{DATABASE}.maps.by_time]\nkind = \"range\"\ntype = \"timestamptz\"\nranges = [\n"
+            "\n[databases.{DATABASE}.maps.by_user]\nkind = \"hash\"\ntype = \"bigint\"\n{}\
+             \n[databases.{DATABASE}.maps.by_time]\nkind = \"range\"\ntype = \"timestamptz\"\nranges = [\n",
+            self.assigned_slots()
         );
-        for (index, shard) in self.shards.iter().enumerate() {
+        for (index, shard) in self.owners().iter().enumerate() {
             let from = if index > 0 { format!("from = \"{}\", ", bound(index - 1)) } else { String::new() };
-            let last = index + 1 == self.shards.len();
+            let last = index + 1 == self.owners().len();
             let to = if last { String::new() } else { format!("to = \"{}\", ", bound(index)) };
             let _ = writeln!(text, "    {{ {from}{to}shard = \"{}\" }},", shard.name);
         }
@@ -125,6 +134,25 @@ impl Shop {
         }
         let _ = write!(text, "\n[databases.{DATABASE}.tables.countries]\nreference = true\n");
         text
+    }
+
+    fn owners(&self) -> &[Shard] {
+        &self.shards[..self.shards.len() - self.spares]
+    }
+
+    /// All of them to those that own rows, which needs no words where all shards do.
+    fn assigned_slots(&self) -> String {
+        const SLOTS: usize = 4_096;
+        if self.spares == 0 {
+            return String::new();
+        }
+        let owners = self.owners();
+        let first = |index: usize| index * SLOTS / owners.len();
+        let of = |(index, shard): (usize, &Shard)| {
+            format!("{{ slots = \"{}-{}\", shard = \"{}\" }}", first(index), first(index + 1) - 1, shard.name)
+        };
+        let assigned: Vec<String> = owners.iter().enumerate().map(of).collect();
+        format!("slots = {SLOTS}\nassign = [{}]\n", assigned.join(", "))
     }
 
     /// What an application is given.
@@ -195,8 +223,9 @@ pub fn event_kind(entropy: u64) -> &'static str {
     EVENT_KINDS[(entropy % EVENT_KINDS.len() as u64) as usize]
 }
 
-/// An hour apart, on both sides of the first bound between shards.
-fn event_time(index: u64) -> SystemTime {
+/// An hour apart, as many on either side of the first bound between shards.
+pub fn event_time(index: u64) -> SystemTime {
+    let index = index % EVENTS as u64;
     let first = SystemTime::UNIX_EPOCH + Duration::from_secs(FIRST_BOUND_UNIX_S) - HOUR * (EVENTS as u32 / 2);
     first + HOUR * index as u32
 }

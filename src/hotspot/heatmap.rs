@@ -112,6 +112,8 @@ pub enum Shape {
     Line,
     /// What is hot wanders through the keys.
     Diagonal,
+    /// Some parts have more than others, none of them most of it.
+    Uneven,
 }
 
 impl Shape {
@@ -122,6 +124,7 @@ impl Shape {
             Shape::Striped => "striped",
             Shape::Line => "one line",
             Shape::Diagonal => "diagonal",
+            Shape::Uneven => "uneven",
         }
     }
 
@@ -134,6 +137,9 @@ impl Shape {
             Shape::Line => "One line: few parts have most of the load all the time.",
             Shape::Diagonal => {
                 "Diagonal: the load moves through the key space, as keys that are handed out in order make it."
+            }
+            Shape::Uneven => {
+                "Uneven: some parts of the key space have more load than others, and no few parts have most of it."
             }
         }
     }

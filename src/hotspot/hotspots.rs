@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use thread_local::ThreadLocal;
 
 use super::curiosity::Curiosity;
-use super::heatmap::{HeatMap, Metric};
+use super::heatmap::{HeatMap, Mark, Metric};
+use super::history::History;
 use super::layout::Layout;
 use super::report::Report;
-use super::summary::{self, Recent};
+use super::summary::{self, Heats, Recent};
 use super::window::{Call, Sample, Window};
 use crate::route::{KeyRef, Router, Subject};
 use crate::shard::KeyValue;
@@ -48,16 +49,38 @@ pub struct Hotspots {
     is_turning: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     recent: VecDeque<Recent>,
     spare: Vec<Window>,
+    heats: Heats,
+    history: History,
+}
+
+impl Kept {
+    fn observe(&mut self, layout: &Layout, recent: &Recent) {
+        self.heats.observe(recent);
+        for (of, counts) in layout.maps.iter().zip(&recent.window.maps) {
+            let loads = counts.loads().enumerate().filter(|it| it.1.0.calls + it.1.1.calls > 0);
+            let loads = loads.map(|(run, (reads, writes))| (of.first_part(run), reads, writes));
+            self.history.record(&of.name, recent.begin_s, recent.end_s, loads);
+        }
+    }
 }
 
 impl Hotspots {
-    /// `now_s` is Unix time; `before` is what a reload replaces.
-    pub fn new(router: &Router, is_on: bool, seed: u64, now_s: u64, before: Option<&Hotspots>) -> Hotspots {
+    /// `now_s` is Unix time; `history` is what is known of the load before, `before` what a reload replaces.
+    pub fn new(
+        router: &Router,
+        is_on: bool,
+        seed: u64,
+        now_s: u64,
+        mut history: History,
+        before: Option<&Hotspots>,
+    ) -> Hotspots {
         let layout = Layout::of(router);
+        history.set_maps(layout.maps.iter().map(|it| (it.name.clone(), it.history.clone())));
+        let (heats, recent, spare) = (Heats::new(&layout), VecDeque::new(), Vec::new());
         let curiosity = Curiosity::new(layout.maps.iter().map(|it| it.is_range).collect());
         let hotspots = Hotspots {
             is_on,
@@ -65,7 +88,7 @@ impl Hotspots {
             seed,
             counting: ThreadLocal::new(),
             curiosity,
-            kept: Mutex::default(),
+            kept: Mutex::new(Kept { recent, spare, heats, history }),
             report: ArcSwap::default(),
             turned_s: AtomicU64::new(now_s),
             is_turning: AtomicBool::new(false),
@@ -73,7 +96,7 @@ impl Hotspots {
         if let Some(before) = before {
             hotspots.curiosity.remember(&before.curiosity);
         }
-        hotspots.publish(&Kept::default(), now_s);
+        hotspots.publish(&hotspots.kept.lock(), now_s);
         hotspots
     }
 
@@ -129,12 +152,14 @@ impl Hotspots {
         let begin_s = self.turned_s.swap(end_s, Ordering::Relaxed).min(end_s);
         let mut kept = self.kept.lock();
         let window = self.take(&mut kept.spare);
-        kept.recent.push_back(Recent { begin_s, end_s, window });
+        let recent = Recent { begin_s, end_s, window };
+        kept.observe(&self.layout, &recent);
+        kept.recent.push_back(recent);
         // A clock that was put back has windows of two times, of which the older ones say nothing of now.
         let oldest_s = end_s.saturating_sub(WINDOWS as u64 * WINDOW_S);
         let is_old = |it: &Recent| it.begin_s < oldest_s || it.end_s > end_s;
         while kept.recent.len() > 1
-            && (kept.recent.len() > WINDOWS || kept.recent.front().is_some_and(|it| is_old(it)))
+            && (kept.recent.len() > WINDOWS || kept.recent.front().is_some_and(is_old))
         {
             let old = kept.recent.pop_front().filter(|_| kept.spare.len() < SPARE_MAX);
             kept.spare.extend(old.map(|it| it.window));
@@ -168,7 +193,7 @@ impl Hotspots {
 
     fn publish(&self, kept: &Kept, end_s: u64) {
         let names = self.curiosity.names();
-        let report = summary::summarise(&self.layout, &kept.recent, &names, end_s);
+        let report = summary::summarise(&self.layout, &kept.recent, &names, &kept.heats, end_s);
         self.curiosity.want(&report);
         if let Some(newest) = kept.recent.back() {
             let of_range = |it: &usize| self.layout.map(*it).is_some_and(|it| it.is_range);
@@ -186,12 +211,22 @@ impl Hotspots {
     /// At most so many rows and columns; `None` where there is no such map.
     pub fn heat_map(
         &self,
-        _map: &str,
-        _metric: Metric,
-        _last: Duration,
-        _rows_max: usize,
-        _columns_max: usize,
+        map: &str,
+        metric: Metric,
+        last: Duration,
+        rows_max: usize,
+        columns_max: usize,
     ) -> Option<HeatMap> {
-        None
+        let (last_s, now_s) = (last.as_secs().max(1), self.turned_s.load(Ordering::Relaxed));
+        self.kept.lock().history.heat_map(map, metric, last_s, (rows_max, columns_max), now_s)
+    }
+
+    /// Puts what happened into heat maps.
+    pub fn mark(&self, mark: Mark) {
+        self.kept.lock().history.mark(mark);
+    }
+
+    pub fn history(&self) -> History {
+        self.kept.lock().history.clone()
     }
 }

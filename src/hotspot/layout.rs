@@ -1,5 +1,8 @@
 //! What counts are told apart by: the shards and maps of one version of a database's configuration.
 
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::history::{self, LayoutPart, PartKind};
 use crate::base::ShardId;
 use crate::route::{KeyRef, Router, Subject};
 use crate::shard::Map;
@@ -28,10 +31,10 @@ pub struct MapLayout {
     pub shift: u32,
     /// Of each run; a run of several parts is of the shard of its first.
     pub owners: Vec<ShardId>,
+    /// Of each part, for the history.
+    pub history: history::Layout,
     /// Names of the runs, without a pinned key's value.
     pub names: Vec<String>,
-    /// The version of the map.
-    pub fingerprint: u64,
     /// Its keys are in order, so that it can be split.
     pub is_range: bool,
 }
@@ -40,14 +43,16 @@ pub struct MapLayout {
 pub const PRIMARY_KEYS: &str = "primary_key";
 
 impl Layout {
+    /// Maps stand in the order of the configuration.
     pub fn of(router: &Router) -> Layout {
         let shards: Vec<String> =
             (0..router.shard_count() as u16).map(|it| router.shard_name(ShardId(it)).to_owned()).collect();
         let maps = (0..).map_while(|it| router.map(it));
-        let mut maps: Vec<MapLayout> = maps.map(MapLayout::of).collect();
+        let names: Vec<u64> = shards.iter().map(|it| xxh3_64(it.as_bytes())).collect();
+        let mut maps: Vec<MapLayout> = maps.map(|it| MapLayout::of(it, &names)).collect();
         let configured = maps.len();
         if shards.len() == 1 {
-            maps.push(MapLayout::primary_keys());
+            maps.push(MapLayout::primary_keys(&names));
         }
         Layout { shards, maps, configured }
     }
@@ -73,7 +78,8 @@ impl Layout {
 }
 
 impl MapLayout {
-    fn of(map: &Map) -> MapLayout {
+    /// `shards` are hashes of their names.
+    fn of(map: &Map, shards: &[u64]) -> MapLayout {
         let parts = u32::try_from(map.parts()).unwrap_or(u32::MAX);
         let own_parts = (map.own_parts() as u32).min(parts);
         let mut shift = 0;
@@ -86,7 +92,18 @@ impl MapLayout {
             None => map.describe_part(part),
         };
         let (owners, names) = firsts.map(|it| (map.part_shard(it).unwrap_or(ShardId(0)), name(it))).unzip();
+        let part = |part: u32| LayoutPart {
+            shard: map.part_shard(part).unwrap_or(ShardId(0)),
+            identity: xxh3_64(map.describe_part(part).as_bytes()),
+        };
+        let all: Vec<LayoutPart> = (0..parts).map(part).collect();
+        let kind = match map.part_name() {
+            "slot" => PartKind::Slot,
+            "range" => PartKind::Range,
+            _ => PartKind::ListEntry,
+        };
         MapLayout {
+            history: history::Layout::new(kind, own_parts as usize, &all, shards),
             name: map.name.clone(),
             part_name: map.part_name(),
             parts,
@@ -94,7 +111,6 @@ impl MapLayout {
             shift,
             owners,
             names,
-            fingerprint: map.fingerprint(),
             is_range: map.is_range(),
         }
     }
@@ -120,8 +136,10 @@ impl MapLayout {
         self.own_parts.div_ceil(1 << self.shift) as usize
     }
 
-    fn primary_keys() -> MapLayout {
+    fn primary_keys(shards: &[u64]) -> MapLayout {
+        let part = LayoutPart { shard: ShardId(0), identity: 0 };
         MapLayout {
+            history: history::Layout::new(PartKind::ListEntry, 1, &[part], shards),
             name: PRIMARY_KEYS.to_owned(),
             part_name: "table",
             parts: 1,
@@ -129,7 +147,6 @@ impl MapLayout {
             shift: 0,
             owners: vec![ShardId(0)],
             names: vec!["all tables".to_owned()],
-            fingerprint: 0,
             is_range: false,
         }
     }

@@ -3,7 +3,9 @@
 
 mod advice;
 mod curiosity;
+mod heat;
 mod heatmap;
+mod history;
 mod hotspots;
 mod layout;
 mod load;
@@ -14,8 +16,11 @@ mod window;
 
 pub use advice::{Advice, AdviceKind};
 pub use heatmap::{Column, HeatMap, Mark, MarkKind, Metric, Row, Shape};
+pub use history::{
+    History, HistoryFileError, MAP_BYTES_MAX, ShardSeries, decode_histories, encode_histories,
+};
 pub use hotspots::{Hotspots, WINDOW_S};
-pub use layout::{Layout, MapLayout, PRIMARY_KEYS};
+pub use layout::PRIMARY_KEYS;
 pub use load::{Dimension, Load};
 pub use report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
 pub use statements::{STATEMENTS_MAX, Sample, StatementReport, Statements, TEXT_BYTES_MAX, weight};

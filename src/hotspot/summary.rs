@@ -1,14 +1,15 @@
 //! From the counts of the newest windows to a report.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::curiosity::Name;
+use super::heat::{self, HeatRules, KeyHeat, KeyRules, KeyShares, SpreadHeat, Weighed};
 use super::layout::{Layout, MapLayout};
 use super::load::{Dimension, Load};
 use super::report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
-use super::window::{MapCounts, Window};
+use super::window::{MapCounts, ShardCounts, Window};
 use crate::base::Access;
 use crate::shard::KeyValue;
 use crate::sketch::{self, Estimate, HeavyHitters, HeavyKey, Interval, SplitFinder, Weight};
@@ -26,10 +27,56 @@ pub(super) struct Recent {
     pub window: Window,
 }
 
+/// What is hot in a database, from window to window.
+#[derive(Debug)]
+pub(super) struct Heats {
+    shards: SpreadHeat,
+    maps: Vec<MapHeats>,
+}
+
+#[derive(Debug)]
+struct MapHeats {
+    /// By run.
+    parts: SpreadHeat,
+    /// By hash.
+    keys: KeyHeat<u64>,
+}
+
+impl Heats {
+    pub fn new(layout: &Layout) -> Heats {
+        let of_map = |it: &MapLayout| {
+            let shards: BTreeSet<u16> = it.owners.iter().map(|it| it.0).collect();
+            MapHeats {
+                parts: SpreadHeat::new(HeatRules::PARTS),
+                keys: KeyHeat::new(KeyRules::of_shards(shards.len())),
+            }
+        };
+        Heats { shards: SpreadHeat::new(HeatRules::SHARDS), maps: layout.maps.iter().map(of_map).collect() }
+    }
+
+    /// By calls: the time of a few statements says more of the server than of the load.
+    pub fn observe(&mut self, recent: &Recent) {
+        let window = heat::Window { from_s: recent.begin_s, to_s: recent.end_s };
+        let weighed = |calls: u64| Weighed { load: calls, calls };
+        let of_shard = |it: &ShardCounts| {
+            weighed(it.primary_reads.calls + it.primary_writes.calls + it.replica_reads.calls)
+        };
+        let shards: Vec<Weighed> = recent.window.shards.iter().map(of_shard).collect();
+        self.shards.observe(window, &shards);
+        for (index, (map, counts)) in self.maps.iter_mut().zip(&recent.window.maps).enumerate() {
+            let loads: Vec<Weighed> = counts.loads().map(|it| weighed(it.0.calls + it.1.calls)).collect();
+            map.parts.observe(window, &loads);
+            let keys = Keys::of(index, &recent.window);
+            map.keys.observe(window, keys.heaviest(LISTED_MAX), |it| keys.shares(*it));
+        }
+    }
+}
+
 pub(super) fn summarise(
     layout: &Layout,
     recent: &VecDeque<Recent>,
     names: &HashMap<(usize, u64), Name>,
+    heats: &Heats,
     at_s: u64,
 ) -> Report {
     let mut windows = recent.iter();
@@ -42,14 +89,14 @@ pub(super) fn summarise(
     };
     let mut span = first.window.clone();
     windows.for_each(|it| span.merge(&it.window));
-    let shards = layout.shards.iter().zip(&span.shards).map(|(shard, of)| ShardReport {
+    let shards = layout.shards.iter().zip(&span.shards).enumerate().map(|(index, (shard, of))| ShardReport {
         shard: shard.clone(),
         primary_reads: of.primary_reads,
         primary_writes: of.primary_writes,
         replica_reads: of.replica_reads,
         scattered_calls: of.scattered,
-        heat: Heat::Cool,
-        hot_since_s: None,
+        heat: heats.shards.heat(index).0,
+        hot_since_s: heats.shards.heat(index).1,
     });
     let maps = layout.maps.iter().zip(&span.maps).enumerate();
     Report {
@@ -57,7 +104,7 @@ pub(super) fn summarise(
         span_s: u32::try_from(at_s.saturating_sub(first.begin_s)).unwrap_or(u32::MAX),
         shards: shards.collect(),
         tables: tables(&span),
-        maps: maps.map(|(index, (of, counts))| map(index, of, counts, &span, names)).collect(),
+        maps: maps.map(|(index, (of, counts))| map(index, of, counts, &span, names, heats)).collect(),
         advice: Vec::new(),
     }
 }
@@ -89,6 +136,7 @@ fn map(
     counts: &MapCounts,
     span: &Window,
     names: &HashMap<(usize, u64), Name>,
+    heats: &Heats,
 ) -> MapReport {
     let (mut reads, mut writes) = (Load::default(), Load::default());
     for (read, write) in counts.loads() {
@@ -98,6 +146,11 @@ fn map(
     let mut total = reads;
     total += writes;
     let keys = Keys { index, heavy: &span.heavy, total };
+    let heat = heats.maps.get(index);
+    let keys_listed = keys.listed(names, heat);
+    let hot_parts = parts(of, counts, &total, heat);
+    let heats = keys_listed.iter().map(|it| it.heat).chain(hot_parts.iter().map(|it| it.heat));
+    let hottest = heats.max().unwrap_or_default();
     let statements = counts.statements.max(1) as f64;
     MapReport {
         map: of.name.clone(),
@@ -110,9 +163,9 @@ fn map(
         distinct_keys: counts.distinct_keys(),
         direction: finder(index, None, span).direction().filter(|_| of.is_range),
         top_shares: [keys.tops(Weight::Calls), keys.tops(Weight::Time)],
-        keys: keys.listed(names),
-        hot_parts: parts(of, counts, &total),
-        heat: Heat::Cool,
+        keys: keys_listed,
+        hot_parts,
+        heat: hottest,
     }
 }
 
@@ -145,7 +198,7 @@ fn skew(loads: &[u64]) -> Skew {
     }
 }
 
-fn parts(of: &MapLayout, counts: &MapCounts, total: &Load) -> Vec<PartReport> {
+fn parts(of: &MapLayout, counts: &MapCounts, total: &Load, heat: Option<&MapHeats>) -> Vec<PartReport> {
     let calls = |it: &(usize, (Load, Load))| it.1.0.calls + it.1.1.calls;
     let mut loaded: Vec<_> = counts.loads().enumerate().filter(|it| calls(it) > 0).collect();
     loaded.sort_by(|a, b| calls(b).cmp(&calls(a)).then(a.0.cmp(&b.0)));
@@ -161,7 +214,7 @@ fn parts(of: &MapLayout, counts: &MapCounts, total: &Load) -> Vec<PartReport> {
             writes,
             calls_share: share(calls(&it), total.calls),
             distinct_keys: counts.distinct_keys_of(part),
-            heat: Heat::Cool,
+            heat: heat.map_or(Heat::Cool, |it| it.parts.heat(run).0),
         }
     };
     loaded.into_iter().map(report).collect()
@@ -176,13 +229,52 @@ fn bounds(it: Interval) -> Bounds {
 }
 
 /// The heavy keys of one map. Its total is exact, which the sketch's is not.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     index: usize,
     heavy: &'a HeavyHitters,
     total: Load,
 }
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
+    /// Of one map in a window.
+    pub fn of(index: usize, window: &'a Window) -> Keys<'a> {
+        let mut total = Load::default();
+        for (reads, writes) in window.maps[index].loads() {
+            total += reads;
+            total += writes;
+        }
+        Keys { index, heavy: &window.heavy, total }
+    }
+
+    /// Those that have an entry, the hottest first.
+    pub fn heaviest(&self, count: usize) -> Vec<u64> {
+        let share_of = |it: &Estimate| {
+            share(it.calls.lower, self.total.calls).max(share(it.time_us.lower, self.total.time_us))
+        };
+        let entries = self.entries();
+        let mut keys: Vec<(u64, f64)> = entries.iter().map(|(hash, it)| (*hash, share_of(it))).collect();
+        keys.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        keys.truncate(count);
+        keys.into_iter().map(|it| it.0).collect()
+    }
+
+    pub fn shares(&self, hash: u64) -> KeyShares {
+        let both = self.estimates(hash)[2];
+        KeyShares {
+            calls: both.calls.lower,
+            calls_share: self.calls_share(both.calls),
+            time_share: self.time_share(both.time_us),
+        }
+    }
+
+    fn calls_share(&self, it: Interval) -> Bounds {
+        Bounds { lower: share(it.lower, self.total.calls), upper: share(it.upper, self.total.calls) }
+    }
+
+    fn time_share(&self, it: Interval) -> Bounds {
+        Bounds { lower: share(it.lower, self.total.time_us), upper: share(it.upper, self.total.time_us) }
+    }
+
     fn key(&self, hash: u64, access: Access) -> HeavyKey {
         HeavyKey { map: self.index as u16, access, hash }
     }
@@ -238,28 +330,18 @@ impl Keys<'_> {
     }
 
     /// The hottest by calls or by time, by the larger of their shares.
-    fn listed(&self, names: &HashMap<(usize, u64), Name>) -> Vec<KeyReport> {
-        let share_of = |it: &Estimate| {
-            share(it.calls.lower, self.total.calls).max(share(it.time_us.lower, self.total.time_us))
-        };
-        let mut keys: Vec<(u64, f64)> =
-            self.entries().iter().map(|(hash, it)| (*hash, share_of(it))).collect();
-        keys.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        keys.truncate(LISTED_MAX);
+    fn listed(&self, names: &HashMap<(usize, u64), Name>, heat: Option<&MapHeats>) -> Vec<KeyReport> {
         let places: HashMap<u64, _> = self
             .heavy
             .entries()
             .filter(|it| usize::from(it.key.map) == self.index)
             .map(|it| (it.key.hash, it.place))
             .collect();
-        let report = |(rank, (hash, _)): (u16, (u64, f64))| {
+        let report = |(rank, hash): (u16, u64)| {
             let [reads, writes, both] = self.estimates(hash);
             let place = places.get(&hash)?;
             let name = names.get(&(self.index, hash));
-            let of = |it: Interval, total: u64| Bounds {
-                lower: share(it.lower, total),
-                upper: share(it.upper, total),
-            };
+            let (heat, hot_since_s) = heat.map_or((Heat::Cool, None), |it| it.keys.heat(&hash));
             Some(KeyReport {
                 rank,
                 hash,
@@ -271,12 +353,12 @@ impl Keys<'_> {
                 reads: bounds(reads.calls),
                 writes: bounds(writes.calls),
                 time_us: bounds(both.time_us),
-                calls_share: of(both.calls, self.total.calls),
-                time_share: of(both.time_us, self.total.time_us),
-                heat: Heat::Cool,
-                hot_since_s: None,
+                calls_share: self.calls_share(both.calls),
+                time_share: self.time_share(both.time_us),
+                heat,
+                hot_since_s,
             })
         };
-        (1..).zip(keys).filter_map(report).collect()
+        (1..).zip(self.heaviest(LISTED_MAX)).filter_map(report).collect()
     }
 }

@@ -22,6 +22,9 @@ use prometheus::{
 const LATENCY_BUCKETS_SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Of what each pool has one: half of a large page would be these, and a wait is long or is not.
+const WAIT_BUCKETS_SECONDS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0];
+
 #[derive(Clone, Default)]
 pub struct Registry {
     prometheus: prometheus::Registry,
@@ -80,7 +83,22 @@ impl Registry {
     }
 
     pub fn latencies(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, RegisterError> {
-        let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS_SECONDS.to_vec());
+        self.histograms(&LATENCY_BUCKETS_SECONDS, name, help, labels)
+    }
+
+    /// In fewer steps than latencies.
+    pub fn waits(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, RegisterError> {
+        self.histograms(&WAIT_BUCKETS_SECONDS, name, help, labels)
+    }
+
+    fn histograms(
+        &self,
+        buckets: &[f64],
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, RegisterError> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         let metric = HistogramVec::new(options, labels)?;
         self.register(metric, FamilyKind::Histogram, (name, help, labels))
     }

@@ -39,7 +39,7 @@ impl PoolMetricFamilies {
                 "Clients that wait for a server connection.",
                 &LABELS,
             )?,
-            wait: registry.latencies(
+            wait: registry.waits(
                 "keyway_pool_wait_seconds",
                 "Time that clients waited where no connection was idle.",
                 &LABELS,

@@ -213,7 +213,7 @@ mod tests {
         // Nine of ten accesses are in the highest tenth of the keys.
         let skewed = |_: u64, random: u64| {
             let key = (random / 16 % 1_000) as i64;
-            point(if random % 10 == 0 { key } else { 900 + key % 100 })
+            point(if random.is_multiple_of(10) { key } else { 900 + key % 100 })
         };
         let found = finder(10_000, skewed).split_point().unwrap();
         assert!((900..=980).contains(&found.key), "{found:?}");
@@ -270,7 +270,7 @@ mod tests {
         let NoSplit::Unbalanced { .. } = refused else { panic!("{refused:?}") };
         let wide = finder(2_000, |at, random| {
             let low = (at % 3) as i64;
-            if random % 20 == 0 { point(500) } else { (low, 1_000 - low) }
+            if random.is_multiple_of(20) { point(500) } else { (low, 1_000 - low) }
         });
         let refused = wide.split_point().unwrap_err();
         assert!(matches!(refused, NoSplit::Contained { .. } | NoSplit::Unbalanced { .. }), "{refused:?}");

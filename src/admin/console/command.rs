@@ -1,9 +1,15 @@
 //! What the console is told to do: texts to commands. Pure.
 
 use std::fmt;
+use std::time::Duration;
 
+use super::hotspots::View;
 use crate::base::{Reason, Refusal, SqlState};
+use crate::hotspot::Metric;
 use crate::sql::{Lexer, Token, TokenKind};
+
+/// Of a heat map.
+const LAST_DEFAULT: Duration = Duration::from_secs(3_600);
 
 /// A database, or all of them.
 pub type Database = Option<String>;
@@ -11,6 +17,8 @@ pub type Database = Option<String>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Show(Table),
+    /// SHOW of hot shards and keys.
+    ShowLoad(View),
     Reload,
     Pause(Database),
     Resume(Database),
@@ -94,13 +102,13 @@ impl Table {
 impl Command {
     /// Whether it changes nothing but the console's own session: `stats_users` may say it.
     pub fn only_looks(&self) -> bool {
-        matches!(self, Command::Show(_) | Command::Session(_))
+        matches!(self, Command::Show(_) | Command::ShowLoad(_) | Command::Session(_))
     }
 
     /// The tag of CommandComplete; PgBouncer's words.
     pub fn tag(&self) -> &'static str {
         match self {
-            Command::Show(_) => "SHOW",
+            Command::Show(_) | Command::ShowLoad(_) => "SHOW",
             Command::Reload => "RELOAD",
             Command::Pause(_) => "PAUSE",
             Command::Resume(_) => "RESUME",
@@ -226,8 +234,48 @@ impl Words<'_> {
 
     fn table(&mut self) -> Result<Command, Refusal> {
         let Some(word) = self.word()? else { return Err(unknown(self.text)) };
+        if let Some(view) = self.view(&word)? {
+            return Ok(Command::ShowLoad(view));
+        }
         let found = Table::ALL.iter().find(|it| it.0 == word).map(|it| it.1);
         found.map(Command::Show).ok_or_else(|| unknown(self.text))
+    }
+
+    /// HEATMAP takes a metric behind its map, and `LAST '1h'`, in either order.
+    fn view(&mut self, word: &str) -> Result<Option<View>, Refusal> {
+        Ok(Some(match word {
+            "HOTSPOTS" => View::Hotspots,
+            "KEYS" => View::Keys(self.name()?),
+            "SKEW" => View::Skew,
+            "ADVICE" => View::Advice,
+            "HEATMAP" => {
+                let map = self.name()?.ok_or_else(|| {
+                    Refusal::new(Reason::Parse, SqlState::SYNTAX_ERROR, "a map is required")
+                        .hint("name one of SHOW SKEW: SHOW HEATMAP by_user LAST '1h'")
+                })?;
+                let (mut metric, mut last) = (Metric::Calls, LAST_DEFAULT);
+                while let Some(token) = self.token()? {
+                    let text = self.text_of(token).to_lowercase();
+                    match (text.as_str(), Metric::of_label(&text)) {
+                        (";", _) => break,
+                        ("last", _) => last = self.duration()?,
+                        (_, Some(it)) => metric = it,
+                        _ => return Err(unknown(self.text).at(token.start as u32 + 1)),
+                    }
+                }
+                View::HeatMap { map, metric, last }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn duration(&mut self) -> Result<Duration, Refusal> {
+        let token = self.token()?.filter(|it| matches!(it.kind, TokenKind::Literal(_)));
+        let text = token.map(|it| self.text_of(it).trim_matches('\'').to_owned());
+        text.and_then(|it| humantime::parse_duration(&it).ok()).filter(|it| !it.is_zero()).ok_or_else(|| {
+            Refusal::new(Reason::Parse, SqlState::SYNTAX_ERROR, "a duration is required behind LAST")
+                .hint("write it as LAST '15m' or LAST '2d'")
+        })
     }
 
     /// Folded as SQL's names are, or as it stands between quotes.
@@ -296,6 +344,15 @@ mod tests {
         check("RESUME \"Shop \"\"1\"\"\"", Command::Resume(Some("Shop \"1\"".to_owned())));
         check("RECONNECT;", Command::Reconnect(None));
         check("KILL shop", Command::Kill(Some("shop".to_owned())));
+        check("SHOW KEYS", Command::ShowLoad(View::Keys(None)));
+        check("show keys By_User;", Command::ShowLoad(View::Keys(Some("by_user".to_owned()))));
+        let heat_map = |metric, seconds| {
+            let (map, last) = ("by_user".to_owned(), Duration::from_secs(seconds));
+            Command::ShowLoad(View::HeatMap { map, metric, last })
+        };
+        check("SHOW HEATMAP by_user", heat_map(Metric::Calls, 3_600));
+        check("SHOW HEATMAP by_user LAST '2h' writes;", heat_map(Metric::Writes, 7_200));
+        check("SHOW HEATMAP by_user time LAST '15m'", heat_map(Metric::Time, 900));
         check("KILL_CLIENT 17", Command::KillClient(17));
         check("SHUTDOWN", Command::Shutdown(Shutdown::Timeout));
         check("shutdown wait_for_clients", Command::Shutdown(Shutdown::WaitForClients));
@@ -309,7 +366,11 @@ mod tests {
     fn what_is_not_known_is_refused_with_a_hint() {
         refused("SELECT 1", "does not know \"SELECT 1\"");
         refused("SHOW", "does not know");
-        refused("SHOW KEYS", "does not know \"SHOW KEYS\"");
+        refused("SHOW KEY", "does not know \"SHOW KEY\"");
+        refused("SHOW HEATMAP", "a map is required");
+        refused("SHOW HEATMAP a LAST", "a duration is required");
+        refused("SHOW HEATMAP a LAST 'x'", "a duration is required");
+        refused("SHOW HEATMAP a b", "does not know");
         refused("RELOAD now", "does not know");
         refused("PAUSE a b", "does not know");
         refused("DISABLE", "a database is required");

@@ -36,7 +36,7 @@ impl Console {
                 let names = names(&databases(&shared, name.as_ref())?);
                 self.wait_until(&names, |it| !it.is_closing()).await;
             }
-            Command::Show(_) | Command::Session(_) => {}
+            Command::Show(_) | Command::ShowLoad(_) | Command::Session(_) => {}
         }
         Ok(None)
     }

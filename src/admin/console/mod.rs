@@ -3,6 +3,7 @@
 
 mod command;
 mod control;
+mod hotspots;
 mod replicas;
 mod session;
 mod stats;

@@ -190,8 +190,9 @@ impl Session<'_> {
             Ok(it) => it,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        if let Command::Show(table) = command {
-            wire::describe_columns(out, tables::columns(table), |_| false);
+        let columns = columns_of(Some(&command));
+        if !columns.is_empty() {
+            wire::describe_columns(out, columns, |_| false);
             rows.iter().for_each(|it| wire::put_row(out, it, |_| false));
         }
         wire::command_complete(out, command.tag());
@@ -217,6 +218,7 @@ impl Session<'_> {
         }
         match command {
             Command::Show(table) => Ok(Ok(tables::rows(*table, self.console))),
+            Command::ShowLoad(view) => Ok(view.rows(&shared, shared.rights.admins.contains(user))),
             Command::Session(word) => {
                 match word {
                     Word::Begin => self.status = TxStatus::Open,
@@ -323,7 +325,7 @@ impl Session<'_> {
             let message = format!("the command has no parameters, and {} were bound", bind.values.len());
             return Ok(Err(Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message)));
         }
-        let columns = columns_of(&command).len();
+        let columns = columns_of(command.as_ref()).len();
         let binary = (0..columns).map(|it| bind.result_formats.is_binary(it)).collect();
         Ok(check_room(self.portals.len()).map(|()| {
             self.portals.insert(bind.portal.to_vec(), Portal { command, binary, left: None });
@@ -346,13 +348,13 @@ impl Session<'_> {
                     )));
                 };
                 wire::parameter_description(out, &[]);
-                put_description(out, columns_of(prepared), |_| false);
+                put_description(out, columns_of(prepared.as_ref()), |_| false);
             }
             Target::Portal(name) => {
                 let Some(portal) = self.portals.get(name) else {
                     return Ok(Err(no_such(SqlState::INVALID_CURSOR_NAME, "portal", name)));
                 };
-                put_description(out, columns_of(&portal.command), |it| portal.is_binary(it));
+                put_description(out, columns_of(portal.command.as_ref()), |it| portal.is_binary(it));
             }
         }
         Ok(Ok(()))
@@ -389,9 +391,10 @@ impl Session<'_> {
     }
 }
 
-fn columns_of(prepared: &Prepared) -> &'static [Column] {
-    match prepared {
+fn columns_of(command: Option<&Command>) -> &'static [Column] {
+    match command {
         Some(Command::Show(table)) => tables::columns(*table),
+        Some(Command::ShowLoad(view)) => view.columns(),
         _ => &[],
     }
 }

@@ -309,6 +309,9 @@ fn help() -> Vec<Row> {
     let shows = format!("SHOW {}", tables.join("|"));
     let commands = [
         (shows.as_str(), "tables; docs/console.md has their columns"),
+        ("SHOW HOTSPOTS|SKEW|ADVICE", "hot shards and keys, how uneven load is, and what to do about it"),
+        ("SHOW KEYS [map]", "the keys with most load, with bounds"),
+        ("SHOW HEATMAP map [metric] [LAST '1h']", "load of a map's keys over time, drawn in blocks"),
         ("RELOAD", "reads the configuration file anew"),
         ("PAUSE [db]", "lets transactions end, closes server connections, has new transactions wait"),
         ("RESUME [db]", "ends PAUSE and KILL"),

@@ -102,7 +102,7 @@ impl Table {
         let mask = self.slots.len() - 1;
         // The golden ratio's part of the slots, odd, so that every slot is met once.
         let stride = (self.slots.len() * 158 / 256) | 1;
-        (0..self.slots.len()).map(move |it| &self.slots[it * stride & mask]).filter(|it| !it.is_free())
+        (0..self.slots.len()).map(move |it| &self.slots[(it * stride) & mask]).filter(|it| !it.is_free())
     }
 
     pub fn get(&self, key: HeavyKey) -> Option<&Entry> {

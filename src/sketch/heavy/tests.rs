@@ -24,7 +24,7 @@ impl Random {
 const PLACE: KeyPlace = KeyPlace { shard: ShardId(0), part: 0 };
 
 fn key(number: u64) -> HeavyKey {
-    let access = if number % 3 == 0 { Access::Write } else { Access::Read };
+    let access = if number.is_multiple_of(3) { Access::Write } else { Access::Read };
     HeavyKey { map: (number % 5) as u16, access, hash: xxh3_64(&number.to_le_bytes()) }
 }
 
@@ -144,17 +144,17 @@ fn stream(kind: &str, slots: u64, length: u64, random: &mut Random) -> Vec<Addit
         "sorted" => (key(at * universe / length), 1, at % 7),
         "bursts" => (key(at / 50 % universe), 1 + random.below(9), 100),
         // One key that comes only when the table has been full for long.
-        "late" if at * 2 > length && at % 2 == 0 => (key(universe + 1), 1, 900),
+        "late" if at * 2 > length && at.is_multiple_of(2) => (key(universe + 1), 1, 900),
         "late" => (key(random.below(universe)), 1, 10),
         // Each key once: nothing but purges.
         "flood" => (key(at + 1_000_000), 1, at),
         // The keys with the time are not those with the calls.
-        "heavy time" if at % 10 == 0 => (key(at % 4 + 10_000_000), 1, 1_000_000 + random.below(100)),
+        "heavy time" if at.is_multiple_of(10) => (key(at % 4 + 10_000_000), 1, 1_000_000 + random.below(100)),
         "heavy time" => (key(random.below(universe)), 20, random.below(2)),
         "huge" => (key(random.below(universe)), random.next() >> random.below(64), random.next()),
         "nothing" => (key(random.below(universe)), random.below(2), random.below(2) * 50),
         // Calls and time of an entry are as unlike as can be.
-        _ if at % 2 == 0 => (key(random.below(universe)), 1 << random.below(30), 0),
+        _ if at.is_multiple_of(2) => (key(random.below(universe)), 1 << random.below(30), 0),
         _ => (key(random.below(universe)), 0, 1 << random.below(40)),
     };
     (0..length).map(&mut one).collect()
@@ -290,7 +290,7 @@ fn a_slow_key_among_many_quick_ones_is_found_by_its_time() {
     for at in 0..100_000u64 {
         witness.add((key(random.below(20_000)), 1, 100));
         // One call in a thousand, half of all time.
-        if at % 1_000 == 0 {
+        if at.is_multiple_of(1_000) {
             witness.add((key(77_777), 1, 100_000));
         }
     }
