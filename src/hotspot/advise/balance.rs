@@ -73,7 +73,8 @@ impl<'a> Placement<'a> {
         loads
     }
 
-    /// Shards that have a part, or the key.
+    /// Shards that have a part, or the key. One that a pinned key leaves, and that has nothing else, counts: load is not
+    /// made even by leaving a shard idle.
     fn owning(&self) -> Vec<usize> {
         let mut owning: Vec<usize> = self
             .owners

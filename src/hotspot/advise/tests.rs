@@ -194,7 +194,7 @@ fn a_key_too_heavy_to_move_stays_and_the_rest_moves_away_from_it() {
     let case =
         Case::new(FOUR_SLOTS, 2, &[450, 200, 200, 150], &[0]).with_key(key.clone(), (400, 400), Heat::Danger);
     let advice = case.one();
-    assert!(advice.text.contains("pinned where it is, with 1 slot moved away"), "{}", advice.text);
+    assert!(advice.text.contains("pinned where it is, with 1 slot moved"), "{}", advice.text);
     let new = read(&advice.snippet.unwrap(), 2);
     assert_eq!((new.locate(&key).unwrap().shard, new.part_shard(1)), (ShardId(0), Some(ShardId(1))));
     assert!((evenness(&case, &new, 400) - 1.1).abs() < 1e-9);
@@ -214,6 +214,31 @@ fn a_key_that_is_nearly_all_the_load_is_helped_by_no_placement() {
         Heat::Danger,
     );
     assert!(even.one().text.contains("shards are even all the same"), "{}", even.one().text);
+}
+
+#[test]
+fn a_key_that_is_well_placed_keeps_nothing_from_being_said() {
+    // Key 42 has a shard of its own already.
+    let lines = "kind = \"hash\"\ntype = \"bigint\"\nslots = 4\nassign = [{ slots = \"0-2\", shard = \"s1\" }, { slots = \"3\", shard = \"s2\" }]\npinned = [{ key = 42, shard = \"s3\" }]";
+    let case =
+        Case::new(lines, 3, &[120, 120, 120, 60, 240], &[0]).with_key(int(42), (240, 240), Heat::Danger);
+    let advice = case.advise();
+    let kinds: Vec<AdviceKind> = advice.iter().map(|it| it.kind).collect();
+    assert_eq!(kinds, [AdviceKind::SingleKey], "{advice:?}");
+    assert!(advice[0].text.contains("with 1 slot moved"), "{}", advice[0].text);
+    // What no slot helps, another key may.
+    let other = key_of_slot(1);
+    let case = Case::new(lines, 3, &[0, 300, 0, 40, 240], &[0]).with_key(int(42), (240, 240), Heat::Danger);
+    let case = case.with_key(other.clone(), (150, 150), Heat::Danger);
+    let advice = case.one();
+    let (before, after) = advice.max_over_mean.unwrap();
+    assert!(after < before && advice.snippet.unwrap().contains(&format!("key = {other}")), "{}", advice.text);
+    // Nor is it hidden that a range could be split.
+    let lines = "kind = \"range\"\ntype = \"bigint\"\nranges = [{ to = 100, shard = \"s1\" }, { from = 100, shard = \"s2\" }]\npinned = [{ key = 150, shard = \"s3\" }]";
+    let mut case = Case::new(lines, 3, &[600, 100, 300], &[0]).with_key(int(150), (300, 300), Heat::Danger);
+    case.splits = vec![(0, Ok(point(int(50), 50, 50, 0)))];
+    let kinds: Vec<AdviceKind> = case.advise().iter().map(|it| it.kind).collect();
+    assert_eq!(kinds, [AdviceKind::SingleKey, AdviceKind::Split]);
 }
 
 #[test]
