@@ -28,6 +28,7 @@ mod listen_shards;
 mod merge_values;
 mod metrics;
 mod names;
+mod page;
 mod patroni;
 mod pins;
 mod postgres;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         merge_values::tests,
         metrics::tests,
         names::tests,
+        page::tests,
         patroni::tests,
         pins::tests,
         postgres::tests,

@@ -33,6 +33,15 @@ postgres_bindir() {
 
 has_program() { has "$1" || [ -x "$(postgres_bindir)/$1" ]; }
 
+# As `integration/page/browser.rs` looks for it.
+has_chromium() {
+    if [ -n "${KEYWAY_CHROMIUM:-}" ]; then
+        [ -x "$KEYWAY_CHROMIUM" ]
+    else
+        has chromium || has chromium-browser || has google-chrome
+    fi
+}
+
 has_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return
     compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null && return
@@ -74,6 +83,8 @@ if [ "$mode" = test ]; then
     has java || lack "Java" "default-jre-headless" "java-latest-openjdk-headless" "jre-openjdk-headless"
     [ -e /usr/share/java/postgresql.jar ] ||
         lack "PostgreSQL's JDBC driver" "libpostgresql-jdbc-java" "postgresql-jdbc" "postgresql-jdbc"
+    # The page is tested in it; without a font it would draw no text.
+    has_chromium || lack "Chromium" "chromium fonts-dejavu-core" "chromium dejavu-sans-fonts" "chromium ttf-dejavu"
 fi
 if [ "$mode" = bench ]; then
     has python3 || lack "Python 3" "python3" "python3" "python"

@@ -1,6 +1,6 @@
 //! The command line. It decides nothing: `app` runs, `config` checks, `route` explains.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -115,8 +115,8 @@ fn run_demo(args: DemoArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let start = |config: &Config| {
-        let proxy = Proxy::start(config, None).map_err(|it| it.to_string())?;
+    let start = |config: &Config, path: &Path| {
+        let proxy = Proxy::start(config, Some(path)).map_err(|it| it.to_string())?;
         let (listen_addr, admin_addr) = (proxy.listen_addr(), proxy.admin_addr());
         Ok(Running { listen_addr, admin_addr, shutdown: Box::pin(proxy.shutdown(Drain::Timeout)) })
     };

@@ -93,6 +93,11 @@ impl KeywayProcess {
         self.listen
     }
 
+    /// Where the HTTP side is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Writes its configuration anew, for a reload.
     pub fn write_config(&self, config: impl Fn(&str, &str) -> String) -> Fallible<()> {
         Ok(std::fs::write(&self.config, config(&self.listen.to_string(), &self.admin.to_string()))?)
@@ -268,7 +273,7 @@ pub async fn error_of(client: &Client, sql: &str) -> Fallible<DbError> {
 /// Status and body.
 pub async fn http_get(address: SocketAddr, path: &str) -> Fallible<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: keyway\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// Enough for scrapers, probes and a few open pages; those beyond wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -67,6 +68,19 @@ pub struct Connection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
     _room: OwnedSemaphorePermit,
+}
+
+/// Who is at the other end of a request's connection, and when that ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub end: Instant,
+}
+
+impl Connected<IncomingStream<'_, BoundedListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Peer {
+        Peer { address: *stream.remote_addr(), end: stream.io().end.deadline() }
+    }
 }
 
 impl Connection {

@@ -33,7 +33,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("rank", "`1` (the hottest) to `10`"),
     (
         "reason",
-        "of refusals, pins and reads: lists of the code, as `multi_shard_write`, `temporary table`, `floor`",
+        "of refusals, pins, reads and denials of the dashboard: lists of the code, as `multi_shard_write`, `temporary table`, `floor`",
     ),
     ("result", "`ok`, `failed`, `refused` and the like, each from a list of the code"),
     ("role", "`primary`, `replica`"),
@@ -227,6 +227,16 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             (
                 "keyway_scatter_ratio",
                 "statements without the key: `SHOW ADVICE`; a table that they could use as reference",
+            ),
+        ],
+    ),
+    (
+        "Dashboard",
+        &[
+            ("keyway_admin_streams", "the bound is `admin_streams_max`; a page whose tab is hidden has none"),
+            (
+                "keyway_admin_refusals_total",
+                "`token`, many: somebody guesses; `host`, `site`: a page of another site asks; docs/dashboard.md",
             ),
         ],
     ),

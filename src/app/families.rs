@@ -1,7 +1,7 @@
 //! Every family of metrics that the program has.
 
 use super::source::PlanMetricFamilies;
-use crate::admin::HotspotMetricFamilies;
+use crate::admin::{AdminMetrics, HotspotMetricFamilies};
 use crate::cancel::CancelMetrics;
 use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, NotifyMetricFamilies};
@@ -22,6 +22,7 @@ pub struct Families {
     pub plans: PlanMetricFamilies,
     pub hotspots: HotspotMetricFamilies,
     pub spans: SpanMetrics,
+    pub dashboard: AdminMetrics,
     pub hits: LimitHits,
 }
 
@@ -39,6 +40,7 @@ impl Families {
             cancel: CancelMetrics::register(registry)?,
             hotspots: HotspotMetricFamilies::register(registry)?,
             spans: SpanMetrics::register(registry)?,
+            dashboard: AdminMetrics::register(registry, &hits)?,
             hits,
         })
     }

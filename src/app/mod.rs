@@ -4,6 +4,7 @@ mod accept;
 mod catalogue;
 mod databases;
 mod families;
+mod history;
 mod keeper;
 mod operator;
 mod process;
@@ -103,6 +104,7 @@ impl Proxy {
         let listener = net::listen(config.listen).map_err(listening(config.listen))?;
         let listen_addr = listener.local_addr().map_err(listening(config.listen))?;
         let counted = (families.plans.clone(), families.hotspots.clone());
+        let dashboard = families.dashboard.clone();
         let mut served = ended.clone();
         let process = Arc::new(Process::new(config, path, families, lookup, (stopping.clone(), ended))?);
         let latest = process.latest();
@@ -114,7 +116,8 @@ impl Proxy {
             let _ = served.wait_for(|it| *it).await;
         };
         let (admin_addr, serving) =
-            admin::serve(config.admin, source.clone(), end).map_err(listening(config.admin))?;
+            admin::serve(config.admin, source.clone(), process.admission(), dashboard, end)
+                .map_err(listening(config.admin))?;
         let tasks = vec![
             tokio::spawn(async move {
                 if let Err(error) = serving.await {

@@ -14,6 +14,7 @@ use super::keeper::HotspotKeeper;
 use super::tls::Next;
 use super::watchers::watchers;
 use super::{Drain, Families, StartError};
+use crate::admin::Admission;
 use crate::auth::{Credentials, Derivation};
 use crate::cancel::{self, Instance};
 use crate::client::{self, Latest, Limits, Quota, Rights, Sessions, Shared, Timeouts};
@@ -33,6 +34,8 @@ pub struct Process {
     path: Option<PathBuf>,
     /// What `latest` was built of. Held while a reload is under way.
     config: Mutex<Config>,
+    /// Who may see the dashboard.
+    admission: watch::Sender<Admission>,
     /// How to end, once the console has said so.
     end: watch::Sender<Option<Drain>>,
 }
@@ -71,7 +74,8 @@ impl Process {
         let latest = Arc::new(Latest::new(build(config, &common, None)?));
         let path = path.map(Path::to_owned);
         let end = watch::Sender::new(None);
-        Ok(Process { common, latest, path, config: Mutex::new(config.clone()), end })
+        let admission = watch::Sender::new(Admission::new(&config.dashboard));
+        Ok(Process { common, latest, path, config: Mutex::new(config.clone()), admission, end })
     }
 
     pub fn latest(&self) -> &Arc<Latest> {
@@ -80,6 +84,10 @@ impl Process {
 
     pub fn config(&self) -> Config {
         self.config.lock().clone()
+    }
+
+    pub fn admission(&self) -> watch::Receiver<Admission> {
+        self.admission.subscribe()
     }
 
     /// What is to be done once a second for hotspots.
@@ -126,6 +134,7 @@ impl Process {
         (wanted.listen, wanted.admin, wanted.workers) = (config.listen, config.admin, config.workers);
         wanted.instance = config.instance;
         wanted.log.format = config.log.format;
+        self.admission.send_replace(Admission::new(&wanted.dashboard));
         *config = wanted;
         self.latest.store(shared);
         let after = self.latest.load();

@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
+use super::history::History;
 use crate::admin::{
     self, DatabaseStatus, HotspotMetricFamilies, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals,
     Status,
 };
 use crate::base::{Role, ServerId, ShardId};
 use crate::client::{Database, Latest, ShardTotals};
+use crate::hotspot::{HeatMap, Metric, Report, StatementReport};
 use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
-use crate::route::{PlanCacheCounts, Router};
+use crate::route::{PlanCacheCounts, Router, Server};
 
 /// Rates are taken over this span.
 const SPAN: Duration = Duration::from_secs(10);
@@ -31,6 +33,7 @@ pub struct ProcessSource {
     /// No client is taken any more.
     closed: watch::Receiver<bool>,
     samples: Mutex<VecDeque<TotalsSample>>,
+    history: Mutex<History<ShardName>>,
     stats: Mutex<VecDeque<StatsSample>>,
 }
 
@@ -108,6 +111,7 @@ impl ProcessSource {
             hotspots,
             closed,
             samples: Mutex::default(),
+            history: Mutex::default(),
             stats: Mutex::default(),
         }
     }
@@ -115,6 +119,8 @@ impl ProcessSource {
     /// Takes the counters for the rates of the page.
     pub fn sample(&self, now: Instant) {
         let totals = self.totals();
+        let requests = totals.iter().map(|(name, it)| (name.clone(), it.reads + it.writes));
+        self.history.lock().take(now, requests);
         let mut samples = self.samples.lock();
         samples.push_back(TotalsSample { at: now, totals });
         while samples.front().is_some_and(|it| now.saturating_duration_since(it.at) > SPAN) {
@@ -161,23 +167,35 @@ impl ProcessSource {
             writes_per_second: rate(current.writes, before.writes),
             errors_per_second: rate(current.errors, before.errors),
             in_flight: current.in_flight,
-            servers: servers
-                .iter()
-                .map(|it| ServerStatus {
-                    address: it.address.clone(),
-                    role: it.role.map_or("", Role::label),
-                    lag_ms: it.lag(now).map(|it| it.as_millis() as u64),
-                    lag_bytes: it.lag_bytes,
-                    problem: it.problem.clone(),
-                    pools: pools(database, it.id),
-                })
-                .collect(),
+            history: self.history.lock().of(&key),
+            servers: servers.iter().map(|it| server(database, it, now)).collect(),
         }
     }
 }
 
 fn name_of(database: &Database, shard: u16) -> ShardName {
     (database.name.clone(), database.router.shard_name(ShardId(shard)).to_owned())
+}
+
+fn server(database: &Database, it: &Server, now: Instant) -> ServerStatus {
+    let is_replica = it.role == Some(Role::Replica);
+    let mut breaker = "";
+    database.pools.for_each(|user| {
+        // All users' pools share what is known of a server.
+        if let Some(pool) = user.get(it.id) {
+            breaker = pool.standing().breaker.state(now).label();
+        }
+    });
+    ServerStatus {
+        address: it.address.clone(),
+        role: it.role.map_or("", Role::label),
+        lag_ms: it.lag(now).filter(|_| is_replica).map(|it| it.as_millis() as u64),
+        lag_bytes: it.lag_bytes.filter(|_| is_replica),
+        problem: it.problem.clone(),
+        serves: is_replica.then_some(it.joined.is_some()),
+        breaker,
+        pools: pools(database, it.id),
+    }
 }
 
 /// Of all users together.
@@ -208,7 +226,29 @@ impl Source for ProcessSource {
             })
             .collect();
         databases.sort_by(|a, b| a.name.cmp(&b.name));
-        Status { version: env!("CARGO_PKG_VERSION"), clients: shared.metrics.clients.get(), databases }
+        let at_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Status { version: env!("CARGO_PKG_VERSION"), at_s, clients: shared.metrics.clients.get(), databases }
+    }
+
+    fn hotspots(&self, database: &str) -> Option<Arc<Report>> {
+        self.latest.load().databases.get(database).map(|it| it.hotspots.report())
+    }
+
+    fn heat_map(
+        &self,
+        database: &str,
+        map: &str,
+        metric: Metric,
+        last: Duration,
+        rows_max: usize,
+        columns_max: usize,
+    ) -> Option<HeatMap> {
+        let shared = self.latest.load();
+        shared.databases.get(database)?.hotspots.heat_map(map, metric, last, rows_max, columns_max)
+    }
+
+    fn statements(&self, _database: &str) -> Vec<StatementReport> {
+        Vec::new()
     }
 
     fn metrics(&self) -> Result<String, String> {

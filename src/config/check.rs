@@ -7,7 +7,9 @@ use toml::de::DeTable;
 
 use super::document::{Findings, Section};
 use super::settings::{self, Kind, Setting};
-use super::{Config, Console, HotspotTerms, Limits, Problem, database, login, peers, telemetry, tls, user};
+use super::{
+    Config, Console, HotspotTerms, Limits, Problem, admin, database, login, peers, telemetry, tls, user,
+};
 
 pub fn config(
     text: &str,
@@ -30,8 +32,8 @@ pub fn config(
 
 fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Config {
     top.check_keys(settings::TOP);
-    let (listen, admin) = (address(top, &settings::LISTEN), address(top, &settings::ADMIN));
-    if meet(listen, admin) {
+    let (listen, admin_address) = (address(top, &settings::LISTEN), address(top, &settings::ADMIN));
+    if meet(listen, admin_address) {
         top.add(
             ["admin", "listen"].iter().find_map(|it| top.get(it)).map_or(0, |it| it.span().start),
             "`listen` and `admin` are the same address",
@@ -47,6 +49,7 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
     };
     let (instance, peers) = peers::peers(top);
     let (workers, limits) = (top.count(&settings::WORKERS), limits(top));
+    let dashboard = admin::dashboard(top, directory, env);
     let hotspots = HotspotTerms {
         hotspots: top.flag(&settings::HOTSPOTS),
         hotspot_history: top.text(&settings::HOTSPOT_HISTORY).map(|(path, _)| directory.join(path)),
@@ -54,7 +57,8 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
     let (log, tracing) = (telemetry::log(top), telemetry::tracing(top));
     Config {
         listen,
-        admin,
+        admin: admin_address,
+        dashboard,
         workers,
         instance,
         peers,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{ClientTls, Config, Console, Database, HotspotTerms, Limits, Log, Pool, Tracing, User};
+use super::{
+    ClientTls, Config, Console, Dashboard, Database, HotspotTerms, Limits, Log, Pool, Tracing, User,
+};
 
 /// From one configuration to the next. Empty where both say the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +45,7 @@ impl Difference {
         let Config {
             listen,
             admin,
+            dashboard,
             workers,
             instance,
             peers,
@@ -63,6 +66,9 @@ impl Difference {
             ("log.format", log.format != after.log.format),
         ];
         let mut top = differing!(Console, console, after.console; admin_users stats_users);
+        top.extend(
+            differing!(Dashboard, dashboard, after.dashboard; admin_token redact_keys admin_streams_max),
+        );
         top.extend(differing!(HotspotTerms, hotspots, after.hotspots; hotspots hotspot_history));
         top.extend((*peers != after.peers).then_some("peers"));
         let told = differing!(Log, log, after.log; format slow_statement slow_statements_max);

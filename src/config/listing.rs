@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::settings::{self, Kind, Setting};
 use super::{
-    Auth, ClientTls, Config, CrossShardWrites, Database, Limits, Log, PoolMode, Secret, ServerTls,
+    Auth, ClientTls, Config, CrossShardWrites, Dashboard, Database, Limits, Log, PoolMode, Secret, ServerTls,
     ShardServers, Tracing, User,
 };
 
@@ -87,6 +87,7 @@ impl Config {
         let Config {
             listen,
             admin,
+            dashboard,
             workers,
             instance,
             peers,
@@ -105,6 +106,10 @@ impl Config {
         list.put("", settings::TOP, "workers", workers.to_string());
         list.put("", settings::TOP, "instance", instance.map(usize::from).shown());
         list.0.iter_mut().for_each(|it| it.changeable = false);
+        let Dashboard { admin_token, redact_keys, admin_streams_max } = dashboard;
+        list.put("", &[], "admin_token", given(admin_token.is_some()));
+        list.put("", settings::TOP, "redact_keys", redact_keys.to_string());
+        list.put("", settings::TOP, "admin_streams_max", admin_streams_max.to_string());
         list.put("", settings::TOP, "peers", names(peers));
         list.put("", settings::TOP, "admin_users", names(&console.admin_users));
         list.put("", settings::TOP, "stats_users", names(&console.stats_users));

@@ -1,6 +1,7 @@
 //! The configuration: a TOML file to a checked `Config`, with every error at once, each with its line
 //! and what to write instead. A config that loads is valid (DESIGN invariant 9).
 
+mod admin;
 mod check;
 mod database;
 mod difference;
@@ -42,6 +43,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// HTTP: metrics, health, dashboard.
     pub admin: SocketAddr,
+    pub dashboard: Dashboard,
     /// Threads; 0 is one per core.
     pub workers: usize,
     /// Of several Keyways behind one address, from 1 to `cancel::Instance::MAX`.
@@ -62,6 +64,15 @@ pub struct Config {
 pub struct HotspotTerms {
     pub hotspots: bool,
     pub hotspot_history: Option<PathBuf>,
+}
+
+/// Who may see the dashboard, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dashboard {
+    /// Without one: browsers on this machine.
+    pub admin_token: Option<Password>,
+    pub redact_keys: bool,
+    pub admin_streams_max: usize,
 }
 
 /// A Keyway behind the same address.

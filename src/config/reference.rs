@@ -15,7 +15,8 @@ const REFERENCE_WIDTH: usize = 100;
 pub fn reference() -> String {
     let mut out = Reference { text: REFERENCE_HEAD.to_owned(), commented: false };
     out.paragraph(false);
-    out.settings(&[&LISTEN, &ADMIN, &WORKERS, &INSTANCE, &PEERS, &ADMIN_USERS, &STATS_USERS]);
+    out.settings(&[&LISTEN, &ADMIN, &ADMIN_TOKEN, &REDACT_KEYS, &ADMIN_STREAMS_MAX]);
+    out.settings(&[&WORKERS, &INSTANCE, &PEERS, &ADMIN_USERS, &STATS_USERS]);
     out.settings(&[&HOTSPOTS, &HOTSPOT_HISTORY]);
     out.about(&LOG_SECTION).header("log").settings(LOG);
     out.about(&TRACING_SECTION).header("tracing").settings(TRACING);

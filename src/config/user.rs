@@ -123,7 +123,23 @@ fn check_use(section: &Section<'_>, name: &str, auth: Auth, secret: Option<&Secr
 }
 
 fn password(section: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<Secret> {
-    let value = section.get(settings::PASSWORD.key)?;
+    let (text, offset) = secret_text(section, &settings::PASSWORD, directory, env)?;
+    let secret = Secret::parse(&text);
+    if secret.is_none() {
+        let instead = "SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey> as in pg_authid";
+        section.add(offset, "the SCRAM verifier is malformed", instead);
+    }
+    secret
+}
+
+/// What stands in the file, or in the place that it names, and where.
+pub fn secret_text(
+    section: &Section<'_>,
+    setting: &Setting,
+    directory: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<(String, usize)> {
+    let (key, value) = (setting.key, section.get(setting.key)?);
     let offset = value.span().start;
     let found = if let Some(text) = value.get_ref().as_str() {
         Ok(text.to_owned())
@@ -137,30 +153,20 @@ fn password(section: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Optio
                 )
             }),
             (None, Some(file)) => from_file(&directory.join(file)).map_err(|error| {
-                (
-                    format!("cannot read password file {file}: {error}"),
-                    "the path of a readable file".to_owned(),
-                )
+                (format!("cannot read {key} file {file}: {error}"), "the path of a readable file".to_owned())
             }),
             _ => Err((
-                "`password` is neither a string nor a place".to_owned(),
-                "password = \"...\", { env = \"NAME\" } or { file = \"PATH\" }".to_owned(),
+                format!("`{key}` is neither a string nor a place"),
+                format!("{key} = \"...\", {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"),
             )),
         }
     };
     match found {
         Ok(text) if text.contains('\0') => {
-            section.add(offset, "the password has a zero byte", "a password without it");
+            section.add(offset, format!("the {key} has a zero byte"), format!("a {key} without it"));
         }
-        Ok(text) if text.is_empty() => section.add(offset, "the password is empty", "a password"),
-        Ok(text) => {
-            let secret = Secret::parse(&text);
-            if secret.is_none() {
-                let instead = "SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey> as in pg_authid";
-                section.add(offset, "the SCRAM verifier is malformed", instead);
-            }
-            return secret;
-        }
+        Ok(text) if text.is_empty() => section.add(offset, format!("the {key} is empty"), format!("a {key}")),
+        Ok(text) => return Some((text, offset)),
         Err((message, instead)) => section.add(offset, message, instead),
     }
     None

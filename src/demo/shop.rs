@@ -105,7 +105,7 @@ impl Shop {
     /// A configuration for Keyway in front of these servers.
     pub fn config_text(&self, listen: &str, admin: &str) -> String {
         let mut text = format!(
-            "listen = \"{listen}\"\nadmin = \"{admin}\"\n\n[limits]\nshutdown_timeout = \"2s\"\n\n\
+            "listen = \"{listen}\"\nadmin = \"{admin}\"\nredact_keys = false\n\n[limits]\nshutdown_timeout = \"2s\"\n\n\
              [users.{USER}]\npassword = \"{}\"\n",
             self.password
         );

@@ -56,10 +56,11 @@ pub enum Limit {
     FailoverQueue,
     SlowStatements,
     Spans,
+    AdminStreams,
 }
 
 impl Limit {
-    const ALL: [Limit; 48] = [
+    const ALL: [Limit; 49] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -108,6 +109,7 @@ impl Limit {
         Limit::FailoverQueue,
         Limit::SlowStatements,
         Limit::Spans,
+        Limit::AdminStreams,
     ];
 
     fn label(self) -> &'static str {
@@ -160,6 +162,7 @@ impl Limit {
             Limit::FailoverQueue => "failover_queue",
             Limit::SlowStatements => "slow_statements_max",
             Limit::Spans => "spans_max",
+            Limit::AdminStreams => "admin_streams_max",
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Every setting, once: its key, default, bound and reason. `config/reference.toml` is written from
 //! this list, and unknown keys are found by it.
 
+mod admin;
 mod hotspots;
 mod replicas;
 mod telemetry;
 
+pub use admin::*;
 pub use hotspots::*;
 pub use replicas::*;
 pub use telemetry::*;
@@ -80,12 +82,6 @@ const fn other(
 
 pub const LISTEN: Setting =
     other("listen", "\"127.0.0.1:6432\"", "127.0.0.1:6432", "where clients connect; IPv6 in brackets");
-pub const ADMIN: Setting = other(
-    "admin",
-    "\"127.0.0.1:9432\"",
-    "127.0.0.1:9432",
-    "HTTP for /metrics, /healthz, /readyz and the dashboard; anyone who reaches it can read it, so keep it on loopback or a private network",
-);
 pub const WORKERS: Setting = count(
     "workers",
     0,
@@ -129,6 +125,9 @@ pub const DATABASES_SECTION: Setting = other("databases", "", "required", "what 
 pub const TOP: &[&Setting] = &[
     &LISTEN,
     &ADMIN,
+    &ADMIN_TOKEN,
+    &REDACT_KEYS,
+    &ADMIN_STREAMS_MAX,
     &WORKERS,
     &INSTANCE,
     &PEERS,

@@ -30,6 +30,8 @@ const DIRECTION_MIN: f64 = 0.8;
 const WRITES_MIN: f64 = 0.5;
 /// Of a shard's load, what one key has that is popular.
 const POPULAR_MIN: f64 = 0.5;
+/// More keys have no share that matters.
+const KEYS_MAX: usize = 8;
 /// How much more even load must become, in largest over mean.
 const GAIN_MIN: f64 = 0.05;
 
@@ -83,8 +85,13 @@ pub fn advise(situation: &Situation<'_>) -> Vec<Advice> {
     let now = Placement::new(situation.part_loads, owners, situation.shards.len(), situation.other_loads);
     let it = Adviser { situation, names: situation.names(), before: now.max_over_mean(), now };
     let mut advice: Vec<Advice> = it.scatter().into_iter().collect();
-    let placed = it.single_key().or_else(|| it.sequential()).or_else(|| it.split()).or_else(|| it.moves());
-    advice.extend(placed);
+    let key = it.single_key();
+    // A key that lives where it does best keeps nothing else from being advised.
+    let is_placed = key.as_ref().is_none_or(|it| it.max_over_mean.is_none());
+    advice.extend(key);
+    if is_placed {
+        advice.extend(it.sequential().or_else(|| it.split()).or_else(|| it.moves()));
+    }
     if advice.is_empty() {
         advice.push(it.nothing());
     }
@@ -118,8 +125,15 @@ impl Adviser<'_> {
         })
     }
 
+    /// Of the heaviest key that another placement helps, or else of the heaviest.
     fn single_key(&self) -> Option<Advice> {
-        let key = self.situation.keys.iter().find(|it| self.is_the_load(it))?;
+        let heavy = self.situation.keys.iter().filter(|it| self.is_the_load(it)).take(KEYS_MAX);
+        let mut advice: Vec<Advice> = heavy.map(|it| self.about_key(it)).collect();
+        let helped = advice.iter().position(|it| it.max_over_mean.is_some()).unwrap_or(0);
+        (!advice.is_empty()).then(|| advice.swap_remove(helped))
+    }
+
+    fn about_key(&self, key: &HeavyLoad) -> Advice {
         let apart = self.apart(key);
         let here = self.now.with_key(apart);
         let (placement, moves) = self.place_key(&here, apart);
@@ -142,7 +156,7 @@ impl Adviser<'_> {
                     format!("; pinned to shard {} it leaves the largest over mean load at", self.shard(to))
                 }
                 None => format!(
-                    "; pinned where it is, with {} moved away from it, the largest over mean load goes to",
+                    "; pinned where it is, with {} moved, the largest over mean load goes to",
                     self.parts(moves.len()),
                 ),
             });
@@ -168,7 +182,7 @@ impl Adviser<'_> {
             ". Most of its calls are writes, which wait for one another: spread it over several rows"
         });
         advice.text = text;
-        Some(advice)
+        advice
     }
 
     /// Dangerous, or what its hot shard has too much of, or most of what that has.

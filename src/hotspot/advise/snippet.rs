@@ -143,7 +143,10 @@ impl Names<'_> {
         }
         let path = self.path();
         let step = if rows.is_empty() { "" } else { "2. " };
-        _ = writeln!(text, "# {step}Put this in the place of [{path}] and of all below it, then RELOAD.");
+        _ = writeln!(
+            text,
+            "# {step}Put this in the place of the section [{path}], its [[...pinned]] included, then RELOAD."
+        );
         text.push_str(&section);
         if !rows.is_empty() {
             text.push_str("# 3. Delete them where they were; they are no longer read there.\n");
