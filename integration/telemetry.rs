@@ -288,6 +288,12 @@ async fn slow_statements(harness: Arc<Shared>) -> Outcome {
         found("SELECT pg_sleep($1), ? / (random() * ?)::integer").unwrap_or_else(|| panic!("{lines:#?}"));
     assert_eq!(second["sqlstate"], "22012");
     assert!(!lines.iter().any(|it| it["statement"] == "SELECT ?"), "{lines:#?}");
+    // From 100 ms on each is on the page.
+    run(&client, &format!("SELECT pg_sleep(0.11), '{SECRET}' AS seen_on_the_page")).await?;
+    let (status, page) = keyway.http("/").await?;
+    assert_eq!(status, 200);
+    assert!(page.contains("SELECT pg_sleep(?), ? AS seen_on_the_page"), "{page}");
+    assert!(!page.contains(SECRET), "{page}");
     // No more than two in a second are written, and the others are counted.
     until("the limit is hit", || async {
         let many = (0..8).map(|_| run(&client, &slow));

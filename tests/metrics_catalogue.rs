@@ -233,16 +233,17 @@ fn check_annotations(
     }
 }
 
-/// Where promtool is installed it has the last word.
+/// Where promtool is installed it has the last word, and tries the alerts out.
 #[test]
 fn promtool_takes_the_rules_where_it_is_installed() {
-    let arguments = ["check", "rules", ALERTS];
-    match Command::new("promtool").args(arguments).output() {
-        Ok(output) => {
-            let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{told}");
+    for arguments in [["check", "rules", ALERTS], ["test", "rules", "config/prometheus/alerts_test.yml"]] {
+        match Command::new("promtool").args(arguments).output() {
+            Ok(output) => {
+                let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{arguments:?}: {told}");
+            }
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}"),
         }
-        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}"),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
 use super::history::History;
+use super::keeper::unix_s;
 use crate::admin::{
     self, DatabaseStatus, HotspotMetricFamilies, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals,
     Status,
@@ -226,8 +227,12 @@ impl Source for ProcessSource {
             })
             .collect();
         databases.sort_by(|a, b| a.name.cmp(&b.name));
-        let at_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Status { version: env!("CARGO_PKG_VERSION"), at_s, clients: shared.metrics.clients.get(), databases }
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            at_s: unix_s(),
+            clients: shared.metrics.clients.get(),
+            databases,
+        }
     }
 
     fn hotspots(&self, database: &str) -> Option<Arc<Report>> {
@@ -247,8 +252,10 @@ impl Source for ProcessSource {
         shared.databases.get(database)?.hotspots.heat_map(map, metric, last, rows_max, columns_max)
     }
 
-    fn statements(&self, _database: &str) -> Vec<StatementReport> {
-        Vec::new()
+    fn statements(&self, database: &str) -> Vec<StatementReport> {
+        let shared = self.latest.load();
+        let costly = shared.databases.get(database).and_then(|it| it.costly.as_ref());
+        costly.map(|it| it.report(unix_s())).unwrap_or_default()
     }
 
     fn metrics(&self) -> Result<String, String> {

@@ -421,7 +421,7 @@ impl Session {
             && let Some(&shard) = decision.shards.first()
         {
             let now = std::time::Instant::now();
-            self.hold_ends = None;
+            self.cost().hold_ends = None;
             self.held = Some(self.attach(shard, Role::Primary, &mut Excluded::default(), now).await?);
         }
         let text = told("LISTEN", &channels);

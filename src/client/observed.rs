@@ -14,7 +14,7 @@ use crate::base::{Access, Refusal, Role, ShardId};
 use crate::config::Ratio;
 use crate::hotspot::{Sample, TEXT_BYTES_MAX, weight};
 use crate::otlp::{Exporter, Ids, Span};
-use crate::sql;
+use crate::sql::{self, Traceparent};
 use crate::wire::{self, Bind, FrontendTag};
 
 /// Who is told. A reload makes another one.
@@ -32,10 +32,32 @@ pub struct Traces {
     pub ids: Arc<Ids>,
 }
 
-impl Watchers {
-    fn watch(&self, took_us: u64) -> bool {
-        self.traces.is_some() || self.slow.as_ref().is_some_and(|it| took_us >= it.threshold_us)
+/// A statement that is traced, and below which span.
+struct Traced {
+    parent: Option<Traceparent>,
+}
+
+impl Traces {
+    /// As the statement's comment says, else by chance.
+    fn choose(&self, text: &str, dice: u32) -> Option<Traced> {
+        let parent = sql::traceparent(text);
+        // The lowest bits choose for the table of fingerprints.
+        let by_chance = || self.ratio.takes(dice.rotate_left(16));
+        parent.map_or_else(by_chance, |it| it.sampled).then_some(Traced { parent })
     }
+
+    /// Of the trace and of a new span.
+    fn ids_for(&self, traced: &Traced) -> (u128, u64) {
+        (traced.parent.map_or_else(|| self.ids.trace(), |it| it.trace_id), self.ids.span())
+    }
+}
+
+/// Who is told of a request.
+struct Chosen {
+    /// How many statements it stands for in the table of fingerprints.
+    weight: Option<u32>,
+    is_slow: bool,
+    traced: Option<Traced>,
 }
 
 /// Of the request under way, so far.
@@ -54,7 +76,9 @@ pub(super) struct Cost {
     began: Option<Instant>,
     /// Random enough to choose by, and never 0.
     dice: u32,
-    copying: Option<Box<Told>>,
+    copying: Option<Box<Told<'static>>>,
+    /// When it has waited long enough for a primary, if it had to.
+    pub hold_ends: Option<Instant>,
 }
 
 /// Micro seconds.
@@ -68,12 +92,12 @@ pub(super) struct Spent {
 
 /// What is said of a request beside its cost. `text` is as the client wrote it and goes nowhere.
 #[derive(Debug)]
-struct Told {
-    text: Box<str>,
+struct Told<'a> {
+    text: Cow<'a, str>,
     statements: usize,
     access: Access,
-    shards: Box<[ShardId]>,
-    table: Option<Arc<str>>,
+    shards: Cow<'a, [ShardId]>,
+    table: Option<Cow<'a, str>>,
     began: Instant,
 }
 
@@ -145,7 +169,7 @@ impl Session {
     /// Behind all that was done for it at servers.
     pub fn tell_request(&mut self, request: &Request<'_>, ran: &Result<Ran, End>) {
         if let Ok(Ran::CopyIn) = ran {
-            let told = told(request).map(Box::new);
+            let told = told(request).map(|it| Box::new(it.into_owned()));
             let cost = self.cost();
             (cost.copying, cost.is_told) = (told, true);
             return;
@@ -159,18 +183,18 @@ impl Session {
             cost.refused(refusal);
             cost.spent.took_us = request.started.elapsed().as_micros() as u64;
         }
-        if let Some((cost, weight)) = self.chosen()
+        if self.may_tell()
             && let Some(told) = told(request)
         {
-            self.tell(&told, cost, weight);
+            self.tell(&told);
         }
     }
 
     /// A COPY FROM STDIN is a request from its statement to the end of its answer.
     pub fn tell_copied(&mut self) {
         let Some(told) = self.cost().copying.take() else { return };
-        if let Some((cost, weight)) = self.chosen() {
-            self.tell(&told, cost, weight);
+        if self.may_tell() {
+            self.tell(&told);
         }
     }
 
@@ -180,27 +204,26 @@ impl Session {
         let (Some(_), Some(began), false) = (cost.state, cost.began, cost.is_told) else { return };
         cost.is_told = true;
         cost.spent.took_us = began.elapsed().as_micros() as u64;
-        if let Some((cost, weight)) = self.chosen()
+        if self.may_tell()
             && let Some(text) = self.text_of_unit(unit)
         {
-            let (shards, access) = (Box::default(), Access::Read);
-            self.tell(
-                &Told { text: text.into(), statements: 1, access, shards, table: None, began },
-                cost,
-                weight,
-            );
+            let (text, shards, access) = (text.into(), Cow::default(), Access::Read);
+            self.tell(&Told { text, statements: 1, access, shards, table: None, began });
         }
     }
 
-    /// How many statements it stands for in the table of fingerprints, 0 for none; `None` where nobody is told.
-    fn chosen(&self) -> Option<(&Cost, u32)> {
-        let cost = self.cost.as_deref()?;
-        let took_us = cost.spent.took_us;
-        let weight = self.database.costly.as_ref().and_then(|_| weight(took_us, cost.dice));
-        match weight {
-            None if !self.shared.watchers.watch(took_us) => None,
-            weight => Some((cost, weight.unwrap_or(0))),
-        }
+    /// Somebody may be told, whatever the text is.
+    fn may_tell(&self) -> bool {
+        let Some(cost) = self.cost.as_deref() else { return false };
+        self.shared.watchers.traces.is_some() || self.is_slow(cost) || self.weight(cost).is_some()
+    }
+
+    fn is_slow(&self, cost: &Cost) -> bool {
+        self.shared.watchers.slow.as_ref().is_some_and(|it| cost.spent.took_us >= it.threshold_us)
+    }
+
+    fn weight(&self, cost: &Cost) -> Option<u32> {
+        self.database.costly.as_ref().and_then(|_| weight(cost.spent.took_us, cost.dice))
     }
 
     /// In the text of a Query, of a Parse, or of the statement that a Bind names.
@@ -226,32 +249,30 @@ impl Session {
     }
 
     #[cold]
-    fn tell(&self, told: &Told, cost: &Cost, weight: u32) {
-        let took = Duration::from_micros(cost.spent.took_us);
+    fn tell(&self, told: &Told<'_>) {
+        let Some(cost) = self.cost.as_deref() else { return };
+        let traces = self.shared.watchers.traces.as_ref();
+        let chosen = Chosen {
+            weight: self.weight(cost),
+            is_slow: self.is_slow(cost),
+            traced: traces.and_then(|it| it.choose(&told.text, cost.dice)),
+        };
+        if chosen.weight.is_none() && !chosen.is_slow && chosen.traced.is_none() {
+            return;
+        }
         let scan = sql::scan(&told.text);
         let fingerprint = scan.well_formed.then_some(scan.fingerprint);
         let normalised = || sql::normalised(&told.text, TEXT_BYTES_MAX).map(Arc::<str>::from);
-        if let Some(costly) = self.database.costly.as_ref().filter(|_| weight > 0) {
-            let sample = Sample {
-                fingerprint: fingerprint.unwrap_or(0),
-                weight,
-                failed: cost.state.is_some(),
-                rows: cost.rows,
-                time_us: cost.spent.took_us,
-                shard: match &told.shards[..] {
-                    [] => "none",
-                    [only] => self.database.router.shard_name(*only),
-                    _ => "several",
-                },
-            };
+        if let (Some(weight), Some(costly)) = (chosen.weight, &self.database.costly) {
+            let sample = self.sample(told, cost, fingerprint, weight);
             costly.record(&sample, || normalised().unwrap_or_else(|| UNREADABLE.into()), unix_s());
         }
-        if !self.shared.watchers.watch(cost.spent.took_us) {
+        if !chosen.is_slow && chosen.traced.is_none() {
             return;
         }
         let text = normalised();
         let state = cost.state.map(|it| String::from_utf8_lossy(&it).into_owned());
-        if let Some(slow) = self.shared.watchers.slow.as_ref().filter(|it| it.is_slow(took)) {
+        if let Some(slow) = self.shared.watchers.slow.as_ref().filter(|_| chosen.is_slow) {
             slow.tell(&SlowStatement {
                 database: &self.database.name,
                 user: &self.record.user,
@@ -260,7 +281,7 @@ impl Session {
                 fingerprint,
                 text: text.as_deref(),
                 statements: told.statements,
-                took,
+                took: Duration::from_micros(cost.spent.took_us),
                 wait: Duration::from_micros(cost.wait_us),
                 server: Duration::from_micros(cost.spent.server_us),
                 rows: cost.rows,
@@ -268,33 +289,44 @@ impl Session {
                 state: state.as_deref(),
             });
         }
-        if let Some(traces) = &self.shared.watchers.traces {
-            self.trace(traces, (told, cost), fingerprint, text, state);
+        if let (Some(traces), Some(traced)) = (traces, chosen.traced) {
+            let (trace_id, span_id) = traces.ids_for(&traced);
+            let span = Span { trace_id, span_id, ..self.span(told, cost, fingerprint, text, state) };
+            traces.exporter.offer(Span { parent_id: traced.parent.map(|it| it.parent_id), ..span });
         }
     }
 
-    fn trace(
+    fn sample(&self, told: &Told<'_>, cost: &Cost, fingerprint: Option<u128>, weight: u32) -> Sample<'_> {
+        Sample {
+            fingerprint: fingerprint.unwrap_or(0),
+            weight,
+            failed: cost.state.is_some(),
+            rows: cost.rows,
+            time_us: cost.spent.took_us,
+            shard: match &told.shards[..] {
+                [] => "none",
+                [only] => self.database.router.shard_name(*only),
+                _ => "several",
+            },
+        }
+    }
+
+    /// Without its ids.
+    fn span(
         &self,
-        traces: &Traces,
-        (told, cost): (&Told, &Cost),
+        told: &Told<'_>,
+        cost: &Cost,
         fingerprint: Option<u128>,
         text: Option<Arc<str>>,
         error: Option<String>,
-    ) {
-        let parent = sql::traceparent(&told.text);
-        // The lowest bits chose for the table of fingerprints.
-        let by_chance = || traces.ratio.takes(cost.dice.rotate_left(16));
-        if !parent.map_or_else(by_chance, |it| it.sampled) {
-            return;
-        }
+    ) -> Span {
         let ended = SystemTime::now();
-        let took = told.began.elapsed();
-        traces.exporter.offer(Span {
-            trace_id: parent.map_or_else(|| traces.ids.trace(), |it| it.trace_id),
-            span_id: traces.ids.span(),
-            parent_id: parent.map(|it| it.parent_id),
+        Span {
+            trace_id: 0,
+            span_id: 0,
+            parent_id: None,
             name: name_of(text.as_deref(), told.table.as_deref()),
-            began: ended.checked_sub(took).unwrap_or(ended),
+            began: ended.checked_sub(told.began.elapsed()).unwrap_or(ended),
             ended,
             database: self.record.database.clone(),
             user: self.record.user.clone(),
@@ -309,20 +341,29 @@ impl Session {
             rows: cost.rows,
             bytes: cost.bytes,
             error,
-        });
+        }
     }
 }
 
-fn told(request: &Request<'_>) -> Option<Told> {
+impl Told<'_> {
+    fn into_owned(self) -> Told<'static> {
+        Told {
+            text: self.text.into_owned().into(),
+            shards: self.shards.into_owned().into(),
+            table: self.table.map(|it| it.into_owned().into()),
+            statements: self.statements,
+            access: self.access,
+            began: self.began,
+        }
+    }
+}
+
+fn told<'a>(request: &'a Request<'_>) -> Option<Told<'a>> {
     let (text, statements) = text_of(&request.payload)?;
-    Some(Told {
-        text: text.into(),
-        statements,
-        access: request.access,
-        shards: request.decision.shards.iter().copied().collect(),
-        table: request.subject.table.clone(),
-        began: request.started,
-    })
+    let (access, began) = (request.access, request.started);
+    let shards = Cow::Borrowed(&request.decision.shards[..]);
+    let table = request.subject.table.as_deref().map(Cow::Borrowed);
+    Some(Told { text, statements, access, shards, table, began })
 }
 
 /// In place of a text whose literals cannot be told.

@@ -417,7 +417,6 @@ impl Session {
 
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
         self.overdue = None;
-        self.hold_ends = None;
         self.begin_cost(None);
         if request.decision.mode != Mode::One {
             self.send_touched();

@@ -152,8 +152,6 @@ pub(super) struct Session {
     pub transaction_ends: Option<Instant>,
     /// The same of the statement under way.
     pub overdue: Option<Box<Overdue>>,
-    /// When the statement under way has waited long enough for a primary, if it had to. Boxed, as few have to.
-    pub hold_ends: Option<Box<Instant>>,
     /// SHOW TRANSACTIONS has one of it.
     pub shows_transaction: bool,
     /// What the request under way has cost. `None` at rest.
@@ -208,7 +206,6 @@ impl Session {
             began: None,
             transaction_ends: None,
             overdue: None,
-            hold_ends: None,
             shows_transaction: false,
             cost: None,
             entry: Some(login.entry),

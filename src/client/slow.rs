@@ -44,10 +44,6 @@ impl SlowLog {
         SlowLog { threshold_us: threshold.as_micros() as u64, per_second, hits, lines }
     }
 
-    pub(super) fn is_slow(&self, took: Duration) -> bool {
-        took.as_micros() as u64 >= self.threshold_us
-    }
-
     pub(super) fn tell(&self, it: &SlowStatement<'_>) {
         let Some(left_out) = self.lines.lock().admit(Instant::now(), self.per_second) else {
             return self.hits.hit(Limit::SlowStatements);

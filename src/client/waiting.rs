@@ -84,7 +84,7 @@ impl Session {
         let done = match &missing {
             Missing::Paused => {
                 // What was waited for before does not count, nor does the pause.
-                (waited.place, self.hold_ends) = (None, None);
+                (waited.place, self.cost().hold_ends) = (None, None);
                 let traffic = self.database.traffic.clone();
                 self.unless_gone(traffic.resumed()).await
             }
@@ -126,7 +126,7 @@ impl Session {
             }
         }
         let now = Instant::now();
-        let ends = **self.hold_ends.get_or_insert_with(|| Box::new(now + database.failover_hold));
+        let ends = *self.cost().hold_ends.get_or_insert(now + database.failover_hold);
         if now >= ends {
             self.shared.hits.hit(Limit::FailoverHold);
             return Err(self.no_primary(shard, missing));

@@ -117,8 +117,7 @@ async fn export(mut queue: mpsc::Receiver<Message>, mut collector: Collector) {
             next = tokio::time::timeout_at(deadline, queue.recv()).await.ok().flatten();
         }
         if !batch.is_empty() {
-            collector.take(&batch).await;
-            batch.clear();
+            collector.take(std::mem::take(&mut batch)).await;
         }
         if let Some(done) = flush {
             let _ = done.send(());
@@ -127,14 +126,16 @@ async fn export(mut queue: mpsc::Receiver<Message>, mut collector: Collector) {
 }
 
 impl Collector {
-    async fn take(&mut self, batch: &[Span]) {
-        let body = request(batch);
+    async fn take(&mut self, batch: Vec<Span>) {
+        let count = batch.len() as u64;
+        // Milliseconds that no client is to wait for.
+        let Ok(body) = tokio::task::spawn_blocking(move || request(&batch)).await else { return };
         let mut last = String::new();
         for delay in RETRY_DELAYS {
             tokio::time::sleep(delay).await;
             match self.post(body.clone()).await {
                 Ok(()) => {
-                    self.metrics.exported.inc_by(batch.len() as u64);
+                    self.metrics.exported.inc_by(count);
                     if std::mem::take(&mut self.is_down) {
                         tracing::info!(collector = %self.endpoint, "spans are taken again");
                     }
@@ -148,7 +149,7 @@ impl Collector {
                 }
             }
         }
-        self.metrics.failed.inc_by(batch.len() as u64);
+        self.metrics.failed.inc_by(count);
         if !std::mem::replace(&mut self.is_down, true) {
             tracing::warn!(collector = %self.endpoint, error = last, "spans are not taken");
         }
