@@ -189,7 +189,10 @@ async fn with_a_token_a_login_opens_the_page() {
         status(&head) == 200 && body.contains("key & 42") && body.contains("\"keys_are_redacted\":false")
     );
     let (head, _) = site.get("/login", &[]).await;
-    assert!(status(&head) == 303 && head.contains("location: /\r\n"), "what a reload after a wrong one asks for");
+    assert!(
+        status(&head) == 303 && head.contains("location: /\r\n"),
+        "what a reload after a wrong one asks for"
+    );
     let long = format!("token={}", "x".repeat(10_000));
     assert_eq!(status(&site.ask("POST /login", &[form], &long).await.0), 413);
 
