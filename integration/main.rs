@@ -19,6 +19,7 @@ mod drain;
 mod drivers;
 mod failover;
 mod harness;
+mod hotspots;
 mod lag;
 mod leaks;
 mod limits;
@@ -44,6 +45,7 @@ mod sessions;
 mod shard_keys;
 mod shop;
 mod single;
+mod telemetry;
 mod tls;
 mod topology;
 
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         drain::tests,
         drivers::tests,
         failover::tests,
+        hotspots::tests,
         lag::tests,
         leaks::tests,
         limits::tests,
@@ -102,10 +105,13 @@ fn main() -> ExitCode {
         shard_keys::tests,
         shop::tests,
         single::tests,
+        telemetry::tests,
         tls::tests,
         topology::tests,
     ];
-    let tests = topics.iter().flat_map(|it| it(&harness)).collect();
+    let mut tests: Vec<_> = topics.iter().flat_map(|it| it(&harness)).collect();
+    // Last, because what it waits for goes on beside the others from now on.
+    tests.extend(hotspots::even_load(&harness, &arguments));
     let conclusion = libtest_mimic::run(&arguments, tests);
     Harness::stop(harness);
     conclusion.exit_code()

@@ -24,6 +24,7 @@ pub mod route;
 
 pub mod auth;
 pub mod hotspot;
+pub mod otlp;
 
 pub mod backend;
 

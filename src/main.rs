@@ -1,11 +1,11 @@
 //! The command line. It decides nothing: `app` runs, `config` checks, `route` explains.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use keyway::app::{Drain, Proxy, Signals};
-use keyway::config::Config;
+use keyway::config::{Config, LogFormat};
 use keyway::demo::{self, DemoArgs, Running};
 
 #[global_allocator]
@@ -78,7 +78,7 @@ fn with_config(path: &std::path::Path, then: impl FnOnce(Config) -> ExitCode) ->
 }
 
 fn run(config: &Config, path: &std::path::Path) -> ExitCode {
-    keyway::app::init_logging("info");
+    keyway::app::init_logging("info", config.log.format);
     keyway::app::forbid_huge_pages();
     let runtime = match keyway::app::runtime(config.workers) {
         Ok(it) => it,
@@ -106,7 +106,7 @@ fn run(config: &Config, path: &std::path::Path) -> ExitCode {
 
 fn run_demo(args: DemoArgs) -> ExitCode {
     // What is normal here, the tour tells.
-    keyway::app::init_logging("warn");
+    keyway::app::init_logging("warn", LogFormat::Text);
     // Servers that end are waited for on the demo's own thread: what serves clients is on others.
     let runtime = match keyway::app::runtime(2) {
         Ok(it) => it,
@@ -115,8 +115,8 @@ fn run_demo(args: DemoArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let start = |config: &Config| {
-        let proxy = Proxy::start(config, None).map_err(|it| it.to_string())?;
+    let start = |config: &Config, path: &Path| {
+        let proxy = Proxy::start(config, Some(path)).map_err(|it| it.to_string())?;
         let (listen_addr, admin_addr) = (proxy.listen_addr(), proxy.admin_addr());
         Ok(Running { listen_addr, admin_addr, shutdown: Box::pin(proxy.shutdown(Drain::Timeout)) })
     };

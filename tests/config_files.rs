@@ -146,6 +146,7 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("zone_penalty", "a preference"),
     ("slow_start", "a share that grows: keyway_reads_total has its reason"),
     ("max_lag", "what reads ask of a replica: keyway_replica_lag_seconds"),
+    ("slow_statement", "what is told: the log has it"),
 ];
 
 /// PostgreSQL's MAX_STARTUP_PACKET_LENGTH is not of the configuration, and a share is no measure.

@@ -124,6 +124,14 @@ impl Harness {
         })
     }
 
+    /// Runs beside the tests from now on. A trial has to wait for its end.
+    pub fn beside<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Harness>,
+        task: impl FnOnce(Arc<Shared>) -> F,
+    ) {
+        self.runtime.spawn(task(self.shared.clone()));
+    }
+
     /// Stops all clusters and removes their files.
     pub fn stop(harness: Arc<Harness>) {
         let harness = Arc::into_inner(harness).expect("no test holds the harness any more");

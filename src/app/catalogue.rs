@@ -80,6 +80,10 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ("keyway_statement_evictions_total", "raise `server_statements_max`, or prepare fewer texts"),
             ("keyway_statement_renewals_total", "follows DDL; otherwise look for what changes tables"),
             (
+                "keyway_spans_total",
+                "`queue_full`: raise `spans_max` or lower `sample_ratio`; `failed`: the log says what the collector answered",
+            ),
+            (
                 "keyway_limit_hits_total",
                 "`limit` is the setting that was hit: raise it, or find who runs into it (`SHOW CLIENTS`)",
             ),

@@ -17,7 +17,7 @@ use crate::client::{
     Shared, UserLookup, UserPools,
 };
 use crate::config::{self, Config};
-use crate::hotspot::Hotspots;
+use crate::hotspot::{Hotspots, Statements};
 use crate::net::{Connectors, Lookup};
 use crate::pool::{Ledger, Pool, PoolLimits, PoolMetricFamilies, PoolName};
 use crate::proto::StatementBounds;
@@ -95,6 +95,7 @@ impl Building<'_> {
             consistency: database.consistency,
             balance: families.client.balance(database, before.map(|it| &it.balance)),
             has_replicas: database.shards.iter().any(|it| it.servers.len() > 1),
+            costly: self.costly(before),
             hotspots,
             floors: before.map_or_else(|| Floors::new(self.now), |it| it.floors.clone()),
             max_lag: database.max_lag,
@@ -117,6 +118,12 @@ impl Building<'_> {
             Some(it) => it.hotspots.clone(),
             None => self.common.keeper.hotspots(name, router, is_on, before.map(|it| &*it.hotspots)),
         }
+    }
+
+    /// A text has the fingerprint that it had, whatever the maps are.
+    fn costly(&self, before: Option<&client::Database>) -> Option<Arc<Statements>> {
+        let kept = before.and_then(|it| it.costly.clone());
+        self.config.hotspots.hotspots.then(|| kept.unwrap_or_default())
     }
 
     /// Whoever listens goes on doing so.

@@ -7,6 +7,7 @@ use crate::catalog::CatalogMetricFamilies;
 use crate::client::{ClientMetricFamilies, NotifyMetricFamilies};
 use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::TlsMetrics;
+use crate::otlp::SpanMetrics;
 use crate::pool::PoolMetricFamilies;
 use crate::topology::TopologyMetricFamilies;
 
@@ -20,6 +21,7 @@ pub struct Families {
     pub notify: NotifyMetricFamilies,
     pub plans: PlanMetricFamilies,
     pub hotspots: HotspotMetricFamilies,
+    pub spans: SpanMetrics,
     pub dashboard: AdminMetrics,
     pub hits: LimitHits,
 }
@@ -37,6 +39,7 @@ impl Families {
             plans: PlanMetricFamilies::register(registry, &hits)?,
             cancel: CancelMetrics::register(registry)?,
             hotspots: HotspotMetricFamilies::register(registry)?,
+            spans: SpanMetrics::register(registry)?,
             dashboard: AdminMetrics::register(registry, &hits)?,
             hits,
         })

@@ -69,7 +69,7 @@ impl HotspotKeeper {
             Some(it) => it.history(),
             None => self.read.lock().remove(database).unwrap_or_default(),
         };
-        let hotspots = Hotspots::new(router, is_on, seed, now_s, history, before);
+        let hotspots = Hotspots::new(database, router, is_on, seed, now_s, history, before);
         if before.is_none() {
             let (kind, text) = (MarkKind::Start, "keyway started".to_owned());
             hotspots.mark(Mark { at_s: now_s, kind, text });

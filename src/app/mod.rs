@@ -11,6 +11,7 @@ mod process;
 mod signals;
 mod source;
 mod tls;
+mod watchers;
 
 pub use catalogue::{CatalogueError, LABELS, catalogue, registered};
 pub use families::Families;
@@ -30,7 +31,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::client::UserPools;
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::metrics::{Limit, LimitHits, RegisterError, Registry};
 use crate::net::{self, Lookup, TlsError};
 use crate::sql::Parser;
@@ -174,6 +175,9 @@ impl Proxy {
             let busy = || shared.ledger.pools().iter().map(|it| it.usage().active).sum::<usize>();
             drained(|| clients() + busy(), Some(Instant::now() + FAREWELL_TIMEOUT)).await;
         }
+        if let Some(traces) = &shared.watchers.traces {
+            traces.exporter.flush().await;
+        }
         let _ = self.ends.topology.send(true);
         for database in shared.databases.values() {
             database.pools.for_each(UserPools::close_idle);
@@ -247,17 +251,18 @@ pub fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
 
 /// Logs go to standard error; `RUST_LOG` says how much, else `level`. A descriptor of their own, because
 /// libpg_query lets descriptor 2 point elsewhere while it parses, and a line in that time would be lost.
-pub fn init_logging(level: &str) {
+pub fn init_logging(level: &str, format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let stderr = io::stderr();
     let colours = stderr.is_terminal();
     let Ok(descriptor) = stderr.as_fd().try_clone_to_owned() else { return };
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours)
-        .with_writer(Arc::new(File::from(descriptor)))
-        .try_init();
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(Arc::new(File::from(descriptor)));
+    let _ = match format {
+        LogFormat::Text => lines.with_ansi(colours).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).try_init(),
+    };
 }
 
 /// `keyway route`: prints where a statement would go. No server is asked.

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::databases::{Building, Common};
 use super::keeper::HotspotKeeper;
 use super::tls::Next;
+use super::watchers::watchers;
 use super::{Drain, Families, StartError};
 use crate::admin::Admission;
 use crate::auth::{Credentials, Derivation};
@@ -132,6 +133,7 @@ impl Process {
         // These take a restart: until then what holds is what was.
         (wanted.listen, wanted.admin, wanted.workers) = (config.listen, config.admin, config.workers);
         wanted.instance = config.instance;
+        wanted.log.format = config.log.format;
         self.admission.send_replace(Admission::new(&wanted.dashboard));
         *config = wanted;
         self.latest.store(shared);
@@ -277,6 +279,7 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
             .unwrap_or_else(|| BufferStock::new(limits.buffers_max, common.families.hits.clone())),
         cancels: cancels(config, common, before)?,
         metrics: common.families.client.clone(),
+        watchers: watchers(config, common, before),
         stopping: common.stopping.clone(),
     })
 }

@@ -173,8 +173,10 @@ impl Session {
         pool: &Arc<Pool>,
         admission: Admission,
     ) -> Result<Result<Lease, CheckoutError>, Refusal> {
-        self.record.waits(Instant::now());
+        let began = Instant::now();
+        self.record.waits(began);
         let checked_out = self.unless_gone(pool.checkout(admission)).await;
+        self.cost().waited(began);
         self.record.set_activity(Activity::Active);
         checked_out
     }

@@ -275,6 +275,7 @@ impl Session {
             ran if is_extended => self.skipping = ran.has_failed(),
             _ => self.say_ready().await?,
         }
+        self.tell_copied();
         Ok(CopyEnd::Open)
     }
 
@@ -511,13 +512,16 @@ impl Session {
         Ok(())
     }
 
-    fn count_copies(&self, copy: &CopySplit) {
+    fn count_copies(&mut self, copy: &CopySplit) {
         self.count_lock_wait(&copy.flow);
         let shards: ShardSet = copy.team.iter().map(|it| it.shard).collect();
         let (subject, started) = (&copy.subject, copy.started);
         let counted = Counted { subject, access: Access::Write, shards: &shards, keys: &[], started };
         for held in &copy.team {
-            self.count_done(&counted, held.shard, held.role, &copy.flow);
+            let spent = self.count_done(&counted, held.shard, held.role, &copy.flow);
+            let (rows, sent_bytes, state) = (copy.replies.rows, copy.flow.sent_bytes, copy.flow.state);
+            let whole = Flow { rows, sent_bytes, state, ..Flow::default() };
+            self.cost().add(spent, held.role, &whole, true);
         }
     }
 

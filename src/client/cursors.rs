@@ -594,12 +594,12 @@ impl Session {
             let rows = rows.and_then(|it| wire::rows_of(it));
             count += rows.unwrap_or(0);
             let taken = merging.take(index, buffer.filled(), rows.is_some_and(|it| it < batch_rows));
+            flow.count_error(buffer.filled(), &merging.replies);
             buffer.consume(consumed);
             merging.buffers[index] = buffer;
             taken?;
             // Notices and errors: rows come of `pull` alone.
             if !merging.out.is_empty() && merging.replies.error.is_some() {
-                flow.errors += 1;
                 self.put(&merging.out, flow).await?;
                 return Err(Stop::Told);
             }
@@ -635,9 +635,9 @@ impl Session {
                 let bytes = piece.bytes(buffer.filled()).to_vec();
                 self.put(&bytes, flow).await?;
             }
+            flow.count_error(buffer.filled(), &replies);
             buffer.consume(consumed);
             if replies.error.is_some() {
-                flow.errors += 1;
                 return Err(Stop::Told);
             }
         }

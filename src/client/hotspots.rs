@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::group::Bound;
+use super::observed::Spent;
 use super::relay::Flow;
 use super::session::Session;
 use crate::base::{Access, Role, ShardId};
@@ -21,10 +22,11 @@ pub(super) struct Counted<'a> {
 
 impl Session {
     /// At the end of what one shard has answered: for metrics and for hot shards and keys.
-    pub fn count_done(&self, of: &Counted<'_>, shard: ShardId, role: Role, flow: &Flow) {
+    pub fn count_done(&self, of: &Counted<'_>, shard: ShardId, role: Role, flow: &Flow) -> Spent {
         let now = Instant::now();
+        let took = now.saturating_duration_since(of.started);
         if let Some(it) = self.database.metrics.target(shard, role, of.access) {
-            it.done(now.saturating_duration_since(of.started), flow.errors, flow.sent_bytes);
+            it.done(took, flow.errors, flow.sent_bytes);
         }
         let time = now.saturating_duration_since(flow.sent_at.unwrap_or(of.started));
         self.database.hotspots.count(&Call {
@@ -43,6 +45,7 @@ impl Session {
                 errors: flow.errors,
             },
         });
+        Spent { took_us: took.as_micros() as u64, server_us: time.as_micros() as u64 }
     }
 
     /// Values of keys, where some are wanted: nearly always none are.

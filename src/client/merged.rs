@@ -309,7 +309,7 @@ impl Session {
                 let bytes: Vec<u8> = replies.pieces.iter().flat_map(|it| it.bytes(input).to_vec()).collect();
                 self.put(&bytes, flow).await?;
             }
-            flow.errors += u64::from(replies.error.is_some());
+            flow.count_error(input, &replies);
             buffer.consume(consumed);
         }
         if flow.errors > 0 {
@@ -410,6 +410,7 @@ impl Session {
         }
         let consumed = receive(server, &buffer, &mut merging.replies)?;
         let taken = merging.take(index, buffer.filled(), server.pipeline.has_sent_rows());
+        flow.count_error(buffer.filled(), &merging.replies);
         buffer.consume(consumed);
         merging.buffers[index] = buffer;
         taken?;
@@ -419,7 +420,6 @@ impl Session {
             merging.out.clear();
         }
         if failed {
-            flow.errors += 1;
             return Err(Stop::Told);
         }
         Ok(())

@@ -30,6 +30,7 @@ mod merged;
 mod metrics;
 mod named;
 mod notify;
+mod observed;
 mod one_phase;
 mod pins;
 mod portals;
@@ -43,6 +44,7 @@ mod replication;
 mod routing;
 mod search_path;
 mod session;
+mod slow;
 mod split;
 mod sql_prepare;
 mod statements;
@@ -61,9 +63,11 @@ pub use login::{serve, too_many};
 pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
 pub use notify::{Hub, Listener, ListenerSpec, NotifyLimits, NotifyMetricFamilies};
+pub use observed::{Traces, Watchers};
 pub use quota::Quota;
 pub use registry::{Activity, Registered, SessionRecord, Sessions, Totals};
 pub use reload::{Latest, sent_away};
+pub use slow::SlowLog;
 pub use statements::{PreparedStatus, Registry as StatementRegistry};
 pub use timeouts::Timeouts;
 pub use tracks::{Must, Tracks};
@@ -84,7 +88,7 @@ use crate::base::{Consistency, ServerId};
 use crate::cancel;
 use crate::catalog::CatalogWatch;
 use crate::config::PoolMode;
-use crate::hotspot::Hotspots;
+use crate::hotspot::{Hotspots, Statements};
 use crate::metrics::LimitHits;
 use crate::net::{Acceptors, BufferStock, Connectors};
 use crate::pool::{Ledger, Pool};
@@ -118,6 +122,8 @@ pub struct Shared {
     pub stock: BufferStock,
     pub cancels: cancel::Registry,
     pub metrics: ClientMetricFamilies,
+    /// Who is told what statements cost.
+    pub watchers: Watchers,
     /// True from the moment that the process is asked to end.
     pub stopping: watch::Receiver<bool>,
 }
@@ -165,6 +171,8 @@ pub struct Database {
     pub has_replicas: bool,
     /// Lives as long as the router.
     pub hotspots: Arc<Hotspots>,
+    /// Which statements cost most, unless `hotspots` is off. Lives as long as the database.
+    pub costly: Option<Arc<Statements>>,
     /// Lives as long as the database.
     pub floors: Arc<Floors>,
     pub max_lag: Duration,

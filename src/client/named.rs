@@ -25,6 +25,10 @@ impl NamedQuery {
         NamedQuery { message, moves: Arc::new(named.moves) }
     }
 
+    pub fn message(&self) -> &[u8] {
+        &self.message
+    }
+
     /// Says what will be owed, and gives the bytes.
     pub fn compose(&self, server: &mut Backend) -> &[u8] {
         let expect = Expect::Query(Origin::Client);

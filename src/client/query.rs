@@ -418,6 +418,7 @@ impl Session {
     pub async fn perform(&mut self, request: &Request<'_>) -> Result<Ran, End> {
         self.overdue = None;
         self.hold_ends = None;
+        self.begin_cost(None);
         if request.decision.mode != Mode::One {
             self.send_touched();
         }
@@ -450,6 +451,7 @@ impl Session {
             // Where no server is held there is nothing to look at.
             self.suspected = None;
         }
+        self.tell_request(request, &ran);
         ran
     }
 
@@ -692,7 +694,8 @@ impl Session {
                 let Request { subject, access, started, decision, .. } = request;
                 let (shards, keys) = (&decision.shards[..], &decision.keys[..]);
                 let counted = Counted { subject, access: *access, shards, keys, started: *started };
-                self.count_done(&counted, shard, role, flow);
+                let spent = self.count_done(&counted, shard, role, flow);
+                self.cost().add(spent, role, flow, decision.mode == Mode::Merge);
             }
         }
     }
@@ -705,13 +708,14 @@ impl Session {
     }
 
     /// A COPY is counted once, from its statement to the end of its answer.
-    pub fn count_copy(&self, copying: &Copying, shard: ShardId, role: Role, flow: &Flow) {
+    pub fn count_copy(&mut self, copying: &Copying, shard: ShardId, role: Role, flow: &Flow) {
         let mut whole = Flow { sent_at: copying.flow.sent_at, ..Flow::default() };
         whole.add(&copying.flow);
         whole.add(flow);
         let (subject, started) = (&copying.subject, copying.started);
         let counted = Counted { subject, access: Access::Write, shards: &[shard], keys: &[], started };
-        self.count_done(&counted, shard, role, &whole);
+        let spent = self.count_done(&counted, shard, role, &whole);
+        self.cost().add(spent, role, &whole, false);
     }
 }
 

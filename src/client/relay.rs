@@ -74,6 +74,8 @@ pub struct Flow {
     /// Sent or changed, by the command tags.
     pub rows: u64,
     pub errors: u64,
+    /// Of the last one.
+    pub state: Option<[u8; 5]>,
     /// When the request went out, where the clock was read for it.
     pub sent_at: Option<Instant>,
     /// A lock was not had in time (55P03).
@@ -103,17 +105,24 @@ impl Flow {
         self.sent_bytes += more.sent_bytes;
         self.rows += more.rows;
         self.errors += more.errors;
+        self.state = more.state.or(self.state);
     }
 
     /// Takes note of the error that `feed` has found in `input`, if there is one.
     pub fn note_error(&mut self, input: &[u8], replies: &Replies) {
-        if let Some(range) = replies.error.clone() {
-            self.errors += 1;
-            let fields = wire::error_fields(&input[range]);
-            let state = fields.as_ref().map_or(&b""[..], |it| it.state);
+        if let Some(state) = self.count_error(input, replies) {
             self.waited_for_lock |= state == b"55P03";
             self.tells_role |= state == b"25006";
         }
+    }
+
+    /// As `note_error`, without what it says of locks and roles.
+    pub fn count_error<'a>(&mut self, input: &'a [u8], replies: &Replies) -> Option<&'a [u8]> {
+        let range = replies.error.clone()?;
+        self.errors += 1;
+        let state = wire::error_fields(&input[range]).map_or(&b""[..], |it| it.state);
+        self.state = state.try_into().ok().or(self.state);
+        Some(state)
     }
 }
 

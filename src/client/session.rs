@@ -17,6 +17,7 @@ use super::encoding;
 use super::enlisted::Others;
 use super::listening::Listening;
 use super::login::{Counted, Entry, LoggedIn, say_goodbye};
+use super::observed::Cost;
 use super::pins::Suspicion;
 use super::query::Copying;
 use super::registry::{Activity, Registered};
@@ -155,6 +156,8 @@ pub(super) struct Session {
     pub hold_ends: Option<Box<Instant>>,
     /// SHOW TRANSACTIONS has one of it.
     pub shows_transaction: bool,
+    /// What the request under way has cost. `None` at rest.
+    pub cost: Option<Box<Cost>>,
     /// Until the first unit of the client's.
     entry: Option<Box<Entry>>,
     intake: Intake,
@@ -207,6 +210,7 @@ impl Session {
             overdue: None,
             hold_ends: None,
             shows_transaction: false,
+            cost: None,
             entry: Some(login.entry),
             intake: Intake::default(),
             _counted: counted,
@@ -296,6 +300,7 @@ impl Session {
     /// Until there is something to work on.
     async fn rest(&mut self, patience: &mut Option<Option<Patience>>) -> Result<(), End> {
         self.forget_tracks();
+        self.forget_cost();
         self.record.set_resting(true);
         loop {
             match self.wait_for_client(patience).await? {
@@ -356,6 +361,7 @@ impl Session {
             return Ok(());
         }
         let outcome = self.query(&buffer.filled()[..length]).await?;
+        self.tell_refused(&buffer.filled()[..length]);
         buffer.consume(length);
         self.copy_if(outcome, buffer).await
     }
@@ -370,6 +376,7 @@ impl Session {
 
     async fn group(&mut self, buffer: &mut Buffer, length: usize, end: UnitEnd) -> Result<(), End> {
         let outcome = self.extended(&buffer.filled()[..length], end).await?;
+        self.tell_refused(&buffer.filled()[..length]);
         buffer.consume(length);
         self.copy_if(outcome, buffer).await
     }
@@ -379,6 +386,7 @@ impl Session {
             match self.copy_in(buffer).await? {
                 CopyEnd::Open => return Ok(()),
                 CopyEnd::Drained => {
+                    self.tell_copied();
                     self.settle(true).await;
                     self.finish().await?;
                 }
@@ -557,6 +565,7 @@ impl Session {
     /// Of the request that begins now.
     pub fn count_request(&mut self, now: Instant) {
         self.record.requested(now);
+        self.begin_cost(Some(now));
         self.began.get_or_insert(now);
     }
 
@@ -645,6 +654,7 @@ impl Session {
     /// ErrorResponse; an open transaction is aborted by it, as by an error of the server.
     pub fn put_refusal(&mut self, out: &mut Vec<u8>, refusal: &Refusal) {
         self.database.metrics.refused(refusal.reason());
+        self.cost().refused(refusal);
         self.transaction.refuse();
         self.ends_answer = false;
         wire::error(out, Severity::Error, refusal);

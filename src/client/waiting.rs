@@ -79,7 +79,8 @@ impl Session {
     ) -> Result<(), Refusal> {
         // Those who wait for other reasons are not counted, or not for long.
         waited.has_waited |= !matches!(missing, Missing::Doubted | Missing::Lost);
-        self.record.waits(Instant::now());
+        let began = Instant::now();
+        self.record.waits(began);
         let done = match &missing {
             Missing::Paused => {
                 // What was waited for before does not count, nor does the pause.
@@ -105,6 +106,7 @@ impl Session {
             }
             _ => self.wait_for_primary(&missing, shard, waited).await,
         };
+        self.cost().waited(began);
         self.record.set_activity(Activity::Active);
         done
     }

@@ -7,7 +7,9 @@ use toml::de::DeTable;
 
 use super::document::{Findings, Section};
 use super::settings::{self, Kind, Setting};
-use super::{Config, Console, HotspotTerms, Limits, Problem, admin, database, login, peers, tls, user};
+use super::{
+    Config, Console, HotspotTerms, Limits, Problem, admin, database, login, peers, telemetry, tls, user,
+};
 
 pub fn config(
     text: &str,
@@ -52,6 +54,7 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
         hotspots: top.flag(&settings::HOTSPOTS),
         hotspot_history: top.text(&settings::HOTSPOT_HISTORY).map(|(path, _)| directory.join(path)),
     };
+    let (log, tracing) = (telemetry::log(top), telemetry::tracing(top));
     Config {
         listen,
         admin: admin_address,
@@ -65,6 +68,8 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
         databases,
         console,
         hotspots,
+        log,
+        tracing,
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{ClientTls, Config, Console, Dashboard, Database, HotspotTerms, Limits, Pool, User};
+use super::{
+    ClientTls, Config, Console, Dashboard, Database, HotspotTerms, Limits, Log, Pool, Tracing, User,
+};
 
 /// From one configuration to the next. Empty where both say the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,12 +55,15 @@ impl Difference {
             databases,
             console,
             hotspots,
+            log,
+            tracing,
         } = before;
         let restart = [
             ("listen", *listen != after.listen),
             ("admin", *admin != after.admin),
             ("workers", *workers != after.workers),
             ("instance", *instance != after.instance),
+            ("log.format", log.format != after.log.format),
         ];
         let mut top = differing!(Console, console, after.console; admin_users stats_users);
         top.extend(
@@ -66,6 +71,9 @@ impl Difference {
         );
         top.extend(differing!(HotspotTerms, hotspots, after.hotspots; hotspots hotspot_history));
         top.extend((*peers != after.peers).then_some("peers"));
+        let told = differing!(Log, log, after.log; format slow_statement slow_statements_max);
+        top.extend(told.into_iter().filter(|it| *it != "format"));
+        top.extend(differing!(Tracing, tracing, after.tracing; otlp_endpoint sample_ratio spans_max));
         Difference {
             restart: restart.into_iter().filter(|it| it.1).map(|it| it.0).collect(),
             top,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::settings::{self, Kind, Setting};
 use super::{
-    Auth, ClientTls, Config, CrossShardWrites, Dashboard, Database, Limits, PoolMode, Secret, ServerTls,
-    ShardServers, User,
+    Auth, ClientTls, Config, CrossShardWrites, Dashboard, Database, Limits, Log, PoolMode, Secret, ServerTls,
+    ShardServers, Tracing, User,
 };
 
 /// One key with its section in front: `limits.clients_max`.
@@ -97,6 +97,8 @@ impl Config {
             databases,
             console,
             hotspots,
+            log,
+            tracing,
         } = self;
         let mut list = List::default();
         list.put("", settings::TOP, "listen", listen.to_string());
@@ -117,6 +119,7 @@ impl Config {
             .as_ref()
             .map_or_else(|| "none".to_owned(), |it| it.display().to_string());
         list.put("", settings::TOP, "hotspot_history", history);
+        list_telemetry(&mut list, log, tracing);
         list_client_tls(&mut list, tls);
         list_limits(&mut list, limits);
         users.iter().for_each(|it| list_user(&mut list, it));
@@ -132,6 +135,19 @@ fn names(of: &[impl Display]) -> String {
 /// The files are told by what they are for: their contents are in force, whatever their names.
 fn given(is_given: bool) -> String {
     if is_given { "given" } else { "none" }.to_owned()
+}
+
+fn list_telemetry(list: &mut List, log: &Log, tracing: &Tracing) {
+    let Log { format, slow_statement, slow_statements_max } = log;
+    list.put("log.", settings::LOG, "format", format.label().to_owned());
+    list.0.iter_mut().rev().take(1).for_each(|it| it.changeable = false);
+    list.put("log.", settings::LOG, "slow_statement", slow_statement.shown());
+    list.put("log.", settings::LOG, "slow_statements_max", slow_statements_max.shown());
+    let Tracing { otlp_endpoint, sample_ratio, spans_max } = tracing;
+    let endpoint = otlp_endpoint.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string);
+    list.put("tracing.", settings::TRACING, "otlp_endpoint", endpoint);
+    list.put("tracing.", settings::TRACING, "sample_ratio", sample_ratio.to_string());
+    list.put("tracing.", settings::TRACING, "spans_max", spans_max.shown());
 }
 
 fn list_client_tls(list: &mut List, tls: &ClientTls) {

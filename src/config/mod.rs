@@ -16,6 +16,7 @@ mod secret;
 mod settings;
 mod sqlname;
 mod table;
+mod telemetry;
 mod tls;
 mod user;
 
@@ -24,6 +25,7 @@ pub use listing::Listed;
 pub use reference::reference;
 pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
 pub use settings::{keys, measures};
+pub use telemetry::{Endpoint, Log, LogFormat, Ratio, Tracing};
 pub use tls::{Authorities, ClientTls, Identity, ServerTls, TlsMode, TlsVersion};
 
 use std::collections::BTreeMap;
@@ -53,6 +55,8 @@ pub struct Config {
     pub databases: Vec<Database>,
     pub console: Console,
     pub hotspots: HotspotTerms,
+    pub log: Log,
+    pub tracing: Tracing,
 }
 
 /// What is kept of hot shards and keys.

@@ -18,6 +18,8 @@ pub fn reference() -> String {
     out.settings(&[&LISTEN, &ADMIN, &ADMIN_TOKEN, &REDACT_KEYS, &ADMIN_STREAMS_MAX]);
     out.settings(&[&WORKERS, &INSTANCE, &PEERS, &ADMIN_USERS, &STATS_USERS]);
     out.settings(&[&HOTSPOTS, &HOTSPOT_HISTORY]);
+    out.about(&LOG_SECTION).header("log").settings(LOG);
+    out.about(&TRACING_SECTION).header("tracing").settings(TRACING);
     out.about(&TLS_SECTION).header("tls").settings(TLS);
     out.about(&LIMITS_SECTION).header("limits").settings(LIMITS);
     out.about(&USERS_SECTION).header("users.app").settings(USER);

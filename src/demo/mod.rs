@@ -10,7 +10,7 @@ pub use load::Load;
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,12 +92,13 @@ enum DemoError {
     Signals(io::Error),
 }
 
-/// Runs the demo until `stop` ends, or once. `start_proxy` starts Keyway inside this runtime.
+/// Runs the demo until `stop` ends, or once. `start_proxy` starts Keyway inside this runtime; the path is
+/// for its reloads.
 ///
 /// Call it from the thread that lives as long as the process: servers end with the thread that started them.
 pub async fn run(
     args: DemoArgs,
-    start_proxy: impl FnOnce(&Config) -> Result<Running, String>,
+    start_proxy: impl FnOnce(&Config, &Path) -> Result<Running, String>,
     stop: impl Future<Output = io::Result<()>>,
 ) -> ExitCode {
     match demo(&args, start_proxy, stop).await {
@@ -111,7 +112,7 @@ pub async fn run(
 
 async fn demo(
     args: &DemoArgs,
-    start_proxy: impl FnOnce(&Config) -> Result<Running, String>,
+    start_proxy: impl FnOnce(&Config, &Path) -> Result<Running, String>,
     stop: impl Future<Output = io::Result<()>>,
 ) -> Result<(), DemoError> {
     let mut stop = std::pin::pin!(async {
@@ -158,7 +159,7 @@ struct Stage {
 impl Stage {
     async fn set(
         args: &DemoArgs,
-        start_proxy: impl FnOnce(&Config) -> Result<Running, String>,
+        start_proxy: impl FnOnce(&Config, &Path) -> Result<Running, String>,
     ) -> Result<Stage, DemoError> {
         let installation = Arc::new(Installation::find()?);
         if args.once {
@@ -186,7 +187,7 @@ impl Stage {
             DemoError::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
         let tour = tour::plan(&config).map_err(DemoError::Config)?;
-        let proxy = start_proxy(&config).map_err(DemoError::Proxy)?;
+        let proxy = start_proxy(&config, &config_path).map_err(DemoError::Proxy)?;
         note("filling the shop through keyway");
         let url = shop.url(&proxy.listen_addr.to_string());
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
@@ -314,7 +315,7 @@ fn password() -> Result<String, DemoError> {
     Ok(format!("{entropy:016x}"))
 }
 
-fn write_private(path: &std::path::Path, text: &str) -> io::Result<()> {
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())

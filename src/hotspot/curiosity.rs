@@ -21,6 +21,7 @@ type Id = (usize, u64);
 /// What a key is called.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
+    pub value: KeyValue,
     pub text: Arc<str>,
     /// Where keys of different tables are different keys.
     pub table: Option<Arc<str>>,
@@ -74,6 +75,7 @@ impl Curiosity {
         self.wanted.try_lock().is_some_and(|it| it.contains(&(map, hash)))
     }
 
+    /// The value of a key that was wanted.
     pub fn take(&self, map: usize, hash: u64, value: &KeyValue, table: Option<Arc<str>>) {
         let mut wanted = self.wanted.lock();
         let Some(at) = wanted.iter().position(|it| *it == (map, hash)) else { return };
@@ -87,7 +89,7 @@ impl Curiosity {
             text.truncate(at);
             text.push_str("...");
         }
-        self.names.lock().insert((map, hash), Name { text: text.into(), table });
+        self.names.lock().insert((map, hash), Name { value: value.clone(), text: text.into(), table });
     }
 
     pub fn names(&self) -> HashMap<Id, Name> {

@@ -257,10 +257,6 @@ mod tests {
         Window { from_s: 1_000 + number * 10, to_s: 1_010 + number * 10 }
     }
 
-    fn hot(heat: &SpreadHeat) -> Vec<usize> {
-        (0..heat.states.len()).filter(|it| heat.heat(*it).0 == Heat::Warning).collect()
-    }
-
     /// Feeds loads of two or more, a window each; tells in which windows the first was hot at the end.
     fn check(windows: &[&[u64]], expect: &str) {
         let mut heat = SpreadHeat::new(HeatRules::SHARDS);
@@ -308,6 +304,10 @@ mod tests {
         check(&windows, &format!("..{}.", "H".repeat(30)));
     }
 
+    fn hot(heat: &SpreadHeat) -> Vec<usize> {
+        (0..heat.states.len()).filter(|it| heat.heat(*it).0 == Heat::Warning).collect()
+    }
+
     #[test]
     fn a_clock_that_steps_back_neither_clears_nor_sticks() {
         let mut heat = SpreadHeat::new(HeatRules::SHARDS);
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(heat.heat(0).0, Heat::Warning);
         heat.observe(window(32), &loads(400));
         assert_eq!(heat.heat(0), (Heat::Cool, None));
-        assert_eq!((hot(&heat).len(), heat.heat(9)), (0, (Heat::Cool, None)));
+        assert_eq!((hot(&heat), heat.heat(9)), (Vec::new(), (Heat::Cool, None)));
     }
 
     #[test]
@@ -329,13 +329,13 @@ mod tests {
         let mut loads = vec![Weighed { load: 100, calls: 100 }; 4096];
         loads[7] = Weighed { load: 10_000, calls: 10_000 };
         (0..5).for_each(|it| heat.observe(window(it), &loads));
-        assert_eq!(hot(&heat).len(), 0);
+        assert!(hot(&heat).is_empty());
         loads[7] = Weighed { load: 30_000, calls: 30_000 };
         (5..10).for_each(|it| heat.observe(window(it), &loads));
         assert_eq!(hot(&heat), [7]);
         // Other parts than before.
         heat.observe(window(10), &loads[..100]);
-        assert_eq!(hot(&heat).len(), 0);
+        assert!(hot(&heat).is_empty());
     }
 
     fn shares(lower: f64, upper: f64) -> KeyShares {

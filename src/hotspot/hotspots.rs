@@ -71,6 +71,7 @@ impl Kept {
 impl Hotspots {
     /// `now_s` is Unix time; `history` is what is known of the load before, `before` what a reload replaces.
     pub fn new(
+        database: &str,
         router: &Router,
         is_on: bool,
         seed: u64,
@@ -78,7 +79,7 @@ impl Hotspots {
         mut history: History,
         before: Option<&Hotspots>,
     ) -> Hotspots {
-        let layout = Layout::of(router);
+        let layout = Layout::of(database, router);
         history.set_maps(layout.maps.iter().map(|it| (it.name.clone(), it.history.clone())));
         let (heats, recent, spare) = (Heats::new(&layout), VecDeque::new(), Vec::new());
         let curiosity = Curiosity::new(layout.maps.iter().map(|it| it.is_range).collect());

@@ -2,8 +2,10 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::advise::KeyedTable;
 use super::history::{self, LayoutPart, PartKind};
 use crate::base::ShardId;
+use crate::config::TableName;
 use crate::route::{KeyRef, Router, Subject};
 use crate::shard::Map;
 
@@ -14,6 +16,7 @@ const PARTS_TOLD_APART_MAX: u32 = 64;
 
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
+    pub database: String,
     pub shards: Vec<String>,
     pub maps: Vec<MapLayout>,
     /// Maps of the configuration. In a database of one shard, primary keys stand behind them as one map more.
@@ -22,6 +25,10 @@ pub struct Layout {
 
 #[derive(Clone, Debug)]
 pub struct MapLayout {
+    /// `None` of primary keys.
+    map: Option<Map>,
+    /// That it places.
+    pub tables: Vec<KeyedTable>,
     pub name: String,
     pub part_name: &'static str,
     /// Pinned keys stand behind slots, ranges or entries.
@@ -44,17 +51,17 @@ pub const PRIMARY_KEYS: &str = "primary_key";
 
 impl Layout {
     /// Maps stand in the order of the configuration.
-    pub fn of(router: &Router) -> Layout {
+    pub fn of(database: &str, router: &Router) -> Layout {
         let shards: Vec<String> =
             (0..router.shard_count() as u16).map(|it| router.shard_name(ShardId(it)).to_owned()).collect();
-        let maps = (0..).map_while(|it| router.map(it));
+        let maps = (0..).map_while(|it| Some((router.map(it)?, router.keyed_tables(it))));
         let names: Vec<u64> = shards.iter().map(|it| xxh3_64(it.as_bytes())).collect();
-        let mut maps: Vec<MapLayout> = maps.map(|it| MapLayout::of(it, &names)).collect();
+        let mut maps: Vec<MapLayout> = maps.map(|(map, tables)| MapLayout::of(map, tables, &names)).collect();
         let configured = maps.len();
         if shards.len() == 1 {
             maps.push(MapLayout::primary_keys(&names));
         }
-        Layout { shards, maps, configured }
+        Layout { database: database.to_owned(), shards, maps, configured }
     }
 
     /// Where a key is counted: the map, and the hash by which its keys are told apart.
@@ -72,6 +79,11 @@ impl Layout {
         self.maps.get(index)
     }
 
+    /// As the configuration has it.
+    pub fn router_map(&self, index: usize) -> Option<&Map> {
+        self.maps.get(index)?.map.as_ref()
+    }
+
     pub fn is_primary_keys(&self, map: usize) -> bool {
         map >= self.configured
     }
@@ -79,7 +91,12 @@ impl Layout {
 
 impl MapLayout {
     /// `shards` are hashes of their names.
-    fn of(map: &Map, shards: &[u64]) -> MapLayout {
+    fn of(map: &Map, tables: Vec<(TableName, Vec<String>)>, shards: &[u64]) -> MapLayout {
+        let table = |(table, columns): (TableName, Vec<String>)| KeyedTable {
+            schema: table.schema,
+            name: table.name,
+            columns,
+        };
         let parts = u32::try_from(map.parts()).unwrap_or(u32::MAX);
         let own_parts = (map.own_parts() as u32).min(parts);
         let mut shift = 0;
@@ -103,6 +120,8 @@ impl MapLayout {
             _ => PartKind::ListEntry,
         };
         MapLayout {
+            map: Some(map.clone()),
+            tables: tables.into_iter().map(table).collect(),
             history: history::Layout::new(kind, own_parts as usize, &all, shards),
             name: map.name.clone(),
             part_name: map.part_name(),
@@ -124,6 +143,13 @@ impl MapLayout {
         }
     }
 
+    pub fn parts_of(&self, run: usize) -> std::ops::Range<u32> {
+        let first = self.first_part(run);
+        let end = self.first_part(run + 1).min(self.parts);
+        // The last run of slots ends where pinned keys begin.
+        first..if first < self.own_parts { end.min(self.own_parts) } else { end }
+    }
+
     /// The first part of a run.
     pub fn first_part(&self, run: usize) -> u32 {
         match run.checked_sub(self.own_runs()) {
@@ -139,6 +165,8 @@ impl MapLayout {
     fn primary_keys(shards: &[u64]) -> MapLayout {
         let part = LayoutPart { shard: ShardId(0), identity: 0 };
         MapLayout {
+            map: None,
+            tables: Vec::new(),
             history: history::Layout::new(PartKind::ListEntry, 1, &[part], shards),
             name: PRIMARY_KEYS.to_owned(),
             part_name: "table",

@@ -2,6 +2,8 @@
 //! heat maps and advice (DESIGN D8). Time comes in from outside.
 
 mod advice;
+mod advise;
+mod counsel;
 mod curiosity;
 mod heat;
 mod heatmap;
@@ -15,6 +17,7 @@ mod summary;
 mod window;
 
 pub use advice::{Advice, AdviceKind};
+pub use advise::{HeavyLoad, KeyedTable, Situation, advise};
 pub use heatmap::{Column, HeatMap, Mark, MarkKind, Metric, Row, Shape};
 pub use history::{
     History, HistoryFileError, MAP_BYTES_MAX, ShardSeries, decode_histories, encode_histories,

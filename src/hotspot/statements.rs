@@ -75,7 +75,7 @@ struct Generations {
 }
 
 impl Statements {
-    /// `text` is asked for where the fingerprint is new. `now_s` is any clock that goes on by the second.
+    /// `text` is asked for where the fingerprint is new. `now_s` is in seconds of Unix time.
     pub fn record(&self, sample: &Sample<'_>, text: impl FnOnce() -> Arc<str>, now_s: u64) {
         let mut generations = self.0.lock();
         generations.turn(now_s);

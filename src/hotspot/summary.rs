@@ -4,15 +4,16 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::counsel::counsel;
 use super::curiosity::Name;
 use super::heat::{self, HeatRules, KeyHeat, KeyRules, KeyShares, SpreadHeat, Weighed};
 use super::layout::{Layout, MapLayout};
 use super::load::{Dimension, Load};
 use super::report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
-use super::window::{MapCounts, ShardCounts, Window};
-use crate::base::Access;
+use super::window::{MapCounts, Window};
+use crate::base::{Access, ShardId};
 use crate::shard::KeyValue;
-use crate::sketch::{self, Estimate, HeavyHitters, HeavyKey, Interval, SplitFinder, Weight};
+use crate::sketch::{self, Estimate, HeavyHitters, HeavyKey, Interval, KeyPlace, SplitFinder, Weight};
 
 /// Of each kind that a report lists.
 const LISTED_MAX: usize = 100;
@@ -54,14 +55,20 @@ impl Heats {
         Heats { shards: SpreadHeat::new(HeatRules::SHARDS), maps: layout.maps.iter().map(of_map).collect() }
     }
 
+    pub fn hot_shards(&self, count: usize) -> Vec<ShardId> {
+        let is_hot = |it: &usize| self.shards.heat(*it).0 > Heat::Cool;
+        (0..count).filter(is_hot).map(|it| ShardId(it as u16)).collect()
+    }
+
+    pub fn key(&self, map: usize, hash: u64) -> Heat {
+        self.maps.get(map).map_or(Heat::Cool, |it| it.keys.heat(&hash).0)
+    }
+
     /// By calls: the time of a few statements says more of the server than of the load.
     pub fn observe(&mut self, recent: &Recent) {
         let window = heat::Window { from_s: recent.begin_s, to_s: recent.end_s };
         let weighed = |calls: u64| Weighed { load: calls, calls };
-        let of_shard = |it: &ShardCounts| {
-            weighed(it.primary_reads.calls + it.primary_writes.calls + it.replica_reads.calls)
-        };
-        let shards: Vec<Weighed> = recent.window.shards.iter().map(of_shard).collect();
+        let shards: Vec<Weighed> = recent.window.shards.iter().map(|it| weighed(it.calls())).collect();
         self.shards.observe(window, &shards);
         for (index, (map, counts)) in self.maps.iter_mut().zip(&recent.window.maps).enumerate() {
             let loads: Vec<Weighed> = counts.loads().map(|it| weighed(it.0.calls + it.1.calls)).collect();
@@ -99,13 +106,15 @@ pub(super) fn summarise(
         hot_since_s: heats.shards.heat(index).1,
     });
     let maps = layout.maps.iter().zip(&span.maps).enumerate();
+    let maps: Vec<MapReport> =
+        maps.map(|(index, (of, counts))| map(index, of, counts, &span, names, heats)).collect();
     Report {
         at_s,
         span_s: u32::try_from(at_s.saturating_sub(first.begin_s)).unwrap_or(u32::MAX),
         shards: shards.collect(),
         tables: tables(&span),
-        maps: maps.map(|(index, (of, counts))| map(index, of, counts, &span, names, heats)).collect(),
-        advice: Vec::new(),
+        advice: counsel(layout, recent, &span, names, heats, &maps),
+        maps,
     }
 }
 
@@ -258,6 +267,11 @@ impl<'a> Keys<'a> {
         keys.into_iter().map(|it| it.0).collect()
     }
 
+    /// Where it was last.
+    pub fn place(&self, hash: u64) -> Option<KeyPlace> {
+        [Access::Read, Access::Write].into_iter().find_map(|it| self.heavy.place(self.key(hash, it)))
+    }
+
     pub fn shares(&self, hash: u64) -> KeyShares {
         let both = self.estimates(hash)[2];
         KeyShares {
@@ -280,7 +294,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Reads, writes, and both together, of which none has more than the map has.
-    fn estimates(&self, hash: u64) -> [Estimate; 3] {
+    pub fn estimates(&self, hash: u64) -> [Estimate; 3] {
         let [mut reads, mut writes] =
             [Access::Read, Access::Write].map(|it| self.heavy.get(self.key(hash, it)));
         let within = |it: &mut Interval, total: u64| it.upper = it.upper.min(total).max(it.lower);
@@ -331,15 +345,9 @@ impl<'a> Keys<'a> {
 
     /// The hottest by calls or by time, by the larger of their shares.
     fn listed(&self, names: &HashMap<(usize, u64), Name>, heat: Option<&MapHeats>) -> Vec<KeyReport> {
-        let places: HashMap<u64, _> = self
-            .heavy
-            .entries()
-            .filter(|it| usize::from(it.key.map) == self.index)
-            .map(|it| (it.key.hash, it.place))
-            .collect();
         let report = |(rank, hash): (u16, u64)| {
             let [reads, writes, both] = self.estimates(hash);
-            let place = places.get(&hash)?;
+            let place = self.place(hash)?;
             let name = names.get(&(self.index, hash));
             let (heat, hot_since_s) = heat.map_or((Heat::Cool, None), |it| it.keys.heat(&hash));
             Some(KeyReport {

@@ -45,7 +45,7 @@ struct World {
 impl World {
     fn new(database: &str) -> World {
         let router = router(database);
-        let hotspots = Hotspots::new(&router, true, 7, START_S, History::default(), None);
+        let hotspots = Hotspots::new(database, &router, true, 7, START_S, History::default(), None);
         World { router, hotspots }
     }
 
@@ -207,7 +207,7 @@ fn threads_count_into_one_report() {
 #[test]
 fn switched_off_it_counts_nothing() {
     let router = router("shop");
-    let hotspots = Hotspots::new(&router, false, 7, START_S, History::default(), None);
+    let hotspots = Hotspots::new("shop", &router, false, 7, START_S, History::default(), None);
     let world = World { router, hotspots };
     world.run_for(1);
     assert!(!world.hotspots.is_due(START_S + 100));

@@ -73,6 +73,12 @@ pub(super) struct ShardCounts {
     pub scattered: u64,
 }
 
+impl ShardCounts {
+    pub fn calls(&self) -> u64 {
+        self.primary_reads.calls + self.primary_writes.calls + self.replica_reads.calls
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct MapCounts {
     cells: Box<[[Cell; 2]]>,

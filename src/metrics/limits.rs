@@ -54,11 +54,13 @@ pub enum Limit {
     PrimaryReads,
     FailoverHold,
     FailoverQueue,
+    SlowStatements,
+    Spans,
     AdminStreams,
 }
 
 impl Limit {
-    const ALL: [Limit; 47] = [
+    const ALL: [Limit; 49] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -105,6 +107,8 @@ impl Limit {
         Limit::PrimaryReads,
         Limit::FailoverHold,
         Limit::FailoverQueue,
+        Limit::SlowStatements,
+        Limit::Spans,
         Limit::AdminStreams,
     ];
 
@@ -156,6 +160,8 @@ impl Limit {
             Limit::PrimaryReads => "primary_read_share",
             Limit::FailoverHold => "failover_hold",
             Limit::FailoverQueue => "failover_queue",
+            Limit::SlowStatements => "slow_statements_max",
+            Limit::Spans => "spans_max",
             Limit::AdminStreams => "admin_streams_max",
         }
     }

@@ -12,7 +12,7 @@ mod tls;
 
 pub use buffer::{Buffer, BufferStock};
 pub use dial::{DialError, Dialled, connect, dial};
-pub use http::status as http_status;
+pub use http::{post as http_post, status as http_status};
 pub use listener::listen;
 pub use lookup::{Lookup, is_name};
 pub use stream::{ReadError, Stream, read_message};

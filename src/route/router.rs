@@ -227,6 +227,15 @@ impl Router {
         self.shards.get(usize::from(shard.0)).map_or("", String::as_str)
     }
 
+    /// Tables that a map places, with the columns of their keys.
+    pub fn keyed_tables(&self, map: usize) -> Vec<(TableName, Vec<String>)> {
+        let of_map = |(name, rule): (&TableName, &TableRule)| match rule {
+            TableRule::Sharded { map: of, key } if *of == map => Some((name.clone(), key.clone())),
+            _ => None,
+        };
+        self.tables.iter().filter_map(of_map).collect()
+    }
+
     pub fn map(&self, index: usize) -> Option<&Map> {
         self.maps.get(index).map(|it| &**it)
     }

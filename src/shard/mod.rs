@@ -12,7 +12,7 @@ mod time;
 pub use convert::{Purpose, Usage};
 pub use decimal::{Decimal, parse as parse_decimal};
 pub use key::{BadType, KeyColumn, KeyType, KeyValue};
-pub use map::{Bound, COLUMNS_MAX, HashFunction, ListEntry, Map, MapError, Place, Range, faults};
+pub use map::{Bound, COLUMNS_MAX, Form, HashFunction, ListEntry, Map, MapError, Place, Range, faults};
 pub use postgres_hash::partition_hash;
 
 #[cfg(test)]

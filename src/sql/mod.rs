@@ -11,11 +11,13 @@ mod hint;
 mod inserted;
 mod lexer;
 mod literal;
+mod normalised;
 mod parse;
 mod prepared;
 mod query;
 mod scan;
 mod split;
+mod traceparent;
 mod type_names;
 mod unnamed;
 mod utility;
@@ -32,6 +34,7 @@ pub use functions::{BuiltIn, Volatility, built_in};
 pub use hint::{HintError, TextHint, text_hint};
 pub use inserted::{InsertedRows, RowSpans};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};
+pub use normalised::normalised;
 pub use parse::{NotParsed, Parser};
 pub use prepared::{
     ExecuteName, ExecuteText, PrepareText, execute_names, execute_text, params_max, prepare_names,
@@ -42,4 +45,5 @@ pub use split::{
     Computed, Filled, NotSplit, Split, SplitAggregate, SplitDistinct, SplitGroups, SplitKey, SplitSet,
     SplitWindow, Splitting, Template, WindowValue,
 };
+pub use traceparent::{Traceparent, traceparent};
 pub use unnamed::{ColumnLists, ColumnsPlace, Moves, NamedText};

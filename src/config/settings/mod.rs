@@ -4,10 +4,12 @@
 mod admin;
 mod hotspots;
 mod replicas;
+mod telemetry;
 
 pub use admin::*;
 pub use hotspots::*;
 pub use replicas::*;
+pub use telemetry::*;
 
 pub struct Setting {
     pub key: &'static str,
@@ -133,6 +135,8 @@ pub const TOP: &[&Setting] = &[
     &STATS_USERS,
     &HOTSPOTS,
     &HOTSPOT_HISTORY,
+    &LOG_SECTION,
+    &TRACING_SECTION,
     &TLS_SECTION,
     &LIMITS_SECTION,
     &USERS_SECTION,
@@ -756,8 +760,10 @@ pub fn measures() -> Vec<(&'static str, &'static str)> {
 }
 
 fn keys_where(wanted: impl Fn(&Setting) -> bool) -> Vec<(&'static str, &'static str)> {
-    let sections: [(&'static str, &[&'static Setting]); 11] = [
+    let sections: [(&'static str, &[&'static Setting]); 13] = [
         ("", TOP),
+        ("log", LOG),
+        ("tracing", TRACING),
         ("tls", TLS),
         ("limits", LIMITS),
         ("users.*", USER),

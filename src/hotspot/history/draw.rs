@@ -8,6 +8,8 @@ use crate::hotspot::heatmap::{Column, HeatMap, Metric, Row};
 
 /// More columns than are ever recorded.
 const COLUMNS_MAX: usize = 1_000;
+/// Nothing is older.
+const LAST_MAX_S: u64 = 50 * 86_400;
 
 /// Load of shards over time.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -76,6 +78,7 @@ impl MapHistory {
     /// Columns of one length that end with the moment, of the length of the longest spans that were recorded in that
     /// time, or a multiple of it.
     fn spans(&self, last_s: u64, columns_max: usize, now_s: u64) -> Vec<Column> {
+        let last_s = last_s.min(LAST_MAX_S);
         let from_s = now_s.saturating_sub(last_s);
         let inside = self.columns().filter(|(_, it)| it.to_s > from_s && it.from_s < now_s);
         let unit_s = inside.map(|it| it.0.span_s).max().unwrap_or(LEVELS[0].span_s);

@@ -97,6 +97,21 @@ pub struct Map {
     fingerprint: u64,
 }
 
+/// What a map says of keys that it does not pin, in the order of its parts.
+#[derive(Clone, Copy, Debug)]
+pub enum Form<'a> {
+    /// The shard of each slot.
+    Hash {
+        function: HashFunction,
+        slots: &'a [ShardId],
+    },
+    Range(&'a [Range]),
+    List {
+        entries: &'a [ListEntry],
+        default: Option<ShardId>,
+    },
+}
+
 #[derive(Clone, Debug)]
 enum Kind {
     Hash { slots: Vec<ShardId>, shift: u32 },
@@ -234,6 +249,20 @@ impl Map {
             Kind::Range { ranges } => ranges.get(index).map(|it| it.shard),
             Kind::List { entries, default } => entries.shard(index).or(*default),
         }
+    }
+
+    pub fn form(&self) -> Form<'_> {
+        match &self.kind {
+            Kind::Hash { slots, .. } => Form::Hash { function: HashFunction::Xxh3, slots },
+            Kind::Postgres { slots } => Form::Hash { function: HashFunction::Postgres, slots },
+            Kind::Range { ranges } => Form::Range(ranges),
+            Kind::List { entries, default } => Form::List { entries: entries.entries(), default: *default },
+        }
+    }
+
+    /// In the order of their parts.
+    pub fn pinned(&self) -> impl Iterator<Item = (&KeyValue, ShardId)> {
+        self.pinned.iter().flat_map(|it| it.keys())
     }
 
     /// The place of a key of this map's type; `None` when no range or list covers it.

@@ -55,6 +55,10 @@ impl KeyTable {
         Ok(KeyTable { entries, by_hash })
     }
 
+    pub fn entries(&self) -> &[ListEntry] {
+        &self.entries
+    }
+
     /// Entries, of which each may have several values.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -153,6 +153,11 @@ impl HeavyHitters {
         self.estimate(self.table.get(key).map_or(Sums::default(), |it| it.weights))
     }
 
+    /// Where a key that has an entry was when it was added last.
+    pub fn place(&self, key: HeavyKey) -> Option<KeyPlace> {
+        self.table.get(key).map(|it| KeyPlace { shard: it.shard, part: it.part })
+    }
+
     /// The `count` entries with the largest lower bounds, the largest first; of equals, the smaller hash.
     pub fn top(&self, count: usize, by: Weight) -> Vec<HeavyEntry> {
         let mut entries: Vec<HeavyEntry> = self.entries().collect();
