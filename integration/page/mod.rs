@@ -28,6 +28,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pictures for the README are written where this is set, and are small.
 const SCREENSHOTS: &str = "KEYWAY_WRITE_SCREENSHOTS";
 const SCREENSHOT_BYTES_MAX: usize = 300_000;
+/// For pictures alone: a heat map with something to see.
+const SCREENSHOT_LOAD: Duration = Duration::from_secs(120);
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
@@ -286,6 +288,7 @@ async fn reads_without_a_script(browser: &mut Browser, root: &str) -> Outcome {
 async fn take_screenshots(browser: &mut Browser, root: &str) -> Outcome {
     let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images");
     std::fs::create_dir_all(&images)?;
+    sleep(SCREENSHOT_LOAD).await;
     for (name, width, height, scheme) in [
         ("dashboard-light", 1_280, 1_720, "light"),
         ("dashboard-dark", 1_280, 1_720, "dark"),

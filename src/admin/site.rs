@@ -241,18 +241,14 @@ fn error(status: StatusCode, text: &str) -> Response {
 }
 
 /// The database that is named, or the only one.
-#[expect(clippy::result_large_err, reason = "one request's, and no loop's")]
-fn database_named(status: &Status, pairs: &[(String, String)]) -> Result<usize, Response> {
+fn database_named(status: &Status, pairs: &[(String, String)]) -> Result<usize, String> {
     let names = || status.databases.iter().map(|it| it.name.as_str());
     let found = match of(pairs, "database") {
         Some(wanted) => names().position(|it| it == wanted),
         None if status.databases.len() == 1 => Some(0),
         None => None,
     };
-    found.ok_or_else(|| {
-        let text = format!("database=NAME with one of {}", names().collect::<Vec<_>>().join(", "));
-        error(StatusCode::NOT_FOUND, &text)
-    })
+    found.ok_or_else(|| format!("database=NAME with one of {}", names().collect::<Vec<_>>().join(", ")))
 }
 
 async fn hotspots(State(site): State<Arc<Site>>, admitted: Admitted, Query(pairs): Pairs) -> Response {
@@ -261,7 +257,7 @@ async fn hotspots(State(site): State<Arc<Site>>, admitted: Admitted, Query(pairs
         let status = source.status();
         let database = match database_named(&status, &pairs) {
             Ok(it) => &status.databases[it],
-            Err(response) => return response,
+            Err(text) => return error(StatusCode::NOT_FOUND, &text),
         };
         let report = source.hotspots(&database.name).unwrap_or_default();
         let (statements, shards) = (source.statements(&database.name), api::Shards(&database.shards));
@@ -301,7 +297,7 @@ async fn heat_map(State(site): State<Arc<Site>>, _: Admitted, Query(pairs): Pair
         let status = source.status();
         let database = match database_named(&status, &pairs) {
             Ok(it) => &status.databases[it],
-            Err(response) => return response,
+            Err(text) => return error(StatusCode::NOT_FOUND, &text),
         };
         let map = of(&pairs, "map").unwrap_or("");
         match source.heat_map(&database.name, map, metric, last, rows, columns) {

@@ -73,8 +73,9 @@ pub fn heat(facts: &Facts) -> String {
     let Some(map) = facts.map() else {
         return "<p class=empty>No map places keys on shards here.</p>".to_owned();
     };
-    let heat = facts.heat.as_ref().filter(|it| !it.rows.is_empty() && !it.columns.is_empty());
-    let Some(heat) = heat else {
+    let heat =
+        facts.heat.as_ref().map(since_first).filter(|it| !it.rows.is_empty() && !it.columns.is_empty());
+    let Some(heat) = &heat else {
         return "<p class=empty>Nothing was counted yet: a window takes ten seconds.</p>".to_owned();
     };
     let Some(scale) = Scale::of(&heat.cells) else {
@@ -102,10 +103,10 @@ pub fn heat(facts: &Facts) -> String {
     put!(
         out,
         "<div class=plot tabindex=0 role=application aria-roledescription=\"heat map\" aria-label=\"{}\" data-source=\"{}\" \
-         data-at=\"{}\" data-rows={} data-columns={}>",
+         data-from=\"{}\" data-rows={} data-columns={}>",
         Text(&label),
         Text(&source),
-        facts.report.at_s,
+        heat.columns[0].from_s,
         heat.rows.len(),
         heat.columns.len()
     );
@@ -118,6 +119,18 @@ pub fn heat(facts: &Facts) -> String {
     out.push_str("<div class=card id=card role=status hidden></div>");
     as_table(&mut out, facts, heat);
     out
+}
+
+/// Without the columns of before anything was recorded: a young map is not drawn as an empty one.
+fn since_first(heat: &HeatMap) -> HeatMap {
+    let width = heat.columns.len().max(1);
+    let is_known = |column: &usize| heat.cells.iter().skip(*column).step_by(width).any(Option::is_some);
+    let first = (0..width).find(is_known).unwrap_or(0);
+    HeatMap {
+        columns: heat.columns.get(first..).unwrap_or_default().to_vec(),
+        cells: heat.cells.chunks(width).flat_map(|row| row.iter().skip(first).copied()).collect(),
+        ..heat.clone()
+    }
 }
 
 /// Which shard owns which rows, as bands with names.

@@ -137,10 +137,10 @@ const FRAMES: [Frame; 11] = [
     Frame { id: "topology", title: "Topology", class: "wide" },
     Frame { id: "load", title: "Load per shard", class: "wide" },
     Frame { id: "heat", title: "Heat map", class: "wide" },
-    Frame { id: "keys", title: "Hot keys", class: "most" },
-    Frame { id: "advice", title: "Advice", class: "rest" },
-    Frame { id: "skew", title: "Skew", class: "most" },
+    Frame { id: "keys", title: "Hot keys", class: "wide" },
+    Frame { id: "advice", title: "Advice", class: "most" },
     Frame { id: "refusals", title: "Refusals", class: "rest" },
+    Frame { id: "skew", title: "Skew", class: "wide" },
     Frame { id: "statements", title: "Slow statements", class: "wide" },
     Frame { id: "pools", title: "Pools", class: "wide" },
 ];
@@ -173,7 +173,7 @@ pub fn parts(facts: &Facts, with_heat: bool) -> Vec<Part> {
 pub fn document(facts: &Facts, theme: Option<&str>) -> String {
     let parts = parts(facts, true);
     let part = |id: &str| parts.iter().find(|it| it.id == id).map_or("", |it| it.html.as_str());
-    let mut out = head(theme, "keyway");
+    let mut out = head(theme, "<script src=\"/page.js\" defer></script>");
     put!(out, "<body><a class=skip href=\"#main\">To the content</a><header>");
     put!(
         out,
@@ -210,13 +210,13 @@ pub fn document(facts: &Facts, theme: Option<&str>) -> String {
     out
 }
 
-fn head(theme: Option<&str>, title: &str) -> String {
+fn head(theme: Option<&str>, script: &str) -> String {
     let theme = theme.map(|it| format!(" data-theme=\"{}\"", Text(it))).unwrap_or_default();
     format!(
         "<!doctype html><html lang=en{theme}><head><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width, initial-scale=1\"><meta name=color-scheme content=\"light dark\">\
-         <title>{title}</title><link rel=icon href=\"{ICON}\"><link rel=stylesheet href=\"/page.css\">\
-         <script src=\"/page.js\" defer></script></head>"
+         <title>keyway</title><link rel=icon href=\"{ICON}\"><link rel=stylesheet href=\"/page.css\">\
+         {script}</head>"
     )
 }
 
@@ -288,7 +288,7 @@ fn options<'a>(
 
 /// For those who may not see the page yet; `can_log_in` with the token.
 pub fn refused(text: &str, can_log_in: bool, theme: Option<&str>) -> String {
-    let mut out = head(theme, "keyway");
+    let mut out = head(theme, "");
     put!(
         out,
         "<body class=refused><main><h1><img src=\"{ICON}\" alt=\"\" width=20 height=20> keyway</h1><p role=alert>{}</p>",

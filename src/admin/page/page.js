@@ -282,6 +282,9 @@ const heat = {
 
   tell(figures, row, column) {
     const card = document.getElementById("card");
+    // The picture begins where something was recorded.
+    const from = Number(this.plot.dataset.from);
+    column += Math.max(0, figures.columns.findIndex((it) => it.from_s === from));
     const [range, time] = [figures.rows[row], figures.columns[column]];
     if (!card || !range || !time) return;
     const value = figures.cells[row][column];

@@ -195,7 +195,7 @@ fn server(out: &mut String, it: &ServerStatus) {
     }
     if it.pools.size > 0 {
         let PoolSums { used, size, share } = used(it);
-        put!(out, "<span class=pool>{}{used} of {size} connections in use</span>", fill_bar(share));
+        put!(out, "<span class=pool>{}{used} of {size} in use</span>", fill_bar(share));
     }
     if let Some(problem) = &it.problem {
         put!(out, "<span class=problem>{}</span>", Text(problem));

@@ -152,7 +152,7 @@ impl Source for Shop {
                 [None, Some(1.0), Some(1.0), Some(1.0)],
                 [None, Some(90.0), Some(90.0), Some(91.0)],
                 [None, Some(0.0), Some(1.0), Some(1.0)],
-                [None, Some(1.0), Some(1.0), Some(0.0)],
+                [None, Some(1.0), Some(1.0), None],
             ]
             .concat(),
             marks: vec![mark],
@@ -297,11 +297,11 @@ fn a_page_of_little_says_so() {
 #[test]
 fn cells_of_one_level_are_drawn_as_runs() {
     let html = part(&[], "heat");
-    // The unknown first column, three cells of the hot row, and one each of two others.
-    assert!(html.contains("class=unknown d=\"M0 0h1v1h-1zM0 1h1v1h-1zM0 2h1v1h-1zM0 3h1v1h-1z\""));
-    assert!(html.contains("data-level=11 d=\"M1 1h3v1h-3z\""));
-    assert!(html.contains("M1 0h3v1h-3zM2 2h2v1h-2zM1 3h2v1h-2z"));
-    assert!(html.contains("class=\"mark reload\" x1=\"2.50\""));
+    // Not the first column, in which nothing was recorded; three cells of the hot row, and others.
+    assert!(html.contains("class=unknown d=\"M2 3h1v1h-1z\""));
+    assert!(html.contains("data-level=11 d=\"M0 1h3v1h-3z\""));
+    assert!(html.contains("M0 0h3v1h-3zM1 2h2v1h-2zM0 3h2v1h-2z"));
+    assert!(html.contains("class=\"mark reload\" x1=\"1.50\""));
     assert!(
         html.contains("<g class=c0><rect y=\"0.0\" width=56 height=\"167.0\"><title>s1</title>"),
         "{html}"
