@@ -83,7 +83,7 @@ fn hotspots(criterion: &mut Criterion) {
     let planned = router.plan(text);
     let hotspots = Hotspots::new("shop", &router, true, 7, 1_000_000, History::default(), None);
     let mut user = 0i64;
-    let mut count = |user: i64| {
+    let count = |user: i64| {
         let decided = with_user(text, &planned, user, |keys| router.decide(&planned.plan, keys, &session));
         let Ok(decision) = decided else { return };
         hotspots.count(&Call {

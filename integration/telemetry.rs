@@ -263,21 +263,21 @@ async fn slow_statements(harness: Arc<Shared>) -> Outcome {
     let off = "[log]\nformat = \"json\"\nslow_statements_max = 2";
     let keyway = harness.start_keyway(config_with(&address, off)).await?;
     let client = connect(&keyway.url(USER, APP_PASSWORD, SingleFixture::DATABASE)).await?;
-    let slow = format!("SELECT pg_sleep(0.05), '{SECRET}' /* {SECRET} */ AS \"a\nb\"");
+    let slow = format!("SELECT pg_sleep(0.6), '{SECRET}' /* {SECRET} */ AS \"a\nb\"");
     run(&client, &slow).await?;
     assert!(slow_lines(&keyway.log()).is_empty(), "it is off");
-    let on = format!("{off}\nslow_statement = \"50ms\"");
+    let on = format!("{off}\nslow_statement = \"500ms\"");
     keyway.reload(config_with(&address, &on)).await?;
     run(&client, "SELECT 1").await?;
     run(&client, &slow).await?;
     let prepared = "SELECT pg_sleep($1), 1 / (random() * 0)::integer";
-    client.query(prepared, &[&0.06_f64]).await.expect_err("a division by zero");
+    client.query(prepared, &[&0.6_f64]).await.expect_err("a division by zero");
     until("they are logged", || async { Ok(slow_lines(&keyway.log()).len() >= 2) }).await?;
     let lines = slow_lines(&keyway.log());
     let found = |text: &str| lines.iter().find(|it| it["statement"] == text);
     let first = found("SELECT pg_sleep(?), ? AS \"a\nb\"").unwrap_or_else(|| panic!("{lines:#?}"));
     assert!(
-        first["took_ms"].as_f64() >= Some(50.0) && first["server_ms"].as_f64() >= Some(50.0),
+        first["took_ms"].as_f64() >= Some(500.0) && first["server_ms"].as_f64() >= Some(500.0),
         "{first:#}"
     );
     assert!(first["wait_ms"].is_number(), "{first:#}");

@@ -28,7 +28,9 @@ pub struct HotspotKeeper {
     /// From the file, for databases that have not been served yet.
     read: Mutex<HashMap<String, History>>,
     /// By database and shard.
-    primaries: Mutex<HashMap<(String, u16), String>>,
+    primaries: Mutex<HashMap<(String, String), String>>,
+    /// One at a time: a disk that hangs must not gather threads.
+    writing: Mutex<()>,
     /// When the file was written last.
     written_s: Mutex<u64>,
 }
@@ -109,13 +111,13 @@ impl HotspotKeeper {
         let mut primaries = self.primaries.lock();
         for (index, shard) in (0..).zip(&cluster.shards) {
             let Some(primary) = shard.primary() else { continue };
-            let key = (database.name.clone(), index);
+            let name = database.router.shard_name(ShardId(index));
+            let key = (database.name.clone(), name.to_owned());
             let before = primaries.get(&key);
             if before == Some(&primary.address) {
                 continue;
             }
             if before.is_some() {
-                let name = database.router.shard_name(ShardId(index));
                 let text = format!("shard {name}: {} is the primary", primary.address);
                 database.hotspots.mark(Mark { at_s: now_s, kind: MarkKind::Failover, text });
             }
@@ -125,9 +127,17 @@ impl HotspotKeeper {
 
     /// Whole or not at all.
     pub fn write(&self, shared: &Shared, path: &Path) {
+        let Some(_writing) = self.writing.try_lock() else { return };
+        let unserved = self.read.lock();
         let histories: Vec<(&str, History)> =
             shared.databases.values().map(|it| (it.name.as_str(), it.hotspots.history())).collect();
-        let bytes = encode_histories(histories.iter().map(|(name, it)| (*name, it)));
+        let bytes = encode_histories(
+            histories
+                .iter()
+                .map(|(name, it)| (*name, it))
+                .chain(unserved.iter().map(|(name, it)| (name.as_str(), it))),
+        );
+        drop(unserved);
         if let Err(error) = write(path, &bytes) {
             tracing::warn!(path = %path.display(), %error, "history of hotspots cannot be written");
         }

@@ -204,6 +204,7 @@ async fn drained(left: impl Fn() -> usize, deadline: Option<Instant>) -> usize {
 async fn tick(process: Arc<Process>, source: Arc<ProcessSource>, mut stopping: watch::Receiver<bool>) {
     let latest = process.latest();
     let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = interval.tick() => {}

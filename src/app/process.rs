@@ -92,7 +92,8 @@ impl Process {
 
     /// What is to be done once a second for hotspots.
     pub fn keep_hotspots(&self) {
-        let path = self.config.lock().hotspots.hotspot_history.clone();
+        // A reload has it while it reads files.
+        let Some(path) = self.config.try_lock().map(|it| it.hotspots.hotspot_history.clone()) else { return };
         self.common.keeper.tick(&self.latest.load(), path);
     }
 

@@ -108,7 +108,7 @@ impl CopySplit {
             is_over: false,
             started: request.started,
             subject: request.subject.clone(),
-            flow: Flow::default(),
+            flow: Flow::sent_now(),
             _live: live,
         }
     }
@@ -517,11 +517,12 @@ impl Session {
         let shards: ShardSet = copy.team.iter().map(|it| it.shard).collect();
         let (subject, started) = (&copy.subject, copy.started);
         let counted = Counted { subject, access: Access::Write, shards: &shards, keys: &[], started };
-        for held in &copy.team {
-            let spent = self.count_done(&counted, held.shard, held.role, &copy.flow);
-            let (rows, sent_bytes, state) = (copy.replies.rows, copy.flow.sent_bytes, copy.flow.state);
-            let whole = Flow { rows, sent_bytes, state, ..Flow::default() };
-            self.cost().add(spent, held.role, &whole, true);
+        let (rows, count) = (copy.replies.rows, copy.team.len());
+        let whole = Flow { rows, ..copy.flow.share(0, 1) };
+        for (index, held) in copy.team.iter().enumerate() {
+            let flow = whole.share(index, count);
+            let spent = self.count_done(&counted, held.shard, held.role, &flow);
+            self.cost().add(spent, held.role, &flow);
         }
     }
 

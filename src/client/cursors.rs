@@ -235,10 +235,10 @@ impl Session {
         };
         let _live: Vec<_> = team.iter().map(|it| self.live(it.shard, it.role, request.access)).collect();
         self.overdue = self.overdue();
-        let (mut flow, mut buffers) = (Flow::default(), Vec::new());
+        let (mut flow, mut buffers) = (Flow::sent_now(), Vec::new());
         let declared = self.declare_on_each(&mut team, declaring, &mut buffers, &mut flow).await;
-        for held in &team {
-            self.count(request, held.shard, held.role, &flow);
+        for (index, held) in team.iter().enumerate() {
+            self.count(request, held.shard, held.role, &flow.share(index, team.len()));
         }
         match declared {
             Ok(cursor) => {
@@ -403,8 +403,8 @@ impl Session {
         };
         let subject = &Subject::default();
         let counted = Counted { subject, access: Access::Read, shards: &shards, keys: &[], started };
-        for held in &team {
-            self.count_done(&counted, held.shard, held.role, &flow);
+        for (index, held) in team.iter().enumerate() {
+            self.count_done(&counted, held.shard, held.role, &flow.share(index, team.len()));
         }
         let closed = told.closes();
         if let Err(stop) = done {

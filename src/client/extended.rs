@@ -18,7 +18,9 @@ use super::sql_prepare::SqlNames;
 use super::statements::Statement;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::proto::UnitEnd;
-use crate::route::{Decision, KeySource, Kind, Mode, Params, Plan, SessionView, SettingMade, Subject, Why};
+use crate::route::{
+    Decision, KEYS_COUNTED_MAX, KeySource, Kind, Mode, Params, Plan, SessionView, SettingMade, Subject, Why,
+};
 use crate::wire::{self, Bind, FrontendTag, Target, TxStatus};
 
 impl Session {
@@ -657,7 +659,8 @@ fn both(mut before: Decision, after: Decision) -> Result<Decision, Refusal> {
     let role = if before.role == after.role { before.role } else { Role::Primary };
     if before.mode == Mode::One && after.mode == Mode::One {
         if after.why == Why::Anywhere || before.shards == after.shards {
-            before.keys.extend(after.keys);
+            let room = KEYS_COUNTED_MAX.saturating_sub(before.keys.len());
+            before.keys.extend(after.keys.into_iter().take(room));
             return Ok(Decision { role, ..before });
         }
         if before.why == Why::Anywhere {

@@ -51,12 +51,14 @@ impl Session {
     /// Values of keys, where some are wanted: nearly always none are.
     pub fn tell_keys(&self, plan: &Plan, keys: &KeySource<'_>, decision: &Decision) {
         let hotspots = &self.database.hotspots;
-        if !hotspots.is_curious() || !hotspots.wants(&decision.keys, &plan.subject) {
+        if !hotspots.is_curious() || !hotspots.wants(&decision.keys) {
             return;
         }
-        for (key, value) in self.database.router.key_values(plan, keys, &self.view()) {
-            hotspots.tell(&key, &plan.subject, value);
+        for it in self.database.router.key_values(plan, keys, &self.view()) {
+            hotspots.tell(it);
         }
+        // What it could not tell, of a hint or too long, is not asked for again before the next report.
+        hotspots.want_no_more(&decision.keys);
     }
 }
 

@@ -119,10 +119,11 @@ impl Session {
                 return self.lose_team(team, error).await;
             }
         }
-        let (mut replies, mut errors) = (Replies::default(), 0);
+        // Answers are read one after another: a later shard's time has that of those before it.
+        let (mut replies, mut errors, sent) = (Replies::default(), 0, Flow::sent_now());
         let count = team.len();
         for index in 0..count {
-            let mut flow = Flow::default();
+            let mut flow = sent.share(index, count);
             team[index].lease.pipeline.set_part(Part { ready: false, ..Part::of_rows(index, count) });
             let stopped = self.relay_one(&mut team[index], &mut replies, &mut flow).await;
             if let Err(error) = stopped {
@@ -150,6 +151,7 @@ impl Session {
             }
         }
         let (mut replies, mut failed, mut tag) = (Replies::default(), Vec::new(), None);
+        let sent = Flow::sent_now();
         // Copies are the same everywhere; parts are added up.
         let sums = request.decision.mode == Mode::OnePhase;
         for index in 0..team.len() {
@@ -157,7 +159,7 @@ impl Session {
                 0 => Part { ready: false, ..Part::UNFINISHED },
                 _ => Part { rows: sums, ..Part::SILENT },
             };
-            let mut flow = Flow::default();
+            let mut flow = sent.share(index, team.len());
             team[index].lease.pipeline.set_part(part);
             if let Err(error) = self.relay_one(&mut team[index], &mut replies, &mut flow).await {
                 return self.lose_team(team, error).await;
@@ -190,7 +192,7 @@ impl Session {
                 }
             };
             self.hold_each(&team, false).await;
-            let (mut replies, mut flow) = (Replies::default(), Flow::default());
+            let (mut replies, mut flow) = (Replies::default(), Flow::sent_now());
             let _live = self.live(shard, Role::Primary, request.access);
             if let Err(error) = send(&mut team[0], request.payload, &[]).await {
                 self.warn_in_turn(&shards, index).await?;

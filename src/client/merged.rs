@@ -199,11 +199,11 @@ impl Session {
         if self.overdue.is_none() {
             self.overdue = self.overdue();
         }
-        let mut flow = Flow::default();
+        let mut flow = Flow::sent_now();
         let mut buffers = Vec::new();
         let ended = self.merge_answers(&mut team, reading, &mut buffers, &mut flow).await;
-        for held in &team {
-            self.count(request, held.shard, held.role, &flow);
+        for (index, held) in team.iter().enumerate() {
+            self.count(request, held.shard, held.role, &flow.share(index, team.len()));
         }
         match ended {
             Ok(()) => {

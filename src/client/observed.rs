@@ -107,16 +107,12 @@ impl Cost {
         *self = Cost { dice, began, copying, ..Cost::default() };
     }
 
-    /// Of one shard; `merged` is what several have together.
-    pub fn add(&mut self, spent: Spent, role: Role, flow: &Flow, merged: bool) {
+    /// Of one shard.
+    pub fn add(&mut self, spent: Spent, role: Role, flow: &Flow) {
         self.spent.took_us = self.spent.took_us.max(spent.took_us);
         self.spent.server_us = self.spent.server_us.max(spent.server_us);
-        if merged {
-            (self.rows, self.bytes) = (flow.rows, flow.sent_bytes);
-        } else {
-            self.rows += flow.rows;
-            self.bytes += flow.sent_bytes;
-        }
+        self.rows += flow.rows;
+        self.bytes += flow.sent_bytes;
         self.role = Some(role);
         self.state = self.state.or(flow.state);
     }
@@ -435,13 +431,13 @@ mod tests {
         let (mut cost, flow) =
             (Cost { dice: 7, ..Cost::default() }, Flow { rows: 3, sent_bytes: 10, ..Flow::default() });
         let spent = |took_us| Spent { took_us, server_us: took_us / 2 };
-        cost.add(spent(10), Role::Primary, &flow, false);
-        cost.add(spent(30), Role::Primary, &Flow { state: Some(*b"40001"), ..flow }, false);
+        cost.add(spent(10), Role::Primary, &flow);
+        cost.add(spent(30), Role::Primary, &Flow { state: Some(*b"40001"), ..flow });
         assert_eq!((cost.rows, cost.bytes, cost.spent.took_us, cost.spent.server_us), (6, 20, 30, 15));
         assert_eq!(cost.state, Some(*b"40001"));
         cost.begin(None);
         let flow = Flow { rows: 3, sent_bytes: 10, ..Flow::default() };
-        (0..4).for_each(|_| cost.add(spent(10), Role::Replica, &flow, true));
+        (0..4).for_each(|it| cost.add(spent(10), Role::Replica, &flow.share(it, 4)));
         assert_eq!((cost.rows, cost.bytes, cost.state), (3, 10, None));
     }
 }

@@ -694,7 +694,7 @@ impl Session {
                 let (shards, keys) = (&decision.shards[..], &decision.keys[..]);
                 let counted = Counted { subject, access: *access, shards, keys, started: *started };
                 let spent = self.count_done(&counted, shard, role, flow);
-                self.cost().add(spent, role, flow, decision.mode == Mode::Merge);
+                self.cost().add(spent, role, flow);
             }
         }
     }
@@ -714,7 +714,7 @@ impl Session {
         let (subject, started) = (&copying.subject, copying.started);
         let counted = Counted { subject, access: Access::Write, shards: &[shard], keys: &[], started };
         let spent = self.count_done(&counted, shard, role, &whole);
-        self.cost().add(spent, role, &whole, false);
+        self.cost().add(spent, role, &whole);
     }
 }
 

@@ -101,6 +101,27 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Of a request that is about to be sent.
+    pub fn sent_now() -> Flow {
+        Flow { sent_at: Some(Instant::now()), ..Flow::default() }
+    }
+
+    /// What one of several shards had of an answer that is of all of them together. An error is the first one's.
+    pub fn share(&self, index: usize, shards: usize) -> Flow {
+        let (at, shards) = (index as u64, shards.max(1) as u64);
+        let part = |whole: u64| whole / shards + u64::from(at < whole % shards);
+        let first = index == 0;
+        Flow {
+            sent_bytes: part(self.sent_bytes),
+            rows: part(self.rows),
+            errors: if first { self.errors } else { 0 },
+            state: self.state.filter(|_| first),
+            waited_for_lock: self.waited_for_lock && first,
+            sent_at: self.sent_at,
+            ..Flow::default()
+        }
+    }
+
     pub fn add(&mut self, more: &Flow) {
         self.sent_bytes += more.sent_bytes;
         self.rows += more.rows;

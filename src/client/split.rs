@@ -54,12 +54,10 @@ impl Session {
         if self.overdue.is_none() {
             self.overdue = self.overdue();
         }
-        let mut flow = Flow::default();
+        let mut flow = Flow::sent_now();
         let ended = self.insert_parts(&mut team, inserting, &mut flow).await;
-        for held in &team {
-            self.count(request, held.shard, held.role, &flow);
-            // It is of all.
-            flow.waited_for_lock = false;
+        for (index, held) in team.iter().enumerate() {
+            self.count(request, held.shard, held.role, &flow.share(index, team.len()));
         }
         match ended {
             Ok(Inserted { failed, end }) => self.end_on_each(team, &failed, &end).await,

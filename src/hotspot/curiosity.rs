@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::report::Report;
+use super::report::{Heat, KeyReport, MapReport, Report};
 use crate::shard::KeyValue;
 
 /// Names that are kept, of keys that are or were hot.
 const NAMES_MAX: usize = 1_024;
+/// Keys of less than this share of their map's calls and time have no name: under an even load others are listed each
+/// time.
+const SHARE_MIN: f64 = 0.001;
 /// Longer values are cut: they are for people.
 const NAME_CHARS_MAX: usize = 200;
 
@@ -34,7 +37,9 @@ pub(super) struct Curiosity {
     is_awake: AtomicBool,
     wanted: Mutex<Vec<Id>>,
     names: Mutex<HashMap<Id, Name>>,
-    /// Statements of sampled maps so far, of which each so many-th is looked at.
+    /// There is room for samples.
+    is_sampling: AtomicBool,
+    /// Statements of sampled maps in this window, of which each so many-th is looked at.
     seen: AtomicU64,
     every: AtomicU64,
 }
@@ -42,12 +47,14 @@ pub(super) struct Curiosity {
 impl Curiosity {
     /// By map, whether values of its keys are to be sampled.
     pub fn new(sampled: Vec<bool>) -> Curiosity {
-        let is_awake = AtomicBool::new(sampled.contains(&true));
+        let (is_awake, is_sampling) =
+            (AtomicBool::new(sampled.contains(&true)), AtomicBool::new(sampled.contains(&true)));
         Curiosity {
             sampled,
             is_awake,
             wanted: Mutex::default(),
             names: Mutex::default(),
+            is_sampling,
             seen: AtomicU64::new(0),
             every: AtomicU64::new(1),
         }
@@ -65,7 +72,7 @@ impl Curiosity {
 
     pub fn wants(&self, map: usize, hash: u64) -> bool {
         let is_sampled = self.sampled.get(map) == Some(&true);
-        if is_sampled {
+        if is_sampled && self.is_sampling.load(Ordering::Relaxed) {
             let every = self.every.load(Ordering::Relaxed).max(1);
             if self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every) {
                 return true;
@@ -80,9 +87,7 @@ impl Curiosity {
         let mut wanted = self.wanted.lock();
         let Some(at) = wanted.iter().position(|it| *it == (map, hash)) else { return };
         wanted.swap_remove(at);
-        if wanted.is_empty() && !self.sampled.contains(&true) {
-            self.is_awake.store(false, Ordering::Relaxed);
-        }
+        self.rest(&wanted);
         drop(wanted);
         let mut text = value.to_string();
         if let Some((at, _)) = text.char_indices().nth(NAME_CHARS_MAX) {
@@ -92,14 +97,40 @@ impl Curiosity {
         self.names.lock().insert((map, hash), Name { value: value.clone(), text: text.into(), table });
     }
 
+    /// Of keys whose values could not be told.
+    pub fn give_up(&self, ids: impl Iterator<Item = Id>) {
+        let Some(mut wanted) = self.wanted.try_lock() else { return };
+        for id in ids {
+            wanted.retain(|it| *it != id);
+        }
+        self.rest(&wanted);
+    }
+
+    /// Until the next window.
+    pub fn stop_sampling(&self) {
+        self.is_sampling.store(false, Ordering::Relaxed);
+        self.rest(&self.wanted.lock());
+    }
+
+    fn rest(&self, wanted: &[Id]) {
+        if wanted.is_empty() && !self.is_sampling.load(Ordering::Relaxed) {
+            self.is_awake.store(false, Ordering::Relaxed);
+        }
+    }
+
     pub fn names(&self) -> HashMap<Id, Name> {
         self.names.lock().clone()
     }
 
     /// From now on the names that a report lacks are wanted; those that it does not need make room.
     pub fn want(&self, report: &Report) {
-        let keys =
-            || (0..).zip(&report.maps).flat_map(|(map, it)| it.keys.iter().map(move |it| (map, it.hash)));
+        let is_wanted = |it: &&KeyReport| {
+            it.heat > Heat::Cool || it.calls_share.lower.max(it.time_share.lower) >= SHARE_MIN
+        };
+        let of_map = |(map, it): (usize, &MapReport)| -> Vec<Id> {
+            it.keys.iter().filter(is_wanted).map(|it| (map, it.hash)).collect()
+        };
+        let keys = || (0..).zip(&report.maps).flat_map(of_map);
         let mut names = self.names.lock();
         if names.len() > NAMES_MAX {
             let needed: Vec<Id> = keys().collect();
@@ -107,12 +138,16 @@ impl Curiosity {
         }
         let missing: Vec<Id> = keys().filter(|it| !names.contains_key(it)).collect();
         drop(names);
-        let is_awake = !missing.is_empty() || self.sampled.contains(&true);
+        let samples = self.sampled.contains(&true);
+        let is_awake = !missing.is_empty() || samples;
         *self.wanted.lock() = missing;
+        self.is_sampling.store(samples, Ordering::Relaxed);
         self.is_awake.store(is_awake, Ordering::Relaxed);
     }
 
+    /// Of the next window, of which the last one gives an idea.
     pub fn sample_every(&self, every: u64) {
+        self.seen.store(0, Ordering::Relaxed);
         self.every.store(every.max(1), Ordering::Relaxed);
     }
 }
@@ -121,7 +156,7 @@ impl Curiosity {
 mod tests {
     use super::*;
     use crate::base::ShardId;
-    use crate::hotspot::report::{Bounds, Heat, KeyReport, MapReport};
+    use crate::hotspot::report::Bounds;
 
     fn report(hash: u64) -> Report {
         let none = Bounds::default();
@@ -138,7 +173,7 @@ mod tests {
             time_us: none,
             calls_share: none,
             time_share: none,
-            heat: Heat::Cool,
+            heat: Heat::Danger,
             hot_since_s: None,
         };
         let map = MapReport { keys: vec![key], ..MapReport::default() };

@@ -2,7 +2,7 @@
 //! windows.
 //!
 //! ```text
-//!         over the limit in 3 of 5 windows (keys: 2 of 3)
+//!         over the limit in 3 of 5 windows (keys: 2 of 3, or 1 by half as much again)
 //!   Cool -------------------------------------------------> Hot { since }
 //!     ^                                                      |   ^
 //!     |  low for 5 minutes without a break (keys: 1 minute)  |   | not low
@@ -134,11 +134,16 @@ impl SpreadHeat {
 
     /// What each had in the newest window, always in the same order. With another number than before all begin cool.
     pub fn observe(&mut self, window: Window, loads: &[Weighed]) {
+        self.observe_among(window, loads, loads.len());
+    }
+
+    /// As `observe`, where so many of them count for the mean: the others are there to have nothing.
+    pub fn observe_among(&mut self, window: Window, loads: &[Weighed], counted: usize) {
         if self.states.len() != loads.len() {
             self.states = vec![COOL; loads.len()];
         }
         let total = loads.iter().map(|it| it.load as f64).sum::<f64>();
-        let mean = total / loads.len().max(1) as f64;
+        let mean = total / counted.max(1) as f64;
         let rules = self.rules;
         for (state, it) in self.states.iter_mut().zip(loads) {
             let (load, rate) = (it.load as f64, it.calls as f64 / window.length_s() as f64);
@@ -179,6 +184,7 @@ impl KeyRules {
 }
 
 const KEY_WINDOWS: (u8, u8) = (2, 3);
+const CERTAIN_FACTOR: f64 = 1.5;
 const KEY_COOL_AFTER_S: u64 = 60;
 /// No more keys can have a share of a thousandth each.
 const KEYS_MAX: usize = 1_024;
@@ -222,7 +228,8 @@ impl<K: Eq + Hash + Clone> KeyHeat<K> {
         let rules = self.rules;
         self.states.retain(|key, state| {
             let verdict = rules.verdict(&shares(key), window);
-            *state = state.next(verdict, window, KEY_WINDOWS, KEY_COOL_AFTER_S);
+            let windows = if rules.is_certain(&shares(key)) { (1, KEY_WINDOWS.1) } else { KEY_WINDOWS };
+            *state = state.next(verdict, window, windows, KEY_COOL_AFTER_S);
             *state != COOL
         });
     }
@@ -234,6 +241,11 @@ impl<K: Eq + Hash + Clone> KeyHeat<K> {
 }
 
 impl KeyRules {
+    /// So far over that one window is enough: a user sees the key half a minute after it became hot.
+    fn is_certain(self, it: &KeyShares) -> bool {
+        it.calls_share.lower >= self.share * CERTAIN_FACTOR
+    }
+
     /// By what is certain: over by the lower bound, low by the upper one.
     fn verdict(self, it: &KeyShares, window: Window) -> Verdict {
         let rate = it.calls as f64 / window.length_s() as f64;

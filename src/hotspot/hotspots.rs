@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,8 +16,7 @@ use super::layout::Layout;
 use super::report::Report;
 use super::summary::{self, Heats, Recent};
 use super::window::{Call, Sample, Window};
-use crate::route::{KeyRef, Router, Subject};
-use crate::shard::KeyValue;
+use crate::route::{KeyRef, NamedKey, Router};
 
 /// Windows end at multiples of this, in Unix time.
 pub const WINDOW_S: u64 = 10;
@@ -42,11 +41,12 @@ pub struct Hotspots {
     counting: ThreadLocal<Mutex<Window>>,
     curiosity: Curiosity,
     kept: Mutex<Kept>,
+    /// Not with `kept`: readers must not wait for a report to be made.
+    history: Mutex<History>,
     report: ArcSwap<Report>,
     /// The end of the newest window.
     turned_s: AtomicU64,
-    /// Somebody turns.
-    is_turning: AtomicBool,
+    turning: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -54,18 +54,6 @@ struct Kept {
     recent: VecDeque<Recent>,
     spare: Vec<Window>,
     heats: Heats,
-    history: History,
-}
-
-impl Kept {
-    fn observe(&mut self, layout: &Layout, recent: &Recent) {
-        self.heats.observe(recent);
-        for (of, counts) in layout.maps.iter().zip(&recent.window.maps) {
-            let loads = counts.loads().enumerate().filter(|it| it.1.0.calls + it.1.1.calls > 0);
-            let loads = loads.map(|(run, (reads, writes))| (of.first_part(run), reads, writes));
-            self.history.record(&of.name, recent.begin_s, recent.end_s, loads);
-        }
-    }
 }
 
 impl Hotspots {
@@ -89,10 +77,11 @@ impl Hotspots {
             seed,
             counting: ThreadLocal::new(),
             curiosity,
-            kept: Mutex::new(Kept { recent, spare, heats, history }),
+            kept: Mutex::new(Kept { recent, spare, heats }),
+            history: Mutex::new(history),
             report: ArcSwap::default(),
             turned_s: AtomicU64::new(now_s),
-            is_turning: AtomicBool::new(false),
+            turning: Mutex::default(),
         };
         if let Some(before) = before {
             hotspots.curiosity.remember(&before.curiosity);
@@ -122,21 +111,29 @@ impl Hotspots {
     }
 
     /// Of one of these.
-    pub fn wants(&self, keys: &[KeyRef], subject: &Subject) -> bool {
+    pub fn wants(&self, keys: &[KeyRef]) -> bool {
         keys.iter().any(|it| {
-            let (map, hash) = self.layout.place(it, subject);
+            let (map, hash) = self.layout.place(it);
             self.curiosity.wants(map, hash)
         })
     }
 
-    pub fn tell(&self, key: &KeyRef, subject: &Subject, value: KeyValue) {
-        let (map, hash) = self.layout.place(key, subject);
-        let table = self.layout.is_primary_keys(map).then(|| subject.table.clone()).flatten();
+    pub fn tell(&self, NamedKey { key, value, table }: NamedKey) {
+        let (map, hash) = self.layout.place(&key);
+        let table = self.layout.is_primary_keys(map).then(|| table.into());
         self.curiosity.take(map, hash, &value, table);
         if self.layout.map(map).is_some_and(|it| it.is_range) {
             let window = self.counting.get_or(|| Mutex::new(Window::new(&self.layout, self.seed)));
-            window.lock().sample(Sample { map: map as u16, part: key.place.part, value });
+            let sample = Sample { map: map as u16, part: key.place.part, value };
+            if !window.lock().sample(sample) {
+                self.curiosity.stop_sampling();
+            }
         }
+    }
+
+    pub fn want_no_more(&self, keys: &[KeyRef]) {
+        let ids = keys.iter().map(|it| self.layout.place(it));
+        self.curiosity.give_up(ids);
     }
 
     /// A window has ended.
@@ -146,7 +143,9 @@ impl Hotspots {
 
     /// Ends the window and publishes what it says. Takes milliseconds: not for a thread that serves clients.
     pub fn turn(&self, now_s: u64) {
-        if self.is_turning.swap(true, Ordering::Acquire) {
+        // Whoever comes second, or late, finds the window ended.
+        let Some(_turning) = self.turning.try_lock() else { return };
+        if !self.is_due(now_s) {
             return;
         }
         let end_s = now_s - now_s % WINDOW_S;
@@ -154,7 +153,8 @@ impl Hotspots {
         let mut kept = self.kept.lock();
         let window = self.take(&mut kept.spare);
         let recent = Recent { begin_s, end_s, window };
-        kept.observe(&self.layout, &recent);
+        kept.heats.observe(&recent, &self.layout.owners());
+        self.record(&recent);
         kept.recent.push_back(recent);
         // A clock that was put back has windows of two times, of which the older ones say nothing of now.
         let oldest_s = end_s.saturating_sub(WINDOWS as u64 * WINDOW_S);
@@ -166,7 +166,15 @@ impl Hotspots {
             kept.spare.extend(old.map(|it| it.window));
         }
         self.publish(&kept, end_s);
-        self.is_turning.store(false, Ordering::Release);
+    }
+
+    fn record(&self, recent: &Recent) {
+        let mut history = self.history.lock();
+        for (of, counts) in self.layout.maps.iter().zip(&recent.window.maps) {
+            let loads = counts.loads().enumerate().filter(|it| it.1.0.calls + it.1.1.calls > 0);
+            let loads = loads.map(|(run, (reads, writes))| (of.first_part(run), reads, writes));
+            history.record(&of.name, recent.begin_s, recent.end_s, loads);
+        }
     }
 
     /// What all threads have counted. Each is kept from counting for a swap alone.
@@ -219,15 +227,15 @@ impl Hotspots {
         columns_max: usize,
     ) -> Option<HeatMap> {
         let (last_s, now_s) = (last.as_secs().max(1), self.turned_s.load(Ordering::Relaxed));
-        self.kept.lock().history.heat_map(map, metric, last_s, (rows_max, columns_max), now_s)
+        self.history.lock().heat_map(map, metric, last_s, (rows_max, columns_max), now_s)
     }
 
     /// Puts what happened into heat maps.
     pub fn mark(&self, mark: Mark) {
-        self.kept.lock().history.mark(mark);
+        self.history.lock().mark(mark);
     }
 
     pub fn history(&self) -> History {
-        self.kept.lock().history.clone()
+        self.history.lock().clone()
     }
 }

@@ -6,7 +6,7 @@ use super::advise::KeyedTable;
 use super::history::{self, LayoutPart, PartKind};
 use crate::base::ShardId;
 use crate::config::TableName;
-use crate::route::{KeyRef, Router, Subject};
+use crate::route::{KeyRef, Router};
 use crate::shard::Map;
 
 /// Parts of a map are counted in runs, so that there are at most so many.
@@ -66,13 +66,24 @@ impl Layout {
 
     /// Where a key is counted: the map, and the hash by which its keys are told apart.
     #[inline]
-    pub fn place(&self, key: &KeyRef, subject: &Subject) -> (usize, u64) {
+    pub fn place(&self, key: &KeyRef) -> (usize, u64) {
         let map = usize::from(key.map);
         if map < self.configured {
             return (map, key.place.key_hash);
         }
         // Key 7 of one table has nothing to do with key 7 of another.
-        (self.configured, key.place.key_hash.rotate_left(17) ^ subject.table_id)
+        (self.configured, key.place.key_hash.rotate_left(17) ^ key.table)
+    }
+
+    /// By shard, whether it owns a part of some map; all do where there is no map.
+    pub fn owners(&self) -> Vec<bool> {
+        let mut owners = vec![self.maps.is_empty(); self.shards.len()];
+        for owner in self.maps.iter().flat_map(|it| &it.owners) {
+            if let Some(it) = owners.get_mut(usize::from(owner.0)) {
+                *it = true;
+            }
+        }
+        owners
     }
 
     pub fn map(&self, index: usize) -> Option<&MapLayout> {
@@ -106,6 +117,8 @@ impl MapLayout {
         let firsts = (0..own_parts).step_by(1 << shift).chain(own_parts..parts);
         let name = |part: u32| match part.checked_sub(own_parts) {
             Some(pinned) => format!("pinned key {} of {}", pinned + 1, parts - own_parts),
+            // Values of a list are keys.
+            None if map.part_name() == "list entry" => format!("list entry {part}"),
             None => map.describe_part(part),
         };
         let (owners, names) = firsts.map(|it| (map.part_shard(it).unwrap_or(ShardId(0)), name(it))).unzip();

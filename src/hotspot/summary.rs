@@ -65,11 +65,14 @@ impl Heats {
     }
 
     /// By calls: the time of a few statements says more of the server than of the load.
-    pub fn observe(&mut self, recent: &Recent) {
+    /// A shard that owns nothing and has no load is room, and no part of the mean.
+    pub fn observe(&mut self, recent: &Recent, owners: &[bool]) {
         let window = heat::Window { from_s: recent.begin_s, to_s: recent.end_s };
         let weighed = |calls: u64| Weighed { load: calls, calls };
         let shards: Vec<Weighed> = recent.window.shards.iter().map(|it| weighed(it.calls())).collect();
-        self.shards.observe(window, &shards);
+        let counts = |(it, owns): (&Weighed, &bool)| *owns || it.calls > 0;
+        let counted = shards.iter().zip(owners).filter(|it| counts(*it)).count();
+        self.shards.observe_among(window, &shards, counted);
         for (index, (map, counts)) in self.maps.iter_mut().zip(&recent.window.maps).enumerate() {
             let loads: Vec<Weighed> = counts.loads().map(|it| weighed(it.0.calls + it.1.calls)).collect();
             map.parts.observe(window, &loads);

@@ -54,9 +54,9 @@ impl World {
         let (plan, session) = (&planned.plan, SessionView::default());
         let keys = KeySource { text: sql, literals: &planned.literals, params: None };
         let decision = self.router.decide(plan, &keys, &session).unwrap();
-        if self.hotspots.is_curious() && self.hotspots.wants(&decision.keys, &plan.subject) {
-            for (key, value) in self.router.key_values(plan, &keys, &session) {
-                self.hotspots.tell(&key, &plan.subject, value);
+        if self.hotspots.is_curious() && self.hotspots.wants(&decision.keys) {
+            for it in self.router.key_values(plan, &keys, &session) {
+                self.hotspots.tell(it);
             }
         }
         for &shard in &decision.shards {

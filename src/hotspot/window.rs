@@ -203,7 +203,7 @@ impl Window {
             _ => own().count() as u64,
         };
         for key in own() {
-            let (index, hash) = layout.place(key, subject);
+            let (index, hash) = layout.place(key);
             let (Some(map), Some(of)) = (self.maps.get_mut(index), layout.map(index)) else { continue };
             let part = key.place.part;
             let share = load.shared_by(count);
@@ -241,10 +241,12 @@ impl Window {
         }
     }
 
-    pub fn sample(&mut self, sample: Sample) {
+    /// Whether there is room for more.
+    pub fn sample(&mut self, sample: Sample) -> bool {
         if self.samples.len() < SAMPLES_MAX {
             self.samples.push(sample);
         }
+        self.samples.len() < SAMPLES_MAX
     }
 
     pub fn merge(&mut self, other: &Window) {
@@ -265,7 +267,8 @@ impl Window {
         }
         self.maps.iter_mut().zip(&other.maps).for_each(|(mine, other)| mine.merge(other));
         self.heavy.merge(&other.heavy);
-        other.samples.iter().for_each(|it| self.sample(it.clone()));
+        let room = SAMPLES_MAX.saturating_sub(self.samples.len());
+        self.samples.extend(other.samples.iter().take(room).cloned());
     }
 
     /// As new; what it has allocated stays.

@@ -5,10 +5,10 @@ use std::fmt;
 use smallvec::{SmallVec, smallvec};
 
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
-use crate::shard::{KeyValue, Place};
+use crate::shard::Place;
 use crate::sql::CursorStatement;
 
-use super::evaluate::{Met, Need};
+use super::evaluate::{Met, NamedKey, Need};
 use super::hint::SessionHint;
 use super::keys::KeySource;
 use super::plan::{Class, Keyed, Keys, Kind, Many, Plan, Target};
@@ -100,6 +100,8 @@ pub const KEYS_COUNTED_MAX: usize = 32;
 pub struct KeyRef {
     pub map: u16,
     pub place: Place,
+    /// A hash of the table's name, where keys of different tables are different keys: in a database of one shard. Else 0.
+    pub table: u64,
 }
 
 /// Why these shards.
@@ -256,12 +258,7 @@ impl Router {
 
     /// The values of the keys that `decide` counts, for those who may know them. It evaluates them again: few
     /// statements are asked.
-    pub fn key_values(
-        &self,
-        plan: &Plan,
-        keys: &KeySource<'_>,
-        session: &SessionView,
-    ) -> Vec<(KeyRef, KeyValue)> {
+    pub fn key_values(&self, plan: &Plan, keys: &KeySource<'_>, session: &SessionView) -> Vec<NamedKey> {
         let Target::Keyed(keyed) = &plan.target else { return Vec::new() };
         let mut met = Met::catching();
         for class in &keyed.classes {

@@ -9,7 +9,7 @@ use crate::shard::{Bound, KeyColumn, KeyValue, Map, Place, Purpose, Usage};
 
 use super::copy::key_of;
 use super::decide::{KEYS_COUNTED_MAX, KeyRef, KeySet, Path, SessionView, ShardSet};
-use super::footprint::KEYS_MAX;
+use super::footprint::{KEYS_MAX, table_id};
 use super::keys::{Key, KeySource};
 use super::plan::{Class, End, Interval, KeyPlace, Keys, Plan, Target};
 use super::router::Router;
@@ -28,7 +28,7 @@ pub(super) enum Need {
 pub(super) struct Met {
     keys: KeySet,
     /// With their values, if these are asked for.
-    caught: Option<Vec<(KeyRef, KeyValue)>>,
+    caught: Option<Vec<NamedKey>>,
     /// What was met in words, for who wants to read it.
     told: Option<Vec<String>>,
     /// Hashes of all keys, if they are asked for.
@@ -44,7 +44,7 @@ impl Met {
         Met { caught: Some(Vec::new()), ..Met::default() }
     }
 
-    pub fn caught(self) -> Vec<(KeyRef, KeyValue)> {
+    pub fn caught(self) -> Vec<NamedKey> {
         self.caught.unwrap_or_default()
     }
 
@@ -77,17 +77,39 @@ impl Met {
         {
             listed.push(key.place.key_hash);
         }
-        if !self.keys.contains(&key) && self.keys.len() < KEYS_COUNTED_MAX {
+        if self.keys.len() < KEYS_COUNTED_MAX && !self.keys.contains(&key) {
             self.keys.push(key);
         }
     }
 
-    fn catch(&mut self, key: KeyRef, value: &KeyValue) {
+    fn catch(&mut self, key: KeyRef, value: &KeyValue, table: &str) {
         if let Some(caught) = &mut self.caught
             && caught.len() < KEYS_COUNTED_MAX
+            && !is_long(value)
         {
-            caught.push((key, value.clone()));
+            caught.push(NamedKey { key, value: value.clone(), table: table.to_owned() });
         }
+    }
+}
+
+/// A key that a statement names, with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedKey {
+    pub key: KeyRef,
+    pub value: KeyValue,
+    /// Without its schema.
+    pub table: String,
+}
+
+/// No index of PostgreSQL's holds a longer one (`BTMaxItemSize` in nbtree.h), and values that are caught are kept.
+const CAUGHT_BYTES_MAX: usize = 2_704;
+
+fn is_long(value: &KeyValue) -> bool {
+    match value {
+        KeyValue::Text(it) => it.len() > CAUGHT_BYTES_MAX,
+        KeyValue::Bytes(it) => it.len() > CAUGHT_BYTES_MAX,
+        KeyValue::Row(columns) => columns.iter().any(is_long),
+        _ => false,
     }
 }
 
@@ -210,6 +232,11 @@ impl Evaluation<'_> {
         }
     }
 
+    /// Of the class, where its keys are those of its table alone.
+    fn table_of_keys(&self) -> u64 {
+        if self.router.map(self.index).is_some() { 0 } else { table_id(&self.class.table) }
+    }
+
     fn usage(&self, purpose: Purpose) -> Usage {
         Usage { purpose, utc: self.utc }
     }
@@ -233,8 +260,8 @@ impl Evaluation<'_> {
         met.tell(|| self.described(key, found));
         match found {
             Some(place) => {
-                let named = KeyRef { map: self.index as u16, place };
-                met.catch(named, key);
+                let named = KeyRef { map: self.index as u16, place, table: self.table_of_keys() };
+                met.catch(named, key, &self.class.table);
                 met.add(named);
                 shards.push(place.shard);
                 Ok(())

@@ -217,7 +217,7 @@ impl Router {
             )
             .detail(format!("it is named by a keyway hint and looked up in map \"{}\"", map.name))
         })?;
-        Ok(KeyRef { map: index as u16, place })
+        Ok(KeyRef { map: index as u16, place, table: 0 })
     }
 
     fn on_hinted(

@@ -27,7 +27,8 @@ pub use catalog::{
 };
 pub use cluster::{Cluster, Excluded, Freshness, Joined, Server, Shard};
 pub use copy::{CopyOwner, CopyPlan};
-pub use decide::{Decision, KeyRef, KeySet, Mode, Path, SessionView, ShardSet, Why};
+pub use decide::{Decision, KEYS_COUNTED_MAX, KeyRef, KeySet, Mode, Path, SessionView, ShardSet, Why};
+pub use evaluate::NamedKey;
 pub use footprint::{Footprint, Touched, TouchedTable};
 pub use hint::SessionHint;
 pub use keys::{KeySource, Params};

@@ -15,11 +15,16 @@ pub struct Traceparent {
 
 const KEY: &[u8] = b"traceparent=";
 
+/// Comments bring one; literals that look like it may be many.
+const CANDIDATES_MAX: usize = 8;
+
 /// The first one in a comment of `text`. A text without the word costs one search.
 pub fn traceparent(text: &str) -> Option<Traceparent> {
     let bytes = text.as_bytes();
     let mut from = 0;
-    while let Some(at) = memmem::find(&bytes[from..], KEY).map(|it| from + it) {
+    // Each is held against the whole text.
+    for _ in 0..CANDIDATES_MAX {
+        let at = from + memmem::find(&bytes[from..], KEY)?;
         from = at + KEY.len();
         let quoted = bytes.get(from..).unwrap_or_default();
         // `'00-...'`, as sqlcommenter quotes all values; nothing in it is percent-encoded.

@@ -1,7 +1,6 @@
 //! Keys to shards.
 
 use super::*;
-use crate::route::decide::KEYS_COUNTED_MAX;
 
 #[test]
 fn one_key_names_one_shard() {
@@ -540,7 +539,7 @@ fn one_shard_takes_everything() {
 fn keys_are_reported_each_once() {
     let router = router();
     let keys = |sql: &str| decide_in(&router, sql, &[], &session()).unwrap().keys.to_vec();
-    let key = |it| KeyRef { map: 0, place: maps()[0].locate(&KeyValue::Int(it)).unwrap() };
+    let key = |it| KeyRef { map: 0, place: maps()[0].locate(&KeyValue::Int(it)).unwrap(), table: 0 };
     assert_eq!(keys("SELECT * FROM users WHERE user_id = 107"), [key(107)]);
     assert_eq!(keys("SELECT * FROM users WHERE user_id IN (107, 107)"), [key(107)]);
     assert_eq!(keys("SELECT * FROM users WHERE user_id IN (107, 108)"), [key(107), key(108)]);
@@ -557,8 +556,15 @@ fn values_of_keys_are_told_to_who_asks() {
     let planned = router.plan(sql);
     let source = KeySource { text: sql, literals: &planned.literals, params: None };
     let told = router.key_values(&planned.plan, &source, &session());
-    let key = |it| KeyRef { map: 0, place: maps()[0].locate(&KeyValue::Int(it)).unwrap() };
-    assert_eq!(told, [107, 108].map(|it| (key(it), KeyValue::Int(it))));
+    let key = |it| KeyRef { map: 0, place: maps()[0].locate(&KeyValue::Int(it)).unwrap(), table: 0 };
+    let named = |it| NamedKey { key: key(it), value: KeyValue::Int(it), table: "users".to_owned() };
+    assert_eq!(told, [107, 108].map(named));
+    // What no index can hold is not kept.
+    let sql = format!("SELECT * FROM docs WHERE name = '{}'", "x".repeat(3_000));
+    let planned = router.plan(&sql);
+    let source = KeySource { text: &sql, literals: &planned.literals, params: None };
+    assert_eq!(router.decide(&planned.plan, &source, &session()).unwrap().keys.len(), 1);
+    assert_eq!(router.key_values(&planned.plan, &source, &session()), []);
     assert_eq!(planned.plan.subject.map, Some(0));
     assert_eq!(planned.plan.subject.table.as_deref(), Some("users"));
 }
