@@ -228,12 +228,14 @@ fn place(heat: &HeatMap, at_s: u64) -> Option<f64> {
     Some(at as f64 + (at_s - column.from_s) as f64 / length as f64)
 }
 
+/// Bounds of columns, evenly apart.
 fn ticks(out: &mut String, facts: &Facts, heat: &HeatMap) {
+    let columns = heat.columns.len();
+    let steps = (TICKS - 1).min(columns).max(1);
     out.push_str("<p class=ticks>");
-    let last = heat.columns.len() - 1;
-    for tick in 0..TICKS {
-        let column = heat.columns[last * tick / (TICKS - 1)];
-        let at_s = if tick + 1 == TICKS { column.to_s } else { column.from_s };
+    for step in 0..=steps {
+        let from = heat.columns.get(columns * step / steps).map(|it| it.from_s);
+        let at_s = from.or_else(|| heat.columns.last().map(|it| it.to_s)).unwrap_or_default();
         put!(out, "<span>{}</span>", clock(at_s, facts.status.at_s));
     }
     out.push_str("</p>");

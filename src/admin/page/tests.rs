@@ -306,6 +306,9 @@ fn cells_of_one_level_are_drawn_as_runs() {
         html.contains("<g class=c0><rect y=\"0.0\" width=56 height=\"167.0\"><title>s1</title>"),
         "{html}"
     );
+    let ticks = html.split("<p class=ticks>").nth(1).unwrap().split("</p>").next().unwrap();
+    let times: Vec<_> = ticks.split("</time>").filter_map(|it| it.rsplit('>').next()).collect();
+    assert_eq!(times, ["11:59:30", "11:59:40", "11:59:50", "12:00:00", ""]);
     assert!(part(&[("brightness", "2")], "heat").contains("class=h13 data-level=11"));
 }
 
