@@ -22,6 +22,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("balance::late_replicas_are_an_error_where_wanted", late_is_an_error),
         harness.test("balance::the_least_late_has_to_do_where_wanted", the_least_late),
         harness.test("balance::reads_go_on_for_a_while_without_a_primary", reads_go_on),
+        harness.test("balance::who_waits_for_a_replica_looks_at_it_again", waited_for),
         harness.test("balance::reads_take_no_more_of_a_primary_than_their_share", a_share_of_the_primary),
     ]
 }
@@ -96,6 +97,40 @@ async fn zones_and_weights(harness: Arc<Shared>) -> Outcome {
     own.until_read_on_replica(&client).await?;
     near.thaw()?;
     Ok(())
+}
+
+/// A replica that was fit when it was chosen, and is not when it has a connection to spare.
+async fn waited_for(harness: Arc<Shared>) -> Outcome {
+    let own = OwnDatabase::start(
+        &harness,
+        1,
+        "max_lag = \"1s\"\n[databases.plain.pool]\nsize = 1\nwait_timeout = \"60s\"",
+        "CREATE TABLE t (a int); \
+         CREATE VIEW here AS SELECT current_setting('in_hot_standby')::bool AS is_replica",
+    )
+    .await?;
+    let replica = &own.servers.shard.replicas[0];
+    let (holder, reader, writer) = (own.client().await?, own.client().await?, own.client().await?);
+    own.until_read_on_replica(&holder).await?;
+    until("a transaction is on the replica", async || {
+        run(&holder, "ROLLBACK").await?;
+        run(&holder, "BEGIN READ ONLY").await?;
+        is_replica(&holder).await
+    })
+    .await?;
+    run(&reader, "SET keyway.consistency = 'eventual'").await?;
+    let reading = tokio::spawn(async move {
+        rows(&reader, "SELECT is_replica, (SELECT count(*) FROM t) FROM here")
+            .await
+            .map_err(|it| it.to_string())
+    });
+    until("it waits for the replica", async || Ok(own.shown(replica, "cl_waiting").await? == "1")).await?;
+    replica.pause_replay().await?;
+    run(&writer, "INSERT INTO t VALUES (1)").await?;
+    until("the replica is late", async || Ok(own.shown(replica, "serves").await? == "no")).await?;
+    run(&holder, "COMMIT").await?;
+    assert_eq!(reading.await??, ["f|1"]);
+    Ok(replica.resume_replay().await?)
 }
 
 /// Keyway takes what a function says of itself; one that lies is found out by the replica.

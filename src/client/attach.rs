@@ -81,7 +81,9 @@ impl Session {
                 if is_newer {
                     self.database.topology.look_at(shard);
                 }
-                match Reader::of_replica(lease.standing(), now).filter(|_| !is_newer) {
+                // It was chosen before the wait for its connection, in which it may have fallen behind, or started anew.
+                let is_fit = !is_newer && self.is_fit_still(placed, Instant::now());
+                match Reader::of_replica(lease.standing(), now).filter(|_| is_fit) {
                     Some(it) => reader = it,
                     // Where the primary has few places for it, it had better come again in a moment.
                     None if self.database.balance.is_bounded() => {

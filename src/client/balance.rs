@@ -252,6 +252,20 @@ impl Session {
         Ok(replica.or(primary).map(|it| Placed { reason: Some(reason), ..it }))
     }
 
+    /// A replica that was chosen for the statement under way would be chosen now as well.
+    pub fn is_fit_still(&self, placed: Placed, now: Instant) -> bool {
+        let cluster = self.database.topology.snapshot();
+        let Some(server) = cluster.server(placed.server).filter(|it| it.role == Some(Role::Replica)) else {
+            return false;
+        };
+        let freshness = self.freshness(placed.server.shard);
+        match placed.reason {
+            // However late it was.
+            Some(ReadReason::NoPrimary | ReadReason::Stale) => server.has(freshness),
+            _ => server.may_serve(freshness, now),
+        }
+    }
+
     fn without_replica(
         &self,
         shard: &Shard,
