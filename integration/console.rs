@@ -373,7 +373,9 @@ async fn errors(harness: Arc<Shared>) -> Outcome {
     let console = console(&keyway).await?;
     for (sql, state, part) in [
         ("SELECT 1", "42601", "the console does not know \"SELECT 1\""),
-        ("SHOW KEYS", "42601", "does not know \"SHOW KEYS\""),
+        ("SHOW KEY", "42601", "does not know \"SHOW KEY\""),
+        ("SHOW KEYS nowhere", "42704", "map \"nowhere\" does not exist"),
+        ("SHOW HEATMAP", "42601", "a map is required"),
         ("PAUSE nowhere", "3D000", "no such database: nowhere"),
         ("DISABLE", "42601", "a database is required"),
         ("KILL_CLIENT 123456", "42704", "no client with id 123456"),

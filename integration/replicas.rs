@@ -73,11 +73,16 @@ async fn reads_and_only_reads_go_to_them(harness: Arc<Shared>) -> Outcome {
         own.until_read_on(&client, &BTreeSet::from([replica])).await?;
     }
     let mut seen = BTreeSet::new();
-    for _ in 0..40 {
+    // One that has just been slow has fewer for a while.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for number in 0.. {
         assert_eq!(rows(&client, "SELECT is_replica FROM here").await?, ["t"]);
         seen.insert(port(&client).await?);
         let port: i32 = client.query_one("SELECT port FROM here", &[]).await?.get(0);
         seen.insert(port.to_string());
+        if number >= 40 && (seen.len() == 2 || Instant::now() > deadline) {
+            break;
+        }
     }
     assert_eq!(seen, own.replicas(), "each of them, and nobody else");
     let prepared = client.prepare("SELECT port FROM here WHERE port > $1").await?;

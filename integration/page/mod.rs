@@ -163,7 +163,9 @@ async fn filters(browser: &mut Browser, keyway: &KeywayProcess, harness: &Shared
     assert!(link.contains("text=127.0.0.1"), "{link}");
     assert!(keyway.http("/healthz").await.is_ok());
     // The link is the view.
+    browser.value("window.stays = true").await?;
     browser.value("location.reload()").await?;
+    browser.until("it is loaded anew", "window.stays === undefined").await?;
     browser
         .until("the view is the link's", &format!("document.readyState === 'complete' && {}", servers(1)))
         .await?;

@@ -564,7 +564,7 @@ impl Session {
             }
             _ => {}
         }
-        if !plan.needs_params() {
+        if !plan.needs_params() && (self.has_shards() || !plan.counts_params()) {
             let literals = &statement.literals;
             let keys = KeySource { text: statement.text(), literals, params: None };
             let decision = self.decide(plan, &keys, view)?;

@@ -246,9 +246,8 @@ impl Router {
 
     /// The keys are counted; that one cannot be read is for the server to say.
     fn only_shard_keys(&self, plan: &Plan, keys: &KeySource<'_>, session: &SessionView) -> KeySet {
-        let Target::Keyed(keyed) = &plan.target else { return KeySet::new() };
         let mut met = Met::default();
-        for class in &keyed.classes {
+        for class in plan.counted_classes() {
             if self.need(class, keys, session, &mut met).is_err() {
                 return KeySet::new();
             }
@@ -259,9 +258,8 @@ impl Router {
     /// The values of the keys that `decide` counts, for those who may know them. It evaluates them again: few
     /// statements are asked.
     pub fn key_values(&self, plan: &Plan, keys: &KeySource<'_>, session: &SessionView) -> Vec<NamedKey> {
-        let Target::Keyed(keyed) = &plan.target else { return Vec::new() };
         let mut met = Met::catching();
-        for class in &keyed.classes {
+        for class in plan.counted_classes() {
             if self.need(class, keys, session, &mut met).is_err() {
                 break;
             }

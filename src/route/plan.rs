@@ -192,6 +192,20 @@ impl Plan {
         self.unnamed.as_ref()
     }
 
+    /// Whose keys are counted: of the maps of its tables, else of its table's primary key, of which a database of one shard
+    /// knows.
+    pub(super) fn counted_classes(&self) -> &[Class] {
+        match &self.target {
+            Target::Keyed(keyed) => &keyed.classes,
+            _ => self.footprint.class.as_slice(),
+        }
+    }
+
+    /// Whether counting its keys needs the values of parameters, where deciding does not.
+    pub fn counts_params(&self) -> bool {
+        !matches!(self.target, Target::Keyed(_)) && self.footprint.params_read() > 0
+    }
+
     /// Whether deciding needs the values of parameters, so that it has to wait for Bind.
     pub fn needs_params(&self) -> bool {
         self.params_read > 0
