@@ -183,10 +183,16 @@ async fn filters(browser: &mut Browser, keyway: &KeywayProcess, harness: &Shared
 async fn shows_hot_keys(browser: &mut Browser) -> Outcome {
     let first = "document.querySelector('#keys tbody tr')";
     browser
-        .until("keys are counted", &format!("{first} && {first}.innerText.includes('{HOT_USER}')"))
+        .until(
+            "a key is known by its name",
+            // Other figures may hold the same digits; a hash stands where the name is not known yet.
+            &format!(
+                "{first} && !{first}.innerText.includes('#') && {first}.innerText.includes('{HOT_USER}')"
+            ),
+        )
         .await?;
     let row = browser.text(&format!("{first}.innerText")).await?;
-    assert!(row.contains(" %") && !row.contains('#'), "its text and its share: {row}");
+    assert!(row.contains(" %"), "its share: {row}");
     browser
         .until(
             "the heat map is drawn",
