@@ -81,9 +81,7 @@ impl Session {
                 if is_newer {
                     self.database.topology.look_at(shard);
                 }
-                // It was chosen before the wait for its connection, in which it may have fallen behind, or started anew.
-                let is_fit = !is_newer && self.is_fit_still(placed, Instant::now());
-                match Reader::of_replica(lease.standing(), now).filter(|_| is_fit) {
+                match Reader::of_replica(lease.standing(), now).filter(|_| !is_newer) {
                     Some(it) => reader = it,
                     // Where the primary has few places for it, it had better come again in a moment.
                     None if self.database.balance.is_bounded() => {
@@ -124,6 +122,11 @@ impl Session {
             return Ok(Ok(Some(it)));
         }
         match self.wait_for_server(&pool, admission).await? {
+            // In the wait it may have fallen behind, or started anew with less than it had.
+            Ok(it) if role == Role::Replica && !self.is_fit_still(placed, Instant::now()) => {
+                it.release(Instant::now());
+                Ok(Ok(None))
+            }
             Ok(it) => Ok(Ok(Some(it))),
             Err(CheckoutError::Paused) => Ok(Ok(None)),
             Err(CheckoutError::Connect(error)) => {
