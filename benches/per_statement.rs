@@ -1,41 +1,16 @@
 //! What a statement pays beside its routing: for the floor of what it must see, for the mark of what it writes, and for being
 //! counted by shard, table, slot and key.
 
+mod shop;
+
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use keyway::base::{Access, Consistency, Role};
 use keyway::client::{Floors, Tracks};
-use keyway::config::Config;
 use keyway::hotspot::{Call, History, Hotspots, Load};
-use keyway::route::{KeySource, Params, Planned, Router, SessionView};
-use keyway::sql::Parser;
-
-const CONFIG: &str = r#"
-listen = "127.0.0.1:6432"
-[users.app]
-auth = "trust"
-[databases.shop.shards.s1]
-servers = ["127.0.0.1:5432"]
-[databases.shop.shards.s2]
-servers = ["127.0.0.1:5433"]
-[databases.shop.maps.by_user]
-kind = "hash"
-type = "bigint"
-[databases.shop.tables.users]
-map = "by_user"
-key = "user_id"
-"#;
-
-fn router() -> Router {
-    let config = match Config::parse(CONFIG, std::path::Path::new("."), &|_| None) {
-        Ok(config) => config,
-        Err(problems) => panic!("{problems:?}"),
-    };
-    Router::new(&config.databases[0], 1_000, Arc::new(Parser::new()))
-}
+use keyway::route::{KeySource, Params, Planned, SessionView};
 
 /// A prepared statement with the user as its only parameter.
 fn with_user<T>(text: &str, planned: &Planned, user: i64, then: impl FnOnce(&KeySource<'_>) -> T) -> T {
@@ -46,7 +21,7 @@ fn with_user<T>(text: &str, planned: &Planned, user: i64, then: impl FnOnce(&Key
 }
 
 fn floors(criterion: &mut Criterion) {
-    let (router, session) = (router(), SessionView::default());
+    let (router, session) = (shop::router(), SessionView::default());
     let (read, write) =
         ("SELECT name FROM users WHERE user_id = $1", "UPDATE users SET name = 'x' WHERE user_id = $1");
     let (reading, writing) = (router.plan(read), router.plan(write));
@@ -78,7 +53,7 @@ fn floors(criterion: &mut Criterion) {
 }
 
 fn hotspots(criterion: &mut Criterion) {
-    let (router, session) = (router(), SessionView::default());
+    let (router, session) = (shop::router(), SessionView::default());
     let text = "SELECT name FROM users WHERE user_id = $1";
     let planned = router.plan(text);
     let hotspots = Hotspots::new("shop", &router, true, 7, 1_000_000, History::default(), None);

@@ -1,42 +1,15 @@
 //! What routing costs for a statement that has been seen before (scan, lookup, decision), and for a new one.
 
+mod shop;
+
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use keyway::config::Config;
-use keyway::route::{KeySource, Params, Router, SessionView};
+use keyway::route::{KeySource, Params, SessionView};
 use keyway::sql::Parser;
 
-const CONFIG: &str = r#"
-listen = "127.0.0.1:6432"
-[users.app]
-auth = "trust"
-[databases.shop.shards.s1]
-servers = ["127.0.0.1:5432"]
-[databases.shop.shards.s2]
-servers = ["127.0.0.1:5433"]
-[databases.shop.maps.by_user]
-kind = "hash"
-type = "bigint"
-[databases.shop.tables.users]
-map = "by_user"
-key = "user_id"
-[databases.shop.tables.orders]
-map = "by_user"
-key = "user_id"
-"#;
-
-fn router() -> Router {
-    let config = match Config::parse(CONFIG, std::path::Path::new("."), &|_| None) {
-        Ok(config) => config,
-        Err(problems) => panic!("{problems:?}"),
-    };
-    Router::new(&config.databases[0], 1_000, Arc::new(Parser::new()))
-}
-
 fn benches(criterion: &mut Criterion) {
-    let router = router();
+    let router = shop::router();
     let session = SessionView::default();
     let simple = "SELECT name, email FROM users WHERE user_id = 4711";
     criterion.bench_function("plan/hit_simple", |it| {

@@ -4,9 +4,11 @@
 // A panic is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod sources;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keyway::config::{Config, TableName, TableRule};
 use keyway::metrics::{LimitHits, Registry};
@@ -193,13 +195,6 @@ fn each_count_is_read_by_a_test() {
 }
 
 fn lines_below(dir: &Path) -> Vec<String> {
-    let mut lines = Vec::new();
-    for entry in fs::read_dir(dir).unwrap().map(|it| it.unwrap().path()) {
-        if entry.is_dir() {
-            lines.extend(lines_below(&entry));
-        } else if entry.extension().is_some_and(|it| it == "rs") {
-            lines.extend(fs::read_to_string(&entry).unwrap().lines().map(str::to_owned));
-        }
-    }
-    lines
+    let lines = |it: PathBuf| fs::read_to_string(it).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    sources::rust_files(dir).into_iter().flat_map(lines).collect()
 }

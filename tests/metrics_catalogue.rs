@@ -5,10 +5,11 @@
 
 mod large;
 mod promql;
+mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keyway::app::{LABELS, catalogue, registered};
@@ -61,17 +62,12 @@ fn the_source_names_no_other_metric() {
 
 /// The part of a file that ships.
 fn lines_below(dir: &Path) -> Vec<String> {
-    let mut lines = Vec::new();
-    for entry in fs::read_dir(dir).unwrap().map(|it| it.unwrap().path()) {
-        if entry.is_dir() {
-            lines.extend(lines_below(&entry));
-        } else if entry.extension().is_some_and(|it| it == "rs") {
-            let text = read(&entry);
-            let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-            lines.extend(shipped.lines().map(str::to_owned));
-        }
-    }
-    lines
+    let shipped = |it: PathBuf| {
+        let text = read(&it);
+        let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        shipped.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    sources::rust_files(dir).into_iter().flat_map(shipped).collect()
 }
 
 /// https://prometheus.io/docs/practices/naming/: base units, counters end in `_total`.

@@ -6,8 +6,8 @@ use super::access::Viewer;
 use super::status::{DatabaseStatus, HISTORY_INTERVAL_S, PoolStatus, ServerStatus, ShardStatus, Status};
 use crate::base::ShardId;
 use crate::hotspot::{
-    Advice, Bounds, Dimension, Heat, HeatMap, KeyReport, Load, MapReport, MarkKind, Metric, PartReport,
-    Report, ShardReport, StatementReport,
+    Advice, Bounds, Dimension, HeatMap, KeyReport, Load, MapReport, MarkKind, Metric, PartReport, Report,
+    ShardReport, StatementReport,
 };
 
 pub fn status(it: &Status) -> Value {
@@ -85,14 +85,6 @@ pub fn hotspots(
     })
 }
 
-fn heat_label(heat: Heat) -> &'static str {
-    match heat {
-        Heat::Cool => "cool",
-        Heat::Warning => "warning",
-        Heat::Danger => "danger",
-    }
-}
-
 fn load(it: &Load) -> Value {
     let Load { calls, rows, bytes, time_us, errors } = it;
     json!({ "calls": calls, "rows": rows, "bytes": bytes, "time_us": time_us, "errors": errors })
@@ -109,7 +101,7 @@ fn shard_report(it: &ShardReport) -> Value {
         "primary_writes": load(&it.primary_writes),
         "replica_reads": load(&it.replica_reads),
         "scattered_calls": it.scattered_calls,
-        "heat": heat_label(it.heat),
+        "heat": it.heat.label(),
         "hot_since_s": it.hot_since_s,
     })
 }
@@ -136,7 +128,7 @@ fn map(it: &MapReport, shards: &Shards<'_>, viewer: Viewer) -> Value {
         "scatter_ratio": it.scatter_ratio,
         "distinct_keys": it.distinct_keys,
         "direction": it.direction,
-        "heat": heat_label(it.heat),
+        "heat": it.heat.label(),
         "keys": it.keys.iter().map(|it| key(it, shards, viewer)).collect::<Vec<_>>(),
         "hot_parts": it.hot_parts.iter().map(|it| part(it, shards)).collect::<Vec<_>>(),
     })
@@ -156,7 +148,7 @@ fn key(it: &KeyReport, shards: &Shards<'_>, viewer: Viewer) -> Value {
         "time_us": bounds(it.time_us),
         "calls_share": bounds(it.calls_share),
         "time_share": bounds(it.time_share),
-        "heat": heat_label(it.heat),
+        "heat": it.heat.label(),
         "hot_since_s": it.hot_since_s,
     })
 }
@@ -170,14 +162,14 @@ fn part(it: &PartReport, shards: &Shards<'_>) -> Value {
         "writes": load(&it.writes),
         "calls_share": it.calls_share,
         "distinct_keys": it.distinct_keys,
-        "heat": heat_label(it.heat),
+        "heat": it.heat.label(),
     })
 }
 
 fn advice(it: &Advice, viewer: Viewer) -> Value {
     json!({
         "kind": it.kind.label(),
-        "heat": heat_label(it.heat),
+        "heat": it.heat.label(),
         "map": it.map,
         "text": &*it.text,
         "windows": { "held": it.windows.0, "of": it.windows.1 },

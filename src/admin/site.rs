@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Form, FromRequestParts, Query, State};
 use axum::http::request::Parts;
@@ -22,6 +22,7 @@ use super::listener::Peer;
 use super::metrics::AdminMetrics;
 use super::page::{self, Facts, SPANS, View, span_of};
 use super::{Source, Status, api};
+use crate::client::unix_s;
 use crate::hotspot::Metric;
 use crate::metrics::Limit;
 
@@ -94,7 +95,7 @@ impl Site {
     }
 
     fn asking<'a>(&self, peer: Peer, headers: &'a HeaderMap) -> Asking<'a> {
-        Asking { peer: peer.address, local: self.local, headers, now_s: now_s() }
+        Asking { peer: peer.address, local: self.local, headers, now_s: unix_s() }
     }
 
     fn viewer(&self, peer: Peer, method: &Method, headers: &HeaderMap) -> Result<Viewer, Denial> {
@@ -115,10 +116,6 @@ impl Site {
         let end = peer.end.checked_sub(STREAM_MARGIN).unwrap_or(peer.end);
         events::stream(self.source.clone(), wanted, place, self.ended.clone(), end)
     }
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Somebody who may see what was asked for.

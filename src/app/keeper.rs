@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 use crate::base::ShardId;
-use crate::client::{Database, Shared};
+use crate::client::{Database, Shared, unix_s};
 use crate::hotspot::{History, Hotspots, Mark, MarkKind, decode_histories, encode_histories};
 use crate::route::Router;
 
@@ -17,11 +16,6 @@ use crate::route::Router;
 const WRITE_INTERVAL_S: u64 = 60;
 /// A file that is larger is none of ours, however many databases there are.
 const FILE_BYTES_MAX: u64 = 1 << 30;
-
-/// Seconds of Unix time.
-pub fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
 
 #[derive(Debug, Default)]
 pub struct HotspotKeeper {

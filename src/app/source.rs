@@ -9,13 +9,12 @@ use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
 use super::history::History;
-use super::keeper::unix_s;
 use crate::admin::{
     self, DatabaseStatus, HotspotMetricFamilies, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals,
     Status,
 };
 use crate::base::{Role, ServerId, ShardId};
-use crate::client::{Database, Latest, ShardTotals};
+use crate::client::{Database, Latest, ShardTotals, unix_s};
 use crate::hotspot::{HeatMap, Metric, Report, StatementReport};
 use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
 use crate::route::{PlanCacheCounts, Router, Server};

@@ -63,7 +63,7 @@ pub use login::{serve, too_many};
 pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
 pub use notify::{Hub, Listener, ListenerSpec, NotifyLimits, NotifyMetricFamilies};
-pub use observed::{Traces, Watchers};
+pub use observed::{Traces, Watchers, unix_s};
 pub use quota::Quota;
 pub use registry::{Activity, Registered, SessionRecord, Sessions, Totals};
 pub use reload::{Latest, sent_away};

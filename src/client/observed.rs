@@ -365,7 +365,8 @@ fn told<'a>(request: &'a Request<'_>) -> Option<Told<'a>> {
 /// In place of a text whose literals cannot be told.
 const UNREADABLE: &str = "(a text that PostgreSQL's scanner refuses)";
 
-fn unix_s() -> u64 {
+/// Seconds of Unix time.
+pub fn unix_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -99,9 +99,14 @@ impl Hotspots {
     #[inline]
     pub fn count(&self, call: &Call<'_>) {
         if self.is_on {
-            let window = self.counting.get_or(|| Mutex::new(Window::new(&self.layout, self.seed)));
-            window.lock().add(call, &self.layout);
+            self.window().lock().add(call, &self.layout);
         }
+    }
+
+    /// This thread's.
+    #[inline]
+    fn window(&self) -> &Mutex<Window> {
+        self.counting.get_or(|| Mutex::new(Window::new(&self.layout, self.seed)))
     }
 
     /// Values of keys may be wanted. One load, which is all that nearly every statement costs here.
@@ -123,9 +128,8 @@ impl Hotspots {
         let table = self.layout.is_primary_keys(map).then(|| table.into());
         self.curiosity.take(map, hash, &value, table);
         if self.layout.map(map).is_some_and(|it| it.is_range) {
-            let window = self.counting.get_or(|| Mutex::new(Window::new(&self.layout, self.seed)));
             let sample = Sample { map: map as u16, part: key.place.part, value };
-            if !window.lock().sample(sample) {
+            if !self.window().lock().sample(sample) {
                 self.curiosity.stop_sampling();
             }
         }
@@ -205,9 +209,8 @@ impl Hotspots {
         let report = summary::summarise(&self.layout, &kept.recent, &names, &kept.heats, end_s);
         self.curiosity.want(&report);
         if let Some(newest) = kept.recent.back() {
-            let of_range = |it: &usize| self.layout.map(*it).is_some_and(|it| it.is_range);
-            let maps = (0..newest.window.maps.len()).filter(of_range);
-            let named: u64 = maps.map(|it| newest.window.maps[it].statements).sum();
+            let maps = self.layout.maps.iter().zip(&newest.window.maps);
+            let named: u64 = maps.filter(|it| it.0.is_range).map(|it| it.1.statements).sum();
             self.curiosity.sample_every(named.div_ceil(SAMPLES_WANTED));
         }
         self.report.store(Arc::new(report));

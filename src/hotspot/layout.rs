@@ -7,7 +7,7 @@ use super::history::{self, LayoutPart, PartKind};
 use crate::base::ShardId;
 use crate::config::TableName;
 use crate::route::{KeyRef, Router};
-use crate::shard::Map;
+use crate::shard::{Form, Map};
 
 /// Parts of a map are counted in runs, so that there are at most so many.
 pub const RUNS_MAX: u32 = 4096;
@@ -114,11 +114,16 @@ impl MapLayout {
         while own_parts.saturating_sub(1) >> shift >= RUNS_MAX {
             shift += 1;
         }
+        let kind = match map.form() {
+            Form::Hash { .. } => PartKind::Slot,
+            Form::Range(_) => PartKind::Range,
+            Form::List { .. } => PartKind::ListEntry,
+        };
         let firsts = (0..own_parts).step_by(1 << shift).chain(own_parts..parts);
         let name = |part: u32| match part.checked_sub(own_parts) {
             Some(pinned) => format!("pinned key {} of {}", pinned + 1, parts - own_parts),
             // Values of a list are keys.
-            None if map.part_name() == "list entry" => format!("list entry {part}"),
+            None if kind == PartKind::ListEntry => format!("list entry {part}"),
             None => map.describe_part(part),
         };
         let (owners, names) = firsts.map(|it| (map.part_shard(it).unwrap_or(ShardId(0)), name(it))).unzip();
@@ -127,11 +132,6 @@ impl MapLayout {
             identity: xxh3_64(map.describe_part(part).as_bytes()),
         };
         let all: Vec<LayoutPart> = (0..parts).map(part).collect();
-        let kind = match map.part_name() {
-            "slot" => PartKind::Slot,
-            "range" => PartKind::Range,
-            _ => PartKind::ListEntry,
-        };
         MapLayout {
             map: Some(map.clone()),
             tables: tables.into_iter().map(table).collect(),
@@ -143,7 +143,7 @@ impl MapLayout {
             shift,
             owners,
             names,
-            is_range: map.is_range(),
+            is_range: kind == PartKind::Range,
         }
     }
 

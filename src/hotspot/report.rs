@@ -25,6 +25,16 @@ pub enum Heat {
     Danger,
 }
 
+impl Heat {
+    pub fn label(self) -> &'static str {
+        match self {
+            Heat::Cool => "cool",
+            Heat::Warning => "warning",
+            Heat::Danger => "danger",
+        }
+    }
+}
+
 /// A database's load in the newest windows.
 #[derive(Clone, Debug, Default)]
 pub struct Report {

@@ -150,17 +150,11 @@ fn map(
     names: &HashMap<(usize, u64), Name>,
     heats: &Heats,
 ) -> MapReport {
-    let (mut reads, mut writes) = (Load::default(), Load::default());
-    for (read, write) in counts.loads() {
-        reads += read;
-        writes += write;
-    }
-    let mut total = reads;
-    total += writes;
-    let keys = Keys { index, heavy: &span.heavy, total };
+    let (reads, writes) = counts.total();
+    let keys = Keys::of(index, span);
     let heat = heats.maps.get(index);
     let keys_listed = keys.listed(names, heat);
-    let hot_parts = parts(of, counts, &total, heat);
+    let hot_parts = parts(of, counts, &keys.total, heat);
     let heats = keys_listed.iter().map(|it| it.heat).chain(hot_parts.iter().map(|it| it.heat));
     let hottest = heats.max().unwrap_or_default();
     let statements = counts.statements.max(1) as f64;
@@ -245,17 +239,19 @@ pub(super) struct Keys<'a> {
     index: usize,
     heavy: &'a HeavyHitters,
     total: Load,
+    /// Hashes of keys that have an entry, each once, with the estimate of reads and writes together.
+    entries: HashMap<u64, Estimate>,
 }
 
 impl<'a> Keys<'a> {
     /// Of one map in a window.
     pub fn of(index: usize, window: &'a Window) -> Keys<'a> {
-        let mut total = Load::default();
-        for (reads, writes) in window.maps[index].loads() {
-            total += reads;
-            total += writes;
-        }
-        Keys { index, heavy: &window.heavy, total }
+        let (mut total, writes) = window.maps[index].total();
+        total += writes;
+        let mut keys = Keys { index, heavy: &window.heavy, total, entries: HashMap::new() };
+        let own = window.heavy.entries().filter(|it| usize::from(it.key.map) == index);
+        keys.entries = own.map(|it| (it.key.hash, keys.estimates(it.key.hash)[2])).collect();
+        keys
     }
 
     /// Those that have an entry, the hottest first.
@@ -263,8 +259,7 @@ impl<'a> Keys<'a> {
         let share_of = |it: &Estimate| {
             share(it.calls.lower, self.total.calls).max(share(it.time_us.lower, self.total.time_us))
         };
-        let entries = self.entries();
-        let mut keys: Vec<(u64, f64)> = entries.iter().map(|(hash, it)| (*hash, share_of(it))).collect();
+        let mut keys: Vec<(u64, f64)> = self.entries.iter().map(|(hash, it)| (*hash, share_of(it))).collect();
         keys.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         keys.truncate(count);
         keys.into_iter().map(|it| it.0).collect()
@@ -318,19 +313,13 @@ impl<'a> Keys<'a> {
         [reads, writes, both]
     }
 
-    /// Hashes of keys that have an entry, each once, with the estimate of reads and writes together.
-    fn entries(&self) -> HashMap<u64, Estimate> {
-        let own = self.heavy.entries().filter(|it| usize::from(it.key.map) == self.index);
-        own.map(|it| (it.key.hash, self.estimates(it.key.hash)[2])).collect()
-    }
-
     /// Shares of the hottest keys together.
     fn tops(&self, by: Weight) -> [Bounds; 3] {
         let (of, total): (fn(&Estimate) -> Interval, u64) = match by {
             Weight::Calls => (|it| it.calls, self.total.calls),
             Weight::Time => (|it| it.time_us, self.total.time_us),
         };
-        let intervals: Vec<Interval> = self.entries().values().map(of).collect();
+        let intervals: Vec<Interval> = self.entries.values().map(of).collect();
         let (calls, time_us) = self.heavy.offset();
         // A key without entry has at most this, as a read and as a write.
         let unseen = 2 * if by == Weight::Calls { calls } else { time_us };

@@ -11,7 +11,7 @@ use crate::route::{KeyRef, Subject};
 use crate::shard::KeyValue;
 use crate::sketch::{Distinct, HeavyHitters, HeavyKey, KeyPlace, SLOTS_DEFAULT};
 
-/// Tables beyond these are counted together, under no name.
+/// Tables beyond these are not told apart: they are in the counts of their shards and maps alone.
 const TABLES_MAX: usize = 512;
 /// Keys of which the values are kept, for split points and the direction of access.
 const SAMPLES_MAX: usize = 2_048;
@@ -63,6 +63,12 @@ pub(super) struct TableCounts {
     pub name: Arc<str>,
     pub reads: Load,
     pub writes: Load,
+}
+
+impl TableCounts {
+    fn new(name: &Arc<str>) -> TableCounts {
+        TableCounts { name: name.clone(), reads: Load::default(), writes: Load::default() }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -138,6 +144,16 @@ impl MapCounts {
     /// Reads and writes of each run of parts.
     pub fn loads(&self) -> impl ExactSizeIterator<Item = (Load, Load)> {
         self.cells.iter().map(|[reads, writes]| (reads.load(), writes.load()))
+    }
+
+    /// Reads and writes of all of it.
+    pub fn total(&self) -> (Load, Load) {
+        let (mut reads, mut writes) = (Load::default(), Load::default());
+        for (read, write) in self.loads() {
+            reads += read;
+            writes += write;
+        }
+        (reads, writes)
     }
 
     /// Of all of it.
@@ -223,11 +239,7 @@ impl Window {
     fn count_table(&mut self, call: &Call<'_>) {
         let Some(name) = &call.subject.table else { return };
         let counts = match self.tables.len() < TABLES_MAX {
-            true => self.tables.entry(call.subject.table_id).or_insert_with(|| TableCounts {
-                name: name.clone(),
-                reads: Load::default(),
-                writes: Load::default(),
-            }),
+            true => self.tables.entry(call.subject.table_id).or_insert_with(|| TableCounts::new(name)),
             false => match self.tables.get_mut(&call.subject.table_id) {
                 Some(it) => it,
                 None => return,
@@ -257,11 +269,7 @@ impl Window {
             mine.scattered += other.scattered;
         }
         for (id, other) in &other.tables {
-            let mine = self.tables.entry(*id).or_insert_with(|| TableCounts {
-                name: other.name.clone(),
-                reads: Load::default(),
-                writes: Load::default(),
-            });
+            let mine = self.tables.entry(*id).or_insert_with(|| TableCounts::new(&other.name));
             mine.reads += other.reads;
             mine.writes += other.writes;
         }

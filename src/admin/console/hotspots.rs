@@ -152,11 +152,7 @@ fn shard_name(database: &Database, shard: ShardId) -> Value {
 }
 
 fn heat(it: Heat) -> Value {
-    t(match it {
-        Heat::Cool => "",
-        Heat::Warning => "WARNING",
-        Heat::Danger => "DANGER",
-    })
+    Value::Text(if it == Heat::Cool { String::new() } else { it.label().to_uppercase() })
 }
 
 fn percent(share: f64) -> Value {

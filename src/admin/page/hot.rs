@@ -22,10 +22,7 @@ pub fn alert(facts: &Facts) -> String {
     for map in &facts.report.maps {
         for key in map.keys.iter().filter(|it| it.heat > Heat::Cool) {
             let name = key_name(facts, key);
-            let since = key
-                .hot_since_s
-                .map(|it| format!(" since {} UTC", clock(it, facts.status.at_s)))
-                .unwrap_or_default();
+            let since = since(facts, key.hot_since_s);
             put!(
                 out,
                 "<p class=alert>{} <a href=\"#h-keys\">One key</a> of {} has {} of its calls: {name} on shard {}{since}.</p>",
@@ -37,10 +34,7 @@ pub fn alert(facts: &Facts) -> String {
         }
     }
     for shard in facts.report.shards.iter().filter(|it| it.heat > Heat::Cool) {
-        let since = shard
-            .hot_since_s
-            .map(|it| format!(" since {} UTC", clock(it, facts.status.at_s)))
-            .unwrap_or_default();
+        let since = since(facts, shard.hot_since_s);
         put!(
             out,
             "<p class=alert>{} Shard {} carries far more than its part{since}.</p>",
@@ -49,6 +43,11 @@ pub fn alert(facts: &Facts) -> String {
         );
     }
     out
+}
+
+fn since(facts: &Facts, hot_since_s: Option<u64>) -> String {
+    let told = hot_since_s.map(|it| format!(" since {} UTC", clock(it, facts.status.at_s)));
+    told.unwrap_or_default()
 }
 
 /// How a key is called before this viewer.
@@ -61,11 +60,7 @@ fn key_name(facts: &Facts, key: &KeyReport) -> String {
 
 /// A word to look for.
 fn heat_label(heat: Heat) -> &'static str {
-    match heat {
-        Heat::Cool => "",
-        Heat::Warning => "warning",
-        Heat::Danger => "danger",
-    }
+    if heat == Heat::Cool { "" } else { heat.label() }
 }
 
 /// In the middle of what is sure.
