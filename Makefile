@@ -31,7 +31,7 @@ differential: ## random statements, on one PostgreSQL and through keyway; SEED=7
 causal: ## sessions read and write while replicas pause and die; SEEDS=10 SECONDS=60 SESSIONS=64
 	@scripts/install.sh test
 	KEYWAY_CAUSAL_SEEDS=$(SEEDS) KEYWAY_CAUSAL_SECONDS=$(SECONDS) KEYWAY_CAUSAL_SESSIONS=$(SESSIONS) \
-		cargo test --test integration consistency::no_read_goes_back_under_faults -- --nocapture
+		cargo test --test integration consistency::no_read_goes_back -- --nocapture
 
 bench: ## criterion, then the end-to-end tables; E2E="--write" puts them into docs/performance.md
 	@scripts/install.sh bench

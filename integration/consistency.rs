@@ -26,6 +26,11 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("consistency::a_commit_that_is_not_written_yet_counts", not_written),
         harness.test("consistency::a_transaction_on_a_replica_waits", waits),
         harness.test_within(causal_limit(), "consistency::no_read_goes_back_under_faults", causal),
+        harness.test_within(
+            causal_limit(),
+            "consistency::no_read_goes_back_with_shared_answers",
+            causal_together,
+        ),
         harness.test("consistency::the_checker_finds_what_is_wrong", checker_finds),
     ]
 }
@@ -470,6 +475,18 @@ struct Seen {
 
 const REGISTERS: usize = 40;
 
+/// How the checker reads, and of how many registers.
+#[derive(Clone, Copy)]
+struct Readers {
+    registers: usize,
+    /// Which server answers is asked too, so that no answer is shared.
+    asks_server: bool,
+}
+
+const APART: Readers = Readers { registers: REGISTERS, asks_server: true };
+/// So few that many read the same at once.
+const TOGETHER: Readers = Readers { registers: 6, asks_server: false };
+
 /// Sessions raise registers and read them. A register only grows, so that a read is stale if it is below what anyone
 /// was told before the read began (at `global`), or what its own session has written or seen.
 async fn check(
@@ -478,8 +495,9 @@ async fn check(
     sessions: usize,
     time: Duration,
     seed: u64,
+    readers: Readers,
 ) -> Fallible<Seen> {
-    let told: Arc<Vec<AtomicU64>> = Arc::new((0..REGISTERS).map(|_| AtomicU64::new(0)).collect());
+    let told: Arc<Vec<AtomicU64>> = Arc::new((0..readers.registers).map(|_| AtomicU64::new(0)).collect());
     let ends = Instant::now() + time;
     let mut running = Vec::new();
     for session in 0..sessions {
@@ -487,9 +505,9 @@ async fn check(
         running.push(tokio::spawn(async move {
             run(&client, &format!("SET keyway.consistency = '{level}'")).await?;
             let mut random = Xorshift(seed.wrapping_mul(0x9E37_79B9).wrapping_add(session as u64 + 1));
-            let (mut seen, mut own) = (Seen::default(), vec![0u64; REGISTERS]);
+            let (mut seen, mut own) = (Seen::default(), vec![0u64; readers.registers]);
             while Instant::now() < ends {
-                let register = (random.next() % REGISTERS as u64) as usize;
+                let register = (random.next() % readers.registers as u64) as usize;
                 let id = register as i64 + 1;
                 let extended = random.next().is_multiple_of(2);
                 if random.next().is_multiple_of(5) {
@@ -501,12 +519,20 @@ async fn check(
                 }
                 let all = told[register].load(Ordering::SeqCst);
                 let must = if level == "global" { all.max(own[register]) } else { own[register] };
-                let (value, by_replica) = match extended {
-                    false => read(&client, id).await?,
-                    true => {
+                let (value, by_replica) = match (readers.asks_server, extended) {
+                    (true, false) => read(&client, id).await?,
+                    (true, true) => {
                         let sql = "SELECT v, by_replica FROM kv, served WHERE id = $1";
                         let row = client.query_one(sql, &[&id]).await?;
                         (row.get(0), row.get(1))
+                    }
+                    (false, false) => {
+                        let sql = format!("SELECT v FROM kv WHERE id = {id}");
+                        (rows(&client, &sql).await?.concat().parse()?, false)
+                    }
+                    (false, true) => {
+                        let sql = "SELECT v FROM kv WHERE id = $1";
+                        (client.query_one(sql, &[&id]).await?.get(0), false)
                     }
                 };
                 if (value as u64) < must {
@@ -580,19 +606,38 @@ fn from_environment(name: &str, otherwise: u64) -> Fallible<u64> {
     Ok(std::env::var(name).map_or(Ok(otherwise), |it| it.parse())?)
 }
 
-/// `make causal SEEDS=10 SECONDS=60 SESSIONS=64` runs it for longer.
+/// `make causal SEEDS=10 SECONDS=60 SESSIONS=64` runs it, and `causal_together`, for longer.
 async fn causal(harness: Arc<Shared>) -> Outcome {
+    let mut own = start(&harness, 2, "max_lag = \"1h\"").await?;
+    run_causal(&mut own, APART).await
+}
+
+/// The same where reads have answers in common, and answers are kept.
+async fn causal_together(harness: Arc<Shared>) -> Outcome {
+    let settings = "max_lag = \"1h\"\n[databases.plain.tables.kv]\nshare_reads = true\ncache_ttl = \"1h\"";
+    let mut own = start(&harness, 2, settings).await?;
+    run_causal(&mut own, TOGETHER).await?;
+    let metrics = own.keyway.metrics().await?;
+    for result in ["shared", "kept"] {
+        let name = format!("keyway_protected_reads_total{{database=\"plain\",result=\"{result}\"}} ");
+        let count = metrics.lines().find_map(|it| it.strip_prefix(&name)).ok_or("no such metric")?;
+        println!("{count} reads {result}");
+        assert!(count.parse::<u64>()? > 0, "none {result}: the run says nothing");
+    }
+    Ok(())
+}
+
+async fn run_causal(own: &mut OwnDatabase, readers: Readers) -> Outcome {
     let seeds = from_environment("KEYWAY_CAUSAL_SEEDS", 1)?;
     let time = Duration::from_secs(from_environment("KEYWAY_CAUSAL_SECONDS", 6)?);
     let sessions = from_environment("KEYWAY_CAUSAL_SESSIONS", 16)? as usize;
-    let mut own = start(&harness, 2, "max_lag = \"1h\"").await?;
     for seed in 1..=seeds {
         for level in ["global", "session"] {
             run(&own.client().await?, "UPDATE kv SET v = 0").await?;
             let stop = AtomicBool::new(false);
-            let OwnDatabase { keyway, servers } = &mut own;
+            let OwnDatabase { keyway, servers } = &mut *own;
             let checking = async {
-                let seen = check(keyway, level, sessions, time, seed).await;
+                let seen = check(keyway, level, sessions, time, seed, readers).await;
                 stop.store(true, Ordering::Relaxed);
                 seen
             };
@@ -610,7 +655,8 @@ async fn causal(harness: Arc<Shared>) -> Outcome {
                 "seed {seed}, {level}: {:#?}",
                 &seen.wrong[..seen.wrong.len().min(9)]
             );
-            assert!(seen.by_replica > 0 && seen.writes > 0 && faults > 0, "the run says nothing");
+            let says = seen.by_replica > 0 || !readers.asks_server;
+            assert!(says && seen.writes > 0 && faults > 0, "the run says nothing");
         }
     }
     Ok(())
@@ -620,7 +666,7 @@ async fn causal(harness: Arc<Shared>) -> Outcome {
 async fn checker_finds(harness: Arc<Shared>) -> Outcome {
     let own = start(&harness, 1, "max_lag = \"1h\"").await?;
     own.pause().await?;
-    let seen = check(&own.keyway, "eventual", 4, Duration::from_millis(1_500), 1).await?;
+    let seen = check(&own.keyway, "eventual", 4, Duration::from_millis(1_500), 1, APART).await?;
     assert!(!seen.wrong.is_empty(), "{} reads, {} writes", seen.reads, seen.writes);
     own.resume().await?;
     Ok(())

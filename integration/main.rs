@@ -32,6 +32,7 @@ mod page;
 mod patroni;
 mod pins;
 mod postgres;
+mod protection;
 mod protocol;
 mod reload;
 mod replicas;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         patroni::tests,
         pins::tests,
         postgres::tests,
+        protection::tests,
         protocol::tests,
         reload::tests,
         replicas::tests,

@@ -148,6 +148,9 @@ const NO_LIMITS: &[(&str, &str)] = &[
     ("zone_penalty", "a preference"),
     ("slow_start", "a share that grows: keyway_reads_total has its reason"),
     ("max_lag", "what reads ask of a replica: keyway_replica_lag_seconds"),
+    ("cache_ttl", "how long an answer is believed"),
+    ("writes_at_once", "who waits for it is counted by keyway_protected_writes_total"),
+    ("hot_writes_at_once", "likewise"),
     ("slow_statement", "what is told: the log has it"),
 ];
 

@@ -10,7 +10,9 @@ mod random;
 mod watched;
 pub mod wire;
 
-pub use fixture::{APP_PASSWORD, OwnDatabase, ShopFixture, SingleFixture, own_config, unsharded_config};
+pub use fixture::{
+    APP_PASSWORD, OwnDatabase, ShopFixture, SingleFixture, own_config, servers_config, unsharded_config,
+};
 pub use keyway::{
     KeywayProcess, as_db_error, assert_error, assert_hits, connect, connect_hearing, error_of, http_get,
     rows, run, until, until_hits,

@@ -231,6 +231,31 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "Protection of hot keys",
+        &[
+            (
+                "keyway_protected_reads_total",
+                "`shared` and `kept` are what servers are spared; `too_long`, many: raise `shared_reply_bytes_max` (docs/protection.md)",
+            ),
+            (
+                "keyway_protected_writes_total",
+                "`full`, `timed_out`: `writes_at_once`, shorter transactions; `bypassed`: put the write of the key first in its transaction",
+            ),
+            (
+                "keyway_write_turn_wait_seconds",
+                "what writers of a key lose by waiting: `SHOW KEYS` has the key",
+            ),
+            (
+                "keyway_writes_waiting",
+                "more than 0 for long: `SHOW PROTECTION`; the bound for each key is `write_queue_max`",
+            ),
+            ("keyway_kept_answers", "`SHOW PROTECTION`"),
+            ("keyway_kept_answer_bytes", "the bound is `cache_bytes_max`"),
+            ("keyway_kept_answer_evictions_total", "with few answers `kept`: raise `cache_bytes_max`"),
+            ("keyway_protected_keys", "`SHOW KEYS`: which they are; `SHOW ADVICE`: what would help for good"),
+        ],
+    ),
+    (
         "Dashboard",
         &[
             ("keyway_admin_streams", "the bound is `admin_streams_max`; a page whose tab is hidden has none"),

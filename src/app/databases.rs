@@ -13,8 +13,8 @@ use crate::backend::{BackendSpec, Holders};
 use crate::base::ShardId;
 use crate::catalog::{CatalogWatch, ReadSpec};
 use crate::client::{
-    self, Failover, Floors, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Quota,
-    Shared, UserLookup, UserPools,
+    self, Failover, Floors, Hub, Listener, ListenerSpec, NotifyLimits, PoolDirectory, PoolMaker, Protection,
+    Quota, Shared, UserLookup, UserPools,
 };
 use crate::config::{self, Config};
 use crate::hotspot::{Hotspots, Statements};
@@ -75,6 +75,7 @@ impl Building<'_> {
         let catalog = self.catalog(database, probe.backend, &topology, before);
         catalog.serve(&router);
         let hotspots = self.hotspots(&router, before, &database.name);
+        let protection = self.protection(database, &router, &failover, before);
         client::Database {
             name: database.name.clone(),
             dbname: database.dbname.as_str().into(),
@@ -97,6 +98,7 @@ impl Building<'_> {
             has_replicas: database.shards.iter().any(|it| it.servers.len() > 1),
             costly: self.costly(before),
             hotspots,
+            protection,
             floors: before.map_or_else(|| Floors::new(self.now), |it| it.floors.clone()),
             max_lag: database.max_lag,
             floor: if moved { Some(self.now) } else { before.and_then(|it| it.floor) },
@@ -118,6 +120,21 @@ impl Building<'_> {
             Some(it) => it.hotspots.clone(),
             None => self.common.keeper.hotspots(name, router, is_on, before.map(|it| &*it.hotspots)),
         }
+    }
+
+    /// That of `before` where statements go as they did.
+    fn protection(
+        &self,
+        database: &config::Database,
+        router: &Arc<Router>,
+        failover: &Arc<Failover>,
+        before: Option<&client::Database>,
+    ) -> Option<Arc<Protection>> {
+        let same =
+            |it: &&client::Database| Arc::ptr_eq(&it.router, router) && Arc::ptr_eq(&it.failover, failover);
+        let kept = before.filter(same).and_then(|it| it.protection.clone());
+        let new = || Protection::new(database, self.common.families.protection.of(&database.name));
+        kept.filter(|it| it.is_of(&database.protection)).or_else(new)
     }
 
     /// A text has the fingerprint that it had, whatever the maps are.

@@ -4,7 +4,7 @@ use super::source::PlanMetricFamilies;
 use crate::admin::{AdminMetrics, HotspotMetricFamilies};
 use crate::cancel::CancelMetrics;
 use crate::catalog::CatalogMetricFamilies;
-use crate::client::{ClientMetricFamilies, NotifyMetricFamilies};
+use crate::client::{ClientMetricFamilies, NotifyMetricFamilies, ProtectionMetricFamilies};
 use crate::metrics::{LimitHits, RegisterError, Registry};
 use crate::net::TlsMetrics;
 use crate::otlp::SpanMetrics;
@@ -21,6 +21,7 @@ pub struct Families {
     pub notify: NotifyMetricFamilies,
     pub plans: PlanMetricFamilies,
     pub hotspots: HotspotMetricFamilies,
+    pub protection: ProtectionMetricFamilies,
     pub spans: SpanMetrics,
     pub dashboard: AdminMetrics,
     pub hits: LimitHits,
@@ -39,6 +40,7 @@ impl Families {
             plans: PlanMetricFamilies::register(registry, &hits)?,
             cancel: CancelMetrics::register(registry)?,
             hotspots: HotspotMetricFamilies::register(registry)?,
+            protection: ProtectionMetricFamilies::register(registry, &hits)?,
             spans: SpanMetrics::register(registry)?,
             dashboard: AdminMetrics::register(registry, &hits)?,
             hits,

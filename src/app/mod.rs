@@ -37,7 +37,7 @@ use crate::net::{self, Lookup, TlsError};
 use crate::sql::Parser;
 use operator::ProcessOperator;
 use process::Process;
-use source::ProcessSource;
+use source::{CountedFamilies, ProcessSource};
 
 /// For clients that are cut off to be told so, and for their servers to be told to cancel what they run.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ impl Proxy {
         let listening = |address| move |error| StartError::Listen(address, error);
         let listener = net::listen(config.listen).map_err(listening(config.listen))?;
         let listen_addr = listener.local_addr().map_err(listening(config.listen))?;
-        let counted = (families.plans.clone(), families.hotspots.clone());
+        let counted = CountedFamilies::of(&families);
         let dashboard = families.dashboard.clone();
         let mut served = ended.clone();
         let process = Arc::new(Process::new(config, path, families, lookup, (stopping.clone(), ended))?);

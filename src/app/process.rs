@@ -170,6 +170,7 @@ impl Process {
         }
         for name in before.databases.keys().filter(|it| !after.databases.contains_key(*it)) {
             families.client.forget_database(name);
+            families.protection.forget(name);
             families.notify.forget(name);
             families.catalog.forget_database(name);
             families.plans.forget(name);

@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
+use super::Families;
 use super::history::History;
 use crate::admin::{
     self, DatabaseStatus, HotspotMetricFamilies, PoolStatus, ServerStatus, ShardStatus, Source, StatTotals,
     Status,
 };
 use crate::base::{Role, ServerId, ShardId};
-use crate::client::{Database, Latest, ShardTotals, unix_s};
+use crate::client::{Database, Latest, ProtectionMetricFamilies, ShardTotals, unix_s};
 use crate::hotspot::{HeatMap, Metric, Report, StatementReport};
 use crate::metrics::{self, Limit, LimitHits, RegisterError, Registry};
 use crate::route::{PlanCacheCounts, Router, Server};
@@ -28,13 +29,29 @@ const STATS_SAMPLES: usize = 12;
 pub struct ProcessSource {
     registry: Registry,
     latest: Arc<Latest>,
-    plans: PlanMetricFamilies,
-    hotspots: HotspotMetricFamilies,
+    counted: CountedFamilies,
     /// No client is taken any more.
     closed: watch::Receiver<bool>,
     samples: Mutex<VecDeque<TotalsSample>>,
     history: Mutex<History<ShardName>>,
     stats: Mutex<VecDeque<StatsSample>>,
+}
+
+/// Families that are brought up to date when somebody looks.
+pub struct CountedFamilies {
+    plans: PlanMetricFamilies,
+    hotspots: HotspotMetricFamilies,
+    protection: ProtectionMetricFamilies,
+}
+
+impl CountedFamilies {
+    pub fn of(families: &Families) -> CountedFamilies {
+        CountedFamilies {
+            plans: families.plans.clone(),
+            hotspots: families.hotspots.clone(),
+            protection: families.protection.clone(),
+        }
+    }
 }
 
 /// Totals by database, for the averages of SHOW STATS.
@@ -101,14 +118,13 @@ impl ProcessSource {
     pub fn new(
         registry: &Registry,
         latest: Arc<Latest>,
-        (plans, hotspots): (PlanMetricFamilies, HotspotMetricFamilies),
+        counted: CountedFamilies,
         closed: watch::Receiver<bool>,
     ) -> ProcessSource {
         ProcessSource {
             registry: registry.clone(),
             latest,
-            plans,
-            hotspots,
+            counted,
             closed,
             samples: Mutex::default(),
             history: Mutex::default(),
@@ -261,8 +277,13 @@ impl Source for ProcessSource {
         let shared = self.latest.load();
         shared.metrics.count_pins(&shared.sessions);
         for database in shared.databases.values() {
-            self.plans.count(database);
-            self.hotspots.observe(&database.name, &database.hotspots.report());
+            self.counted.plans.count(database);
+            self.counted.hotspots.observe(&database.name, &database.hotspots.report());
+            self.counted.protection.observe(
+                &database.name,
+                database.protection.as_deref(),
+                &database.hotspots,
+            );
             database.catalog.observe(Instant::now());
             database.pools.for_each(|user| {
                 user.all().for_each(|it| {

@@ -84,7 +84,9 @@ impl Session {
         let payload = Payload::Group(&group);
         let none = Subject::default();
         let subject = subject_of(group.bound()).unwrap_or(&none);
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
+        let guard = self.guard_group(&group, &decision);
+        let request =
+            Request { payload, decision, access, started, renewable, ends_blocks, subject, parted, guard };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;

@@ -70,7 +70,7 @@ impl ReadReason {
 }
 
 impl Session {
-    fn tracks(&mut self) -> &mut Tracks {
+    pub fn tracks(&mut self) -> &mut Tracks {
         let floors = &self.database.floors;
         self.tracks.get_or_insert_with(|| Box::new(Tracks::new(floors.clone())))
     }
@@ -157,9 +157,11 @@ impl Session {
         let has_replicas = self.database.has_replicas;
         // There even what may write reads.
         let on_replica = has_replicas && self.held.as_ref().is_some_and(|it| it.role == Role::Replica);
-        let asks = on_replica || has_replicas && decision.role == Role::Replica || plan.is_hinted();
+        let shares = self.may_share(plan, decision);
+        let asks = shares || on_replica || has_replicas && decision.role == Role::Replica || plan.is_hinted();
         let level = if asks { Some(self.consistency(plan, text)?) } else { None };
-        let reads = has_replicas && (on_replica || plan.access == Access::Read) && reads_rows(&plan.kind);
+        let reads =
+            shares || has_replicas && (on_replica || plan.access == Access::Read) && reads_rows(&plan.kind);
         if footprint.writes.is_nothing() && !reads {
             return Ok(());
         }
@@ -180,7 +182,8 @@ impl Session {
     fn must_see(&mut self, level: Option<Consistency>, cells: &[u32], decision: &mut Decision) {
         let floor = self.database.floors.floor(cells);
         let holds = self.held.is_some();
-        if let Some(reason) = self.tracks().must_see(level, cells, floor, holds) {
+        let reason = self.tracks().must_see(level, cells, floor, holds);
+        if let Some(reason) = reason.filter(|_| self.database.has_replicas) {
             decision.role = Role::Primary;
             self.database.metrics.read(reason);
         }
@@ -245,7 +248,9 @@ impl Session {
         if self.held.is_some() {
             return;
         }
-        if let Some(tracks) = self.tracks.take_if(|it| it.written.is_idle() && it.handed.is_empty()) {
+        let is_done =
+            |it: &mut Box<Tracks>| it.written.is_idle() && it.handed.is_empty() && it.turn.is_none();
+        if let Some(tracks) = self.tracks.take_if(is_done) {
             for floor in self.floors.iter_mut().filter(|it| **it < tracks.seen) {
                 *floor = tracks.seen;
             }
@@ -254,12 +259,15 @@ impl Session {
 
     /// What a replica of `shard` must have for the statement under way.
     pub fn freshness(&self, shard: ShardId) -> Freshness {
-        let must =
-            Must { max_lag: self.database.max_lag, all: self.database.floor, own: self.own_floor(shard) };
+        let must = self.must(shard);
         match &self.tracks {
             Some(it) => it.freshness(shard, must),
             None => Freshness { max_lag: must.max_lag, floor: must.own, ..Freshness::default() },
         }
+    }
+
+    pub fn must(&self, shard: ShardId) -> Must {
+        Must { max_lag: self.database.max_lag, all: self.database.floor, own: self.own_floor(shard) }
     }
 
     /// After a reload servers may stand elsewhere.

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::effects::aborted;
+use super::protect::Guard;
 use super::query::{Parted, Payload, Ran, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use crate::base::{Access, Reason, Refusal, Role, ShardId};
@@ -32,9 +33,10 @@ impl Session {
         let started = Instant::now();
         let payload = Payload::Query(message);
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), false);
-        let (subject, parted) = (&Subject::default(), Parted::default());
+        let (subject, parted, guard) = (&Subject::default(), Parted::default(), Guard::None);
         let shard = decision.shards[0];
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
+        let request =
+            Request { payload, decision, access, started, renewable, ends_blocks, subject, parted, guard };
         let ran = self.perform(&request).await?;
         if !self.transaction.is_idle() && !matches!(ran, Ran::Refused(_)) {
             self.transaction.write_on(shard);

@@ -2,6 +2,7 @@
 //! the server connection that it holds, so a query crosses no channel (DESIGN D9).
 
 mod abandon;
+mod answers;
 mod attach;
 mod balance;
 mod begun;
@@ -35,6 +36,9 @@ mod one_phase;
 mod pins;
 mod portals;
 mod position;
+mod protect;
+mod protection;
+mod protection_metrics;
 mod query;
 mod quota;
 mod registry;
@@ -52,6 +56,7 @@ mod timeouts;
 mod tracks;
 mod traffic;
 mod transactions;
+mod turns;
 mod users;
 mod visitor;
 mod waiting;
@@ -64,6 +69,8 @@ pub use lookup::UserLookup;
 pub use metrics::{ClientMetricFamilies, DatabaseMetrics, ShardTotals};
 pub use notify::{Hub, Listener, ListenerSpec, NotifyLimits, NotifyMetricFamilies};
 pub use observed::{Traces, Watchers, unix_s};
+pub use protection::{Protection, ProtectionUsage};
+pub use protection_metrics::{ProtectionMetricFamilies, ProtectionMetrics, ReadOutcome, WriteOutcome};
 pub use quota::Quota;
 pub use registry::{Activity, Registered, SessionRecord, Sessions, Totals};
 pub use reload::{Latest, sent_away};
@@ -171,6 +178,8 @@ pub struct Database {
     pub has_replicas: bool,
     /// Lives as long as the router.
     pub hotspots: Arc<Hotspots>,
+    /// `None` where nothing is done for hot keys.
+    pub protection: Option<Arc<Protection>>,
     /// Which statements cost most, unless `hotspots` is off. Lives as long as the database.
     pub costly: Option<Arc<Statements>>,
     /// Lives as long as the database.

@@ -7,6 +7,7 @@ use prometheus::IntGauge;
 use smallvec::SmallVec;
 
 use super::abandon::abandon;
+use super::answers::Leading;
 use super::attach::{set_up_text, setting_refused};
 use super::bind::mixes;
 use super::copy_split::Copied;
@@ -18,6 +19,7 @@ use super::group::Group;
 use super::hotspots::Counted;
 use super::merged::{Asked, Reading};
 use super::named::NamedQuery;
+use super::protect::Guard;
 use super::relay::{Flow, Stop, relay};
 use super::session::{End, Outcome, Session};
 use super::split::Inserting;
@@ -113,6 +115,7 @@ pub(super) struct Request<'a> {
     /// What it is counted under.
     pub subject: &'a Subject,
     pub parted: Parted<'a>,
+    pub guard: Guard,
 }
 
 /// What several shards do together, each its part: at most one of these.
@@ -218,6 +221,7 @@ impl Session {
         let ends_blocks = !plan.understood || matches!(plan.kind, Kind::Several { .. });
         let named = plan.column_lists().map(|it| NamedQuery::new(it, text));
         let payload = Payload::of_query(message, renamed.as_ref(), named.as_ref());
+        let guard = self.guard(runs, &decision, &keys, payload);
         let (access, subject) = (runs.access, &runs.subject);
         let asked = || match executed {
             Some(it) => Asked::executed(&it.statement, &values),
@@ -227,18 +231,23 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse(refusal).await,
         };
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
+        let request =
+            Request { payload, decision, access, started, renewable, ends_blocks, subject, parted, guard };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
         self.bind_to(runs, &request.decision);
         if !ran.has_failed() {
             self.take_settings(&made);
-            if let Some((name, statement)) = renamed.as_ref().and_then(|it| it.prepares.as_ref()) {
-                self.name_prepared(name, statement.clone());
-            }
+            self.take_prepared(renamed.as_ref());
         }
         self.end_query(&plan.kind, text, ran, access).await
+    }
+
+    fn take_prepared(&mut self, renamed: Option<&Renamed>) {
+        if let Some((name, statement)) = renamed.and_then(|it| it.prepares.as_ref()) {
+            self.name_prepared(name, statement.clone());
+        }
     }
 
     /// Where it goes, and how fresh that must be.
@@ -402,8 +411,9 @@ impl Session {
         let payload = Payload::Query(&message);
         let started = Instant::now();
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), true);
-        let (subject, parted) = (&Subject::default(), Parted::default());
-        let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
+        let (subject, parted, guard) = (&Subject::default(), Parted::default(), Guard::None);
+        let request =
+            Request { payload, decision, access, started, renewable, ends_blocks, subject, parted, guard };
         let ran = self.perform(&request).await?;
         self.end_query(&Kind::Rollback { chain }, text, ran, Access::Write).await
     }
@@ -422,7 +432,7 @@ impl Session {
             self.send_touched();
         }
         let ran = match request.decision.mode {
-            Mode::One => self.run_on_one(request).await,
+            Mode::One => self.run_guarded(request).await,
             Mode::Scatter | Mode::Merge if let Some(declaring) = &request.parted.declaring => {
                 Box::pin(self.run_declare(request, declaring)).await
             }
@@ -456,7 +466,12 @@ impl Session {
 
     /// One server, again on another one while the client has seen nothing and it was only read
     /// (DESIGN invariant 5).
-    async fn run_on_one(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+    /// (`leading`: others wait for its answer).
+    pub async fn run_on_one(
+        &mut self,
+        request: &Request<'_>,
+        mut leading: Option<Leading>,
+    ) -> Result<Ran, End> {
         let Some(&shard) = request.decision.shards.first() else { return Ok(Ran::Refused(no_shard())) };
         let (mut role, mut excluded) = (self.role_of(request), Excluded::default());
         if let Err(refusal) = self.go_to(shard, role).await {
@@ -478,7 +493,9 @@ impl Session {
             let mut replies = Replies::default();
             let mut flow = Flow { may_leave: tries_left > 0, may_renew, ..Flow::default() };
             flow.may_retry = flow.may_leave && server.1 == Role::Replica;
-            flow.sent_at = Some(Instant::now());
+            let now = Instant::now();
+            flow.sent_at = Some(now);
+            let shown = leading.as_ref().and_then(|it| self.lead(it, server, now, &mut flow));
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
             self.note_answer(&replies, &mut flow)?;
             if let Some(message) = &replies.set_up_error {
@@ -488,6 +505,7 @@ impl Session {
             }
             match stopped {
                 Ok(Stop::Drained) => {
+                    self.end_led(leading.take(), shown, server.1, &mut flow).await?;
                     self.count(request, shard, server.1, &flow);
                     if let Some(held) = &mut self.held {
                         held.reader.succeeded(flow.sent_at.filter(|_| server.1 == Role::Replica));

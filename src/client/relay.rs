@@ -98,6 +98,22 @@ pub struct Flow {
     pub outdated: bool,
     /// It will be made again; the answer is swallowed to the end.
     pub renewing: bool,
+    /// What has come of an answer that the client gets only when all of it is there.
+    /// It is gone when the answer turns out to be too long for that.
+    pub kept: Option<Kept>,
+}
+
+/// An answer that others wait for too, so that no client's slowness may hold it up.
+#[derive(Debug)]
+pub struct Kept {
+    pub bytes: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl Kept {
+    pub fn new(bytes_max: usize) -> Kept {
+        Kept { bytes: Vec::new(), bytes_max }
+    }
 }
 
 impl Flow {
@@ -315,13 +331,20 @@ async fn forward(
     replies: &Replies,
     flow: &mut Flow,
 ) -> Result<(), RelayError> {
-    let sent = match replies.pieces.as_slice() {
-        [] => return Ok(()),
-        [piece] => {
+    if let Some(kept) = &mut flow.kept {
+        replies.pieces.iter().for_each(|it| kept.bytes.extend_from_slice(it.bytes(input)));
+        if kept.bytes.len() <= kept.bytes_max {
+            return Ok(());
+        }
+    }
+    let sent = match (flow.kept.take(), replies.pieces.as_slice()) {
+        (Some(kept), _) => client.write_all(&kept.bytes).await.map(|()| kept.bytes.len()),
+        (None, []) => return Ok(()),
+        (None, [piece]) => {
             let bytes = piece.bytes(input);
             client.write_all(bytes).await.map(|()| bytes.len())
         }
-        pieces => {
+        (None, pieces) => {
             let joined = pieces.iter().map(|it| it.bytes(input)).collect::<Vec<_>>().concat();
             client.write_all(&joined).await.map(|()| joined.len())
         }

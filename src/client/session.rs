@@ -336,6 +336,7 @@ impl Session {
             self.end_schema_change();
             result?;
             self.end_touching();
+            self.end_turn();
             self.show_transaction();
             if self.began.is_some() {
                 self.count_transaction(Instant::now());

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::floors::{Cells, Floor, Floors, Written};
 use super::freshness::ReadReason;
+use super::turns::Turn;
 use crate::base::{Consistency, ServerId, ShardId};
 use crate::route::{Cluster, Freshness};
 
@@ -18,6 +19,8 @@ pub struct Tracks {
     /// What the session may have seen, as of when, and on which replicas: those need not be fresher.
     pub seen: Option<Instant>,
     seen_on: SmallVec<[(ServerId, Instant); 1]>,
+    /// To write a key that others wait to write, until the transaction ends.
+    pub turn: Option<Turn>,
     /// COMMIT AND CHAIN is under way, by itself.
     pub(super) chains: bool,
     /// What another session has handed over, by shard (`SET keyway.position`). Of it nobody here knows the rows.
@@ -53,6 +56,7 @@ impl Tracks {
             reading: Reading::default(),
             seen: None,
             seen_on: SmallVec::new(),
+            turn: None,
             chains: false,
             handed: SmallVec::new(),
         }
@@ -152,6 +156,28 @@ impl Tracks {
                 let floor = all.max(of_rows(own)).max(self.handed(shard));
                 let seen_on = self.seen_on.iter().find(|it| it.0.shard == shard).copied();
                 Freshness { max_lag, floor, seen: of_rows(self.seen), seen_on }
+            }
+        }
+    }
+
+    /// What the statement under way asks of an answer that another one has been given: as of when that must be, and of a kept
+    /// one what has been written of the rows since; `None` where no kept one will do.
+    pub fn asks(
+        &self,
+        shard: ShardId,
+        must: Must,
+        floors: &Floors,
+        now: Instant,
+    ) -> (Option<Instant>, Option<Floor>) {
+        let written = Some(floors.floor(&self.reading.cells));
+        match self.reading.level {
+            None | Some(Consistency::Primary) => (Some(now), None),
+            Some(Consistency::Eventual) => (None, written),
+            // Somebody may have seen already what is being written.
+            Some(Consistency::Global) if self.reading.in_flight => (Some(now), None),
+            Some(Consistency::Global | Consistency::Session) => {
+                let Freshness { floor, seen, .. } = self.freshness(shard, must);
+                (floor.max(seen), written)
             }
         }
     }

@@ -54,6 +54,11 @@ fn checked(top: &Section<'_>, directory: &Path, env: &dyn Fn(&str) -> Option<Str
         hotspots: top.flag(&settings::HOTSPOTS),
         hotspot_history: top.text(&settings::HOTSPOT_HISTORY).map(|(path, _)| directory.join(path)),
     };
+    if !hotspots.hotspots && databases.iter().any(|it| it.protection.hot_share.is_some()) {
+        let offset = top.get(settings::HOTSPOTS.key).map_or(0, |it| it.span().start);
+        let message = "`hot_share` protects what is hot, and `hotspots` is false: nothing is counted";
+        top.add(offset, message, "hotspots = true, or no `hot_share`");
+    }
     let (log, tracing) = (telemetry::log(top), telemetry::tracing(top));
     Config {
         listen,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::document::{Section, shown};
 use super::login;
+use super::protection;
 use super::replicas;
 use super::settings::{self, Setting};
 use super::tls;
@@ -57,7 +58,7 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
     let probe = probe(section, users);
     let shards = shards(section, name);
     let maps = map::maps(section, &shards);
-    let tables = table::tables(section, &maps, &shards);
+    let (tables, table_protection) = table::tables(section, &maps, &shards);
     let (schemas, default_shard) = (table::schemas(section, &shards), table::default_shard(section, &shards));
     Database {
         name: name.to_owned(),
@@ -82,6 +83,8 @@ fn database(section: &Section<'_>, name: &str, users: &[User], directory: &Path)
         maps: maps.into_iter().map(|it| it.1).collect(),
         shards,
         tables,
+        protection: protection::protection(section, name),
+        table_protection,
         schemas,
         default_shard,
     }

@@ -130,7 +130,7 @@ fn of_database(before: &Database, after: &Database) -> Vec<&'static str> {
     let mut parts = differing!(Database, before, after;
         name dbname shards pool replicas max_lag probe catalog server_auth server_tls auth_query clients_max
         server_connections_max replication_connections_max failover_hold failover_queue pool_mode consistency
-        cross_shard_writes cross_shard_lock_timeout maps tables schemas default_shard);
+        cross_shard_writes cross_shard_lock_timeout maps tables protection table_protection schemas default_shard);
     if let Some(at) = parts.iter().position(|it| *it == "pool") {
         parts.splice(at..=at, of_pool(&before.pool, &after.pool));
     }

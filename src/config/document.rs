@@ -1,6 +1,7 @@
 //! A parsed TOML file whose every key and value knows its line, and the list of what is wrong with it.
 
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -138,6 +139,21 @@ impl<'a> Section<'a> {
             self.wrong_kind(setting, value, "true or false");
             default
         })
+    }
+
+    /// Whole or not; `None` where it is not there, or no such number.
+    pub fn number(&self, setting: &Setting, range: RangeInclusive<f64>) -> Option<f64> {
+        let value = self.get(setting.key)?;
+        let of = value.get_ref();
+        let number = of.as_float().map(|it| it.as_str()).or_else(|| of.as_integer().map(|it| it.as_str()));
+        let number = number.and_then(|it| it.parse().ok()).filter(|it| range.contains(it));
+        if number.is_none() {
+            let message = format!("`{}` is {}", setting.key, shown(value));
+            let (from, to) = range.into_inner();
+            let instead = format!("{} = a number from {from:?} to {to:?}", setting.key);
+            self.add(value.span().start, message, instead);
+        }
+        number
     }
 
     /// `"off"` is `None`.

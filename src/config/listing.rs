@@ -230,6 +230,8 @@ fn list_database(list: &mut List, database: &Database) {
         cross_shard_lock_timeout,
         maps,
         tables,
+        protection,
+        table_protection,
         schemas,
         default_shard,
     } = database;
@@ -270,6 +272,10 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "default_shard", shard.map_or("none", |it| &it.name).to_owned());
     list_pool(list, &format!("{path}pool."), pool);
     list_replicas(list, &format!("{path}replicas."), replicas);
+    list_protection(list, &format!("{path}protection."), protection);
+    for (table, it) in table_protection {
+        list_table_protection(list, &format!("{path}tables.{table}."), *it);
+    }
 }
 
 fn methods(server_auth: super::ServerAuth) -> String {
@@ -286,6 +292,24 @@ fn list_replicas(list: &mut List, path: &str, replicas: &super::Replicas) {
     list.put(path, of, "slow_start", slow_start.shown());
     list.put(path, of, "when_stale", when_stale.label().to_owned());
     list.put(path, of, "primary_read_share", primary_read_share.to_string());
+}
+
+fn list_protection(list: &mut List, path: &str, protection: &super::Protection) {
+    let super::Protection { hot_share, dry_run, .. } = protection;
+    let of = settings::PROTECTION;
+    list.put(path, of, "hot_share", hot_share.map_or_else(|| "off".to_owned(), |it| it.to_string()));
+    list.put(path, of, "hot_writes_at_once", protection.hot_writes_at_once.shown());
+    list.put(path, of, "write_queue_max", protection.write_queue_max.shown());
+    list.put(path, of, "dry_run", dry_run.to_string());
+    list.put(path, of, "shared_reply_bytes_max", protection.shared_reply_bytes_max.shown());
+    list.put(path, of, "cache_bytes_max", protection.cache_bytes_max.shown());
+}
+
+fn list_table_protection(list: &mut List, path: &str, protection: super::TableProtection) {
+    let super::TableProtection { share_reads, cache_ttl, writes_at_once } = protection;
+    list.put(path, settings::TABLE, "share_reads", share_reads.to_string());
+    list.put(path, settings::TABLE, "cache_ttl", cache_ttl.shown());
+    list.put(path, settings::TABLE, "writes_at_once", writes_at_once.shown());
 }
 
 fn list_pool(list: &mut List, path: &str, pool: &super::Pool) {

@@ -10,6 +10,7 @@ mod listing;
 mod login;
 mod map;
 mod peers;
+mod protection;
 mod reference;
 mod replicas;
 mod secret;
@@ -22,6 +23,7 @@ mod user;
 
 pub use difference::{Change, Difference};
 pub use listing::Listed;
+pub use protection::{Protection, TableProtection};
 pub use reference::reference;
 pub use secret::{Md5Digest, Password, ScramVerifier, Secret};
 pub use settings::{keys, measures};
@@ -233,6 +235,9 @@ pub struct Database {
     pub cross_shard_lock_timeout: Option<Duration>,
     pub maps: Vec<Arc<Map>>,
     pub tables: BTreeMap<TableName, TableRule>,
+    pub protection: Protection,
+    /// Of tables that say something, whether `tables` has them or not.
+    pub table_protection: BTreeMap<TableName, TableProtection>,
     /// Schemas whose tables all live on one shard.
     pub schemas: BTreeMap<String, ShardId>,
     /// Where tables live that are not listed.
@@ -272,6 +277,15 @@ pub struct Share(pub u16);
 
 impl Share {
     pub const WHOLE: Share = Share(1_000);
+
+    /// From 0.0 to 1.0.
+    pub fn new(fraction: f64) -> Share {
+        Share((fraction * 1_000.0).round() as u16)
+    }
+
+    pub fn fraction(self) -> f64 {
+        f64::from(self.0) / 1_000.0
+    }
 
     /// Of a whole of so many, rounded up.
     pub fn of(self, whole: usize) -> usize {
@@ -357,6 +371,15 @@ pub struct Catalog {
 pub struct TableName {
     pub schema: Option<String>,
     pub name: String,
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

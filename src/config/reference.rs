@@ -38,6 +38,7 @@ pub fn reference() -> String {
     out.settings(&[&CROSS_SHARD_WRITES, &CROSS_SHARD_LOCK_TIMEOUT]);
     out.about(&POOL_SECTION).header("databases.shop.pool").settings(POOL);
     out.about(&REPLICAS_SECTION).header("databases.shop.replicas").settings(REPLICAS);
+    out.about(&PROTECTION_SECTION).header("databases.shop.protection").settings(PROTECTION);
     out.about(&SHARDS_SECTION);
     out.header("databases.shop.shards.s1").value(&SERVERS, "[\"10.0.1.1:5432\", \"10.0.1.2:5432\"]");
     out.header("databases.shop.shards.s2").value(&SERVERS, S2);
@@ -49,6 +50,7 @@ pub fn reference() -> String {
     out.header("databases.shop.maps.by_country");
     out.value(&MAP_KIND, "\"list\"").value(&MAP_TYPE, "\"text\"").settings(&[&MAP_LISTS, &MAP_DEFAULT]);
     out.about(&TABLES_SECTION).header("databases.shop.tables.users").settings(&[&TABLE_MAP, &TABLE_KEY]);
+    out.settings(&[&TABLE_SHARE_READS, &TABLE_CACHE_TTL, &TABLE_WRITES_AT_ONCE]);
     out.comment("With its schema, in quotes.").header("databases.shop.tables.\"app.countries\"");
     out.settings(&[&TABLE_REFERENCE]);
     out.header("databases.shop.tables.audit_log").settings(&[&TABLE_SHARD]);

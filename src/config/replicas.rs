@@ -1,6 +1,6 @@
 //! [databases.NAME.replicas], and a server's entry with more than its address.
 
-use super::document::{Section, Value, shown};
+use super::document::{Section, Value};
 use super::{Address, Preference, Replicas, Share, WhenStale};
 use super::{database, settings};
 
@@ -68,16 +68,6 @@ fn when_stale(section: &Section<'_>) -> WhenStale {
 }
 
 fn primary_read_share(section: &Section<'_>) -> Share {
-    let setting = &settings::PRIMARY_READ_SHARE;
-    let Some(value) = section.get(setting.key) else { return Share::WHOLE };
-    let of = value.get_ref();
-    let number = of.as_float().map(|it| it.as_str()).or_else(|| of.as_integer().map(|it| it.as_str()));
-    match number.and_then(|it| it.parse::<f32>().ok()).filter(|it| (0.0..=1.0).contains(it)) {
-        Some(it) => Share((it * 1_000.0).round() as u16),
-        None => {
-            let instead = "primary_read_share = a number from 0.0 to 1.0";
-            section.add(value.span().start, format!("`primary_read_share` is {}", shown(value)), instead);
-            Share::WHOLE
-        }
-    }
+    let share = section.number(&settings::PRIMARY_READ_SHARE, 0.0..=1.0);
+    share.map_or(Share::WHOLE, Share::new)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::document::{Section, Value};
 use super::map::shard_named;
+use super::protection::{self, TableProtection};
 use super::settings;
 use super::sqlname;
 use super::{ShardServers, TableName, TableRule};
@@ -22,16 +23,18 @@ pub fn tables(
     section: &Section<'_>,
     maps: &[(String, Arc<Map>)],
     shards: &[ShardServers],
-) -> BTreeMap<TableName, TableRule> {
+) -> (BTreeMap<TableName, TableRule>, BTreeMap<TableName, TableProtection>) {
     let path = format!("{}.tables", section.path);
     let all = section.section(settings::TABLES_SECTION.key, &path);
     let reading = Reading { database: section, maps, shards };
-    let (mut tables, mut offsets) = (BTreeMap::new(), BTreeMap::new());
+    let (mut tables, mut protected, mut offsets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (text, _) in all.entries() {
         let path = format!("{}.{text}", all.path);
         let it = all.section(text, &path);
         it.check_keys(settings::TABLE);
-        let rule = reading.rule(&it, text);
+        let protection = protection::of_table(&it);
+        let is_protected = protection != TableProtection::NONE;
+        let rule = if protection::says(&it) && !is_placed(&it) { None } else { reading.rule(&it, text) };
         let Some(name) = sqlname::table(text) else {
             let instead = "it as in SQL: users, \"app.users\", '\"App\".\"Users\"'";
             it.add(it.offset, format!("\"{text}\" is no table name"), instead);
@@ -42,9 +45,18 @@ pub fn tables(
             let message = format!("table `{text}` is the one of line {line}: SQL folds names to lower case");
             it.add(it.offset, message, "each table once");
         }
+        if is_protected {
+            protected.insert(name.clone(), protection);
+        }
         tables.extend(rule.map(|rule| (name, rule)));
     }
-    tables
+    (tables, protected)
+}
+
+/// A table of a database of one shard need not be.
+fn is_placed(section: &Section<'_>) -> bool {
+    use settings as s;
+    [&s::TABLE_MAP, &s::TABLE_KEY, &s::TABLE_REFERENCE, &s::TABLE_SHARD].iter().any(|it| section.has(it.key))
 }
 
 /// Schemas, each with the shard of all its tables.

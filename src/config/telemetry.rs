@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::document::{Section, shown};
+use super::document::Section;
 use super::{Address, database, settings};
 
 /// The port of OTLP over HTTP.
@@ -124,19 +124,8 @@ fn endpoint(section: &Section<'_>) -> Option<Endpoint> {
 fn sample_ratio(section: &Section<'_>) -> Ratio {
     let setting = &settings::SAMPLE_RATIO;
     let settings::Kind::Other { default, .. } = setting.kind else { return Ratio::default() };
-    let parse = |text: &str| {
-        let number = text.parse::<f64>().ok().filter(|it| (0.0..=1.0).contains(it))?;
-        Some(Ratio((number * 1e6).round() as u32))
-    };
-    let fallback = parse(default).unwrap_or_default();
-    let Some(value) = section.get(setting.key) else { return fallback };
-    let of = value.get_ref();
-    let number = of.as_float().map(|it| it.as_str()).or_else(|| of.as_integer().map(|it| it.as_str()));
-    number.and_then(parse).unwrap_or_else(|| {
-        let message = format!("`{}` is {}", setting.key, shown(value));
-        section.add(value.span().start, message, "sample_ratio = a number from 0.0 to 1.0");
-        fallback
-    })
+    let number = section.number(setting, 0.0..=1.0).or_else(|| default.parse().ok());
+    Ratio((number.unwrap_or_default() * 1e6).round() as u32)
 }
 
 #[cfg(test)]

@@ -260,6 +260,19 @@ const MISTAKES: &[(&str, &str, usize, &str)] = &[
         4,
         "no schema of tables",
     ),
+    (
+        "[databases.shop.shards.s1]",
+        "[databases.shop.protection]\nhot_share = 1.5\n[databases.shop.shards.s1]",
+        5,
+        "`hot_share` is",
+    ),
+    (
+        "[users.app]",
+        "hotspots = false\n[databases.shop.protection]\nhot_share = 0.1\n[users.app]",
+        2,
+        "nothing is counted",
+    ),
+    ("key = \"user_id\"", "key = \"user_id\"\ncache_ttl = \"0s\"", 18, "`cache_ttl` is"),
     ("kind = \"hash\"", "", 8, "map `by_user` has no `kind`"),
     ("type = \"bigint\"", "type = \"money\"", 10, "which cannot be a shard key"),
     ("type = \"bigint\"", "", 8, "the map has no `type`"),
@@ -408,6 +421,22 @@ shard = "s1"
     assert_eq!(rule("audit"), TableRule::Shard(ShardId(1)));
     assert_eq!(shop.schemas, BTreeMap::from([("tenant_a".to_owned(), ShardId(0))]));
     assert_eq!(shop.default_shard, Some(ShardId(1)));
+}
+
+#[test]
+fn tables_may_be_protected_wherever_they_live() {
+    let text = VALID
+        .replace("key = \"user_id\"", "key = \"user_id\"\nshare_reads = true\ncache_ttl = \"2s\"")
+        + "\n[databases.shop.tables.plain]\nwrites_at_once = 3\n[databases.shop.protection]\nhot_share = 0.25\n";
+    let config = Config::parse(&text, Path::new("."), &|_| None).unwrap();
+    let shop = config.database("shop").unwrap();
+    let of = |name: &str| shop.table_protection.get(&TableName { schema: None, name: name.into() }).copied();
+    let (cache_ttl, none) = (Some(Duration::from_secs(2)), TableProtection::NONE);
+    assert_eq!(of("users"), Some(TableProtection { share_reads: true, cache_ttl, ..none }));
+    assert_eq!(of("plain"), Some(TableProtection { writes_at_once: Some(3), ..none }));
+    assert!(!shop.tables.contains_key(&TableName { schema: None, name: "plain".into() }), "it has no place");
+    assert_eq!(shop.protection.hot_share, Some(Share(250)));
+    assert_eq!(shop.table_protection.len(), 2);
 }
 
 #[test]

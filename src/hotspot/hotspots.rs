@@ -115,6 +115,16 @@ impl Hotspots {
         self.is_on && self.curiosity.is_awake()
     }
 
+    /// Where a key is counted: the map's place in the report, and the hash that is the key's there.
+    pub fn place(&self, key: &KeyRef) -> (usize, u64) {
+        self.layout.place(key)
+    }
+
+    /// `Report::at_s` of the newest.
+    pub fn reported_s(&self) -> u64 {
+        self.report.load().at_s
+    }
+
     /// Of one of these.
     pub fn wants(&self, keys: &[KeyRef]) -> bool {
         keys.iter().any(|it| {

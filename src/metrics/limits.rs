@@ -57,10 +57,13 @@ pub enum Limit {
     SlowStatements,
     Spans,
     AdminStreams,
+    WriteQueue,
+    SharedReplyBytes,
+    CacheBytes,
 }
 
 impl Limit {
-    const ALL: [Limit; 49] = [
+    const ALL: [Limit; 52] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -110,6 +113,9 @@ impl Limit {
         Limit::SlowStatements,
         Limit::Spans,
         Limit::AdminStreams,
+        Limit::WriteQueue,
+        Limit::SharedReplyBytes,
+        Limit::CacheBytes,
     ];
 
     fn label(self) -> &'static str {
@@ -163,6 +169,9 @@ impl Limit {
             Limit::SlowStatements => "slow_statements_max",
             Limit::Spans => "spans_max",
             Limit::AdminStreams => "admin_streams_max",
+            Limit::WriteQueue => "write_queue_max",
+            Limit::SharedReplyBytes => "shared_reply_bytes_max",
+            Limit::CacheBytes => "cache_bytes_max",
         }
     }
 }

@@ -24,6 +24,7 @@ pub use control::ServerUse;
 pub use ledger::{Bound, Bounds, Ledger, Terms};
 pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolName, PoolUsage};
 pub use standing::{Busy, Standing, Trial};
+pub use waiters::{Ticket, Waiters};
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -34,7 +35,6 @@ use thiserror::Error;
 use crate::backend::{self, Backend, BackendSpec, ConnectError, ServerRecord};
 use crate::metrics::Limit;
 use ledger::Membership;
-use waiters::{Ticket, Waiters};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
@@ -388,7 +388,7 @@ impl Pool {
         let mut state = self.state.lock();
         let fit_here =
             fit && state.open <= self.limits.size && state.may_keep() && state.is_fresh(backend.connected_at);
-        if fit_here && !self.membership.should_yield(state.waiters.len() > 0, now) {
+        if fit_here && !self.membership.should_yield(!state.waiters.is_empty(), now) {
             self.put(&mut state, backend, now);
             self.close_unwanted(state);
             return;
@@ -453,7 +453,7 @@ impl Pool {
     /// Closes the connection that has been idle longest, where no client waits for one; says whether.
     fn give_up_idle(self: &Arc<Pool>) -> bool {
         let mut state = self.state.lock();
-        if state.waiters.len() > 0 || state.idle.is_empty() {
+        if !state.waiters.is_empty() || state.idle.is_empty() {
             return false;
         }
         let backend = state.idle.remove(0);
@@ -467,7 +467,7 @@ impl Pool {
 impl State {
     /// Whether a connection that is free may stay, for a waiter or idle.
     fn may_keep(&self) -> bool {
-        !self.paused && (!self.retired || self.waiters.len() > 0)
+        !self.paused && (!self.retired || !self.waiters.is_empty())
     }
 
     fn is_fresh(&self, connected_at: Instant) -> bool {

@@ -24,6 +24,10 @@ impl<T> Waiters<T> {
         self.queue.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     pub fn join(&mut self) -> Ticket<T> {
         let (sender, receiver) = oneshot::channel();
         self.queue.push_back(sender);

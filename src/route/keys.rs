@@ -103,7 +103,7 @@ impl KeySource<'_> {
 
     /// A literal or parameter may be a date that PostgreSQL reads from its clock, such as `now` or
     /// `today 12:00 UTC` (manual, "Special Values" of date/time types).
-    pub(super) fn name_the_clock(&self) -> bool {
+    pub fn name_the_clock(&self) -> bool {
         let literals = self.literals.iter().filter_map(|it| it.value(self.text));
         let values = self.params.map_or(&[][..], |it| it.values).iter().flatten();
         literals.into_iter().any(|it| names_the_clock(&it))

@@ -2,6 +2,7 @@
 //! fingerprint, so a hit in the cache costs a lookup and a few key decodings (DESIGN D2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::copy::CopyPlan;
 use super::footprint::Footprint;
@@ -107,6 +108,7 @@ pub struct Plan {
     /// Which rows it touches.
     pub footprint: Footprint,
     pub subject: Subject,
+    pub protected: Protected,
     /// How many parameters a decision reads: the highest number among them.
     pub(super) params_read: u16,
     /// What its INSERTs into sharded tables leave to the catalog.
@@ -121,6 +123,19 @@ pub struct Subject {
     /// A hash of `table`.
     pub table_id: u64,
     pub map: Option<u16>,
+}
+
+/// What may be done for a statement while its tables, or keys of them, are hot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protected {
+    /// A read that sessions of one user with the same settings may have one answer of.
+    pub shareable: bool,
+    /// All its tables say that they are to.
+    pub shares: bool,
+    /// How long its answer may be kept.
+    pub cache_ttl: Option<Duration>,
+    /// Of writes by one key, how many transactions may begin with it at once.
+    pub writes_at_once: Option<usize>,
 }
 
 /// What functions, triggers, views and the like may leave behind.

@@ -11,7 +11,7 @@ use quick_cache::{Lifecycle, UnitWeighter};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::base::{Reason, Refusal, ShardId, SqlState};
-use crate::config::{CrossShardWrites, Database, TableName, TableRule};
+use crate::config::{CrossShardWrites, Database, TableName, TableProtection, TableRule};
 use crate::shard::{HashFunction, KeyType, Map};
 use crate::sql::{self, Literals, Parser, Scan, Table};
 
@@ -30,6 +30,9 @@ pub struct Router {
     schemas: BTreeMap<String, ShardId>,
     default_shard: Option<ShardId>,
     cross_shard_writes: CrossShardWrites,
+    table_protection: BTreeMap<TableName, TableProtection>,
+    /// Of `table_protection`, which plans depend on and places of rows do not.
+    protection_version: u64,
     /// Of all above but for `cross_shard_writes`, which plans do not depend on.
     config_version: u64,
     catalog: ArcSwap<Catalog>,
@@ -103,6 +106,15 @@ impl Router {
         Router::of_parts(shards, maps, tables, plans_max, parser)
             .with_homes(database.schemas.clone(), database.default_shard)
             .with_cross_shard_writes(database.cross_shard_writes)
+            .with_protection(database.table_protection.clone())
+    }
+
+    pub(super) fn with_protection(self, table_protection: BTreeMap<TableName, TableProtection>) -> Router {
+        let form = format!("{table_protection:?}");
+        let is_none = table_protection.is_empty();
+        let protection_version = if is_none { 0 } else { xxhash_rust::xxh3::xxh3_64(form.as_bytes()) };
+        let version = AtomicU64::new(self.config_version ^ protection_version);
+        Router { table_protection, protection_version, version, ..self }
     }
 
     pub(super) fn with_cross_shard_writes(self, cross_shard_writes: CrossShardWrites) -> Router {
@@ -149,6 +161,8 @@ impl Router {
             schemas,
             default_shard,
             cross_shard_writes: CrossShardWrites::default(),
+            table_protection: BTreeMap::new(),
+            protection_version: 0,
             config_version,
             catalog,
             version,
@@ -209,7 +223,7 @@ impl Router {
     }
 
     fn version_with(&self, catalog: &Catalog) -> u64 {
-        self.config_version ^ catalog.version()
+        self.config_version ^ self.protection_version ^ catalog.version()
     }
 
     /// Whether the other one would do all that this one does: at a reload its plans are kept then.
@@ -217,6 +231,7 @@ impl Router {
         self.config_version == other.config_version
             && self.plans_max == other.plans_max
             && self.cross_shard_writes == other.cross_shard_writes
+            && self.protection_version == other.protection_version
     }
 
     pub fn shard_count(&self) -> usize {
@@ -303,22 +318,30 @@ impl Router {
         self.plans.get(&with_literals(text, scan, &plan.fixed_literals))
     }
 
-    /// The rule for a table as SQL names it. Without a schema on either side the name alone decides,
-    /// as does `public`, unless tables of several schemas have it.
     pub(super) fn rule(&self, table: &Table) -> Option<&TableRule> {
-        let exact = TableName { schema: table.schema.clone(), name: table.name.clone() };
-        if let Some(rule) = self.tables.get(&exact) {
-            return Some(rule);
-        }
-        match table.schema.as_deref() {
-            Some("public") => self.tables.get(&TableName { schema: None, name: table.name.clone() }),
-            Some(_) => None,
-            None => {
-                let mut named = self.tables.iter().filter(|(it, _)| it.name == table.name);
-                match (named.next(), named.next()) {
-                    (Some((_, rule)), None) => Some(rule),
-                    _ => None,
-                }
+        of_table(&self.tables, table)
+    }
+
+    pub(super) fn table_protection(&self, table: &Table) -> TableProtection {
+        of_table(&self.table_protection, table).copied().unwrap_or_default()
+    }
+}
+
+/// What is said of a table as SQL names it. Without a schema on either side the name alone decides,
+/// as does `public`, unless tables of several schemas have it.
+fn of_table<'a, T>(tables: &'a BTreeMap<TableName, T>, table: &Table) -> Option<&'a T> {
+    let exact = TableName { schema: table.schema.clone(), name: table.name.clone() };
+    if let Some(it) = tables.get(&exact) {
+        return Some(it);
+    }
+    match table.schema.as_deref() {
+        Some("public") => tables.get(&TableName { schema: None, name: table.name.clone() }),
+        Some(_) => None,
+        None => {
+            let mut named = tables.iter().filter(|(it, _)| it.name == table.name);
+            match (named.next(), named.next()) {
+                (Some((_, only)), None) => Some(only),
+                _ => None,
             }
         }
     }

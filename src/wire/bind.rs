@@ -25,6 +25,11 @@ impl Formats<'_> {
         self.0.as_chunks::<2>().0.iter().map(|it| i16::from_be_bytes(*it))
     }
 
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&((self.0.len() / 2) as u16).to_be_bytes());
+        out.extend_from_slice(self.0);
+    }
+
     /// Whether parameter `index` (from 0) is in binary form.
     pub fn is_binary(&self, index: usize) -> bool {
         let codes = self.0.as_chunks::<2>().0;
@@ -87,6 +92,16 @@ impl<'a> Bind<'a> {
     }
 }
 
+impl Bind<'_> {
+    /// All behind the names, as in the message.
+    pub fn put_values(&self, out: &mut Vec<u8>) {
+        self.formats.put(out);
+        out.extend_from_slice(&(self.values.count as u16).to_be_bytes());
+        out.extend_from_slice(self.values.bytes);
+        self.result_formats.put(out);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +114,9 @@ mod tests {
         assert_eq!((it.portal, it.statement, it.statement_at), (&b"p"[..], &b"st"[..], 7));
         assert!(it.formats.is_binary(0) && it.formats.is_binary(1));
         assert_eq!(it.values.iter().collect::<Vec<_>>(), [Some(&b"\0\0\0\x07"[..]), None]);
+        let mut values = Vec::new();
+        it.put_values(&mut values);
+        assert_eq!(values, MESSAGE[10..]);
     }
 
     #[test]

@@ -22,9 +22,9 @@ pub use frontend::{
 };
 pub use reply::{
     ALL_DEALLOCATED, BIND_COMPLETE, CLOSE_COMPLETE, DEALLOCATED, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE,
-    PREPARED, Severity, TextRows, authentication_ok, cleartext_wanted, command_complete, error, information,
-    md5_wanted, negotiate_version, notice, notification_of, parameter_description, parameter_status,
-    ready_for_query, sasl_continue, sasl_final, sasl_methods,
+    PREPARED, READY_BYTES, Severity, TextRows, authentication_ok, cleartext_wanted, command_complete, error,
+    information, md5_wanted, negotiate_version, notice, notification_of, parameter_description,
+    parameter_status, ready_for_query, sasl_continue, sasl_final, sasl_methods,
 };
 pub use request::{
     FLUSH, SYNC, ask, begin_copy_data, bind_renamed, close_portal, close_statement, copy_done, copy_fail,
@@ -33,7 +33,8 @@ pub use request::{
 };
 pub use response::{
     Authentication, ErrorFields, TxStatus, authentication, column_shapes, copied_tag, error_fields,
-    map_contexts, map_position, notification, parameter, parameter_oids, row_texts, rows_of, tx_status,
+    map_contexts, map_position, notification, parameter, parameter_oids, plain_answer, row_texts, rows_of,
+    tx_status,
 };
 pub use row::{RowField, RowValues, RowWriter, row_description, row_fields};
 pub use startup::{

@@ -78,6 +78,9 @@ pub fn notification_of(message: &[u8], pid: u32) -> Vec<u8> {
     out
 }
 
+/// Of ReadyForQuery.
+pub const READY_BYTES: usize = 6;
+
 pub fn ready_for_query(out: &mut Vec<u8>, status: TxStatus) {
     out.extend_from_slice(&[BackendTag::READY_FOR_QUERY.0, 0, 0, 0, 5, status.byte()]);
 }

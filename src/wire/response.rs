@@ -1,7 +1,7 @@
 //! Bodies of server messages, as far as a decision needs them.
 
 use super::frontend::{Body, BodyError};
-use super::{BackendTag, HEADER_BYTES};
+use super::{BackendTag, HEADER_BYTES, header};
 
 /// The status byte of ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +221,31 @@ pub fn row_texts(message: &[u8]) -> Result<Vec<Option<&str>>, BodyError> {
     (0..count).map(|_| value()).collect()
 }
 
+/// Where ReadyForQuery begins, in an answer outside of a transaction that says nothing but rows: no error, notice or change of a
+/// setting, nothing of a COPY.
+pub fn plain_answer(answer: &[u8]) -> Option<usize> {
+    use BackendTag as Tag;
+    let (mut at, mut ended) = (0, false);
+    while let Some(head) = header(&answer[at..]).ok()? {
+        let next = at.checked_add(head.total).filter(|it| *it <= answer.len())?;
+        match Tag(head.tag) {
+            Tag::READY_FOR_QUERY => {
+                let is_last = next == answer.len() && tx_status(&answer[at..]) == Ok(TxStatus::Idle);
+                return (ended && is_last).then_some(at);
+            }
+            Tag::COMMAND_COMPLETE | Tag::PORTAL_SUSPENDED if !ended => ended = true,
+            Tag::PARSE_COMPLETE
+            | Tag::BIND_COMPLETE
+            | Tag::PARAMETER_DESCRIPTION
+            | Tag::ROW_DESCRIPTION
+            | Tag::DATA_ROW => {}
+            _ => return None,
+        }
+        at = next;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +292,21 @@ mod tests {
         assert_eq!(map_position(&mapped[..mapped.len() - 9], |it| it), None, "cut off");
         assert_eq!(map_position(b"E\0\0\0\x0dMno P1\0\0", |it| it), None);
         assert_eq!(map_position(b"E\0\0\0\x09Pno\0\0", |it| it), None);
+    }
+
+    #[test]
+    fn a_plain_answer_is_rows_and_an_end() {
+        let (row, end) = (&b"D\0\0\0\x06\0\0"[..], &b"C\0\0\0\x0dSELECT 1\0"[..]);
+        let (ready, notice) = (&b"Z\0\0\0\x05I"[..], &b"N\0\0\0\x05\0"[..]);
+        let of = |parts: &[&[u8]]| plain_answer(&parts.concat());
+        assert_eq!(of(&[b"2\0\0\0\x04", row, row, end, ready]), Some(5 + 7 + 7 + 14));
+        assert_eq!(of(&[row, end, b"Z\0\0\0\x05T"]), None);
+        assert_eq!(of(&[row, notice, end, ready]), None);
+        assert_eq!(of(&[row, end, end, ready]), None);
+        assert_eq!(of(&[row, ready]), None);
+        assert_eq!(of(&[row, end, ready, row]), None);
+        let whole = [row, end, ready].concat();
+        assert!((0..whole.len()).all(|it| plain_answer(&whole[..it]).is_none()));
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub enum Table {
     Transactions,
     Shards,
     Replicas,
+    Protection,
     Prepared,
     State,
 }
@@ -76,7 +77,7 @@ pub enum Word {
 }
 
 impl Table {
-    pub const ALL: [(&'static str, Table); 19] = [
+    pub const ALL: [(&'static str, Table); 20] = [
         ("HELP", Table::Help),
         ("POOLS", Table::Pools),
         ("CLIENTS", Table::Clients),
@@ -94,6 +95,7 @@ impl Table {
         ("TRANSACTIONS", Table::Transactions),
         ("SHARDS", Table::Shards),
         ("REPLICAS", Table::Replicas),
+        ("PROTECTION", Table::Protection),
         ("PREPARED", Table::Prepared),
         ("STATE", Table::State),
     ];

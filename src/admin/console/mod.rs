@@ -4,6 +4,7 @@
 mod command;
 mod control;
 mod hotspots;
+mod protection;
 mod replicas;
 mod session;
 mod stats;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Console;
 use super::command::Table;
+use super::protection::{PROTECTION, protection};
 use super::replicas::{REPLICAS, replicas};
 use super::stats::{StatTotals, totals_of};
 use crate::backend::ServerRecord;
@@ -226,6 +227,7 @@ pub fn columns(table: Table) -> &'static [Column] {
         Table::Transactions => TRANSACTIONS,
         Table::Shards => SHARDS,
         Table::Replicas => REPLICAS,
+        Table::Protection => PROTECTION,
         Table::Prepared => PREPARED,
         Table::State => KEY_VALUE,
     }
@@ -252,6 +254,7 @@ pub fn rows(table: Table, console: &Console) -> Vec<Row> {
         Table::Transactions => transactions(&shared, now),
         Table::Shards => shards(&shared),
         Table::Replicas => replicas(&shared, now),
+        Table::Protection => protection(&shared),
         Table::Prepared => prepared(&shared),
         Table::State => state(&shared),
     }
@@ -309,6 +312,7 @@ fn help() -> Vec<Row> {
     let shows = format!("SHOW {}", tables.join("|"));
     let commands = [
         (shows.as_str(), "tables; docs/console.md has their columns"),
+        ("SHOW PROTECTION", "what is done for hot keys: reads shared and kept, writes that take turns"),
         ("SHOW HOTSPOTS|SKEW|ADVICE", "hot shards and keys, how uneven load is, and what to do about it"),
         ("SHOW KEYS [map]", "the keys with most load, with bounds"),
         ("SHOW HEATMAP map [metric] [LAST '1h']", "load of a map's keys over time, drawn in blocks"),

@@ -3,12 +3,16 @@
 
 mod admin;
 mod hotspots;
+mod protection;
 mod replicas;
+mod tables;
 mod telemetry;
 
 pub use admin::*;
 pub use hotspots::*;
+pub use protection::*;
 pub use replicas::*;
+pub use tables::*;
 pub use telemetry::*;
 
 pub struct Setting {
@@ -626,6 +630,7 @@ pub const DATABASE: &[&Setting] = &[
     &CROSS_SHARD_LOCK_TIMEOUT,
     &POOL_SECTION,
     &REPLICAS_SECTION,
+    &PROTECTION_SECTION,
     &SHARDS_SECTION,
     &MAPS_SECTION,
     &TABLES_SECTION,
@@ -730,24 +735,6 @@ pub const MAP: &[&Setting] = &[
     &MAP_PINNED,
 ];
 
-pub const TABLE_MAP: Setting =
-    other("map", "\"by_user\"", "required, or `reference` or `shard`", "the map that places the rows");
-pub const TABLE_KEY: Setting = other(
-    "key",
-    "\"user_id\"",
-    "required with `map`",
-    "the column whose value is the key; a list of columns where the map's type is a list",
-);
-pub const TABLE_REFERENCE: Setting =
-    other("reference", "true", "false", "the same rows on every shard: read on any, written on all");
-pub const TABLE_SHARD: Setting =
-    other("shard", "\"s1\"", "none", "the one shard that has all rows of a table that is not sharded");
-pub const TABLE: &[&Setting] = &[&TABLE_MAP, &TABLE_KEY, &TABLE_REFERENCE, &TABLE_SHARD];
-
-pub const SCHEMA_SHARD: Setting =
-    other("shard", "\"s1\"", "required", "the shard of all tables of the schema that are not listed");
-pub const SCHEMA: &[&Setting] = &[&SCHEMA_SHARD];
-
 /// Every key with the section it stands in, `*` for a name that the file chooses: what
 /// `config/reference.toml` must show.
 pub fn keys() -> Vec<(&'static str, &'static str)> {
@@ -760,7 +747,7 @@ pub fn measures() -> Vec<(&'static str, &'static str)> {
 }
 
 fn keys_where(wanted: impl Fn(&Setting) -> bool) -> Vec<(&'static str, &'static str)> {
-    let sections: [(&'static str, &[&'static Setting]); 13] = [
+    let sections: [(&'static str, &[&'static Setting]); 14] = [
         ("", TOP),
         ("log", LOG),
         ("tracing", TRACING),
@@ -770,6 +757,7 @@ fn keys_where(wanted: impl Fn(&Setting) -> bool) -> Vec<(&'static str, &'static 
         ("databases.*", DATABASE),
         ("databases.*.pool", POOL),
         ("databases.*.replicas", REPLICAS),
+        ("databases.*.protection", PROTECTION),
         ("databases.*.shards.*", SHARD),
         ("databases.*.maps.*", MAP),
         ("databases.*.tables.*", TABLE),

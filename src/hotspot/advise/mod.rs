@@ -177,9 +177,11 @@ impl Adviser<'_> {
             ));
         }
         text.push_str(if key.write_share < WRITES_MIN {
-            ". Most of its calls are reads: let replicas answer them (docs/replicas.md)"
+            ". Most of its calls are reads: let replicas answer them (docs/replicas.md), and identical ones share an \
+             answer (`share_reads` of the table, or `hot_share`: docs/protection.md)"
         } else {
-            ". Most of its calls are writes, which wait for one another: spread it over several rows"
+            ". Most of its calls are writes, which wait for one another: spread it over several rows, or let them take \
+             turns without a server connection (`writes_at_once` of the table, or `hot_share`: docs/protection.md)"
         });
         advice.text = text;
         advice

@@ -125,6 +125,19 @@ impl Catalog {
         self.effects_of(table, |it| it.reads)
     }
 
+    /// A read of the name gives rows that the relation itself holds, whoever asks and when: not those of a view or a foreign
+    /// server, nor what policies leave of them.
+    pub fn shows_own_rows(&self, table: &Table) -> bool {
+        use RelationKind as K;
+        let own = |it: &Relation| {
+            matches!(it.kind, K::Table | K::Partitioned | K::MaterializedView) && !it.row_security
+        };
+        let named = |it: &Schema| {
+            it.relations_named(table.schema.as_deref(), &table.name).map(own).reduce(|a, b| a && b)
+        };
+        self.shards.iter().filter_map(|it| named(it)).reduce(|a, b| a && b).unwrap_or(false)
+    }
+
     /// What a write of the relation may do, by its triggers, rules, defaults, checks and cascades.
     pub fn writing(&self, table: &Table) -> Option<Effects> {
         self.effects_of(table, |it| it.writes)

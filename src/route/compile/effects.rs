@@ -242,6 +242,13 @@ impl<'a> Calls<'a> {
         self.0.iter().any(|(call, effect, _)| TIME.contains(&&call.name[..]) || *effect == Effect::Reads)
     }
 
+    /// Asked twice at one moment by sessions with the same settings, they answer the same.
+    pub fn are_alike(&self) -> bool {
+        let of_session =
+            |it: &Effect| matches!(it, Effect::Known(Volatility::Immutable | Volatility::Stable));
+        !self.tell_time() && self.0.iter().all(|(_, effect, _)| of_session(effect))
+    }
+
     pub fn first_not_immutable(&self) -> Option<&'a str> {
         let differs =
             |(_, effect, _): &&(&'a Call, Effect, Effects)| *effect != Effect::Known(Volatility::Immutable);

@@ -4,6 +4,7 @@
 mod effects;
 mod footprint;
 mod predicates;
+mod protection;
 mod relations;
 mod tables;
 mod unnamed;
@@ -20,7 +21,7 @@ use crate::sql::{
 
 use super::catalog::{Catalog, Effects};
 use super::footprint::Footprint;
-use super::plan::{Keyed, Kind, Leaves, Many, Plan, Subject, Target};
+use super::plan::{Keyed, Kind, Leaves, Many, Plan, Protected, Subject, Target};
 use super::router::{Router, not_parsed};
 use effects::Calls;
 pub(super) use effects::built_in_effects;
@@ -124,6 +125,7 @@ fn part(kind: Kind, access: Access, target: Target) -> Plan {
         params_read: 0,
         footprint: Footprint::default(),
         subject: Subject::default(),
+        protected: Protected::default(),
         unnamed: None,
     }
 }
@@ -234,6 +236,7 @@ fn statement(router: &Router, catalog: &Catalog, it: &Statement, splitter: &Spli
     plan.lists_channels = calls.list_channels();
     plan.may_release = it.utility.as_ref().is_some_and(gives_back) || calls.release();
     plan.footprint = footprint::footprint(router, it, &calls, &standings, splitter, catalog);
+    plan.protected = protection::protected(router, it, &plan, &calls, catalog);
     plan.refusal = unsafe_setting(it);
     if router.shard_count() == 1 {
         // Only the keys are of interest, to count them.

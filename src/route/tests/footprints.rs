@@ -25,7 +25,7 @@ const TABLES: [(&str, char); 14] = [
 const AUDITS: &str = "BEGIN INSERT INTO plain VALUES (1); RETURN NEW; END";
 const STAMPS: &str = "BEGIN NEW.at := now(); RETURN NEW; END";
 
-fn catalog() -> Catalog {
+pub(super) fn catalog() -> Catalog {
     let mut reader = SchemaReader::new(1_000);
     let mut row = |part: Part, row: &str| {
         let values: Vec<Option<&str>> = row.split('|').map(|it| (it != "-").then_some(it)).collect();

@@ -3,6 +3,7 @@
 mod access;
 mod footprints;
 mod homes;
+mod protection;
 mod refusals;
 mod shards;
 mod values;

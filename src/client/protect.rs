@@ -1,0 +1,366 @@
+//! A session's part in the protection of hot keys: reads that get another one's answer, or whose answer others get
+//! (`answers`), and writes that wait for their turn (`turns`).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::answers::{Answer, Asks, Following, Leading, ReadId, Turn};
+use super::extended::with_params;
+use super::group::{Bound, Group, Op};
+use super::protection_metrics::{ReadOutcome, WriteOutcome};
+use super::query::{Payload, Ran, Request};
+use super::relay::{Flow, Kept};
+use super::session::{End, Session};
+use super::sql_prepare::SqlNames;
+use super::turns::{Bounds, Entered, Line};
+use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
+use crate::metrics::Limit;
+use crate::route::{Decision, KeySource, Plan};
+use crate::wire::{self, TxStatus};
+
+/// How often a read waits for others before it asks for itself.
+const TRIES: usize = 3;
+/// A longer request is not compared with others.
+const REQUEST_BYTES_MAX: usize = 16_384;
+
+/// What is to be done for one request.
+#[derive(Default)]
+pub(super) enum Guard {
+    /// Nearly always.
+    #[default]
+    None,
+    Read(Box<(Arc<ReadId>, Asks)>),
+    Write(Line, Bounds),
+}
+
+impl Session {
+    /// For a request of one statement. `payload` is as it will be sent.
+    pub fn guard(
+        &self,
+        plan: &Plan,
+        decision: &Decision,
+        keys: &KeySource<'_>,
+        payload: Payload<'_>,
+    ) -> Guard {
+        let Some(protection) = &self.database.protection else { return Guard::None };
+        let (protected, hotspots) = (&plan.protected, &self.database.hotspots);
+        match plan.access {
+            Access::Read if self.is_alone() && protection.shares(protected, decision, hotspots) => {
+                let Some(&shard) = decision.shards.first() else { return Guard::None };
+                // A date such as 'now' is another one each time.
+                if keys.name_the_clock() {
+                    return Guard::None;
+                }
+                let Some(request) = identity(payload) else { return Guard::None };
+                let (user, settings) = (self.record.user.clone(), self.settings.clone());
+                let id = Arc::new(ReadId { user, settings, shard, request: request.into_boxed_slice() });
+                Guard::Read(Box::new((id, self.asks(plan, shard, decision.role))))
+            }
+            Access::Write => {
+                let line = protection.line(protected, decision, plan.subject.table_id, hotspots);
+                line.map_or(Guard::None, |(line, bounds)| Guard::Write(line, bounds))
+            }
+            Access::Read => Guard::None,
+        }
+    }
+
+    /// As `guard`.
+    pub fn guard_group(&self, group: &Group<'_>, decision: &Decision) -> Guard {
+        if self.database.protection.is_none() {
+            return Guard::None;
+        }
+        let mut bound = group.bound();
+        match (bound.next(), bound.next()) {
+            (Some(Bound { bind, statement, plan, sql: SqlNames::None }), None) => {
+                with_params(bind, statement, |keys| self.guard(plan, decision, keys, Payload::Group(group)))
+            }
+            _ => Guard::None,
+        }
+    }
+
+    /// What it reads is noted for `asks`, on a database without replicas too.
+    pub fn may_share(&self, plan: &Plan, decision: &Decision) -> bool {
+        plan.protected.shareable
+            && self.database.protection.as_ref().is_some_and(|it| {
+                it.shares(&plan.protected, decision, &self.database.hotspots) && self.is_alone()
+            })
+    }
+
+    /// Its statement is a transaction of its own, of which nothing is on a server yet, and its answer ends as a server's does.
+    fn is_alone(&self) -> bool {
+        self.held.is_none()
+            && self.transaction.is_idle()
+            && self.pinned.is_none()
+            && !self.unsynced
+            && !self.is_spread()
+            && !self.is_session()
+            && !self.ends_answers()
+    }
+
+    fn asks(&self, plan: &Plan, shard: ShardId, role: Role) -> Asks {
+        let (from, floor) = match &self.tracks {
+            Some(it) => it.asks(shard, self.must(shard), &self.database.floors, Instant::now()),
+            None => (Some(Instant::now()), None),
+        };
+        let ttl = plan.protected.cache_ttl;
+        Asks { from, kept: floor.filter(|_| ttl.is_some()), ttl, role, primary: self.primary_of(shard) }
+    }
+
+    fn primary_of(&self, shard: ShardId) -> Option<ServerId> {
+        self.database.topology.snapshot().shard(shard)?.primary().map(|it| it.id)
+    }
+
+    /// A request for one server, with what is done for hot keys in front of it.
+    pub async fn run_guarded(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        match &request.guard {
+            Guard::None => self.run_on_one(request, None).await,
+            Guard::Read(it) => Box::pin(self.run_shared(request, &it.0, &it.1)).await,
+            Guard::Write(line, bounds) => match Box::pin(self.take_turn(*line, *bounds)).await {
+                Ok(()) => self.run_on_one(request, None).await,
+                Err(refusal) => Ok(Ran::Refused(refusal)),
+            },
+        }
+    }
+
+    /// Its request is about to be sent. Says as of when its answer will be.
+    pub fn lead(
+        &self,
+        leading: &Leading,
+        (server, role): (ServerId, Role),
+        now: Instant,
+        flow: &mut Flow,
+    ) -> Option<Instant> {
+        let shown = self.shown_by(server, role, now);
+        leading.sent(shown);
+        let terms = self.database.protection.as_ref().map(|it| it.terms());
+        flow.kept = terms.map(|it| Kept::new(it.shared_reply_bytes_max));
+        shown
+    }
+
+    /// Answers with what others have asked for, or asks for others too.
+    pub async fn run_shared(
+        &mut self,
+        request: &Request<'_>,
+        id: &Arc<ReadId>,
+        asks: &Asks,
+    ) -> Result<Ran, End> {
+        let Some(protection) = self.database.protection.clone() else {
+            return self.run_on_one(request, None).await;
+        };
+        let metrics = &protection.metrics;
+        let waits_until = Instant::now() + self.database.wait_timeout;
+        for _ in 0..TRIES {
+            match protection.answers.join(id, asks, Instant::now()) {
+                Turn::Kept(answer) => {
+                    metrics.read(ReadOutcome::Kept);
+                    return self.answer_with(request, &answer).await;
+                }
+                Turn::Lead(leading) => {
+                    metrics.read(ReadOutcome::Asked);
+                    return self.run_on_one(request, Some(leading)).await;
+                }
+                Turn::Alone => {
+                    metrics.read(ReadOutcome::TooLong);
+                    return self.run_on_one(request, None).await;
+                }
+                Turn::Follow(following) => match self.wait_for_answer(following, waits_until).await {
+                    Err(refusal) => return Ok(Ran::Refused(refusal)),
+                    Ok(Some(answer)) => {
+                        metrics.read(ReadOutcome::Shared);
+                        return self.answer_with(request, &answer).await;
+                    }
+                    Ok(None) if Instant::now() >= waits_until => break,
+                    Ok(None) => {}
+                },
+            }
+        }
+        metrics.read(ReadOutcome::Alone);
+        self.run_on_one(request, None).await
+    }
+
+    /// # Errors
+    /// 57014 when the client has cancelled, or left.
+    async fn wait_for_answer(
+        &mut self,
+        mut following: Following,
+        until: Instant,
+    ) -> Result<Option<Arc<Answer>>, Refusal> {
+        let began = Instant::now();
+        self.record.waits(began);
+        let answer = self.unless_gone(tokio::time::timeout_at(until.into(), following.answer())).await;
+        self.cost().waited(began);
+        self.record.set_activity(super::registry::Activity::Active);
+        answer.map(|it| it.ok().flatten())
+    }
+
+    /// Ends as if a server had answered. What its rows are as of, `end_touching` notes.
+    async fn answer_with(&mut self, request: &Request<'_>, answer: &Answer) -> Result<Ran, End> {
+        let mut out = Vec::with_capacity(answer.bytes.len() + wire::READY_BYTES);
+        out.extend_from_slice(&answer.bytes);
+        wire::ready_for_query(&mut out, TxStatus::Idle);
+        (self.named, self.committed) = (0, false);
+        self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+        let flow = Flow {
+            sent_bytes: out.len() as u64,
+            rows: answer.rows,
+            sent_at: Some(Instant::now()),
+            ..Flow::default()
+        };
+        if let Some(&shard) = request.decision.shards.first() {
+            self.count(request, shard, answer.role, &flow);
+        }
+        self.check_speed()?;
+        Ok(Ran::Done { failed: false })
+    }
+
+    /// As of when a server shows all that had been answered, if it is asked now.
+    pub fn shown_by(&self, server: ServerId, role: Role, now: Instant) -> Option<Instant> {
+        match role {
+            Role::Primary => Some(now),
+            Role::Replica => self.database.topology.snapshot().server(server)?.fresh_as_of,
+        }
+    }
+
+    /// The whole answer is here: others get it, then the client of this session does, however slow that is.
+    pub async fn end_led(
+        &mut self,
+        leading: Option<Leading>,
+        shown: Option<Instant>,
+        role: Role,
+        flow: &mut Flow,
+    ) -> Result<(), End> {
+        let Some(leading) = leading else { return Ok(()) };
+        let Some(kept) = flow.kept.take() else {
+            self.shared.hits.hit(Limit::SharedReplyBytes);
+            leading.too_long(Instant::now());
+            return Ok(());
+        };
+        if let Some(length) = wire::plain_answer(&kept.bytes).filter(|_| flow.errors == 0) {
+            let (bytes, rows, primary) = (kept.bytes[..length].into(), flow.rows, leading.primary());
+            leading.answered(Answer { bytes, rows, role, shown, primary }, Instant::now());
+        } else {
+            // Whoever waits asks for himself, whether this client reads on or not.
+            drop(leading);
+        }
+        flow.sent_bytes += kept.bytes.len() as u64;
+        self.stream.write_all(&kept.bytes).await.map_err(|_| End::Left)
+    }
+
+    /// Before a write gets a server. Its turn lasts until its transaction ends.
+    ///
+    /// # Errors
+    /// 53400 when too many wait already, 55P03 when `wait_timeout` has passed, 57014 when the client has cancelled, or left.
+    pub async fn take_turn(&mut self, line: Line, bounds: Bounds) -> Result<(), Refusal> {
+        let Some(protection) = self.database.protection.clone() else { return Ok(()) };
+        let metrics = &protection.metrics;
+        if self.held.is_some() || self.is_spread() || self.has_turn() {
+            metrics.wrote(WriteOutcome::Bypassed);
+            return Ok(());
+        }
+        let (turn, outcome) = match protection.turns.enter(line, bounds) {
+            Entered::Turn(turn) => (turn, WriteOutcome::AtOnce),
+            Entered::Spared(turn) => (turn, WriteOutcome::Spared),
+            Entered::Full => {
+                metrics.wrote(WriteOutcome::Full);
+                return Err(self.line_is_full(bounds));
+            }
+            Entered::Waiting(waiting) => {
+                let (began, timeout) = (Instant::now(), self.database.wait_timeout);
+                self.record.waits(began);
+                let turn = self.unless_gone(tokio::time::timeout(timeout, waiting.turn())).await;
+                self.cost().waited(began);
+                self.record.set_activity(super::registry::Activity::Active);
+                metrics.wait_seconds.observe(began.elapsed().as_secs_f64());
+                let Ok(turn) = turn? else {
+                    metrics.wrote(WriteOutcome::TimedOut);
+                    return Err(no_turn());
+                };
+                (turn, WriteOutcome::Waited)
+            }
+        };
+        metrics.wrote(outcome);
+        self.tracks().turn = Some(turn);
+        Ok(())
+    }
+
+    fn has_turn(&self) -> bool {
+        self.tracks.as_ref().is_some_and(|it| it.turn.is_some())
+    }
+
+    /// Behind each request: the next one in line may go on.
+    pub fn end_turn(&mut self) {
+        if self.has_turn() && self.transaction.is_idle() && !self.unsynced {
+            self.tracks().turn = None;
+        }
+    }
+
+    fn line_is_full(&self, bounds: Bounds) -> Refusal {
+        let detail = format!("{} transactions wait for their turn to write it", bounds.waiting_max);
+        Refusal::new(Reason::Limit, SqlState("53400"), "too many transactions write the same key")
+            .detail(detail)
+            .hint("try again later, or raise write_queue_max in the configuration of keyway")
+    }
+}
+
+fn no_turn() -> Refusal {
+    Refusal::new(Reason::Limit, SqlState("55P03"), "canceling statement due to wait_timeout")
+        .detail("other transactions that write the same key were first")
+        .hint("keep transactions that write it short, or raise writes_at_once or pool.wait_timeout in the configuration of keyway")
+}
+
+/// What makes two requests the same to a server, names and portals left out.
+fn identity(payload: Payload<'_>) -> Option<Vec<u8>> {
+    match payload {
+        Payload::Query(message) if message.len() <= REQUEST_BYTES_MAX => Some(message.to_vec()),
+        Payload::Group(group) if group.raw.len() <= REQUEST_BYTES_MAX => of_group(group),
+        _ => None,
+    }
+}
+
+/// `None` unless it is one statement, run once and to its Sync.
+fn of_group(group: &Group<'_>) -> Option<Vec<u8>> {
+    let only = group.bound().next()?;
+    if !group.is_synced() || group.goes_on || only.statement.moves().is_some() {
+        return None;
+    }
+    let (portal, id) = (only.bind.portal, only.statement.id);
+    let mut steps = SmallVec::<[u8; 16]>::new();
+    let (mut out, mut runs) = (Vec::with_capacity(group.raw.len() + only.statement.text.len() + 64), 0);
+    for op in &group.ops {
+        // Any numbers, as long as they differ.
+        let step = match op {
+            Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } if statement.id != id => {
+                return None;
+            }
+            _ if op.portal().is_some_and(|it| it != portal) => return None,
+            Op::Parse { .. } => 1,
+            Op::DescribeStatement { .. } => 2,
+            Op::Bind { .. } => 3,
+            Op::DescribePortal { .. } => 4,
+            Op::Execute { rows_max, .. } => {
+                runs += 1;
+                out.extend_from_slice(&rows_max.to_be_bytes());
+                5
+            }
+            Op::Sync { .. } => continue,
+            _ => return None,
+        };
+        steps.push(step);
+    }
+    if runs != 1 {
+        return None;
+    }
+    put(&mut out, &steps);
+    put(&mut out, &only.statement.text);
+    put(&mut out, &only.statement.oids);
+    only.bind.put_values(&mut out);
+    Some(out)
+}
+
+/// So that no two lists of parts give the same bytes.
+fn put(out: &mut Vec<u8>, part: &[u8]) {
+    out.extend_from_slice(&(part.len() as u64).to_be_bytes());
+    out.extend_from_slice(part);
+}
