@@ -660,8 +660,13 @@ pub const IDLE_TIMEOUT: Setting =
     duration("idle_timeout", "10m", "1s", "365d", "a connection idle for this long is closed");
 pub const LIFETIME: Setting =
     duration("lifetime", "1h", "1s", "365d", "a connection this old is closed when it is next idle");
-pub const RAMP: Setting =
-    count("ramp", 8, 1, 1_000, "logins under way at once, so that a cold start does not flood a server");
+pub const RAMP: Setting = count(
+    "ramp",
+    20,
+    1,
+    1_000,
+    "logins under way at once; those of all pools of a server are bounded by `server_logins_max`",
+);
 pub const POOL: &[&Setting] =
     &[&SIZE, &WAITERS_MAX, &WAIT_TIMEOUT, &CONNECT_TIMEOUT, &IDLE_TIMEOUT, &LIFETIME, &RAMP];
 
