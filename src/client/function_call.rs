@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::effects::aborted;
-use super::query::{Parted, Payload, Ran, Renewable, Request};
+use super::query::{Payload, Ran, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use crate::base::{Access, Reason, Refusal, Role, ShardId};
 use crate::proto::Bond;
@@ -32,7 +32,7 @@ impl Session {
         let started = Instant::now();
         let payload = Payload::Query(message);
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), false);
-        let (subject, parted) = (&Subject::default(), Parted::default());
+        let (subject, parted) = (&Subject::default(), None);
         let shard = decision.shards[0];
         let request = Request { payload, decision, access, started, renewable, ends_blocks, subject, parted };
         let ran = self.perform(&request).await?;

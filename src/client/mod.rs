@@ -2,6 +2,7 @@
 //! the server connection that it holds, so a query crosses no channel (DESIGN D9).
 
 mod abandon;
+mod at_work;
 mod attach;
 mod balance;
 mod begun;
@@ -33,10 +34,12 @@ mod notify;
 mod observed;
 mod one_phase;
 mod pins;
+mod plain;
 mod portals;
 mod position;
 mod query;
 mod quota;
+mod recent;
 mod registry;
 mod relay;
 mod reload;
