@@ -1,5 +1,5 @@
 # `make demo ARGS="--once"`, `make test`, `make bench ARGS=scan`: ARGS go to the program behind the target.
-.PHONY: demo test check differential causal bench clean
+.PHONY: demo test check differential causal bench bench-gate release-pgo clean
 ARGS ?=
 E2E ?=
 SEED ?= 1
@@ -18,6 +18,7 @@ test: ## everything, against real PostgreSQL clusters
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test --no-fail-fast $(ARGS)
+	benches/gate.py
 
 check: ## what needs no PostgreSQL
 	cargo fmt --all --check
@@ -38,8 +39,17 @@ bench: ## criterion, then the end-to-end tables; E2E="--write" puts them into do
 	cargo build --release
 	cargo bench $(ARGS) -- --warm-up-time 0.3 --measurement-time 1
 	benches/e2e.py $(E2E)
+	benches/transfer.py $(filter --write,$(E2E))
 	benches/shards.py $(filter --write,$(E2E))
 	benches/replica_reads.py $(filter --write,$(E2E))
+
+bench-gate: ## instructions per statement, which may not grow by more than 5 %; ARGS=--write writes the figures anew
+	@scripts/install.sh test
+	benches/gate.py $(ARGS)
+
+release-pgo: ## target/pgo/keyway, laid out by a recorded profile
+	@scripts/install.sh bench
+	scripts/pgo.sh
 
 clean:
 	cargo clean

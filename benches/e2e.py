@@ -43,7 +43,12 @@ CONNECT_CLIENTS = 4
 # Of each name: together no more than the pool holds, so that nobody waits.
 ALTERNATING_CLIENTS = 8
 SYSCALL_CLIENTS = 40
+# Twenty-five for each server connection.
+CROWD = 500
+# The cells of the main table where further variants of Keyway stand beside the others.
+VARIANT_CLIENTS = 16
 EXTRA_TARGETS = ("direct", "keyway", "pgbouncer", "haproxy")
+SHARDED = {"sharded": 2, "four": 4}
 
 # pgbench's own "select only" script. As a file, because for a built-in one pgbench first counts the
 # rows of pgbench_branches, which is no statement for a database with several shards.
@@ -57,12 +62,14 @@ bench = host=127.0.0.1 port={postgres} dbname=bench
 listen_addr = 127.0.0.1
 listen_port = {pgbouncer}
 unix_socket_dir =
-auth_type = scram-sha-256
+auth_type = {auth}
 auth_file = {directory}/userlist.txt
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = 1000
 """
+# From 1.21 on; the value is the default of 1.24.
+PREPARED = "max_prepared_statements = 200\n"
 
 HAPROXY = """global
     maxconn 1000
@@ -76,34 +83,29 @@ listen postgres
     server postgres 127.0.0.1:{postgres}
 """
 
-# The shards of `sharded` are one server under two addresses: each statement must be routed by its
-# key, and still all targets ask the same rows of the same PostgreSQL.
 KEYWAY = """listen = "127.0.0.1:{keyway}"
 admin = "127.0.0.1:{admin}"
-
+{settings}
 [users.bench]
 password = "bench"
+{auth}
 
 [databases.bench]
 servers = ["127.0.0.1:{postgres}"]
 [databases.bench.pool]
 size = {pool_size}
+{sharded}"""
 
-[databases.sharded]
-dbname = "bench"
-[databases.sharded.pool]
-size = {pool_size}
-[databases.sharded.shards.s1]
-servers = ["127.0.0.1:{postgres}"]
-[databases.sharded.shards.s2]
-servers = ["127.0.0.2:{postgres}"]
-[databases.sharded.maps.by_aid]
-kind = "hash"
-type = "integer"
-[databases.sharded.tables.pgbench_accounts]
-map = "by_aid"
-key = "aid"
-"""
+
+def sharded_database(name, shards, postgres):
+    """Its shards are one server under several addresses: each statement must be routed by its key, and still all
+    targets ask the same rows of the same PostgreSQL."""
+    lines = [f"[databases.{name}]", 'dbname = "bench"', f"[databases.{name}.pool]", f"size = {POOL_SIZE}"]
+    for it in range(1, shards + 1):
+        lines += [f"[databases.{name}.shards.s{it}]", f'servers = ["127.0.0.{it}:{postgres}"]']
+    lines += [f"[databases.{name}.maps.by_aid]", 'kind = "hash"', 'type = "integer"',
+              f"[databases.{name}.tables.pgbench_accounts]", 'map = "by_aid"', 'key = "aid"']
+    return "\n".join(lines) + "\n"
 
 
 class Failure(Exception):
@@ -120,6 +122,8 @@ class Target:
     port: int
     database: str
     pid: int | None = None
+    # Another way to run Keyway, which stands in few cells.
+    is_variant: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,9 @@ def free_ports(count):
 class Bench:
     """Everything that runs; leaving it leaves no process and no file behind."""
 
+    # How clients and proxies show who they are.
+    auth = "scram-sha-256"
+
     def __init__(self, arguments):
         self.arguments = arguments
         self.owner = None
@@ -209,9 +216,11 @@ class Bench:
             except KeyError:
                 raise Failure(f"PostgreSQL does not run as root, and there is no user {arguments.run_as}") from None
         self.bin = postgres_directory()
-        self.pgbouncer, self.haproxy = program("pgbouncer"), program("haproxy")
+        self.pgbouncer = getattr(arguments, "pgbouncer", None) or program("pgbouncer")
+        self.haproxy = program("haproxy")
         self.started = []
-        names = ("postgres", "pgbouncer", "haproxy", "keyway", "admin")
+        names = ("postgres", "pgbouncer", "haproxy", "keyway", "admin", "uncounted", "uncounted_admin", "two_workers",
+                 "two_workers_admin")
         self.ports = dict(zip(names, free_ports(len(names))))
         self.directory = None
 
@@ -283,10 +292,10 @@ class Bench:
         data, port = self.directory / "data", self.ports["postgres"]
         as_owner = {} if self.owner is None else {
             "user": self.owner.pw_uid, "group": self.owner.pw_gid, "extra_groups": []}
-        self.run([self.bin / "initdb", "-D", data, "-U", "postgres", "--auth-local=trust", "--auth-host=scram-sha-256",
+        self.run([self.bin / "initdb", "-D", data, "-U", "postgres", "--auth-local=trust", f"--auth-host={self.auth}",
                   "--encoding=UTF8", "--locale=C", "--no-sync"], env=environment(), **as_owner)
         settings = {
-            "port": port, "listen_addresses": "127.0.0.1,127.0.0.2", "unix_socket_directories": self.directory,
+            "port": port, "listen_addresses": "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4", "unix_socket_directories": self.directory,
             "shared_buffers": "256MB", "max_connections": 300, "fsync": "off", "synchronous_commit": "off",
             "full_page_writes": "off", "autovacuum": "off", "jit": "off",
         }
@@ -305,22 +314,23 @@ class Bench:
         self.psql(port, "bench", "CHECKPOINT", local, "postgres")
 
     def start_proxies(self):
-        words = self.ports | {"directory": self.directory, "pool_size": POOL_SIZE}
+        words = self.ports | {"directory": self.directory, "pool_size": POOL_SIZE, "auth": self.auth}
         self.write("userlist.txt", f'"{USER}" "{PASSWORD}"\n')
-        ini = self.write("pgbouncer.ini", PGBOUNCER.format(**words))
+        prepares = PREPARED if keeps_prepared(self.pgbouncer) else ""
+        ini = self.write("pgbouncer.ini", PGBOUNCER.format(**words) + prepares)
         cfg = self.write("haproxy.cfg", HAPROXY.format(**words))
-        toml = self.write("keyway.toml", KEYWAY.format(**words))
         rows = self.arguments.scale * ROWS_PER_SCALE
         self.script = self.write("select.sql", SCRIPT.format(rows=rows))
         pgbouncer = self.start("pgbouncer", [self.pgbouncer, ini], self.owner)
         # -db: one process in the foreground, whose pid is the one that serves.
         haproxy = self.start("haproxy", [self.haproxy, "-db", "-f", cfg])
-        keyway = self.start("keyway", [self.arguments.keyway, "run", "--config", toml])
+        keyway = self.start_keyway("keyway")
         ports = self.ports
         self.targets = [
             Target("direct", ports["postgres"], "bench"),
             Target("keyway", ports["keyway"], "bench", keyway.pid),
             Target("keyway, 2 shards", ports["keyway"], "sharded", keyway.pid),
+            *self.variants(keyway),
             Target("pgbouncer", ports["pgbouncer"], "bench", pgbouncer.pid),
             Target("haproxy", ports["haproxy"], "bench", haproxy.pid),
         ]
@@ -329,6 +339,28 @@ class Bench:
             for aid in (1, rows // 2, rows):
                 text = f"SELECT aid FROM pgbench_accounts WHERE aid = {aid}"
                 self.wait_until(it.name, lambda: self.wrong_answer(it, text, str(aid)))
+
+    def start_keyway(self, name, settings=""):
+        """With `settings` in front of its configuration; `name` is that of its ports."""
+        postgres = self.ports["postgres"]
+        auth = 'auth = "trust"' if self.auth == "trust" else ""
+        sharded = "".join(sharded_database(it, count, postgres) for it, count in SHARDED.items())
+        admin = self.ports["admin" if name == "keyway" else f"{name}_admin"]
+        text = KEYWAY.format(keyway=self.ports[name], admin=admin, postgres=postgres, settings=settings, auth=auth,
+                             pool_size=POOL_SIZE, sharded=sharded)
+        toml = self.write(f"{name}.toml", text)
+        return self.start(name, [self.arguments.keyway, "run", "--config", toml])
+
+    def variants(self, keyway):
+        if not getattr(self.arguments, "variants", False):
+            return []
+        uncounted = self.start_keyway("uncounted", "hotspots = false")
+        two = self.start_keyway("two_workers", "workers = 2")
+        return [
+            Target("keyway, 2 shards, hotspots off", self.ports["uncounted"], "sharded", uncounted.pid, True),
+            Target("keyway, 4 shards", self.ports["keyway"], "four", keyway.pid, True),
+            Target("keyway, 2 workers", self.ports["two_workers"], "bench", two.pid, True),
+        ]
 
     def wrong_answer(self, target, text, want):
         answer, problem = self.psql(target.port, target.database, text)
@@ -385,11 +417,19 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
+def keeps_prepared(pgbouncer):
+    """Whether it knows prepared statements in transaction mode."""
+    version = re.search(r"(\d+)\.(\d+)", version_of(pgbouncer, "--version"))
+    return version is None or (int(version[1]), int(version[2])) >= (1, 21)
+
+
 def left_out(bench):
     """(target, mode) that cannot work. By luck it sometimes does, when a client finds its old server again."""
-    version = re.search(r"(\d+)\.(\d+)", version_of(bench.pgbouncer, "--version"))
-    old = version is not None and (int(version[1]), int(version[2])) < (1, 21)
-    return {("pgbouncer", "prepared")} if old else set()
+    return set() if keeps_prepared(bench.pgbouncer) else {("pgbouncer", "prepared")}
+
+
+def cell_targets(bench, clients):
+    return [it for it in bench.targets if clients == VARIANT_CLIENTS or not it.is_variant]
 
 
 def measure(bench):
@@ -400,8 +440,9 @@ def measure(bench):
     for round_index in range(arguments.rounds):
         for mode, clients in cells:
             # Another one begins each round: being first or last has no owner.
-            turn = round_index % len(bench.targets)
-            for target in bench.targets[turn:] + bench.targets[:turn]:
+            targets = cell_targets(bench, clients)
+            turn = round_index % len(targets)
+            for target in targets[turn:] + targets[:turn]:
                 bench.check()
                 key = (mode, clients, target.name)
                 if (target.name, mode) in skip:
@@ -411,11 +452,11 @@ def measure(bench):
                 except Failure as failure:
                     bench.check()
                     failures.setdefault(key, str(failure))
-                    print(f"{mode:9} {clients:3} {target.name:17} fails: {failure}", file=sys.stderr)
+                    print(f"{mode:9} {clients:3} {target.name:30} fails: {failure}", file=sys.stderr)
                     continue
                 samples.setdefault(key, []).append(sample)
                 cpu = "" if sample.cpu_us is None else f"{sample.cpu_us:7.1f} us"
-                print(f"{mode:9} {clients:3} {target.name:17} {sample.tps:9.0f} tps {cpu}", file=sys.stderr)
+                print(f"{mode:9} {clients:3} {target.name:30} {sample.tps:9.0f} tps {cpu}", file=sys.stderr)
     return samples, failures
 
 
@@ -460,11 +501,49 @@ def syscalls_per_transaction(bench, target):
     return (long - short) / (many - few)
 
 
+def crowd_p99_of_p50(bench, target):
+    """Of the latencies that pgbench logs for each transaction, the first second of which is not looked at."""
+    prefix = bench.directory / "latencies"
+    for it in bench.directory.glob("latencies*"):
+        it.unlink()
+    bench.pgbench(target, "simple", CROWD, ["-T", bench.arguments.seconds + 1, "-l", f"--log-prefix={prefix}"])
+    # client, transaction, latency in microseconds, script, and when it ended: seconds, microseconds.
+    rows = [it.split() for log in bench.directory.glob("latencies*") for it in log.read_text().splitlines()]
+    begin = min(int(it[4]) for it in rows) + 1
+    latencies = sorted(int(it[2]) for it in rows if int(it[4]) >= begin)
+    if len(latencies) < 1_000:
+        raise Failure(f"{len(latencies)} transactions are too few to tell")
+    return latencies[len(latencies) * 99 // 100] / latencies[len(latencies) // 2]
+
+
 EXTRAS = [
     ("connects per second", "direct keyway pgbouncer haproxy", connects_per_second),
     ("CPU us per transaction, alternating application_name", "keyway pgbouncer", alternating_cpu_us),
     (f"system calls per transaction, {SYSCALL_CLIENTS} clients", "keyway pgbouncer haproxy", syscalls_per_transaction),
+    (f"p99 of p50, {CROWD} clients, pool of {POOL_SIZE}", "keyway pgbouncer", crowd_p99_of_p50),
 ]
+
+
+@dataclass(frozen=True)
+class Goal:
+    what: str
+    # "at most" or "at least".
+    sense: str
+    goal: float
+    measured: float | None
+
+
+def goal_lines(goals):
+    """Each as goal, measured, and how much of the goal that is."""
+    lines = ["| what | goal | measured | of the goal | |", "|---|---|--:|--:|---|"]
+    for it in goals:
+        if it.measured is None:
+            lines.append(f"| {it.what} | {it.sense} {it.goal:.2f} | not measured | | |")
+            continue
+        is_met = it.measured <= it.goal if it.sense == "at most" else it.measured >= it.goal
+        ratio = it.measured / it.goal
+        lines.append(f"| {it.what} | {it.sense} {it.goal:.2f} | {it.measured:.2f} | {ratio:.2f} | {'met' if is_met else 'missed'} |")
+    return lines
 
 
 def measure_extras(bench, failures):
@@ -498,12 +577,15 @@ def extras_table(bench, extras, failures):
 
 def goals_table(bench, samples, extras, failures):
     """What has to hold, measured: ratios to PgBouncer in the same rounds."""
+    def cell(mode, name, what="cpu_us", clients=VARIANT_CLIENTS):
+        key = mode, clients, name
+        return median(samples[key], what) if key in samples and key not in failures else None
+
+    def ratio(own, other):
+        return own / other if own is not None and other else None
+
     def of_bouncer(mode, name):
-        keys = [(mode, 16, it) for it in (name, "pgbouncer")]
-        if any(it not in samples or it in failures for it in keys):
-            return None
-        own, bouncer = (median(samples[it], "cpu_us") for it in keys)
-        return own / bouncer if bouncer else None
+        return ratio(cell(mode, name), cell(mode, "pgbouncer"))
 
     def extra(what, over=None):
         values = [extras.get((what, it)) for it in ("keyway", over) if it]
@@ -511,18 +593,33 @@ def goals_table(bench, samples, extras, failures):
             return None
         return statistics.median(values[0]) / (statistics.median(values[1]) if over else 1)
 
-    connects, _, syscalls = (it[0] for it in EXTRAS)
-    cpu = "CPU time per transaction of PgBouncer's, 16 clients"
-    rows = [
-        (f"{cpu}, simple", "at most 1.00 (first step 1.30)", of_bouncer("simple", "keyway")),
-        (f"{cpu}, simple, 2 shards", "at most 1.10 (first step 1.30)", of_bouncer("simple", "keyway, 2 shards")),
-        (f"{cpu}, extended", "at most 0.85", of_bouncer("extended", "keyway")),
-        (f"{cpu}, prepared", "at most 0.85", of_bouncer("prepared", "keyway")),
-        (syscalls, "at most 4.3", extra(syscalls)),
-        (f"{connects} of PgBouncer's", "at least 1.50", extra(connects, "pgbouncer")),
+    def slowest(other):
+        """Transactions per second of the other one's, in the cell where that is least."""
+        cells = [(mode, clients) for mode in bench.arguments.modes for clients in bench.arguments.clients]
+        pairs = [(cell(mode, "keyway", "tps", clients), cell(mode, other, "tps", clients)) for mode, clients in cells]
+        ratios = [it for it in (ratio(*pair) for pair in pairs) if it is not None]
+        return min(ratios) if ratios else None
+
+    connects, _, syscalls, crowd = (it[0] for it in EXTRAS)
+    cpu = f"CPU time per transaction of PgBouncer's, {VARIANT_CLIENTS} clients"
+    goals = [Goal(f"{cpu}, simple", "at most", 1.0, of_bouncer("simple", "keyway"))]
+    goals += [Goal(f"{cpu}, {it}", "at most", 0.85, of_bouncer(it, "keyway")) for it in ("extended", "prepared")]
+    for name in ("keyway, 2 shards", "keyway, 4 shards"):
+        goals.append(Goal(f"{cpu}, simple, {name.removeprefix('keyway, ')}", "at most", 1.1, of_bouncer("simple", name)))
+    counted, uncounted = "keyway, 2 shards", "keyway, 2 shards, hotspots off"
+    for mode in ("simple", "prepared"):
+        goals.append(Goal(f"CPU time per transaction with hotspots, of that without, {mode}", "at most", 1.03,
+                          ratio(cell(mode, counted), cell(mode, uncounted))))
+    goals.append(Goal("CPU time per transaction of 2 workers, of 1 worker's, simple", "at most", 1.1,
+                      ratio(cell("simple", "keyway, 2 workers"), cell("simple", "keyway"))))
+    goals += [Goal(f"tps of {title}'s, in the worst cell", "at least", 1.0, slowest(name))
+              for name, title in (("pgbouncer", "PgBouncer"), ("haproxy", "HAProxy"))]
+    goals += [
+        Goal(crowd, "at most", 2.0, extra(crowd)),
+        Goal(syscalls, "at most", 4.3, extra(syscalls)),
+        Goal(f"{connects} of PgBouncer's", "at least", 1.5, extra(connects, "pgbouncer")),
     ]
-    lines = ["| what | goal | measured |", "|---|---|--:|"]
-    return lines + [f"| {what} | {goal} | {'not measured' if it is None else f'{it:.2f}'} |" for what, goal, it in rows]
+    return goal_lines(goals)
 
 
 def median(samples, what):
@@ -541,7 +638,7 @@ def table(bench, samples, failures):
                     if (mode, clients, it.name) in samples and (mode, clients, it.name) not in failures}
             direct = median(cell["direct"], "tps") if "direct" in cell else None
             bouncer = median(cell["pgbouncer"], "cpu_us") if "pgbouncer" in cell else None
-            for target in bench.targets:
+            for target in cell_targets(bench, clients):
                 start = f"| {mode} | {clients} | {target.name} |"
                 if target.name not in cell:
                     word = "not possible" if (target.name, mode) in skip else "fails"
@@ -603,8 +700,7 @@ def report(bench, samples, extras, failures):
         "",
         *table(bench, samples, failures),
         "",
-        *extras_table(bench, extras, failures),
-        "",
+        *(extras_table(bench, extras, failures) + [""] if bench.arguments.extras else []),
         *goals_table(bench, samples, extras, failures),
     ]
     notes = causes(failures)
@@ -633,17 +729,25 @@ def positive(text):
     return value
 
 
+def add_programs(parser):
+    parser.add_argument("--keyway", type=Path, default=ROOT / "target" / "release" / "keyway", help="the program")
+    parser.add_argument("--pgbouncer", type=Path, help="another one than the system's")
+    parser.add_argument("--run-as", default="postgres", help="who runs PostgreSQL when root starts this (postgres)")
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description="Keyway beside PostgreSQL, PgBouncer and HAProxy")
     modes = ("simple", "extended", "prepared")
-    parser.add_argument("--keyway", type=Path, default=ROOT / "target" / "release" / "keyway", help="the program")
+    add_programs(parser)
     parser.add_argument("--modes", nargs="+", choices=modes, default=list(modes), help="pgbench -M")
     parser.add_argument("--clients", nargs="+", type=positive, help="pgbench -c (1 16 64)")
     parser.add_argument("--seconds", type=positive, help="length of one run (5)")
     parser.add_argument("--rounds", type=positive, help="runs of each cell (3)")
     parser.add_argument("--scale", type=positive, help="100,000 rows each (10)")
     parser.add_argument("--threads", type=positive, default=1, help="pgbench -j (1)")
-    parser.add_argument("--run-as", default="postgres", help="who runs PostgreSQL when root starts this (postgres)")
+    parser.add_argument("--no-variants", dest="variants", action="store_false",
+                        help="without hotspots off, 4 shards and 2 workers")
+    parser.add_argument("--no-extras", dest="extras", action="store_false", help="the table of cells alone")
     parser.add_argument("--quick", action="store_true", help="short: 1 and 16 clients, one round of 2 s, scale 1")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
@@ -670,7 +774,7 @@ def main():
     try:
         with Bench(arguments) as bench:
             samples, failures = measure(bench)
-            extras = measure_extras(bench, failures)
+            extras = measure_extras(bench, failures) if arguments.extras else {}
             text = report(bench, samples, extras, failures)
         print(text)
         if arguments.write:

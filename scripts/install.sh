@@ -75,6 +75,8 @@ if [ "$mode" != demo ]; then
     has_program pgbench || lack "pgbench" "postgresql postgresql-contrib" "postgresql-contrib" "postgresql"
 fi
 if [ "$mode" = test ]; then
+    # Counts the instructions of benches/gate.py.
+    has valgrind || lack "valgrind" "valgrind" "valgrind" "valgrind"
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ||
         lack "Python 3 with venv" "python3 python3-venv" "python3" "python"
     has node || lack "Node.js" "nodejs" "nodejs" "nodejs"

@@ -1,7 +1,5 @@
 //! Questions of Keyway's own, on connections that no client uses: short answers, read whole.
 
-use std::task::{Context, Waker};
-
 use thiserror::Error;
 
 use super::{Backend, ConnectError};
@@ -73,7 +71,7 @@ impl Backend {
 
     /// Whether the server has said something, or gone, since the last answer.
     pub fn has_news(&mut self) -> bool {
-        self.stream.has_news(&mut Context::from_waker(Waker::noop()))
+        self.stream.has_spoken()
     }
 }
 

@@ -42,6 +42,23 @@ impl Session {
         }
     }
 
+    /// As `attach`, where there is nothing to wait for or to weigh: the shard has one server, and a connection of it is
+    /// free. `None` is for `attach` to say more of.
+    pub fn attach_at_once(&mut self, shard: ShardId, role: Role, now: Instant) -> Option<Held> {
+        let database = &self.database;
+        if database.has_replicas || database.traffic.is_paused() || self.is_spread() {
+            return None;
+        }
+        let placed = self.choose(shard, role, Excluded::default(), now).ok()??;
+        let spills = placed.role != role && self.database.balance.is_bounded();
+        if spills || self.database.failover.doubts(placed.server) {
+            return None;
+        }
+        let lease = self.pools.get(placed.server)?.try_checkout()?;
+        self.count_read(placed, now);
+        Some(self.take(lease, shard, placed, Reader::default()))
+    }
+
     /// As `attach`, but only for a connection of a server that is there: else it says what has to be waited for.
     pub async fn try_attach(
         &mut self,

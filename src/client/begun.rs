@@ -6,7 +6,7 @@ use super::group::{Group, Op, put_made};
 use super::session::{End, Session};
 use crate::proto::TransactionMode;
 use crate::route::Kind;
-use crate::wire::{self, Target};
+use crate::wire;
 
 impl<'a> Group<'a> {
     /// Takes the messages of a BEGIN off that stands in front of others: it runs once, by the unnamed portal.
@@ -22,7 +22,7 @@ impl<'a> Group<'a> {
         let belongs = |it: &Op<'_>| match it {
             Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => statement.id == begins,
             Op::Bind { bind, statement, .. } => statement.id == begins && bind.portal.is_empty(),
-            Op::DescribePortal { raw } => wire::target(raw) == Ok(Target::Portal(b"")),
+            Op::DescribePortal { portal, .. } => portal.is_empty(),
             Op::Execute { portal, .. } => portal.is_empty(),
             // pgJDBC gives back in front what it has no use for any more.
             Op::CloseStatement { .. } | Op::ClosePortal { .. } => true,

@@ -148,6 +148,10 @@ impl Session {
 
     /// What drops statements of a server, and not by itself: then it is not known which ones are there behind it.
     pub(super) fn refuse_dropping(&self, group: &Group<'_>) -> Option<Refusal> {
+        let drops = |it: &Kind| is_deallocate(it) || matches!(it, Kind::DiscardAll);
+        if !group.bound().any(|it| drops(&it.plan.kind) || matches!(it.sql, SqlNames::Prepared(..))) {
+            return None;
+        }
         let hint = "send a Sync in front of it and behind it";
         let all = group.plans().any(|it| it.kind == Kind::DeallocateAll);
         if group.plans().count() > 1 && group.plans().any(|it| it.kind == Kind::DiscardAll) {

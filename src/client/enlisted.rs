@@ -83,6 +83,10 @@ impl Others {
         self.servers().iter().map(|it| it.shard)
     }
 
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub fn cursors(&self) -> Option<&Cursors> {
         self.0.as_ref().map(|it| &it.cursors)
     }

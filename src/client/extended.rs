@@ -10,7 +10,7 @@ use super::cursors::{CursorFormats, CursorPlace, Declaring, not_alone};
 use super::deallocate;
 use super::effects::Answer;
 use super::enlisted::PortalHome;
-use super::group::{Bound, Group, Op, put_made};
+use super::group::{Bound, Group, Op, put_made, recycled};
 use super::hotspots::subject_of;
 use super::query::{Parted, Payload, Ran, Renewable, Request, malformed, not_utf8};
 use super::session::{End, Outcome, Session};
@@ -38,29 +38,43 @@ impl Session {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
-        self.count_messages(&group);
-        self.begin_in_front(&mut group).await?;
+        let outcome = self.run_group(&mut group, end, started).await;
+        self.at_work().ops = recycled(group.ops);
+        outcome
+    }
+
+    async fn run_group(
+        &mut self,
+        group: &mut Group<'_>,
+        end: UnitEnd,
+        started: Instant,
+    ) -> Result<Outcome, End> {
+        self.count_messages(group);
+        if let Some(outcome) = self.plain_group(group, started).await? {
+            return Ok(outcome);
+        }
+        self.begin_in_front(group).await?;
         group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
-        if let Some(outcome) = self.answer_group(&group).await? {
+        if let Some(outcome) = self.answer_group(group).await? {
             return Ok(outcome);
         }
         if self.others.cursors().is_some()
-            && let Some(outcome) = Box::pin(self.group_of_cursors(&group)).await?
+            && let Some(outcome) = Box::pin(self.group_of_cursors(group)).await?
         {
             return Ok(outcome);
         }
-        let (decision, access) = match self.place_group(&group) {
+        let (decision, access) = match self.place_group(group) {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
-        let made = match self.settings_of_group(&group) {
+        let made = match self.settings_of_group(group) {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
-        if let Some(refusal) = self.refuse_dropping(&group) {
+        if let Some(refusal) = self.refuse_dropping(group) {
             return self.refuse_group(refusal, end).await;
         }
-        let lent = match self.prepare_channels_of_group(&group, &decision).await {
+        let lent = match self.prepare_channels_of_group(group, &decision).await {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
@@ -72,29 +86,31 @@ impl Session {
         self.begin_commit(group.plans().map(|it| &it.kind), alone);
         let alone = group.is_synced() && self.transaction.is_idle() && !self.unsynced;
         let renewable = Renewable { lost: alone, outdated: alone && group.describes_all() };
-        let parted = match self.parted_group(&group, &decision) {
+        let parted = match self.parted_group(group, &decision) {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
         };
         // Held until Sync, whatever the server says in between. Flush by itself begins nothing, and a portal of
         // several shards leaves nothing unfinished on them.
-        let is_open = end != UnitEnd::Sync && !group.ends_early && parted.declaring.is_none();
+        let is_open = end != UnitEnd::Sync
+            && !group.ends_early
+            && parted.as_ref().is_none_or(|it| it.declaring.is_none());
         self.unsynced = is_open && (self.unsynced || group.asks());
         self.named = 0;
-        let payload = Payload::Group(&group);
+        let payload = Payload::Group(group);
         let none = Subject::default();
         let subject = subject_of(group.bound()).unwrap_or(&none);
-        let guard = self.guard_group(&group, &decision);
+        let guard = self.guard_group(group, &decision);
         let request =
             Request { payload, decision, access, started, renewable, ends_blocks, subject, parted, guard };
         let ran = self.perform(&request).await?;
         self.take_back_channels(lent).await;
         self.committing = false;
-        self.bind_to_group(&group, &request.decision);
+        self.bind_to_group(group, &request.decision);
         if !ran.has_failed() && group.executes() {
             self.take_settings(&made);
         }
-        self.end_group(&group, ran, access).await
+        self.end_group(group, ran, access).await
     }
 
     /// What is about cursors and portals of several shards.
@@ -115,7 +131,7 @@ impl Session {
         self.record.counts.binds.add(count(|it| matches!(it, Op::Bind { .. })));
     }
 
-    async fn end_group(&mut self, group: &Group<'_>, ran: Ran, access: Access) -> Result<Outcome, End> {
+    pub async fn end_group(&mut self, group: &Group<'_>, ran: Ran, access: Access) -> Result<Outcome, End> {
         // Where no Sync is answered yet, the one that is will not know of the write.
         self.wrote |= access == Access::Write && (self.unsynced || matches!(ran, Ran::CopyIn));
         let (failed, unready) = match ran {
@@ -220,8 +236,9 @@ impl Session {
 
     /// Outer error: the connection ends. Inner: the group is refused.
     fn read_group<'a>(&mut self, unit: &'a [u8], end: UnitEnd) -> Result<Result<Group<'a>, Refusal>, End> {
-        let mut group =
-            Group { ops: Vec::with_capacity(6), raw: unit, end, ends_early: false, goes_on: self.unsynced };
+        let mut ops = recycled(std::mem::take(&mut self.at_work().ops));
+        ops.reserve(6);
+        let mut group = Group { ops, raw: unit, end, ends_early: false, goes_on: self.unsynced };
         let mut rest = unit;
         while let Ok(Some(head)) = wire::header(rest) {
             let Some((raw, after)) = rest.split_at_checked(head.total) else { break };
@@ -252,7 +269,7 @@ impl Session {
                 })
             }
             FrontendTag::DESCRIBE => match wire::target(raw)? {
-                Target::Portal(_) => Ok(Op::DescribePortal { raw }),
+                Target::Portal(portal) => Ok(Op::DescribePortal { portal, raw }),
                 Target::Statement(name) => {
                     let found = self.lookup(name, group);
                     found.and_then(|(statement, plan)| self.read_describe(statement, &plan, group))
@@ -288,14 +305,21 @@ impl Session {
         raw: &'a [u8],
         group: &Group<'a>,
     ) -> Result<Op<'a>, Refusal> {
+        // Drivers that prepare nothing parse the same text over and over: it is the statement that it was.
+        let same =
+            self.names.get(b"").filter(|it| parse.name.is_empty() && it.is_parse_of(parse.text, parse.oids));
+        if let Some(same) = same {
+            let (statement, _) = self.current(same.clone());
+            return Ok(Op::Parse { name: parse.name, statement, raw });
+        }
         let text = std::str::from_utf8(parse.text).map_err(|_| not_utf8())?;
         let registry = &self.database.statements;
         let plan = || self.database.router.plan(text);
         let statement = if parse.name.is_empty() {
-            registry.unnamed(parse.text, parse.oids, plan())
+            registry.unnamed(text, parse.oids, plan())
         } else {
             self.check_name(parse.name, group)?;
-            self.current(registry.named(parse.text, parse.oids, plan)).0
+            self.current(registry.named(text, parse.oids, plan)).0
         };
         Ok(Op::Parse { name: parse.name, statement, raw })
     }
@@ -544,7 +568,7 @@ impl Session {
         if homes.len() > 1 { Err(two_at_once()) } else { Ok(homes.pop().flatten()) }
     }
 
-    fn decide_bound(&self, it: Bound<'_, '_>, view: &SessionView) -> Result<(Decision, Access), Refusal> {
+    pub fn decide_bound(&self, it: Bound<'_, '_>, view: &SessionView) -> Result<(Decision, Access), Refusal> {
         let Bound { bind, statement, plan, sql } = it;
         match sql {
             SqlNames::Prepared(_, made) if self.has_shards() => {
@@ -581,23 +605,30 @@ impl Session {
         Ok((with_params(bind, statement, decide)?, plan.access))
     }
 
-    fn parted_group<'g>(&self, group: &'g Group<'_>, decision: &Decision) -> Result<Parted<'g>, Refusal> {
+    fn parted_group<'g>(
+        &self,
+        group: &'g Group<'_>,
+        decision: &Decision,
+    ) -> Result<Option<Box<Parted<'g>>>, Refusal> {
+        if decision.mode == Mode::One {
+            return Ok(None);
+        }
         if let Some(name) = self.portal_left(group, decision)
             && let Some(reading) = group.reading()
         {
             let formats = CursorFormats::OfBind(reading.asked().results.clone());
             let declaring = Some(Declaring { reading, name: name.to_owned(), formats });
-            return Ok(Parted { declaring, ..Parted::default() });
+            return Ok(Some(Box::new(Parted { declaring, ..Parted::default() })));
         }
         if decision.mode == Mode::Scatter {
-            return Ok(Parted { reading: group.reading(), ..Parted::default() });
+            return Ok(Some(Box::new(Parted { reading: group.reading(), ..Parted::default() })));
         }
-        let only = group.bound().next().filter(|_| decision.mode != Mode::One);
+        let only = group.bound().next();
         match (only, only.and_then(|_| group.asked())) {
             (Some(Bound { bind, statement, plan, .. }), Some(asked)) => {
                 with_params(bind, statement, |keys| self.parted(plan, decision, keys, || asked))
             }
-            _ => Ok(Parted::default()),
+            _ => Ok(None),
         }
     }
 
@@ -647,10 +678,10 @@ pub(super) fn with_params<T>(
     statement: &Statement,
     then: impl FnOnce(&KeySource<'_>) -> T,
 ) -> T {
-    let oids = statement.oids();
+    let oids: SmallVec<[u32; 16]> = statement.oids().collect();
     let values: SmallVec<[Option<&[u8]>; 16]> = bind.values.iter().collect();
-    let formats: SmallVec<[i16; 16]> =
-        (0..values.len()).map(|it| i16::from(bind.formats.is_binary(it))).collect();
+    // None, one for all, or one each, here as there.
+    let formats: SmallVec<[i16; 16]> = bind.formats.codes().map(|it| i16::from(it == 1)).collect();
     let params = Params { oids: &oids, formats: &formats, values: &values };
     let literals = &statement.literals;
     then(&KeySource { text: statement.text(), literals, params: Some(params) })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::extended::with_params;
 use super::floors::Floors;
-use super::group::Group;
+use super::group::{Bound, Group};
 use super::session::Session;
 use super::sql_prepare::SqlNames;
 use super::statements::Statement;
@@ -115,6 +115,18 @@ impl Session {
     /// As `touch`, of all statements of a group.
     pub fn touch_group(&mut self, group: &Group<'_>, decision: &mut Decision) -> Result<(), Refusal> {
         self.begin_touching();
+        let has_replicas = self.database.has_replicas;
+        let touches = |it: &Bound<'_, '_>| {
+            let (plan, names) = (it.plan, matches!(it.sql, SqlNames::Executed(_)));
+            has_replicas
+                || names
+                || !plan.footprint.writes.is_nothing()
+                || plan.is_hinted()
+                || self.may_share(plan, decision)
+        };
+        if !group.bound().any(|it| touches(&it)) {
+            return Ok(());
+        }
         let mut view = self.view();
         for it in group.bound() {
             view.in_transaction |= matches!(it.plan.kind, Kind::Begin { .. });

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::effects::aborted;
 use super::protect::Guard;
-use super::query::{Parted, Payload, Ran, Renewable, Request};
+use super::query::{Payload, Ran, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use crate::base::{Access, Reason, Refusal, Role, ShardId};
 use crate::proto::Bond;
@@ -33,7 +33,7 @@ impl Session {
         let started = Instant::now();
         let payload = Payload::Query(message);
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), false);
-        let (subject, parted, guard) = (&Subject::default(), Parted::default(), Guard::None);
+        let (subject, parted, guard) = (&Subject::default(), None, Guard::None);
         let shard = decision.shards[0];
         let request =
             Request { payload, decision, access, started, renewable, ends_blocks, subject, parted, guard };

@@ -37,6 +37,7 @@ pub(super) enum Op<'a> {
         sql: SqlNames,
     },
     DescribePortal {
+        portal: &'a [u8],
         raw: &'a [u8],
     },
     Execute {
@@ -80,11 +81,8 @@ impl<'a> Op<'a> {
             Op::Execute { portal, .. }
             | Op::Deallocate { portal, .. }
             | Op::Prepare { portal, .. }
+            | Op::DescribePortal { portal, .. }
             | Op::ClosePortal { portal, .. } => Some(portal),
-            Op::DescribePortal { raw } => match wire::target(raw) {
-                Ok(wire::Target::Portal(it)) => Some(it),
-                _ => None,
-            },
             _ => None,
         }
     }
@@ -108,6 +106,13 @@ pub(super) struct Group<'a> {
     pub ends_early: bool,
     /// Behind extended messages without their Sync.
     pub goes_on: bool,
+}
+
+/// The room of messages that have been dealt with, for the next group's: nothing is in it, so that it is collected
+/// in place.
+pub(super) fn recycled<'a>(mut ops: Vec<Op<'_>>) -> Vec<Op<'a>> {
+    ops.clear();
+    ops.into_iter().map_while(|_| None).collect()
 }
 
 impl<'a> Group<'a> {
@@ -461,13 +466,13 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
             if statement.id.is_unnamed() && bind.statement.is_empty() {
                 out.extend_from_slice(raw);
             } else {
-                wire::bind_renamed(out, raw, bind, server_name(statement).as_bytes());
+                wire::bind_renamed(out, raw, bind, statement.server_name().as_bytes());
             }
             owe(op, server);
         }
         Op::DescribeStatement { statement, .. } => {
             ensure(statement, server, sent, out);
-            wire::describe_statement(out, server_name(statement).as_bytes());
+            wire::describe_statement(out, statement.server_name().as_bytes());
             owe(op, server);
         }
         Op::CloseStatement { name, .. } if !name.is_empty() => server.pipeline.push(Expect::MadeClose),
@@ -490,7 +495,7 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
             sent.push(statement.id);
             owe(op, server);
         }
-        Op::DescribePortal { raw }
+        Op::DescribePortal { raw, .. }
         | Op::Execute { raw, .. }
         | Op::CloseStatement { raw, .. }
         | Op::ClosePortal { raw, .. }
@@ -500,11 +505,6 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
             owe(op, server);
         }
     }
-}
-
-/// Empty for an unnamed statement.
-fn server_name(statement: &Statement) -> String {
-    if statement.id.is_unnamed() { String::new() } else { statement.id.server_name() }
 }
 
 fn ensure(
@@ -536,7 +536,7 @@ fn parse_on(
         server.statements.set_unnamed(None);
     }
     let text = statement.server_text();
-    wire::parse_named(out, server_name(statement).as_bytes(), text, &statement.oids);
+    wire::parse_named(out, statement.server_name().as_bytes(), text, &statement.oids);
     server.statements.send(statement.id, text.len(), &statement.presence);
     let expect = Expect::Parse(origin, statement.id);
     server.pipeline.push(expect);

@@ -3,6 +3,7 @@
 
 mod abandon;
 mod answers;
+mod at_work;
 mod attach;
 mod balance;
 mod begun;
@@ -34,6 +35,7 @@ mod notify;
 mod observed;
 mod one_phase;
 mod pins;
+mod plain;
 mod portals;
 mod position;
 mod protect;
@@ -41,6 +43,7 @@ mod protection;
 mod protection_metrics;
 mod query;
 mod quota;
+mod recent;
 mod registry;
 mod relay;
 mod reload;

@@ -102,6 +102,15 @@ struct Told<'a> {
 }
 
 impl Cost {
+    pub fn new(entropy: u64) -> Cost {
+        Cost { dice: seed(entropy), ..Cost::default() }
+    }
+
+    /// It goes on where the session rests.
+    pub fn is_of_copy(&self) -> bool {
+        self.copying.is_some()
+    }
+
     fn begin(&mut self, now: Option<Instant>) {
         let (dice, began, copying) = (next(self.dice), now.or(self.began), self.copying.take());
         *self = Cost { dice, began, copying, ..Cost::default() };
@@ -142,8 +151,7 @@ fn next(dice: u32) -> u32 {
 
 impl Session {
     pub fn cost(&mut self) -> &mut Cost {
-        let entropy = self.entropy;
-        self.cost.get_or_insert_with(|| Box::new(Cost { dice: seed(entropy), ..Cost::default() }))
+        &mut self.at_work().cost
     }
 
     /// Before anything is done for a request, that came at `now`, and before it goes to servers.
@@ -155,11 +163,6 @@ impl Session {
             // Of one whose server was lost.
             cost.copying = None;
         }
-    }
-
-    /// An idle session has no use for it.
-    pub fn forget_cost(&mut self) {
-        self.cost.take_if(|it| it.copying.is_none());
     }
 
     /// Behind all that was done for it at servers.
@@ -210,7 +213,7 @@ impl Session {
 
     /// Somebody may be told, whatever the text is.
     fn may_tell(&self) -> bool {
-        let Some(cost) = self.cost.as_deref() else { return false };
+        let Some(cost) = self.at_work.as_ref().map(|it| &it.cost) else { return false };
         self.shared.watchers.traces.is_some() || self.is_slow(cost) || self.weight(cost).is_some()
     }
 
@@ -233,7 +236,7 @@ impl Session {
                 FrontendTag::PARSE => wire::parse(message).ok().map(|it| it.text),
                 FrontendTag::BIND => {
                     let name = Bind::read(message).ok()?.statement;
-                    self.names.get(name).map(|it| &*it.text)
+                    self.names.get(name).map(|it| it.text.as_bytes())
                 }
                 _ => None,
             };
@@ -246,7 +249,7 @@ impl Session {
 
     #[cold]
     fn tell(&self, told: &Told<'_>) {
-        let Some(cost) = self.cost.as_deref() else { return };
+        let Some(cost) = self.at_work.as_ref().map(|it| &it.cost) else { return };
         let traces = self.shared.watchers.traces.as_ref();
         let chosen = Chosen {
             weight: self.weight(cost),

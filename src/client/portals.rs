@@ -23,8 +23,10 @@ use crate::wire;
 impl Session {
     /// The portal that a read of several shards leaves to later groups.
     pub fn portal_left<'a>(&self, group: &Group<'a>, decision: &Decision) -> Option<&'a str> {
-        let lasts = decision.mode.reads_many() && !self.transaction.is_idle() && !group.goes_on;
-        let name = group.leaves_portal().filter(|_| lasts && group.reading().is_some())?;
+        if !decision.mode.reads_many() || self.transaction.is_idle() || group.goes_on {
+            return None;
+        }
+        let name = group.leaves_portal().filter(|_| group.reading().is_some())?;
         std::str::from_utf8(name).ok()
     }
 

@@ -353,7 +353,7 @@ fn of_group(group: &Group<'_>) -> Option<Vec<u8>> {
         return None;
     }
     put(&mut out, &steps);
-    put(&mut out, &only.statement.text);
+    put(&mut out, only.statement.text.as_bytes());
     put(&mut out, &only.statement.oids);
     only.bind.put_values(&mut out);
     Some(out)

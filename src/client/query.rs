@@ -30,7 +30,7 @@ use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
 use crate::proto::{Expect, Origin, Part, Replies};
 use crate::route::{
-    CursorStatement, Decision, Excluded, KeySet, KeySource, Kind, Mode, Plan, SettingMade, Subject,
+    CursorStatement, Decision, Excluded, KeySet, KeySource, Kind, Mode, Plan, Planned, SettingMade, Subject,
 };
 use crate::wire;
 
@@ -114,8 +114,15 @@ pub(super) struct Request<'a> {
     pub ends_blocks: bool,
     /// What it is counted under.
     pub subject: &'a Subject,
-    pub parted: Parted<'a>,
+    /// `None` where one server does it alone.
+    pub parted: Option<Box<Parted<'a>>>,
     pub guard: Guard,
+}
+
+impl<'a> Request<'a> {
+    fn parted(&self) -> Option<&Parted<'a>> {
+        self.parted.as_deref()
+    }
 }
 
 /// What several shards do together, each its part: at most one of these.
@@ -135,6 +142,9 @@ pub(super) struct Renewable {
     /// It is of a table as it was: the client is told anew what its rows are.
     pub outdated: bool,
 }
+
+/// What a session keeps at most to write its next request in.
+const OUTGOING_BYTES_KEPT: usize = 4_096;
 
 /// A COPY FROM STDIN under way.
 pub(super) struct Copying {
@@ -179,7 +189,20 @@ impl Session {
             Ok(Err(_)) => return self.refuse(not_utf8()).await,
             Err(error) => return Err(End::Fatal(malformed(&error))),
         };
-        let planned = self.database.router.plan(text);
+        let planned = self.plan_of(text);
+        match self.plain_query(message, text, &planned, started).await? {
+            Some(outcome) => Ok(outcome),
+            None => self.any_query(message, text, &planned, started).await,
+        }
+    }
+
+    async fn any_query(
+        &mut self,
+        message: &[u8],
+        text: &str,
+        planned: &Planned,
+        started: Instant,
+    ) -> Result<Outcome, End> {
         let plan = &planned.plan;
         let renamed = match self.answer_in_time(&plan.kind, text).await {
             Answer::Server => match self.rename(plan, text) {
@@ -292,14 +315,17 @@ impl Session {
         decision: &Decision,
         keys: &KeySource<'_>,
         asked: impl FnOnce() -> Asked<'a>,
-    ) -> Result<Parted<'a>, Refusal> {
-        let mut parted = Parted::default();
+    ) -> Result<Option<Box<Parted<'a>>>, Refusal> {
+        if decision.mode == Mode::One {
+            return Ok(None);
+        }
+        let mut parted = Box::new(Parted::default());
         match (decision.mode, plan.shard_read(), plan.inserted_rows(), plan.copy()) {
             (Mode::Merge, Some(read), ..) => {
                 let mut asked = asked();
                 let Kind::Cursor(CursorStatement::Declare { name, binary, .. }) = &plan.kind else {
                     parted.reading = Some(Reading::new(read, asked));
-                    return Ok(parted);
+                    return Ok(Some(parted));
                 };
                 asked.text = declared_query(&asked.text).ok_or_else(no_shard)?.into();
                 let reading = Reading::new(read, asked);
@@ -315,7 +341,7 @@ impl Session {
             }
             _ => {}
         }
-        Ok(parted)
+        Ok(Some(parted))
     }
 
     async fn say(&mut self, answer: Answer) -> Result<Outcome, End> {
@@ -411,7 +437,7 @@ impl Session {
         let payload = Payload::Query(&message);
         let started = Instant::now();
         let (access, renewable, ends_blocks) = (Access::Write, Renewable::default(), true);
-        let (subject, parted, guard) = (&Subject::default(), Parted::default(), Guard::None);
+        let (subject, parted, guard) = (&Subject::default(), None, Guard::None);
         let request =
             Request { payload, decision, access, started, renewable, ends_blocks, subject, parted, guard };
         let ran = self.perform(&request).await?;
@@ -433,19 +459,21 @@ impl Session {
         }
         let ran = match request.decision.mode {
             Mode::One => self.run_guarded(request).await,
-            Mode::Scatter | Mode::Merge if let Some(declaring) = &request.parted.declaring => {
+            Mode::Scatter | Mode::Merge
+                if let Some(declaring) = request.parted().and_then(|it| it.declaring.as_ref()) =>
+            {
                 Box::pin(self.run_declare(request, declaring)).await
             }
-            Mode::Scatter | Mode::Merge => match &request.parted.reading {
+            Mode::Scatter | Mode::Merge => match request.parted().and_then(|it| it.reading.as_ref()) {
                 Some(reading) => self.run_merged(request, reading).await,
                 None => self.run_scattered(request).await,
             },
             Mode::Everywhere | Mode::OnePhase => self.run_everywhere(request).await,
-            Mode::Split => match &request.parted.inserting {
+            Mode::Split => match request.parted().and_then(|it| it.inserting.as_ref()) {
                 Some(inserting) => self.run_split(request, inserting).await,
                 None => Ok(Ran::Refused(no_shard())),
             },
-            Mode::Copy => match &request.parted.copied {
+            Mode::Copy => match request.parted().and_then(|it| it.copied.as_ref()) {
                 Some(copied) => self.start_copy(request, copied).await,
                 None => Ok(Ran::Refused(no_shard())),
             },
@@ -465,8 +493,7 @@ impl Session {
     }
 
     /// One server, again on another one while the client has seen nothing and it was only read
-    /// (DESIGN invariant 5).
-    /// (`leading`: others wait for its answer).
+    /// (DESIGN invariant 5). With `leading` others wait for its answer too.
     pub async fn run_on_one(
         &mut self,
         request: &Request<'_>,
@@ -560,7 +587,10 @@ impl Session {
         if let Some(it) = &self.held {
             return Ok((it.server, it.role));
         }
-        let held = self.attach(shard, role, excluded, now).await?;
+        let held = match self.attach_at_once(shard, role, now) {
+            Some(it) => it,
+            None => self.attach(shard, role, excluded, now).await?,
+        };
         let placed = (held.server, held.role);
         self.held = Some(held);
         Ok(placed)
@@ -651,7 +681,7 @@ impl Session {
         let _live = target.map(|it| Live::new(&it.in_flight));
         let server = &mut *held.lease;
         server.pipeline.set_part(part);
-        let mut out = Vec::new();
+        let mut out = self.at_work.as_mut().map(|it| std::mem::take(&mut it.outgoing)).unwrap_or_default();
         if std::mem::take(&mut held.needs_set_up) {
             if let Some(text) = set_up_text(server, &self.settings) {
                 wire::query(&mut out, &text);
@@ -682,6 +712,10 @@ impl Session {
             }
             None => server.stream.write_all(&out).await,
         };
+        if let Some(it) = self.at_work.as_mut().filter(|_| out.capacity() <= OUTGOING_BYTES_KEPT) {
+            out.clear();
+            it.outgoing = out;
+        }
         // A server that has gone may have said why: what can be read comes before the error of writing.
         let stopped =
             relay(&mut self.stream, server, &self.shared.stock, replies, flow, &mut self.overdue).await;

@@ -211,7 +211,7 @@ pub async fn step(
     flow: &mut Flow,
 ) -> Result<(), RelayError> {
     let filled = buffer.get_or_insert_with(|| stock.take());
-    if server.stream.read(filled).await.map_err(RelayError::Server)? == 0 {
+    if server.stream.read_ready(filled).await.map_err(RelayError::Server)? == 0 {
         return Err(RelayError::ServerClosed);
     }
     replies.next_buffer();
@@ -345,7 +345,8 @@ async fn forward(
             client.write_all(bytes).await.map(|()| bytes.len())
         }
         (None, pieces) => {
-            let joined = pieces.iter().map(|it| it.bytes(input)).collect::<Vec<_>>().concat();
+            let mut joined = Vec::with_capacity(pieces.iter().map(|it| it.bytes(input).len()).sum());
+            pieces.iter().for_each(|it| joined.extend_from_slice(it.bytes(input)));
             client.write_all(&joined).await.map(|()| joined.len())
         }
     };

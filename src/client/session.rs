@@ -2,14 +2,15 @@
 //! every answer with the status that the client must believe in.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use smallvec::{SmallVec, smallvec};
 
 use super::abandon::{abandon, cancel_closed};
+use super::at_work::AtWork;
 use super::balance::Reader;
 use super::copy::CopyEnd;
 use super::copy_split::CopySplit;
@@ -17,7 +18,6 @@ use super::encoding;
 use super::enlisted::Others;
 use super::listening::Listening;
 use super::login::{Counted, Entry, LoggedIn, say_goodbye};
-use super::observed::Cost;
 use super::pins::Suspicion;
 use super::query::Copying;
 use super::registry::{Activity, Registered};
@@ -53,6 +53,14 @@ pub(super) enum Outcome {
     Done,
     /// COPY FROM STDIN has begun on the held connection.
     CopyIn,
+}
+
+/// What a session's wait between units heeds beside its client.
+struct Waiting {
+    may_heed: bool,
+    may_hear: bool,
+    is_tied: bool,
+    too_long: Option<(Pin<Box<tokio::time::Sleep>>, Patience)>,
 }
 
 /// Who ended a session's wait between units.
@@ -154,8 +162,8 @@ pub(super) struct Session {
     pub overdue: Option<Box<Overdue>>,
     /// SHOW TRANSACTIONS has one of it.
     pub shows_transaction: bool,
-    /// What the request under way has cost. `None` at rest.
-    pub cost: Option<Box<Cost>>,
+    /// `None` at rest.
+    pub at_work: Option<Box<AtWork>>,
     /// Until the first unit of the client's.
     entry: Option<Box<Entry>>,
     intake: Intake,
@@ -207,7 +215,7 @@ impl Session {
             transaction_ends: None,
             overdue: None,
             shows_transaction: false,
-            cost: None,
+            at_work: None,
             entry: Some(login.entry),
             intake: Intake::default(),
             _counted: counted,
@@ -297,7 +305,7 @@ impl Session {
     /// Until there is something to work on.
     async fn rest(&mut self, patience: &mut Option<Option<Patience>>) -> Result<(), End> {
         self.forget_tracks();
-        self.forget_cost();
+        self.forget_work();
         self.record.set_resting(true);
         loop {
             match self.wait_for_client(patience).await? {
@@ -414,7 +422,8 @@ impl Session {
                     return Err(End::Fatal(refusal));
                 }
             }
-            if buffer.is_empty() {
+            let has_waited = buffer.is_empty();
+            if has_waited {
                 loop {
                     match self.wait_for_client(patience).await? {
                         Roused::Client => break,
@@ -428,6 +437,7 @@ impl Session {
             }
             let until = patience.get_or_insert_with(|| self.patience());
             let read = match until {
+                None if has_waited => self.stream.read_ready(buffer).await,
                 None => self.stream.read(buffer).await,
                 Some(it) => {
                     match Box::pin(tokio::time::timeout_at(it.until.into(), self.stream.read(buffer))).await {
@@ -459,50 +469,59 @@ impl Session {
             if buffer.is_none() {
                 return self.note_parameters(&mut flow);
             }
+            // One that never stops must not hold up others.
+            tokio::task::coop::consume_budget().await;
         }
     }
 
     async fn wait_for_client(&mut self, patience: &mut Option<Option<Patience>>) -> Result<Roused, End> {
-        // Most of the time the next request is there already or comes soon: ask the socket first and
-        // look at clocks and signals only when it says "not yet".
-        let ready = poll_fn(|cx| Poll::Ready(self.stream.poll_readable(cx).is_ready())).await;
-        if ready {
-            return Ok(Roused::Client);
-        }
-        self.record.set_activity(Activity::Idle);
-        let may_heed = self.may_heed();
-        // As a server does: between commands and outside of a transaction.
-        let may_hear = self.transaction.is_idle() && !self.unsynced && !self.skipping;
-        let patience = *patience.get_or_insert_with(|| self.patience());
-        let is_tied = self.is_tied();
-        let mut too_long = patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it));
+        // Clocks and signals are looked at only when the socket says "not yet", once for each wait.
+        let mut waiting = None;
         poll_fn(|cx| {
             if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
                 return Poll::Ready(ready.map(|()| Roused::Client).map_err(|_| End::Left));
             }
-            if let Some(held) = self.held.as_mut().filter(|_| is_tied) {
-                let server = &mut held.lease.stream;
-                if server.has_news(cx) {
-                    return Poll::Ready(Ok(Roused::Server));
-                }
-            }
-            if self.poll_notifications(cx, may_hear) {
-                return Poll::Ready(Ok(Roused::Hub));
-            }
-            if may_heed && self.record.is_called() {
-                return Poll::Ready(Ok(Roused::Keyway));
-            }
-            if self.record.take_drowsy() {
-                return Poll::Ready(Ok(Roused::Drowsy));
-            }
-            if let Some((too_long, patience)) = &mut too_long
-                && too_long.as_mut().poll(cx).is_ready()
-            {
-                return Poll::Ready(Err(End::Fatal(self.out_of_patience(*patience))));
-            }
-            Poll::Pending
+            let waiting = waiting.get_or_insert_with(|| self.begin_to_wait(patience));
+            self.poll_roused(cx, waiting)
         })
         .await
+    }
+
+    fn begin_to_wait(&mut self, patience: &mut Option<Option<Patience>>) -> Waiting {
+        self.record.set_activity(Activity::Idle);
+        let patience = *patience.get_or_insert_with(|| self.patience());
+        Waiting {
+            may_heed: self.may_heed(),
+            // As a server does: between commands and outside of a transaction.
+            may_hear: self.transaction.is_idle() && !self.unsynced && !self.skipping,
+            is_tied: self.is_tied(),
+            too_long: patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it)),
+        }
+    }
+
+    /// By anybody but the client.
+    fn poll_roused(&mut self, cx: &mut Context<'_>, waiting: &mut Waiting) -> Poll<Result<Roused, End>> {
+        if let Some(held) = self.held.as_mut().filter(|_| waiting.is_tied) {
+            let server = &mut held.lease.stream;
+            if server.has_news(cx) {
+                return Poll::Ready(Ok(Roused::Server));
+            }
+        }
+        if self.poll_notifications(cx, waiting.may_hear) {
+            return Poll::Ready(Ok(Roused::Hub));
+        }
+        if waiting.may_heed && self.record.is_called() {
+            return Poll::Ready(Ok(Roused::Keyway));
+        }
+        if self.record.take_drowsy() {
+            return Poll::Ready(Ok(Roused::Drowsy));
+        }
+        if let Some((too_long, patience)) = &mut waiting.too_long
+            && too_long.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(End::Fatal(self.out_of_patience(*patience))));
+        }
+        Poll::Pending
     }
 
     /// More than one.

@@ -171,7 +171,7 @@ impl Session {
                 "bind it, or compute it in the application",
             )
         })?;
-        let (oids, plan) = (statement.oids(), statement.plan(router));
+        let (oids, plan) = (statement.oids().collect::<Vec<_>>(), statement.plan(router));
         if !statement.is_of(&plan) {
             return Err(columns_have_changed(&execute.name));
         }
@@ -246,7 +246,7 @@ impl Session {
             literals: Literals::default(),
             hit: false,
         };
-        Ok((self.database.statements.unnamed(text.as_bytes(), &statement.oids, planned), names))
+        Ok((self.database.statements.unnamed(&text, &statement.oids, planned), names))
     }
 
     /// What has to come first with an end of its own would end a pipeline.

@@ -15,7 +15,9 @@ use crate::sql::{ColumnLists, Moves, NamedText, PrepareText};
 #[derive(Debug)]
 pub struct Statement {
     pub id: StatementId,
-    pub text: Box<[u8]>,
+    /// Its name on servers, made once; empty for an unnamed one.
+    name: Box<str>,
+    pub text: Box<str>,
     /// As in Parse: big-endian, four bytes each.
     pub oids: Box<[u8]>,
     pub literals: Literals,
@@ -37,9 +39,9 @@ struct Named {
 }
 
 impl Named {
-    fn of(text: &[u8], plan: &Plan) -> Option<Box<Named>> {
+    fn of(text: &str, plan: &Plan) -> Option<Box<Named>> {
         let lists = plan.column_lists()?.clone();
-        let NamedText { text, moves } = lists.name(std::str::from_utf8(text).unwrap_or_default());
+        let NamedText { text, moves } = lists.name(text);
         Some(Box::new(Named { lists, text, moves: Arc::new(moves) }))
     }
 }
@@ -61,12 +63,22 @@ impl Statement {
         let by_sql = self.by_sql.as_ref()?;
         let types = by_sql.body.strip_suffix(self.text()).unwrap_or(&by_sql.body);
         let text = std::str::from_utf8(self.server_text()).unwrap_or_default();
-        Some(format!("PREPARE {}{types}{text}", self.id.server_name()))
+        Some(format!("PREPARE {}{types}{text}", self.name))
     }
 
     /// What servers parse.
     pub fn server_text(&self) -> &[u8] {
-        self.named.as_ref().map_or(&self.text, |it| it.text.as_bytes())
+        self.named.as_ref().map_or(self.text.as_bytes(), |it| it.text.as_bytes())
+    }
+
+    /// What servers know it by; empty for an unnamed one.
+    pub fn server_name(&self) -> &str {
+        &self.name
+    }
+
+    /// A Parse of this text and these types made it.
+    pub fn is_parse_of(&self, text: &[u8], oids: &[u8]) -> bool {
+        self.by_sql.is_none() && self.text.as_bytes() == text && *self.oids == *oids
     }
 
     /// How places of errors in `server_text` lie in the client's text, if that is another one.
@@ -99,7 +111,7 @@ impl Statement {
     fn key(&self) -> Key {
         match &self.by_sql {
             Some(it) => key_by_sql(&it.body),
-            None => (self.text.clone(), self.oids.clone()),
+            None => (self.text.as_bytes().into(), self.oids.clone()),
         }
     }
 
@@ -116,11 +128,11 @@ impl Statement {
     }
 
     pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.text).unwrap_or_default()
+        &self.text
     }
 
-    pub fn oids(&self) -> Vec<u32> {
-        self.oids.as_chunks::<4>().0.iter().map(|it| u32::from_be_bytes(*it)).collect()
+    pub fn oids(&self) -> impl Iterator<Item = u32> {
+        self.oids.as_chunks::<4>().0.iter().map(|it| u32::from_be_bytes(*it))
     }
 }
 
@@ -167,9 +179,10 @@ const SWEEP_MIN: usize = 1_024;
 
 impl Registry {
     /// The statement that all clients share under one server-side name.
-    pub fn named(&self, text: &[u8], oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
-        self.shared((text.into(), oids.into()), plan, |id, planned| Statement {
+    pub fn named(&self, text: &str, oids: &[u8], plan: impl FnOnce() -> Planned) -> Arc<Statement> {
+        self.shared((text.as_bytes().into(), oids.into()), plan, |id, planned| Statement {
             id,
+            name: server_name(id),
             text: text.into(),
             oids: oids.into(),
             literals: planned.literals,
@@ -185,10 +198,11 @@ impl Registry {
         let oids = prepare.oids.as_deref().unwrap_or_default();
         self.shared(key_by_sql(prepare.body), plan, |id, planned| Statement {
             id,
-            text: prepare.statement.as_bytes().into(),
+            name: server_name(id),
+            text: prepare.statement.into(),
             oids: oids.iter().flat_map(|it| it.to_be_bytes()).collect(),
             literals: planned.literals,
-            named: Named::of(prepare.statement.as_bytes(), &planned.plan),
+            named: Named::of(prepare.statement, &planned.plan),
             plan: ArcSwap::new(planned.plan),
             by_sql: Some(BySql {
                 body: prepare.body.into(),
@@ -253,7 +267,7 @@ impl Registry {
         let status = |(it, uses): (Arc<Statement>, u64)| PreparedStatus {
             name: it.id.server_name(),
             text: it.by_sql.as_ref().map_or_else(|| it.text(), |by_sql| &by_sql.body).to_owned(),
-            oids: if it.by_sql.is_some() { Vec::new() } else { it.oids() },
+            oids: if it.by_sql.is_some() { Vec::new() } else { it.oids().collect() },
             by_sql: it.by_sql.is_some(),
             // One is held here.
             clients: Arc::strong_count(&it) - 1,
@@ -264,12 +278,13 @@ impl Registry {
     }
 
     /// A statement of this client alone.
-    pub fn unnamed(&self, text: &[u8], oids: &[u8], planned: Planned) -> Arc<Statement> {
+    pub fn unnamed(&self, text: &str, oids: &[u8], planned: Planned) -> Arc<Statement> {
         let id = StatementId::unnamed(self.next_id.fetch_add(1, Ordering::Relaxed));
         let named = Named::of(text, &planned.plan);
         let (literals, plan) = (planned.literals, ArcSwap::new(planned.plan));
         let (text, oids, presence) = (text.into(), oids.into(), Presence::default());
-        Arc::new(Statement { id, text, oids, literals, plan, by_sql: None, named, presence })
+        let name = server_name(id);
+        Arc::new(Statement { id, name, text, oids, literals, plan, by_sql: None, named, presence })
     }
 
     /// In place of `old`, which is not as its plan is any more: another one of its text, for all who prepare it.
@@ -291,8 +306,10 @@ impl Registry {
             taken: AtomicBool::new(it.taken.load(Ordering::Relaxed)),
             typed: it.typed,
         });
+        let id = StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed));
         let made = Arc::new(Statement {
-            id: StatementId::named(self.next_id.fetch_add(1, Ordering::Relaxed)),
+            id,
+            name: server_name(id),
             text: old.text.clone(),
             oids: old.oids.clone(),
             literals: planned.literals,
@@ -304,6 +321,10 @@ impl Registry {
         by_text.insert(key, Entry { statement: Arc::downgrade(&made), uses });
         made
     }
+}
+
+fn server_name(id: StatementId) -> Box<str> {
+    if id.is_unnamed() { Box::default() } else { id.server_name().into() }
 }
 
 /// The statement of a text, prepared once more.
@@ -339,7 +360,10 @@ impl Names {
 
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
         if name.is_empty() {
-            self.unnamed = Some(statement);
+            // The same text was parsed once more.
+            if !self.unnamed.as_ref().is_some_and(|it| Arc::ptr_eq(it, &statement)) {
+                self.unnamed = Some(statement);
+            }
         } else {
             let named = self.named.get_or_insert_default();
             named.bytes += statement.text.len();
@@ -390,7 +414,7 @@ mod tests {
         let config = Config::parse(text, std::path::Path::new("."), &|_| None).unwrap();
         let router = Router::new(&config.databases[0], 16, Arc::new(Parser::new()));
         let registry = Registry::default();
-        let named = |text: &str| registry.named(text.as_bytes(), &[], || router.plan(text));
+        let named = |text: &str| registry.named(text, &[], || router.plan(text));
         let (one, again, other) = (named("SELECT 1"), named("SELECT 1"), named("SELECT 2"));
         assert!(Arc::ptr_eq(&one, &again) && one.id != other.id);
         let status = registry.snapshot();

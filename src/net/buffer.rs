@@ -45,6 +45,15 @@ impl Buffer {
 }
 
 impl Buffer {
+    /// Where received bytes are appended, with room for some.
+    pub(super) fn room_to_read(&mut self) -> &mut Vec<u8> {
+        self.make_room();
+        if self.bytes.len() == self.bytes.capacity() {
+            self.bytes.reserve(BUFFER_BYTES / 4);
+        }
+        &mut self.bytes
+    }
+
     /// How much may be appended at once: what there is room for, but something always.
     pub(super) fn room(&self) -> usize {
         (self.bytes.capacity() - self.bytes.len()).max(BUFFER_BYTES / 4)

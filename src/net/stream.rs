@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
@@ -117,30 +119,59 @@ impl Stream {
     }
 
     /// Appends what there is; 0 is the end of the stream. Cancel safe.
-    ///
-    /// A read that does not fill the buffer clears tokio's readiness, so that the next wait asks
-    /// epoll and not the socket: no read that ends in EAGAIN.
     pub async fn read(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
-        match &mut self.tls {
-            None => {
-                buffer.make_room();
-                let mut reading = pin!(self.tcp.read_buf(&mut buffer.bytes));
-                let tie = self.tie.as_deref();
-                poll_fn(|cx| {
-                    tie.map_or(Ok(()), Tie::check)?;
-                    reading.as_mut().poll(cx)
-                })
-                .await
-            }
-            Some(tls) => {
-                let tie = self.tie.as_deref();
-                poll_fn(|cx| {
-                    tie.map_or(Ok(()), Tie::check)?;
-                    tls.poll_read(&mut self.tcp, cx, buffer)
-                })
-                .await
+        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    /// As [`Stream::read`], of a stream that has just been readable: the socket is asked before readiness is
+    /// asked for once more. It takes nothing of the task's budget, so that it is for who has waited. Cancel safe.
+    pub async fn read_ready(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
+        if self.tls.is_none() {
+            self.check()?;
+            match self.receive(buffer) {
+                Err(error) if is_not_yet(&error) => {}
+                read => return read,
             }
         }
+        self.read(buffer).await
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        self.check()?;
+        if let Some(tls) = &mut self.tls {
+            return tls.poll_read(&mut self.tcp, cx, buffer);
+        }
+        loop {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            match self.receive(buffer) {
+                Err(error) if is_not_yet(&error) => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// What there is, without waiting.
+    ///
+    /// A read that does not fill the buffer has emptied the socket: tokio is told that it would block, so that the
+    /// next wait asks epoll and not the socket, and no read ends in EAGAIN.
+    fn receive(&self, buffer: &mut Buffer) -> io::Result<usize> {
+        let bytes = buffer.room_to_read();
+        let room = bytes.capacity() - bytes.len();
+        let mut taken = 0;
+        let received = self.tcp.try_io(Interest::READABLE, || {
+            (taken, _) = rustix::net::recv(&self.tcp, spare_capacity(bytes), RecvFlags::empty())?;
+            if (1..room).contains(&taken) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match received {
+            Err(error) if taken == 0 => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    /// What the socket takes, without waiting.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let send = || Ok(rustix::net::send(&self.tcp, bytes, SendFlags::NOSIGNAL)?);
+        self.tcp.try_io(Interest::WRITABLE, send)
     }
 
     /// Sends what the socket takes, waiting until that is something. `None` is that it takes nothing and
@@ -170,7 +201,7 @@ impl Stream {
         }
         loop {
             ready!(self.tcp.poll_write_ready(cx))?;
-            match self.tcp.try_write(bytes) {
+            match self.send(bytes) {
                 Err(error) if is_not_yet(&error) => {}
                 written => return Poll::Ready(written),
             }
@@ -188,17 +219,20 @@ impl Stream {
     /// Not cancel safe: a part may have been sent.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.check()?;
-        let tie = self.tie.as_deref();
-        let Some(tls) = &mut self.tls else {
+        if self.tls.is_none() {
             // A socket nearly always takes all at once: only one that does not is waited for.
-            let sent = match self.tcp.try_write(bytes) {
+            let sent = match self.send(bytes) {
                 Err(error) if is_not_yet(&error) => 0,
                 sent => sent?,
             };
             if sent == bytes.len() {
                 return Ok(());
             }
-            let mut writing = pin!(self.tcp.write_all(&bytes[sent..]));
+            bytes = &bytes[sent..];
+        }
+        let tie = self.tie.as_deref();
+        let Some(tls) = &mut self.tls else {
+            let mut writing = pin!(self.tcp.write_all(bytes));
             return poll_fn(|cx| {
                 tie.map_or(Ok(()), Tie::check)?;
                 writing.as_mut().poll(cx)
@@ -242,6 +276,14 @@ impl Stream {
             Poll::Ready(Ok(it)) => it.is_read_closed(),
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
+        }
+    }
+
+    /// As [`Stream::has_news`], for who does not wait for it.
+    pub fn has_spoken(&mut self) -> bool {
+        match self.tls {
+            None => self.check().is_err() || !matches!(self.peek(), Err(error) if is_not_yet(&error)),
+            Some(_) => self.has_news(&mut Context::from_waker(Waker::noop())),
         }
     }
 

@@ -162,6 +162,20 @@ impl Plan {
         self.refusal.as_ref()
     }
 
+    /// It reads or writes rows, and there is nothing else to it that Keyway answers, keeps in mind or prepares.
+    pub fn is_plain(&self) -> bool {
+        self.kind == Kind::Statement
+            && self.understood
+            && !self.lists_channels
+            && self.settings.is_empty()
+            && self.unnamed.is_none()
+    }
+
+    /// Values of literals were looked at: it holds for texts that have these in common.
+    pub fn looks_at_literals(&self) -> bool {
+        !self.fixed_literals.is_empty()
+    }
+
     /// Its text holds a routing hint.
     pub fn is_hinted(&self) -> bool {
         self.hinted

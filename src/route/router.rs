@@ -308,6 +308,15 @@ impl Router {
         Planned { plan, literals: scan.literals, hit: false }
     }
 
+    /// Whether a plan that was found here before is the one to be used still, which is a hit too.
+    pub fn reuse(&self, plan: &Plan) -> bool {
+        let is_current = plan.version == self.version();
+        if is_current {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+        }
+        is_current
+    }
+
     /// Where a plan depends on values of literals, the one under the fingerprint says on which, and that for
     /// these values is beside it.
     fn cached(&self, text: &str, scan: &Scan) -> Option<Arc<Plan>> {

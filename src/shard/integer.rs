@@ -9,12 +9,27 @@ pub fn trim(text: &str) -> &str {
 /// between digits, which PostgreSQL takes from version 16 on. An older server refuses those by itself, so
 /// that taking them here sends no row astray. What is too large for every type saturates.
 pub fn parse(text: &str) -> Option<i128> {
+    if let Some(value) = plain(text) {
+        return Some(value.into());
+    }
     let trimmed = trim(text);
     match trimmed.as_bytes().first() {
         Some(b'-') => magnitude(&trimmed[1..]).map(|it| -it),
         Some(b'+') => magnitude(&trimmed[1..]),
         _ => magnitude(trimmed),
     }
+}
+
+/// A few decimal digits and nothing else, as most keys are written.
+fn plain(text: &str) -> Option<u64> {
+    let mut value = 0u64;
+    for digit in text.bytes().map(|it| it.wrapping_sub(b'0')) {
+        if digit > 9 {
+            return None;
+        }
+        value = value.wrapping_mul(10).wrapping_add(digit.into());
+    }
+    (1..=18).contains(&text.len()).then_some(value)
 }
 
 /// Digits of any base that `pg_strtoint64_safe` knows, one underscore at most in front of each; what is

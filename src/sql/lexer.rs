@@ -113,6 +113,11 @@ fn continues_name(byte: u8) -> bool {
     CONTINUES_NAME[usize::from(byte)]
 }
 
+/// Whether a token that this byte is the last of, or white space behind it, ends whatever literal follows.
+pub(super) fn ends_token(byte: u8) -> bool {
+    matches!(class(byte), SPACE | SINGLE | OPERATOR)
+}
+
 pub struct Lexer<'a> {
     text: &'a [u8],
     at: usize,
@@ -122,7 +127,12 @@ pub struct Lexer<'a> {
 
 impl<'a> Lexer<'a> {
     pub fn new(text: &'a [u8]) -> Lexer<'a> {
-        Lexer { text, at: 0, hints: SmallVec::new() }
+        Lexer::starting_at(text, 0)
+    }
+
+    /// From a place on at which a token may start.
+    pub(super) fn starting_at(text: &'a [u8], at: usize) -> Lexer<'a> {
+        Lexer { text, at, hints: SmallVec::new() }
     }
 
     #[inline]

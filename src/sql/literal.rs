@@ -29,6 +29,9 @@ impl Literal {
 }
 
 fn integer(written: &str) -> Option<Cow<'_, str>> {
+    if written.bytes().all(|it| it.is_ascii_digit()) {
+        return Some(Cow::Borrowed(written));
+    }
     let radix = match written.as_bytes().get(1).map(|it| it | 0x20) {
         Some(b'x') => 16,
         Some(b'o') => 8,

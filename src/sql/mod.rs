@@ -13,6 +13,7 @@ mod lexer;
 mod literal;
 mod normalised;
 mod parse;
+mod pattern;
 mod prepared;
 mod query;
 mod scan;
@@ -36,6 +37,7 @@ pub use inserted::{InsertedRows, RowSpans};
 pub use lexer::{Lexer, Malformed, Token, TokenKind};
 pub use normalised::normalised;
 pub use parse::{NotParsed, Parser};
+pub use pattern::Pattern;
 pub use prepared::{
     ExecuteName, ExecuteText, PrepareText, execute_names, execute_text, params_max, prepare_names,
     prepare_text,

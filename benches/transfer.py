@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Large results and COPY through Keyway, beside the other proxies: MB per second, and CPU seconds of the proxy per GB.
+
+Starts a PostgreSQL of its own, PgBouncer, HAProxy in TCP mode and Keyway, as benches/e2e.py does, and moves the same rows
+through each in turn, in both directions, over one connection. The client looks at no more bytes than it must.
+
+    benches/transfer.py             the table, about a minute
+    benches/transfer.py --write     and puts it into docs/performance.md
+"""
+
+import argparse
+import signal
+import statistics
+import sys
+import time
+
+import e2e
+import shards
+
+BEGIN, END = "<!-- transfer:begin -->", "<!-- transfer:end -->"
+ROWS = 400_000
+SCHEMA = f"""CREATE TABLE big (id integer, filler text);
+INSERT INTO big SELECT id, repeat('x', 240) FROM generate_series(1, {ROWS}) id;
+CREATE TABLE sink (LIKE big);"""
+KINDS = ("SELECT", "COPY TO STDOUT", "COPY FROM STDIN")
+
+
+class Transfer(e2e.Bench):
+    auth = "trust"
+
+    def start_postgres(self):
+        super().start_postgres()
+        problem = self.psql(self.ports["postgres"], "bench", SCHEMA)[1]
+        if problem:
+            raise e2e.Failure(problem)
+
+    def moved(self, target, kind):
+        """Bytes, seconds, and CPU seconds of the proxy."""
+        client = shards.Client(target.port)
+        before, started = e2e.cpu_seconds(target.pid), time.monotonic()
+        if kind == "SELECT":
+            _, size = client.read("SELECT * FROM big")
+        elif kind == "COPY TO STDOUT":
+            client.send(b"Q", b"COPY big TO STDOUT\0")
+            size, _ = client.until(shards.READY)
+        else:
+            _, size = client.copy_in("sink", self.file)
+        seconds, spent = time.monotonic() - started, e2e.cpu_seconds(target.pid) - before
+        client.stream.close()
+        if kind == "COPY FROM STDIN":
+            self.psql(self.ports["postgres"], "bench", "TRUNCATE sink")
+        return size, seconds, spent
+
+    def measure(self):
+        self.file = self.directory / "big.copy"
+        command = [self.bin / "psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(self.ports["postgres"]), "-U", e2e.USER,
+                   "-d", "bench", "-c", f"\\copy big TO '{self.file}'"]
+        self.run(command, env=e2e.client_environment())
+        targets = [it for it in self.targets if it.name in ("direct", "keyway", "pgbouncer", "haproxy")]
+        found = {}
+        for index in range(self.arguments.rounds):
+            for kind in KINDS:
+                turn = index % len(targets)
+                for target in targets[turn:] + targets[:turn]:
+                    self.check()
+                    found.setdefault((kind, target.name), []).append(self.moved(target, kind))
+        return [it.name for it in targets], found
+
+
+def report(bench, names, found):
+    lines = [
+        f"Measured on {e2e.today()}: {e2e.processor()}, all on this machine. {e2e.version_of(bench.arguments.keyway, '--version').capitalize()}"
+        f"{e2e.commit(bench.arguments.keyway)}, {e2e.version_of(bench.pgbouncer, '--version')}; {ROWS:,} rows, median of "
+        f"{bench.arguments.rounds} rounds.",
+        "",
+        "| | target | MB | MB/s | CPU s per GB |",
+        "|---|---|--:|--:|--:|",
+    ]
+    medians = {}
+    for kind in KINDS:
+        for name in names:
+            runs = found[kind, name]
+            size = runs[0][0] / 1e6
+            speed = statistics.median(run[0] / 1e6 / run[1] for run in runs)
+            cpu = statistics.median(run[2] * 1e9 / run[0] for run in runs)
+            medians[kind, name] = speed, cpu
+            lines.append(f"| {kind} | {name} | {size:.0f} | {speed:.0f} | {'' if name == 'direct' else f'{cpu:.2f}'} |")
+    goals = []
+    for kind in KINDS:
+        (own_speed, own_cpu), (speed, cpu) = medians[kind, "keyway"], medians[kind, "haproxy"]
+        goals.append(e2e.Goal(f"MB/s of HAProxy's, {kind}", "at least", 1.0, own_speed / speed))
+        goals.append(e2e.Goal(f"CPU per GB of HAProxy's, {kind}", "at most", 1.0, own_cpu / cpu if cpu else None))
+    return "\n".join([*lines, "", *e2e.goal_lines(goals)]) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description="large results and COPY through Keyway and others")
+    e2e.add_programs(parser)
+    parser.add_argument("--rounds", type=e2e.positive, default=5)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    arguments = parser.parse_args()
+    arguments.scale, arguments.threads, arguments.seconds = 1, 1, 1
+    arguments.keyway = arguments.keyway.resolve()
+    for it in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(it, e2e.stopped)
+    try:
+        with Transfer(arguments) as bench:
+            names, found = bench.measure()
+            text = report(bench, names, found)
+        print(text)
+        if arguments.write:
+            e2e.write_document(text, BEGIN, END)
+    except e2e.Failure as failure:
+        print(f"transfer: {failure}", file=sys.stderr)
+        return 1
+    except e2e.Stopped as stop:
+        return 128 + stop.args[0]
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# A release build whose code is laid out by a recorded profile: an instrumented build serves the benches' statements, then
+# everything is compiled once more with what was counted. The program is target/pgo/keyway. Takes two builds and two minutes.
+#   scripts/pgo.sh
+# LLVM_PROFDATA names the tool that merges profiles, where it is not found: rustup's component llvm-tools, or LLVM's
+# own from version 19 on (Debian: llvm-19).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+find_profdata() {
+    local sysroot it
+    sysroot=$(rustc --print sysroot)
+    for it in "${LLVM_PROFDATA:-}" "$sysroot"/lib/rustlib/*/bin/llvm-profdata; do
+        [ -n "$it" ] && [ -x "$it" ] && echo "$it" && return
+    done
+    for it in $(seq 40 -1 19); do
+        command -v "llvm-profdata-$it" && return
+    done
+    echo "no llvm-profdata: rustup component add llvm-tools, or install LLVM 19 or newer" >&2
+    return 1
+}
+
+profdata=$(find_profdata)
+host=$(rustc -vV | sed -n 's/^host: //p')
+work=$PWD/target/pgo
+raw=$work/raw
+rm -rf "$raw"
+mkdir -p "$raw"
+# With a target named, what runs at build time is not instrumented. Without link-time optimisation, which would be for nothing.
+CARGO_PROFILE_RELEASE_LTO=off RUSTFLAGS="-Cprofile-generate=$raw" \
+    cargo build --release --target "$host" --target-dir "$work/instrumented" --bin keyway
+instrumented=$work/instrumented/$host/release/keyway
+benches/e2e.py --keyway "$instrumented" --rounds 1 --seconds 4 --clients 1 16 --no-extras >/dev/null
+benches/transfer.py --keyway "$instrumented" --rounds 1 >/dev/null
+"$profdata" merge -o "$work/keyway.profdata" "$raw"
+RUSTFLAGS="-Cprofile-use=$work/keyway.profdata" \
+    cargo build --release --target "$host" --target-dir "$work/optimised" --bin keyway
+cp "$work/optimised/$host/release/keyway" "$work/keyway"
+echo "$work/keyway"
