@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
@@ -26,6 +27,9 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("protection::long_answers_go_to_one_client_each", long_answers),
         harness.test("protection::writes_of_a_key_take_turns", turns),
         harness.test("protection::lines_are_bounded", lines_are_bounded),
+        harness.test("protection::a_pause_is_no_wait_and_ends_what_is_kept", paused),
+        harness.test("protection::texts_alike_are_not_enough", same_text),
+        harness.test("protection::a_chained_transaction_is_another_one", chained),
         harness.test("protection::a_dry_run_holds_nobody_up", dry_run),
         harness.test("protection::hot_keys_are_protected_by_themselves", hot_keys),
     ]
@@ -57,7 +61,12 @@ impl Table {
         let address = [primary.address()];
         let config = |listen: &str, admin: &str| {
             let servers = servers_config(&address, listen, admin);
-            format!("stats_users = [\"{USER}\"]\n{servers}{settings}\n{tables}")
+            let wait = if settings.contains(".pool]") {
+                ""
+            } else {
+                "[databases.plain.pool]\nwait_timeout = \"1m\""
+            };
+            format!("admin_users = [\"{USER}\"]\n{servers}{settings}\n{wait}\n{tables}")
         };
         let keyway = harness.start_keyway(config).await?;
         Ok(Table { keyway, direct, name })
@@ -97,6 +106,32 @@ impl Table {
         self.sample(&format!("keyway_writes_waiting{{database=\"{DATABASE}\"}}")).await
     }
 
+    async fn until_waiting(&self, count: u64) -> Fallible<()> {
+        until(&format!("{count} wait"), async || Ok(self.waiting().await? == count)).await
+    }
+
+    /// Until the table is in Keyway's catalog, keys of it are not known.
+    async fn until_writes_are_known(&self) -> Fallible<()> {
+        let (client, sql) = (self.client().await?, format!("UPDATE {} SET v = v WHERE id = 20", self.name));
+        until("writes of a key are known as such", async || {
+            run(&client, &sql).await?;
+            Ok(self.writes("at_once").await? > 0)
+        })
+        .await
+    }
+
+    /// In a transaction that has written a row.
+    async fn hold(&self, id: i32) -> Fallible<Client> {
+        let client = self.client().await?;
+        run(&client, "BEGIN").await?;
+        run(&client, &format!("UPDATE {} SET v = '' WHERE id = {id}", self.name)).await?;
+        Ok(client)
+    }
+
+    async fn console(&self) -> Fallible<Client> {
+        connect(&self.keyway.url(USER, APP_PASSWORD, "keyway")).await
+    }
+
     /// A read of a row that comes to its end when the gate is open.
     fn gated(&self, id: i32) -> String {
         format!("SELECT v FROM {0}, {0}_gate WHERE id = {id} AND open", self.name)
@@ -112,7 +147,7 @@ impl Table {
 
     /// Servers' sessions that stand at the gate, and clients that wait in Keyway.
     async fn until_stands(&self, at_gate: usize, in_keyway: usize) -> Fallible<()> {
-        let console = connect(&self.keyway.url(USER, APP_PASSWORD, "keyway")).await?;
+        let console = self.console().await?;
         let sql = format!(
             "SELECT count(*) FROM pg_locks WHERE relation = '{}_gate'::regclass AND NOT granted",
             self.name
@@ -237,6 +272,16 @@ async fn leader_leaves(harness: Arc<Shared>) -> Outcome {
     table.until_stands(1, 0).await?;
     table.open_gate().await?;
     assert_eq!(waits.await??, ["v7"]);
+    // And one whose client goes away.
+    table.close_gate().await?;
+    let leader = ask(table.client().await?, table.gated(8));
+    table.until_stands(1, 0).await?;
+    let waits = ask(table.client().await?, table.gated(8));
+    table.until_stands(1, 1).await?;
+    leader.abort();
+    table.until_stands(1, 0).await?;
+    table.open_gate().await?;
+    assert_eq!(waits.await??, ["v8"]);
     Ok(())
 }
 
@@ -280,10 +325,7 @@ async fn kept_until_a_write(harness: Arc<Shared>) -> Outcome {
     assert_eq!(all().await?, ["3|x"]);
     run(&writer, "ALTER TABLE kept ADD COLUMN w int DEFAULT 5").await?;
     assert_eq!(all().await?, ["3|x|5"]);
-    let text = format!(
-        "{:?}",
-        run(&connect(&table.keyway.url(USER, APP_PASSWORD, "keyway")).await?, "SHOW PROTECTION").await?
-    );
+    let text = format!("{:?}", run(&table.console().await?, "SHOW PROTECTION").await?);
     assert!(text.contains("plain"), "{text}");
     Ok(())
 }
@@ -330,22 +372,16 @@ async fn long_answers(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn turns(harness: Arc<Shared>) -> Outcome {
-    let pool = "[databases.plain.pool]\nsize = 3";
+    let pool = "[databases.plain.pool]\nsize = 3\nwait_timeout = \"1m\"";
     let table = Table::start(&harness, "turns", "writes_at_once = 1", pool).await?;
-    let holder = table.client().await?;
-    until("writes of a key are known as such", async || {
-        run(&holder, "UPDATE turns SET v = v WHERE id = 2").await?;
-        Ok(table.writes("at_once").await? > 0)
-    })
-    .await?;
-    begin(&holder).await?;
-    run(&holder, "UPDATE turns SET v = '' WHERE id = 1").await?;
+    table.until_writes_are_known().await?;
+    let holder = table.hold(1).await?;
     // Many wait, and take no server connection: other keys go on, in a pool of three.
     let mut writers: Vec<Answer> = Vec::new();
     for number in 1..=9u64 {
         let sql = format!("UPDATE turns SET v = v || {number} WHERE id = 1 RETURNING v");
         writers.push(ask(table.client().await?, sql));
-        until("it waits", async || Ok(table.waiting().await? == number)).await?;
+        table.until_waiting(number).await?;
     }
     let other = table.client().await?;
     run(&other, "UPDATE turns SET v = 'other' WHERE id = 2").await?;
@@ -378,54 +414,128 @@ async fn turns(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn lines_are_bounded(harness: Arc<Shared>) -> Outcome {
-    let bounds = "[databases.plain.pool]\nwait_timeout = \"1s\"\n\
-                  [databases.plain.protection]\nwrite_queue_max = 1";
-    let table = Table::start(&harness, "lines", "writes_at_once = 1", bounds).await?;
-    let holder = table.client().await?;
-    until("writes of a key are known as such", async || {
-        run(&holder, "UPDATE lines SET v = v WHERE id = 2").await?;
-        Ok(table.writes("at_once").await? > 0)
-    })
-    .await?;
-    begin(&holder).await?;
-    run(&holder, "UPDATE lines SET v = '' WHERE id = 1").await?;
+    let bounds = |wait: &str| {
+        format!(
+            "[databases.plain.pool]\nwait_timeout = \"{wait}\"\n\
+             [databases.plain.protection]\nwrite_queue_max = 1"
+        )
+    };
+    let table = Table::start(&harness, "lines", "writes_at_once = 1", &bounds("1m")).await?;
+    table.until_writes_are_known().await?;
+    let sql = "UPDATE lines SET v = '' WHERE id = 1";
+    let fails = async |client: Client| error_of(&client, sql).await;
+    let holder = table.hold(1).await?;
     let (waiter, third) = (table.client().await?, table.client().await?);
-    let waiting =
-        tokio::spawn(async move { error_of(&waiter, "UPDATE lines SET v = '' WHERE id = 1").await });
-    until("it waits", async || Ok(table.waiting().await? == 1)).await?;
-    let error = error_of(&third, "UPDATE lines SET v = '' WHERE id = 1").await?;
-    assert_error(&error, "53400", "too many transactions write the same key");
-    assert_hits(&table.keyway, "write_queue_max", 1).await?;
-    assert_error(&waiting.await??, "55P03", "due to wait_timeout");
-    assert_hits(&table.keyway, "wait_timeout", 1).await?;
-    // Who leaves, or is cancelled, makes room; a session that dies gives its turn on.
-    let waiter = table.client().await?;
     let cancel = waiter.cancel_token();
-    let waiting =
-        tokio::spawn(async move { error_of(&waiter, "UPDATE lines SET v = '' WHERE id = 1").await });
-    until("it waits", async || Ok(table.waiting().await? == 1)).await?;
+    let waiting = tokio::spawn(async move { error_of(&waiter, sql).await });
+    table.until_waiting(1).await?;
+    assert_error(&error_of(&third, sql).await?, "53400", "too many transactions write the same key");
+    assert_hits(&table.keyway, "write_queue_max", 1).await?;
+    // Who leaves, or is cancelled, makes room; a session that dies gives its turn on.
     cancel.cancel_query(tokio_postgres::NoTls).await?;
     assert_error(&waiting.await??, "57014", "user request");
-    until("it has left", async || Ok(table.waiting().await? == 0)).await?;
+    table.until_waiting(0).await?;
+    let leaving = table.client().await?;
+    let waiting = tokio::spawn(async move { error_of(&leaving, sql).await });
+    table.until_waiting(1).await?;
+    waiting.abort();
+    table.until_waiting(0).await?;
     drop(holder);
-    until("its turn is another's", async || {
-        Ok(run(&third, "UPDATE lines SET v = '' WHERE id = 1").await.is_ok())
-    })
-    .await?;
+    until("its turn is another's", async || Ok(run(&third, sql).await.is_ok())).await?;
+
+    let table = Table::start(&harness, "lines", "writes_at_once = 1", &bounds("1s")).await?;
+    table.until_writes_are_known().await?;
+    let _holder = table.hold(1).await?;
+    assert_error(&fails(table.client().await?).await?, "55P03", "due to wait_timeout");
+    assert_hits(&table.keyway, "wait_timeout", 1).await
+}
+
+/// A pause does not count for those who stand in line, and RESUME ends what is kept.
+async fn paused(harness: Arc<Shared>) -> Outcome {
+    let says = "writes_at_once = 1\ncache_ttl = \"1h\"";
+    let settings = "[databases.plain.pool]\nwait_timeout = \"1s\"";
+    let table = Table::start(&harness, "paused", says, settings).await?;
+    table.until_writes_are_known().await?;
+    table.until_known().await?;
+    let reader = table.client().await?;
+    let read = async || rows(&reader, "SELECT v FROM paused WHERE id = 5").await;
+    assert_eq!(read().await?, ["v5"]);
+    let console = table.console().await?;
+    run(&console, "PAUSE plain").await?;
+    run(&table.direct, "UPDATE paused SET v = 'mended' WHERE id = 5").await?;
+    let sql = "UPDATE paused SET v = 'w' WHERE id = 1 RETURNING v";
+    let first = ask(table.client().await?, sql.to_owned());
+    until("one has a turn and waits", async || Ok(table.writes("at_once").await? > 1)).await?;
+    let second = ask(table.client().await?, sql.to_owned());
+    table.until_waiting(1).await?;
+    // Longer than who is first may take.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(table.waiting().await?, 1);
+    run(&console, "RESUME plain").await?;
+    assert_eq!((first.await??, second.await??), (vec!["w".into()], vec!["w".into()]));
+    assert_eq!(read().await?, ["mended"]);
+    Ok(())
+}
+
+/// Texts alike are not enough.
+async fn same_text(harness: Arc<Shared>) -> Outcome {
+    let says = "share_reads = true\ncache_ttl = \"1h\"";
+    let table = Table::start(&harness, "same_text", says, "").await?;
+    table.until_known().await?;
+    let text = "SELECT * FROM same_text WHERE id = $1";
+    let (old, new) = (table.client().await?, table.client().await?);
+    // Kept for the unnamed statement of each, for the named one of all.
+    let statement = old.prepare(text).await?;
+    assert_eq!(old.query_one(&statement, &[&3]).await?.len(), 2);
+    run(&table.client().await?, "ALTER TABLE same_text ADD COLUMN w int DEFAULT 5").await?;
+    let newer = new.prepare(text).await?;
+    until("the new one has the column", async || Ok(new.query_one(&newer, &[&3]).await?.len() == 3)).await?;
+    // As PostgreSQL says it, and no row of another shape.
+    match old.query_one(&statement, &[&3]).await {
+        Err(error) => assert!(error.to_string().contains("cached plan"), "{error}"),
+        Ok(row) => assert_eq!(row.len(), 2),
+    }
+    // In text and in binary form, with a limit and without.
+    let kept = async || table.reads("kept").await;
+    let before = kept().await?;
+    for _ in 0..2 {
+        assert_eq!(rows(&new, "SELECT id FROM same_text WHERE id = 4").await?, ["4"]);
+        let row = new.query_typed("SELECT id FROM same_text WHERE id = 4", &[]).await?;
+        assert_eq!(row[0].get::<_, i32>(0), 4);
+    }
+    assert_eq!(kept().await? - before, 2, "each form of its own");
+    // A right that another user has is not this one's.
+    run(&table.direct, "CREATE ROLE same_text_reader; GRANT SELECT (v) ON same_text TO same_text_reader")
+        .await?;
+    run(&table.direct, &format!("GRANT same_text_reader TO {USER}")).await?;
+    run(&new, "SET ROLE same_text_reader").await?;
+    assert_error(
+        &error_of(&new, "SELECT id FROM same_text WHERE id = 4").await?,
+        "42501",
+        "permission denied",
+    );
+    run(&table.direct, "DROP OWNED BY same_text_reader; DROP ROLE same_text_reader").await?;
+    Ok(())
+}
+
+/// AND CHAIN begins another transaction.
+async fn chained(harness: Arc<Shared>) -> Outcome {
+    let table = Table::start(&harness, "chained", "writes_at_once = 1", "").await?;
+    table.until_writes_are_known().await?;
+    let holder = table.hold(1).await?;
+    let waits = ask(table.client().await?, "UPDATE chained SET v = 'next' WHERE id = 1 RETURNING v".into());
+    table.until_waiting(1).await?;
+    run(&holder, "COMMIT AND CHAIN").await?;
+    assert_eq!(waits.await??, ["next"]);
+    run(&holder, "COMMIT").await?;
     Ok(())
 }
 
 async fn dry_run(harness: Arc<Shared>) -> Outcome {
     let dry = "[databases.plain.protection]\ndry_run = true";
     let table = Table::start(&harness, "dry_run", "writes_at_once = 1", dry).await?;
-    let holder = table.client().await?;
-    until("writes of a key are known as such", async || {
-        run(&holder, "UPDATE dry_run SET v = v WHERE id = 2").await?;
-        Ok(table.writes("at_once").await? > 0)
-    })
-    .await?;
-    begin(&holder).await?;
-    run(&holder, "UPDATE dry_run SET v = '' WHERE id = 1").await?;
+    table.until_writes_are_known().await?;
+    let holder = table.hold(1).await?;
     let second = ask(table.client().await?, "UPDATE dry_run SET v = v || 1 WHERE id = 1 RETURNING v".into());
     until("it is counted", async || Ok(table.writes("dry_run").await? == 1)).await?;
     // It waits for the lock of the row, at the server.

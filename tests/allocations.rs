@@ -28,10 +28,10 @@ fn without_allocation(served: &mut Served, made: impl Fn(usize) -> Vec<u8>) -> u
     counted.iter().filter(is_free).count()
 }
 
-/// Keyway's own work beside clients, such as probes once a second and what it counts in the background, runs in the same
-/// thread and allocates: a few requests have that in their time.
+/// Keyway's own work beside clients, such as probes and what it counts in the background, runs in the same thread and
+/// allocates: some requests have that in their time, on a busy machine many. What a statement itself allocates, each does.
 fn assert_free(what: &str, free: usize) {
-    assert!(free * 100 >= COUNTED * 95, "{what}: {} of {COUNTED} requests allocate", COUNTED - free);
+    assert!(free * 2 >= COUNTED, "{what}: {} of {COUNTED} requests allocate", COUNTED - free);
 }
 
 fn check(database: &str) {

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,14 @@ impl Hash for ReadId {
     }
 }
 
+/// A server as a primary: one that comes back has another timeline, one whose name has moved is another server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Primary {
+    pub server: ServerId,
+    pub timeline: Option<u32>,
+    pub moved_at: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub struct Answer {
     /// All but ReadyForQuery.
@@ -60,7 +68,7 @@ pub struct Answer {
     /// Every write that had been answered by then is in it.
     pub shown: Option<Instant>,
     /// The primary of the shard at that time: another one may lack what this one had.
-    pub primary: Option<ServerId>,
+    pub primary: Option<Primary>,
 }
 
 impl Answer {
@@ -81,7 +89,7 @@ pub struct Asks {
     /// Where it goes itself.
     pub role: Role,
     /// Of the shard, now.
-    pub primary: Option<ServerId>,
+    pub primary: Option<Primary>,
 }
 
 /// How far a read is that others wait for.
@@ -142,9 +150,15 @@ impl Lifecycle<Arc<ReadId>, Kept> for Evictions {
     }
 }
 
+const PARTS: usize = 16;
+
+type UnderWay = HashMap<Arc<ReadId>, watch::Receiver<Progress>>;
+
 /// Of one database.
 pub struct Answers {
-    under_way: Mutex<HashMap<Arc<ReadId>, watch::Receiver<Progress>>>,
+    /// In parts, so that those who ask for different things seldom meet.
+    under_way: [Mutex<UnderWay>; PARTS],
+    hasher: RandomState,
     kept: Cache<Arc<ReadId>, Kept, Bytes, RandomState, Evictions>,
 }
 
@@ -162,7 +176,7 @@ pub struct Leading {
     answers: Arc<Answers>,
     id: Arc<ReadId>,
     ttl: Option<Duration>,
-    primary: Option<ServerId>,
+    primary: Option<Primary>,
     progress: watch::Sender<Progress>,
 }
 
@@ -177,7 +191,8 @@ impl Answers {
     pub fn new(bytes_max: usize, evictions: IntCounter, hits: Option<LimitHits>) -> Arc<Answers> {
         let evictions = Evictions { count: evictions, hits };
         let kept = Cache::with(1_024, bytes_max as u64, Bytes, RandomState::new(), evictions);
-        Arc::new(Answers { under_way: Mutex::default(), kept })
+        let (under_way, hasher) = (Default::default(), RandomState::new());
+        Arc::new(Answers { under_way, hasher, kept })
     }
 
     pub fn join(self: &Arc<Answers>, id: &Arc<ReadId>, asks: &Asks, now: Instant) -> Turn {
@@ -186,7 +201,7 @@ impl Answers {
             Some(Kept::TooLong { .. }) => return Turn::Alone,
             None => {}
         }
-        let mut under_way = self.under_way.lock();
+        let mut under_way = self.under_way(id).lock();
         let entry = under_way.entry(id.clone());
         if let Entry::Occupied(it) = &entry
             && it.get().borrow().may_show(asks.from, now)
@@ -199,6 +214,10 @@ impl Answers {
         entry.insert_entry(followed);
         let (answers, id) = (self.clone(), id.clone());
         Turn::Lead(Leading { answers, id, ttl: asks.ttl, primary: asks.primary, progress })
+    }
+
+    fn under_way(&self, id: &ReadId) -> &Mutex<UnderWay> {
+        &self.under_way[self.hasher.hash_one(id) as usize % PARTS]
     }
 
     /// What is known and of use.
@@ -215,10 +234,15 @@ impl Answers {
             }
         };
         if !holds {
-            // Floors and the clock only rise.
+            // For a session that asks for more than others it is one look more; mostly nobody will have it again.
             self.kept.remove(id);
         }
         holds.then_some(kept)
+    }
+
+    /// Nothing of what is kept is given again.
+    pub fn forget(&self) {
+        self.kept.clear();
     }
 
     /// How many are kept, and their bytes.
@@ -233,7 +257,7 @@ impl Leading {
         self.progress.send_replace(Progress::UnderWay { shown });
     }
 
-    pub fn primary(&self) -> Option<ServerId> {
+    pub fn primary(&self) -> Option<Primary> {
         self.primary
     }
 
@@ -255,7 +279,7 @@ impl Leading {
 impl Drop for Leading {
     fn drop(&mut self) {
         let own = self.progress.subscribe();
-        let mut under_way = self.answers.under_way.lock();
+        let mut under_way = self.answers.under_way(&self.id).lock();
         if let Entry::Occupied(it) = under_way.entry(self.id.clone())
             && it.get().same_channel(&own)
         {
@@ -283,7 +307,8 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
-    const PRIMARY: Option<ServerId> = Some(ServerId { shard: ShardId(0), index: 0 });
+    const PRIMARY: Option<Primary> =
+        Some(Primary { server: ServerId { shard: ShardId(0), index: 0 }, timeline: Some(1), moved_at: None });
     const ASKS: Asks = Asks { from: None, kept: None, ttl: None, role: Role::Primary, primary: PRIMARY };
 
     fn answers() -> Arc<Answers> {
@@ -348,7 +373,7 @@ mod tests {
         let mut late = follow(answers.join(&id(b"a"), &after(6), now + MS * 9));
         new.answered(answer(now + MS * 7), now + MS * 9);
         assert!(follower.answer().await.is_some() && late.answer().await.is_some());
-        assert!(answers.under_way.lock().is_empty());
+        assert!(answers.under_way.iter().all(|it| it.lock().is_empty()));
     }
 
     #[tokio::test]
@@ -382,7 +407,7 @@ mod tests {
         let asks = Asks { kept: Some(still), ttl, ..ASKS };
         let is_kept = |asks: &Asks, at: u32| {
             let answers = answers();
-            let leading = lead(answers.join(&id(b"a"), asks, now));
+            let leading = lead(answers.join(&id(b"a"), &Asks { primary: PRIMARY, ..*asks }, now));
             leading.sent(Some(now));
             leading.answered(answer(now), now + MS);
             matches!(answers.join(&id(b"a"), asks, now + MS * at), Turn::Kept(_))
@@ -394,7 +419,8 @@ mod tests {
         assert!(!is_kept(&Asks { from: Some(now + MS), ..asks }, 2), "the session has seen more");
         assert!(!is_kept(&Asks { kept: None, ..asks }, 2), "it asks the primary");
         assert!(!is_kept(&Asks { ttl: None, ..asks }, 2));
-        assert!(!is_kept(&Asks { primary: None, ..asks }, 2), "another primary");
+        let promoted = PRIMARY.map(|it| Primary { timeline: Some(3), ..it });
+        assert!(!is_kept(&Asks { primary: promoted, ..asks }, 2), "it was away in between");
     }
 
     #[test]

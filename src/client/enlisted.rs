@@ -347,6 +347,9 @@ impl Session {
     /// AND CHAIN, which the held server has done: its status does not tell that a transaction has ended. The others do
     /// the same, so that all have what the transaction has set.
     pub fn chain(&mut self, kind: &Kind) {
+        if let Some(tracks) = &mut self.tracks {
+            tracks.turn = None;
+        }
         let Some(held) = &mut self.held else { return };
         let committed = self.committed && matches!(kind, Kind::Commit { .. });
         let ended = if committed { Ended::Committed } else { Ended::RolledBack };

@@ -11,9 +11,10 @@
 //! of the same rows: reads do not go back in time either.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::route::{Touched, TouchedTable};
@@ -49,7 +50,23 @@ pub type Cells = SmallVec<[u32; 6]>;
 pub struct Floors {
     base: Instant,
     cells: Box<[AtomicU64]>,
+    doubts: Mutex<Vec<Doubt>>,
+    /// Of `doubts`, those that have ended included.
+    doubts_count: AtomicUsize,
 }
+
+/// Cells of a write of which nobody was told whether it was done: its server may be at it still, or may commit it only when
+/// a standby has it. Replicas that lack it will have it; an answer that is kept never will.
+struct Doubt {
+    cells: Cells,
+    until: Instant,
+}
+
+/// As long as a server is told again and again to stop (`abandon`), and a while more.
+const DOUBT: Duration = Duration::from_secs(60);
+/// More of them, or of more rows, are taken for one of everything.
+const DOUBTS_MAX: usize = 64;
+const DOUBT_CELLS_MAX: usize = 64;
 
 /// What a read must find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +84,8 @@ impl Floors {
             // Not one by one: without optimisation that would be most of what a short life in `tests/sim.rs` takes.
             cells.append(&mut Vec::from([const { AtomicU64::new(0) }; 4_096]));
         }
-        Arc::new(Floors { base, cells: cells.into() })
+        let (doubts, doubts_count) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Floors { base, cells: cells.into(), doubts, doubts_count })
     }
 
     /// Those that a write raises. `keys` are hashes of the keys whose rows it writes in keyed tables.
@@ -133,6 +151,29 @@ impl Floors {
         }
     }
 
+    /// Nobody knows what has become of a write of these.
+    fn doubt(&self, cells: &[u32], now: Instant) {
+        let mut doubts = self.doubts.lock();
+        doubts.retain(|it| now < it.until);
+        let is_all = doubts.len() >= DOUBTS_MAX || cells.len() > DOUBT_CELLS_MAX;
+        if is_all {
+            doubts.clear();
+        }
+        let cells = if is_all { Cells::from_slice(&[ANY_TABLE, LATEST]) } else { Cells::from_slice(cells) };
+        doubts.push(Doubt { cells, until: now + DOUBT });
+        self.doubts_count.store(doubts.len(), Ordering::Release);
+    }
+
+    /// Whether a write of which nobody knows whether it was done may be of what a read of these cells gives.
+    pub fn doubts(&self, cells: &[u32], now: Instant) -> bool {
+        self.doubts_count.load(Ordering::Acquire) > 0
+            && self
+                .doubts
+                .lock()
+                .iter()
+                .any(|it| now < it.until && it.cells.iter().any(|it| cells.contains(it)))
+    }
+
     /// Never before `at`.
     fn ticks(&self, at: Instant) -> u64 {
         let ns = at.saturating_duration_since(self.base).as_nanos();
@@ -158,6 +199,8 @@ pub struct Written {
     /// What is sent next may commit it.
     commits: bool,
     in_flight: bool,
+    /// Its server was lost while it was in flight.
+    is_lost: bool,
 }
 
 /// A transaction that writes more rows than this by their keys raises everything.
@@ -165,7 +208,7 @@ const WRITTEN_MAX: usize = 4_096;
 
 impl Written {
     pub fn new(floors: Arc<Floors>) -> Written {
-        Written { floors, cells: Vec::new(), commits: false, in_flight: false }
+        Written { floors, cells: Vec::new(), commits: false, in_flight: false, is_lost: false }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -225,17 +268,28 @@ impl Written {
 
     /// Its transaction has ended, whatever its end was.
     pub fn end(&mut self, now: Instant) {
+        let is_lost = std::mem::take(&mut self.is_lost);
         if std::mem::take(&mut self.in_flight) {
+            if is_lost {
+                // In this order: there is no moment at which it is neither in flight nor in doubt.
+                self.floors.doubt(&self.cells, now);
+            }
             self.floors.end(&self.cells, now);
         }
         self.cells.clear();
         self.commits = false;
+    }
+
+    /// Whoever had it is gone, and has not told its end.
+    pub fn lose(&mut self) {
+        self.is_lost |= self.in_flight;
     }
 }
 
 impl Drop for Written {
     fn drop(&mut self) {
         if self.in_flight {
+            self.lose();
             self.end(Instant::now());
         }
     }
@@ -337,6 +391,19 @@ mod tests {
         drop(written);
         let left = floor(&floors, &users, Some(&[7]));
         assert!(!left.in_flight && left.at.is_some());
+        let doubts = |keys: &[u64], after: Duration| {
+            floors.doubts(&Floors::read(&users, Some(keys)), Instant::now() + after)
+        };
+        assert!(doubts(&[7], MS) && !doubts(&[8], MS) && !doubts(&[7], DOUBT));
+        for key in 0..2 * DOUBTS_MAX as u64 {
+            let mut written = Written::new(floors.clone());
+            written.add(&Floors::written(&users, Some(&[100 + key])), true);
+            written.send();
+            written.lose();
+            written.end(Instant::now());
+        }
+        assert!(doubts(&[8], MS), "too many to tell apart");
+        assert!(floors.doubts.lock().len() <= DOUBTS_MAX);
     }
 
     #[test]

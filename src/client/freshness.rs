@@ -250,6 +250,13 @@ impl Session {
         }
     }
 
+    /// A server is lost that has what this session writes: nobody will tell whether that was done.
+    pub fn lose_written(&mut self) {
+        if let Some(it) = &mut self.tracks {
+            it.written.lose();
+        }
+    }
+
     /// Rows, not settings and the like.
     pub fn has_written(&self) -> bool {
         self.tracks.as_ref().is_some_and(|it| !it.written.is_empty())

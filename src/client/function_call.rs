@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::effects::aborted;
 use super::protect::Guard;
-use super::query::{Payload, Ran, Renewable, Request};
+use super::request::{Payload, Ran, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use crate::base::{Access, Reason, Refusal, Role, ShardId};
 use crate::proto::Bond;

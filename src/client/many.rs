@@ -5,8 +5,8 @@
 use std::time::Instant;
 
 use super::abandon::abandon;
-use super::query::{Payload, Ran, Request};
 use super::relay::{Flow, RelayError, Stop, relay};
+use super::request::{Payload, Ran, Request};
 use super::session::{End, Held, Session};
 use super::timeouts::transaction_time;
 use super::waiting::Waited;
@@ -266,6 +266,7 @@ impl Session {
             RelayError::ClientLeft => Err(End::Left),
             RelayError::TransactionTime => Err(End::Fatal(transaction_time())),
             error => {
+                self.lose_written();
                 if let Some(server) = lost {
                     if error.is_end() {
                         self.database.failover.doubt(server);

@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 
 use super::abandon::quiet;
 use super::many::cancel_all;
-use super::query::{Ran, Request};
 use super::relay::{Flow, RelayError};
+use super::request::{Ran, Request};
 use super::session::{End, Held, Session};
 use super::statements::Statement;
 use crate::backend::Backend;

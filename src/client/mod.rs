@@ -48,6 +48,7 @@ mod registry;
 mod relay;
 mod reload;
 mod replication;
+mod request;
 mod routing;
 mod search_path;
 mod session;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::group::Group;
-use super::query::{Payload, Ran, Request};
 use super::relay::Flow;
+use super::request::{Payload, Ran, Request};
 use super::session::{End, Session};
 use super::slow::{SlowLog, SlowStatement};
 use crate::base::{Access, Refusal, Role, ShardId};

@@ -3,8 +3,8 @@
 
 use super::attach::{SetUpError, run_own};
 use super::many::{Team, cancelled};
-use super::query::Ran;
 use super::relay::Flow;
+use super::request::Ran;
 use super::session::{End, Held, Session};
 use crate::base::{Reason, Refusal, ShardId, SqlState};
 use crate::cancel::Detached;
@@ -87,6 +87,7 @@ impl Session {
         error: Option<SetUpError>,
     ) -> Result<Ran, End> {
         let refusal = self.half_committed(&team, failed, error);
+        self.lose_written();
         self.mark_written(&team);
         drop(team);
         Ok(Ran::Refused(refusal))

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::group::{Bound, Group, Op};
 use super::hotspots::subject_of;
 use super::protect::Guard;
-use super::query::{Payload, Ran, Renewable, Request};
+use super::request::{Payload, Ran, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::SqlNames;
 use crate::base::Access;

@@ -1,20 +1,22 @@
 //! A session's part in the protection of hot keys: reads that get another one's answer, or whose answer others get
 //! (`answers`), and writes that wait for their turn (`turns`).
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::answers::{Answer, Asks, Following, Leading, ReadId, Turn};
+use super::answers::{Answer, Asks, Following, Leading, Primary, ReadId, Turn};
 use super::extended::with_params;
 use super::group::{Bound, Group, Op};
 use super::protection_metrics::{ReadOutcome, WriteOutcome};
-use super::query::{Payload, Ran, Request};
+use super::registry::Activity;
 use super::relay::{Flow, Kept};
+use super::request::{Payload, Ran, Request};
 use super::session::{End, Session};
 use super::sql_prepare::SqlNames;
-use super::turns::{Bounds, Entered, Line};
+use super::turns::{Bounds, Entered, Line, Turn as WriteTurn, Waiting};
 use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::Limit;
 use crate::route::{Decision, KeySource, Plan};
@@ -32,7 +34,7 @@ pub(super) enum Guard {
     #[default]
     None,
     Read(Box<(Arc<ReadId>, Asks)>),
-    Write(Line, Bounds),
+    Write(ShardId, Line, Bounds),
 }
 
 impl Session {
@@ -50,7 +52,7 @@ impl Session {
             Access::Read if self.is_alone() && protection.shares(protected, decision, hotspots) => {
                 let Some(&shard) = decision.shards.first() else { return Guard::None };
                 // A date such as 'now' is another one each time.
-                if keys.name_the_clock() {
+                if keys.may_name_the_clock() {
                     return Guard::None;
                 }
                 let Some(request) = identity(payload) else { return Guard::None };
@@ -59,8 +61,8 @@ impl Session {
                 Guard::Read(Box::new((id, self.asks(plan, shard, decision.role))))
             }
             Access::Write => {
-                let line = protection.line(protected, decision, plan.subject.table_id, hotspots);
-                line.map_or(Guard::None, |(line, bounds)| Guard::Write(line, bounds))
+                let line = protection.line(protected, decision, hotspots);
+                line.map_or(Guard::None, |(shard, line, bounds)| Guard::Write(shard, line, bounds))
             }
             Access::Read => Guard::None,
         }
@@ -91,6 +93,7 @@ impl Session {
     /// Its statement is a transaction of its own, of which nothing is on a server yet, and its answer ends as a server's does.
     fn is_alone(&self) -> bool {
         self.held.is_none()
+            && !self.database.traffic.is_paused()
             && self.transaction.is_idle()
             && self.pinned.is_none()
             && !self.unsynced
@@ -100,16 +103,23 @@ impl Session {
     }
 
     fn asks(&self, plan: &Plan, shard: ShardId, role: Role) -> Asks {
+        let now = Instant::now();
         let (from, floor) = match &self.tracks {
-            Some(it) => it.asks(shard, self.must(shard), &self.database.floors, Instant::now()),
-            None => (Some(Instant::now()), None),
+            Some(it) => it.asks(shard, self.must(shard), &self.database.floors, now),
+            None => (Some(now), None),
         };
-        let ttl = plan.protected.cache_ttl;
-        Asks { from, kept: floor.filter(|_| ttl.is_some()), ttl, role, primary: self.primary_of(shard) }
+        let primary = self.primary_of(shard);
+        // Without one, or while nobody knows what has become of a write, nothing is certain.
+        let is_certain = primary.is_some()
+            && !self.tracks.as_ref().is_some_and(|it| it.doubts(&self.database.floors, now));
+        let ttl = plan.protected.cache_ttl.filter(|_| is_certain);
+        Asks { from, kept: floor.filter(|_| ttl.is_some()), ttl, role, primary }
     }
 
-    fn primary_of(&self, shard: ShardId) -> Option<ServerId> {
-        self.database.topology.snapshot().shard(shard)?.primary().map(|it| it.id)
+    fn primary_of(&self, shard: ShardId) -> Option<Primary> {
+        let cluster = self.database.topology.snapshot();
+        let it = cluster.shard(shard)?.primary()?;
+        Some(Primary { server: it.id, timeline: it.timeline, moved_at: it.moved_at })
     }
 
     /// A request for one server, with what is done for hot keys in front of it.
@@ -117,7 +127,8 @@ impl Session {
         match &request.guard {
             Guard::None => self.run_on_one(request, None).await,
             Guard::Read(it) => Box::pin(self.run_shared(request, &it.0, &it.1)).await,
-            Guard::Write(line, bounds) => match Box::pin(self.take_turn(*line, *bounds)).await {
+            Guard::Write(shard, line, bounds) => match Box::pin(self.take_turn(*shard, *line, *bounds)).await
+            {
                 Ok(()) => self.run_on_one(request, None).await,
                 Err(refusal) => Ok(Ran::Refused(refusal)),
             },
@@ -191,7 +202,7 @@ impl Session {
         self.record.waits(began);
         let answer = self.unless_gone(tokio::time::timeout_at(until.into(), following.answer())).await;
         self.cost().waited(began);
-        self.record.set_activity(super::registry::Activity::Active);
+        self.record.set_activity(Activity::Active);
         answer.map(|it| it.ok().flatten())
     }
 
@@ -252,11 +263,14 @@ impl Session {
     ///
     /// # Errors
     /// 53400 when too many wait already, 55P03 when `wait_timeout` has passed, 57014 when the client has cancelled, or left.
-    pub async fn take_turn(&mut self, line: Line, bounds: Bounds) -> Result<(), Refusal> {
+    pub async fn take_turn(&mut self, shard: ShardId, line: Line, bounds: Bounds) -> Result<(), Refusal> {
         let Some(protection) = self.database.protection.clone() else { return Ok(()) };
         let metrics = &protection.metrics;
-        if self.held.is_some() || self.is_spread() || self.has_turn() {
-            metrics.wrote(WriteOutcome::Bypassed);
+        let turn = self.tracks.as_ref().and_then(|it| it.turn.as_ref());
+        if self.held.is_some() || self.is_spread() || turn.is_some() {
+            if turn.is_none_or(|it| !it.is_of(line)) {
+                metrics.wrote(WriteOutcome::Bypassed);
+            }
             return Ok(());
         }
         let (turn, outcome) = match protection.turns.enter(line, bounds) {
@@ -264,16 +278,16 @@ impl Session {
             Entered::Spared(turn) => (turn, WriteOutcome::Spared),
             Entered::Full => {
                 metrics.wrote(WriteOutcome::Full);
-                return Err(self.line_is_full(bounds));
+                return Err(line_is_full(bounds));
             }
             Entered::Waiting(waiting) => {
-                let (began, timeout) = (Instant::now(), self.database.wait_timeout);
+                let began = Instant::now();
                 self.record.waits(began);
-                let turn = self.unless_gone(tokio::time::timeout(timeout, waiting.turn())).await;
+                let turn = self.wait_for_turn(shard, waiting).await;
                 self.cost().waited(began);
-                self.record.set_activity(super::registry::Activity::Active);
+                self.record.set_activity(Activity::Active);
                 metrics.wait_seconds.observe(began.elapsed().as_secs_f64());
-                let Ok(turn) = turn? else {
+                let Some(turn) = turn? else {
                     metrics.wrote(WriteOutcome::TimedOut);
                     return Err(no_turn());
                 };
@@ -285,23 +299,39 @@ impl Session {
         Ok(())
     }
 
-    fn has_turn(&self) -> bool {
-        self.tracks.as_ref().is_some_and(|it| it.turn.is_some())
-    }
-
-    /// Behind each request: the next one in line may go on.
-    pub fn end_turn(&mut self) {
-        if self.has_turn() && self.transaction.is_idle() && !self.unsynced {
-            self.tracks().turn = None;
+    /// `None` when `wait_timeout` has passed, in which a pause, and a time without a primary, do not count: those in front wait
+    /// for that, too.
+    async fn wait_for_turn(
+        &mut self,
+        shard: ShardId,
+        waiting: Waiting,
+    ) -> Result<Option<WriteTurn>, Refusal> {
+        let mut turn = pin!(waiting.turn());
+        loop {
+            let waited = tokio::time::timeout(self.database.wait_timeout, &mut turn);
+            match self.unless_gone(waited).await? {
+                Ok(turn) => return Ok(Some(turn)),
+                Err(_) if self.database.traffic.is_paused() || self.primary_of(shard).is_none() => {}
+                Err(_) => return Ok(None),
+            }
         }
     }
 
-    fn line_is_full(&self, bounds: Bounds) -> Refusal {
-        let detail = format!("{} transactions wait for their turn to write it", bounds.waiting_max);
-        Refusal::new(Reason::Limit, SqlState("53400"), "too many transactions write the same key")
-            .detail(detail)
-            .hint("try again later, or raise write_queue_max in the configuration of keyway")
+    /// Behind each request: the next one in line may go on. One that was refused, or has lost its server, has nothing locked.
+    pub fn end_turn(&mut self) {
+        let Some(tracks) = self.tracks.as_mut().filter(|it| it.turn.is_some()) else { return };
+        let is_over = self.transaction.is_idle() && !self.unsynced;
+        if is_over || self.transaction.is_refused() && self.held.is_none() {
+            tracks.turn = None;
+        }
     }
+}
+
+fn line_is_full(bounds: Bounds) -> Refusal {
+    let detail = format!("{} transactions wait for their turn to write it", bounds.waiting_max);
+    Refusal::new(Reason::Limit, SqlState("53400"), "too many transactions write the same key")
+        .detail(detail)
+        .hint("try again later, or raise write_queue_max in the configuration of keyway")
 }
 
 fn no_turn() -> Refusal {
@@ -314,7 +344,7 @@ fn no_turn() -> Refusal {
 fn identity(payload: Payload<'_>) -> Option<Vec<u8>> {
     match payload {
         Payload::Query(message) if message.len() <= REQUEST_BYTES_MAX => Some(message.to_vec()),
-        Payload::Group(group) if group.raw.len() <= REQUEST_BYTES_MAX => of_group(group),
+        Payload::Group(group) => of_group(group),
         _ => None,
     }
 }
@@ -322,7 +352,8 @@ fn identity(payload: Payload<'_>) -> Option<Vec<u8>> {
 /// `None` unless it is one statement, run once and to its Sync.
 fn of_group(group: &Group<'_>) -> Option<Vec<u8>> {
     let only = group.bound().next()?;
-    if !group.is_synced() || group.goes_on || only.statement.moves().is_some() {
+    let length = group.raw.len() + only.statement.text.len();
+    if !group.is_synced() || group.goes_on || only.statement.moves().is_some() || length > REQUEST_BYTES_MAX {
         return None;
     }
     let (portal, id) = (only.bind.portal, only.statement.id);
@@ -349,9 +380,13 @@ fn of_group(group: &Group<'_>) -> Option<Vec<u8>> {
         };
         steps.push(step);
     }
-    if runs != 1 {
+    // A named statement is one for all that prepare the same; an unnamed one is what this group says.
+    let is_parsed = group.ops.iter().any(|it| matches!(it, Op::Parse { .. }));
+    if runs != 1 || id.is_unnamed() && !is_parsed {
         return None;
     }
+    let named = if id.is_unnamed() { 0 } else { id.0 };
+    out.extend_from_slice(&named.to_be_bytes());
     put(&mut out, &steps);
     put(&mut out, only.statement.text.as_bytes());
     put(&mut out, &only.statement.oids);

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::answers::Answers;
 use super::protection_metrics::ProtectionMetrics;
 use super::turns::{Bounds, Line, Turns};
+use crate::base::ShardId;
 use crate::config;
 use crate::hotspot::{Hotspots, Report};
 use crate::route::{Decision, KeyRef, Mode, Protected};
@@ -124,18 +125,20 @@ impl Protection {
         &self,
         protected: &Protected,
         decision: &Decision,
-        table: u64,
         hotspots: &Hotspots,
-    ) -> Option<(Line, Bounds)> {
-        let key = only_key(decision).filter(|_| decision.mode == Mode::One)?;
-        let at_once = match protected.writes_at_once {
+    ) -> Option<(ShardId, Line, Bounds)> {
+        let write = protected.write?;
+        let (key, shard) = (only_key(decision)?, decision.shards.first()?);
+        let at_once = match write.at_once {
+            _ if decision.mode != Mode::One => return None,
             Some(it) => it,
-            None if self.is_hot(hotspots, key) => self.terms.hot_writes_at_once,
+            // Others than the row's own would stand in line for nothing.
+            None if write.of_one_row && self.is_hot(hotspots, key) => self.terms.hot_writes_at_once,
             None => return None,
         };
-        let line = Line { table, map: key.map, key: key.place.key_hash };
+        let line = Line { table: write.table, map: key.map, key: key.place.key_hash };
         let (waiting_max, dry_run) = (self.terms.write_queue_max, self.terms.dry_run);
-        Some((line, Bounds { at_once, waiting_max, dry_run }))
+        Some((*shard, line, Bounds { at_once, waiting_max, dry_run }))
     }
 }
 
@@ -160,7 +163,6 @@ fn hot_keys(report: &Report, share: f64, before: &HashSet<HotKey>) -> HashSet<Ho
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ShardId;
     use crate::hotspot::{Bounds, Heat, KeyReport, MapReport};
 
     fn key(hash: u64, calls: f64, share: (f64, f64)) -> KeyReport {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::encoding;
-use super::query::Renewable;
+use super::request::Renewable;
 use super::timeouts::Overdue;
 use crate::backend::{Backend, IN_HOT_STANDBY};
 use crate::net::{Buffer, BufferStock, Stream, Tie};

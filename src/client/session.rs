@@ -19,10 +19,10 @@ use super::enlisted::Others;
 use super::listening::Listening;
 use super::login::{Counted, Entry, LoggedIn, say_goodbye};
 use super::pins::Suspicion;
-use super::query::Copying;
 use super::registry::{Activity, Registered};
 use super::relay::{Flow, RelayError, step};
 use super::reload::sent_away;
+use super::request::Copying;
 use super::statements::Names;
 use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::tracks::Tracks;
@@ -704,9 +704,11 @@ impl Session {
                 self.shared.hits.hit(Limit::MessageBytes);
             }
         }
+        self.lose_written();
         let amid_message = lost.as_ref().is_some_and(|it| it.lease.pipeline.is_amid_message());
         drop(lost);
-        if amid_message {
+        // Of an answer that was held back the client has nothing.
+        if amid_message && flow.kept.is_none() {
             // Whatever came next would be read as the rest of it.
             return Err(End::Left);
         }

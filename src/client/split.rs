@@ -6,8 +6,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::merged::{Asked, Description, PARSING, Step, Stop, malformed, parse, receive};
-use super::query::{Ran, Request};
 use super::relay::{Flow, RelayError};
+use super::request::{Ran, Request};
 use super::session::{End, Held, Session};
 use crate::backend::Backend;
 use crate::base::{Role, ShardId};

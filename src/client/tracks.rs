@@ -160,6 +160,11 @@ impl Tracks {
         }
     }
 
+    /// A write of which nobody knows whether it was done may be of the rows of the statement under way.
+    pub fn doubts(&self, floors: &Floors, now: Instant) -> bool {
+        floors.doubts(&self.reading.cells, now)
+    }
+
     /// What the statement under way asks of an answer that another one has been given: as of when that must be, and of a kept
     /// one what has been written of the rows since; `None` where no kept one will do.
     pub fn asks(

@@ -108,6 +108,12 @@ impl Turns {
     }
 }
 
+impl Turn {
+    pub fn is_of(&self, line: Line) -> bool {
+        self.line == line
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         self.turns.leave(self.line);
@@ -118,7 +124,7 @@ impl Waiting {
     /// Cancel safe: dropped before it has come, the turn is the next one's.
     pub async fn turn(mut self) -> Turn {
         if let Some(ticket) = &mut self.ticket {
-            // A line is gone only when nobody waits.
+            // A line is not gone while somebody waits in it.
             ticket.handed().await;
         }
         self.ticket = None;

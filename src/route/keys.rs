@@ -45,10 +45,16 @@ impl From<Option<KeyValue>> for Key {
     }
 }
 
+const CLOCK: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+
+fn has_word_of_clock(value: &[u8]) -> bool {
+    let mut words = value.split(|it| !it.is_ascii_alphanumeric());
+    words.any(|it| CLOCK.iter().any(|word| word.as_bytes().eq_ignore_ascii_case(it)))
+}
+
 /// Rather one text too many than one too few: beside the special word stand a time, a zone and a half
 /// of the day at most (`today 12:00 PM EST`), and no zone's abbreviation is longer than `AKDT`'s.
 fn names_the_clock(text: &str) -> bool {
-    const CLOCK: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
     let is_clock = |it: &str| CLOCK.iter().any(|word| word.eq_ignore_ascii_case(it));
     let is_word = |it: &str| !it.contains(|it: char| it.is_ascii_digit() || it == '/');
     let words = || text.split_whitespace().filter(|it| !is_clock(it) && is_word(it));
@@ -103,11 +109,19 @@ impl KeySource<'_> {
 
     /// A literal or parameter may be a date that PostgreSQL reads from its clock, such as `now` or
     /// `today 12:00 UTC` (manual, "Special Values" of date/time types).
-    pub fn name_the_clock(&self) -> bool {
+    pub(super) fn name_the_clock(&self) -> bool {
         let literals = self.literals.iter().filter_map(|it| it.value(self.text));
         let values = self.params.map_or(&[][..], |it| it.values).iter().flatten();
         literals.into_iter().any(|it| names_the_clock(&it))
             || values.into_iter().any(|it| std::str::from_utf8(it).is_ok_and(names_the_clock))
+    }
+
+    /// As `name_the_clock`, of arrays, ranges and values in binary form too, and of more texts that only look like it.
+    pub fn may_name_the_clock(&self) -> bool {
+        let literals = self.literals.iter().filter_map(|it| it.value(self.text));
+        let values = self.params.map_or(&[][..], |it| it.values).iter().flatten();
+        literals.into_iter().any(|it| has_word_of_clock(it.as_bytes()))
+            || values.into_iter().any(|it| has_word_of_clock(it))
     }
 
     /// A place read as text; `None` is NULL.

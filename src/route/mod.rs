@@ -32,7 +32,7 @@ pub use evaluate::NamedKey;
 pub use footprint::{Footprint, Touched, TouchedTable};
 pub use hint::SessionHint;
 pub use keys::{KeySource, Params};
-pub use plan::{Kind, Leaves, Plan, Protected, Subject};
+pub use plan::{KeyWrite, Kind, Leaves, Plan, Protected, Subject};
 pub use reads::{Described, Manner, ShardQuery, ShardRead};
 pub use router::{PlanCacheCounts, Planned, Router};
 

@@ -134,8 +134,19 @@ pub struct Protected {
     pub shares: bool,
     /// How long its answer may be kept.
     pub cache_ttl: Option<Duration>,
-    /// Of writes by one key, how many transactions may begin with it at once.
-    pub writes_at_once: Option<usize>,
+    /// It writes rows.
+    pub write: Option<KeyWrite>,
+}
+
+/// A write of rows, for those who want to write the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyWrite {
+    /// A hash of the table's name, without its schema.
+    pub table: u64,
+    /// How many transactions may begin with a write of one key at once, as the table says.
+    pub at_once: Option<usize>,
+    /// A key is of one row: two writes of it wait for one another.
+    pub of_one_row: bool,
 }
 
 /// What functions, triggers, views and the like may leave behind.

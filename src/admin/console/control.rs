@@ -109,6 +109,10 @@ fn resume(shared: &Shared, databases: &[Arc<Database>]) -> Result<(), Refusal> {
         return Err(state(format!("database \"{}\" is not paused", only.name)));
     }
     for database in databases {
+        // Who paused it may have changed rows past Keyway.
+        if let Some(it) = &database.protection {
+            it.answers.forget();
+        }
         // Pools first: whoever is let go finds them open.
         for_each_pool(shared, database, Pool::resume);
         database.traffic.resume();

@@ -138,6 +138,15 @@ impl Catalog {
         self.shards.iter().filter_map(|it| named(it)).reduce(|a, b| a && b).unwrap_or(false)
     }
 
+    /// The columns of its primary key, in its order; `None` where it has none, or tables of this name differ.
+    pub fn primary_key(&self, table: &Table) -> Option<Vec<&str>> {
+        let mut named = self.schema()?.relations_named(table.schema.as_deref(), &table.name);
+        let only = named.next().filter(|_| named.next().is_none())?;
+        let numbers = &only.unique.first().filter(|it| it.primary)?.columns;
+        let name = |number: &i16| only.columns.iter().find(|it| it.number == *number).map(|it| &*it.name);
+        numbers.iter().map(name).collect()
+    }
+
     /// What a write of the relation may do, by its triggers, rules, defaults, checks and cascades.
     pub fn writing(&self, table: &Table) -> Option<Effects> {
         self.effects_of(table, |it| it.writes)

@@ -46,6 +46,7 @@ fn only_reads_that_repeat_are_shared() {
         "SELECT nextval('s') FROM plain",
         "SELECT current_setting('a.b') FROM plain",
         "SELECT * FROM plain FOR SHARE",
+        "SELECT * FROM plain TABLESAMPLE SYSTEM (10)",
         "SELECT * FROM plain, shown",
         "SELECT * FROM missing",
         "SELECT * FROM pg_class",
@@ -77,12 +78,34 @@ fn every_table_of_a_read_must_say_so() {
 #[test]
 fn turns_are_of_the_table_that_is_written() {
     let router = router();
-    let of = |sql: &str| router.plan(sql).plan.protected.writes_at_once;
-    assert_eq!(of("UPDATE plain SET a = 1 WHERE id = 7"), Some(2));
-    assert_eq!(of("DELETE FROM part WHERE id IN (SELECT id FROM plain)"), None);
-    assert_eq!(of("WITH d AS (DELETE FROM parent RETURNING id) UPDATE plain SET a = 1"), Some(1));
-    assert_eq!(of("SELECT * FROM plain WHERE id = 7 FOR UPDATE"), None);
-    assert_eq!(of("TRUNCATE plain"), None);
+    let of = |sql: &str| router.plan(sql).plan.protected.write.map(|it| (it.at_once, it.of_one_row));
+    assert_eq!(of("UPDATE plain SET a = 1 WHERE id = 7"), Some((Some(2), true)));
+    assert_eq!(of("DELETE FROM part WHERE id IN (SELECT id FROM plain)"), Some((None, true)));
+    assert_eq!(
+        of("WITH d AS (DELETE FROM parent RETURNING id) UPDATE plain SET a = 1"),
+        Some((Some(1), true))
+    );
+    for sql in [
+        "SELECT * FROM plain WHERE id = 7 FOR UPDATE",
+        "EXPLAIN ANALYZE UPDATE plain SET a = 1 WHERE id = 7",
+        "SELECT unheard_of(id) FROM plain WHERE id = 7",
+        "BEGIN; UPDATE plain SET a = 1 WHERE id = 7",
+        "TRUNCATE plain",
+    ] {
+        assert_eq!(of(sql), None, "{sql}");
+    }
+    let line = |sql: &str| router.plan(sql).plan.protected.write.unwrap().table;
+    assert_eq!(line("UPDATE plain SET a = 1"), line("UPDATE public.plain SET a = 2"));
+}
+
+/// Rows of one tenant do not wait for one another.
+#[test]
+fn keys_of_many_rows_make_no_line_by_themselves() {
+    let router = router_of(3);
+    router.adopt(Arc::new(footprints::catalog()));
+    let of = |sql: &str| router.plan(sql).plan.protected.write.unwrap().of_one_row;
+    assert!(!of("UPDATE users SET a = 1 WHERE user_id = 7"), "its primary key is another column");
+    assert!(!of("INSERT INTO orders (user_id) VALUES (7)"), "nothing is known of it");
 }
 
 #[test]
