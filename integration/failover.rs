@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use keyway::demo::postgres::{Server, Shard, StopMode};
 use keyway::demo::shop::USER;
+use keyway::hotspot::PRIMARY_KEYS;
 use libtest_mimic::Trial;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::DbError;
@@ -688,6 +689,18 @@ async fn servers_tell_of_their_roles(harness: Arc<Shared>) -> Outcome {
     .await?;
     let found = began.elapsed();
     assert!(found < Duration::from_secs(40), "before the next probe: {found:?}");
+    // Heat maps tell of it.
+    let map = format!("/api/heatmap?database={}&map={PRIMARY_KEYS}", SingleFixture::DATABASE);
+    let said = format!(": {} is the primary", replica.address());
+    until("start, reload and failover are marked", async || {
+        let (_, body) = own.keyway.http(&map).await?;
+        let drawn: serde_json::Value = serde_json::from_str(&body)?;
+        let marks: Vec<_> = drawn["marks"].as_array().into_iter().flatten().collect();
+        let kinds: Vec<_> = marks.iter().filter_map(|it| it["kind"].as_str()).collect();
+        let text = marks.last().and_then(|it| it["text"].as_str()).unwrap_or_default();
+        Ok(kinds == ["start", "reload", "failover"] && text.ends_with(&said))
+    })
+    .await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, TryStreamExt};
 use keyway::demo::postgres::Signal;
 use keyway::demo::shop::USER;
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use tokio::process::Child;
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ use crate::harness::{
     APP_PASSWORD, Fallible, Harness, Outcome, Shared, SingleFixture, connect, error_of, http_get, rows, run,
     until,
 };
+use crate::page::{Browser, hot};
 
 /// What the page promises: a key is named within this time of its getting hot.
 const FOUND_WITHIN: Duration = Duration::from_secs(30);
@@ -28,11 +29,18 @@ const NOISE: f64 = 0.04;
 /// Load is random, and windows begin while it does.
 const EVEN_WITHIN: Duration = Duration::from_secs(90);
 const EVEN_FOR: Duration = Duration::from_secs(300);
+/// For pictures alone: a heat map with something to see.
+const PICTURES_LOAD: Duration = Duration::from_secs(150);
+const HOT_WITHIN: Duration = Duration::from_secs(600);
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
-        harness.test("hotspots::a_hot_key_is_found_and_isolated", a_hot_key_is_found_and_isolated),
+        harness.test_within(
+            HOT_WITHIN,
+            "hotspots::a_hot_key_is_found_and_isolated",
+            a_hot_key_is_found_and_isolated,
+        ),
         harness.test("hotspots::keys_are_for_administrators", keys_are_for_administrators),
     ]
 }
@@ -110,10 +118,43 @@ fn share(row: &SimpleQueryRow, column: &str) -> f64 {
     text.trim_end_matches(" %").parse::<f64>().map_or(f64::NAN, |it| it / 100.0)
 }
 
+fn is_for_pictures() -> bool {
+    std::env::var_os(hot::SCREENSHOTS).is_some()
+}
+
 async fn a_hot_key_is_found_and_isolated(harness: Arc<Shared>) -> Outcome {
     let scratch = Scratch::new(&harness)?;
-    let demo = Demo::start(&scratch, &["--load", "hot", "--replicas", "0"]).await?;
+    let arguments = ["--load", "hot", "--replicas", if is_for_pictures() { "1" } else { "0" }];
+    let mut browser = Browser::start(&harness).await?;
+    let demo = Demo::start(&scratch, &arguments).await?;
     let begun = Instant::now();
+    let root = text(&demo.ready["admin"]).to_owned();
+    hot::open(&mut browser, &root).await?;
+    is_found(&demo, &mut browser, begun).await?;
+    its_bounds_hold(&demo, &mut browser, begun).await?;
+    let snippet = is_advised(&demo, &mut browser).await?;
+    hot::has_a_line(&mut browser).await?;
+    if is_for_pictures() {
+        sleep(PICTURES_LOAD).await;
+        hot::take_screenshots(&mut browser, &root).await?;
+        hot::open(&mut browser, &root).await?;
+    }
+    apply(&demo, &snippet).await?;
+    becomes_even(&demo).await?;
+    hot::is_even_again(&mut browser, "s3").await?;
+    hot::kept_to_itself(&browser, &root, |_| false)?;
+    drop(browser);
+    // The rows are where the map says, and the load goes on there.
+    let client = connect(text(&demo.ready["url"])).await?;
+    let name = client.query_one("SELECT name FROM users WHERE user_id = 42", &[]).await?;
+    assert_eq!(name.get::<_, &str>(0), "user 42");
+    let map = demo.show("HEATMAP by_user LAST '5m'").await?;
+    assert!(map.iter().any(|it| it.get("part").is_some_and(|it| it.starts_with("pinned key"))), "{map:?}");
+    demo.stop(&scratch).await
+}
+
+/// By the console, the page and the metrics.
+async fn is_found(demo: &Demo, browser: &mut Browser, begun: Instant) -> Outcome {
     let danger = |row: &SimpleQueryRow| row.get("heat") == Some("DANGER");
     let found = loop {
         match demo.show("HOTSPOTS").await?.into_iter().find(danger) {
@@ -123,10 +164,15 @@ async fn a_hot_key_is_found_and_isolated(harness: Arc<Shared>) -> Outcome {
         sleep(Duration::from_millis(200)).await;
     };
     assert_eq!((found.get("kind"), found.get("map")), (Some("key"), Some("by_user")));
+    hot::is_in_danger(browser, "s2").await?;
+    assert!(begun.elapsed() < FOUND_WITHIN, "the page takes {:?}", begun.elapsed());
     let metrics = demo.get("/metrics").await?;
     assert!(metrics.contains("keyway_hot{database=\"shop\",map=\"by_user\",shard=\"\"} 2"), "{metrics}");
     assert!(!metrics.contains("\"42\""), "a key is no label");
+    Ok(())
+}
 
+async fn its_bounds_hold(demo: &Demo, browser: &mut Browser, begun: Instant) -> Outcome {
     // The span of a report still has the time in which the shop was filled: a minute later it is of the load alone.
     let deadline = begun + EVEN_WITHIN;
     let key = loop {
@@ -141,10 +187,24 @@ async fn a_hot_key_is_found_and_isolated(harness: Arc<Shared>) -> Outcome {
         sleep(Duration::from_millis(500)).await;
     };
     assert_eq!((key.get("rank"), key.get("heat"), key.get("table")), (Some("1"), Some("DANGER"), None));
+    hot::has_bounds(browser, HOT_SHARE, NOISE).await?;
+    let metrics = demo.get("/metrics").await?;
+    let of_key = |bound: &str| {
+        let series = format!(
+            "keyway_hot_key_share_{bound}{{database=\"shop\",map=\"by_user\",rank=\"1\",shard=\"s2\"}} "
+        );
+        metrics.lines().find_map(|it| it.strip_prefix(&series)?.parse::<f64>().ok()).unwrap_or(f64::NAN)
+    };
+    let (lower, upper) = (of_key("lower"), of_key("upper"));
+    assert!(lower - NOISE <= HOT_SHARE && HOT_SHARE <= upper + NOISE, "{lower} {upper}");
     let skew = demo.show("SKEW").await?;
     let skew = skew.iter().find(|it| it.get("map") == Some("by_user")).ok_or("no skew")?;
     assert!(skew.get("max_over_mean").ok_or("")?.parse::<f64>()? > 1.2, "{skew:?}");
+    Ok(())
+}
 
+/// To isolate it: what to paste.
+async fn is_advised(demo: &Demo, browser: &mut Browser) -> Result<String, Failed> {
     let advice = demo.show("ADVICE").await?;
     let single = advice.iter().find(|it| it.get("kind") == Some("single_key")).ok_or("no advice")?;
     assert_eq!((single.get("heat"), single.get("map")), (Some("DANGER"), Some("by_user")));
@@ -152,8 +212,14 @@ async fn a_hot_key_is_found_and_isolated(harness: Arc<Shared>) -> Outcome {
     assert!(predicted < 1.2, "{single:?}");
     let snippet = single.get("snippet").ok_or("no snippet")?;
     assert!(snippet.contains("pinned = [{ key = 42, shard = \"s3\" }]"), "{snippet}");
-    apply(&demo, snippet).await?;
+    hot::is_advised_to_isolate(browser, "s3").await?;
+    // Figures in it may be of another window.
+    let shown = hot::snippet(browser).await?;
+    assert_eq!(shown.lines().count(), snippet.lines().count(), "{shown}\n{snippet}");
+    Ok(snippet.to_owned())
+}
 
+async fn becomes_even(demo: &Demo) -> Outcome {
     let deadline = Instant::now() + EVEN_WITHIN;
     loop {
         let skew = demo.show("SKEW").await?;
@@ -161,18 +227,11 @@ async fn a_hot_key_is_found_and_isolated(harness: Arc<Shared>) -> Outcome {
         let figure = of_map.get("max_over_mean").ok_or("")?.parse::<f64>()?;
         let span = of_map.get("span_s").ok_or("")?.parse::<u64>()?;
         if span >= 15 && (1.0..1.2).contains(&figure) {
-            break;
+            return Ok(());
         }
         assert!(Instant::now() < deadline, "still uneven: {of_map:?}");
         sleep(Duration::from_millis(500)).await;
     }
-    // The rows are where the map says, and the load goes on there.
-    let client = connect(text(&demo.ready["url"])).await?;
-    let name = client.query_one("SELECT name FROM users WHERE user_id = 42", &[]).await?;
-    assert_eq!(name.get::<_, &str>(0), "user 42");
-    let map = demo.show("HEATMAP by_user LAST '5m'").await?;
-    assert!(map.iter().any(|it| it.get("part").is_some_and(|it| it.starts_with("pinned key"))), "{map:?}");
-    demo.stop(&scratch).await
 }
 
 /// As the snippet's comments say, while the database is paused.
@@ -216,6 +275,14 @@ async fn apply(demo: &Demo, snippet: &str) -> Outcome {
     Ok(())
 }
 
+/// Of shards and maps, those that are not cool.
+async fn hot_series(demo: &Demo) -> Fallible<Vec<String>> {
+    let metrics = demo.get("/metrics").await?;
+    let series: Vec<&str> = metrics.lines().filter(|it| it.starts_with("keyway_hot{")).collect();
+    assert!(series.len() >= 3, "{series:?}");
+    Ok(series.into_iter().filter(|it| !it.ends_with(" 0")).map(str::to_owned).collect())
+}
+
 async fn even_load_names_none(harness: &Shared) -> Outcome {
     let scratch = Scratch::new(harness)?;
     let demo = Demo::start(&scratch, &["--load", "even", "--replicas", "0"]).await?;
@@ -227,6 +294,9 @@ async fn even_load_names_none(harness: &Shared) -> Outcome {
         let advice = demo.show("ADVICE").await?;
         assert!(advice.iter().all(|it| it.get("kind") == Some("none")), "{advice:?}");
         let skew = demo.show("SKEW").await?;
+        assert_eq!(hot_series(&demo).await?, Vec::<String>::new(), "after {:?}", begun.elapsed());
+        let page = demo.get("/").await?;
+        assert!(page.contains("id=alert") && !page.contains("class=alert"), "{page}");
         reports += usize::from(skew.iter().any(|it| it.get("span_s") == Some("60")));
         sleep(Duration::from_secs(5)).await;
     }

@@ -161,6 +161,7 @@ impl Browser {
     /// Presses a key as a person would: `Tab`, `ArrowLeft`, `Enter`.
     pub async fn press(&mut self, key: &str) -> Fallible<()> {
         let code = match key {
+            "Backspace" => 8,
             "Tab" => 9,
             "Enter" => 13,
             "Escape" => 27,
@@ -211,9 +212,20 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({ "features": features })).await.map(drop)
     }
 
-    /// What the window shows, as PNG.
-    pub async fn screenshot(&mut self) -> Fallible<Vec<u8>> {
-        let shot = self.call("Page.captureScreenshot", json!({ "format": "png" })).await?;
+    /// What the window shows, as PNG, or what is between two elements wherever they are.
+    pub async fn screenshot(&mut self, between: Option<(&str, &str)>) -> Fallible<Vec<u8>> {
+        let mut params = json!({ "format": "png" });
+        if let Some((first, last)) = between {
+            let of = |it: &str| format!("document.querySelector({}).getBoundingClientRect()", json!(it));
+            let clip = format!(
+                "(([a, b]) => ({{ x: 0, y: a.top + scrollY - 8, width: innerWidth, height: b.bottom - a.top + 16, scale: 1 }}))([{}, {}])",
+                of(first),
+                of(last)
+            );
+            params["clip"] = self.value(&clip).await?;
+            params["captureBeyondViewport"] = true.into();
+        }
+        let shot = self.call("Page.captureScreenshot", params).await?;
         Ok(BASE64.decode(shot["data"].as_str().ok_or("no picture")?)?)
     }
 

@@ -1,8 +1,8 @@
 //! The dashboard: in a real browser, and who may see it.
 
 mod browser;
+pub mod hot;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,18 +18,13 @@ use tokio::time::{sleep, timeout};
 use crate::harness::{
     APP_PASSWORD, Fallible, Harness, KeywayProcess, Outcome, Shared, ShopFixture, assert_hits, connect, until,
 };
-use browser::Browser;
+pub use browser::Browser;
 
 /// Of as many connections, each with a statement every few milliseconds: a stream to look at.
 const LOAD_CONNECTIONS: usize = 4;
 const LOAD_PAUSE: Duration = Duration::from_millis(8);
 const TOKEN: &str = "a-token-of-tests-0123456789";
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pictures for the README are written where this is set, and are small.
-const SCREENSHOTS: &str = "KEYWAY_WRITE_SCREENSHOTS";
-const SCREENSHOT_BYTES_MAX: usize = 300_000;
-/// For pictures alone: a heat map with something to see.
-const SCREENSHOT_LOAD: Duration = Duration::from_secs(120);
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
@@ -85,24 +80,19 @@ async fn in_a_browser(harness: Arc<Shared>) -> Outcome {
     renders(&mut browser).await?;
     updates_by_itself(&mut browser).await?;
     filters(&mut browser, &keyway, &harness).await?;
-    shows_hot_keys(&mut browser).await?;
+    hot::keep(&mut browser).await?;
+    hot::is_in_danger(&mut browser, "s2").await?;
+    hot::is_advised_to_isolate(&mut browser, "s2").await?;
+    draws_the_heat_map(&mut browser).await?;
+    hot::colours_by_each_metric(&mut browser).await?;
+    hot::filters_keys(&mut browser).await?;
     can_be_used_by_keyboard(&mut browser).await?;
     has_colours_to_choose(&mut browser, &root).await?;
     fits_a_phone(&mut browser, &root).await?;
-    if std::env::var_os(SCREENSHOTS).is_some() {
-        take_screenshots(&mut browser, &root).await?;
-    }
     reads_without_a_script(&mut browser, &root).await?;
     // The answer to the first look, at which there was no token yet.
-    let complaints = browser.complaints();
-    let unexpected = complaints.iter().filter(|it| !it.contains("401 (Unauthorized)")).count();
-    assert!(unexpected == 0 && complaints.len() <= 2, "{complaints:#?}");
-    let requested = browser.requested();
-    assert!(requested.len() > 10, "{requested:#?}");
-    let elsewhere = requested.iter().filter(|it| !it.starts_with(&root) && !it.starts_with("data:"));
-    let elsewhere: Vec<_> = elsewhere.collect();
-    assert!(elsewhere.is_empty(), "{elsewhere:?}");
-    Ok(())
+    assert!(browser.complaints().len() <= 2, "{:#?}", browser.complaints());
+    hot::kept_to_itself(&browser, &root, |it| it.contains("401 (Unauthorized)"))
 }
 
 /// By the keyboard alone.
@@ -179,20 +169,7 @@ async fn filters(browser: &mut Browser, keyway: &KeywayProcess, harness: &Shared
     browser.until("all shards are back", &servers(4)).await
 }
 
-/// After the first window.
-async fn shows_hot_keys(browser: &mut Browser) -> Outcome {
-    let first = "document.querySelector('#keys tbody tr')";
-    browser
-        .until(
-            "a key is known by its name",
-            // Other figures may hold the same digits; a hash stands where the name is not known yet.
-            &format!(
-                "{first} && !{first}.innerText.includes('#') && {first}.innerText.includes('{HOT_USER}')"
-            ),
-        )
-        .await?;
-    let row = browser.text(&format!("{first}.innerText")).await?;
-    assert!(row.contains(" %"), "its share: {row}");
+async fn draws_the_heat_map(browser: &mut Browser) -> Outcome {
     browser
         .until(
             "the heat map is drawn",
@@ -291,25 +268,6 @@ async fn reads_without_a_script(browser: &mut Browser, root: &str) -> Outcome {
             "location.search.includes('shard=s2') && location.search.includes('last=1h')",
         )
         .await
-}
-
-async fn take_screenshots(browser: &mut Browser, root: &str) -> Outcome {
-    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images");
-    std::fs::create_dir_all(&images)?;
-    sleep(SCREENSHOT_LOAD).await;
-    for (name, width, height, scheme) in [
-        ("dashboard-light", 1_280, 1_720, "light"),
-        ("dashboard-dark", 1_280, 1_720, "dark"),
-        ("dashboard-phone", 360, 1_480, "dark"),
-    ] {
-        browser.look(width, height, scheme).await?;
-        browser.open(root).await?;
-        browser.until("it is live", "document.getElementById('live').className === 'on'").await?;
-        let picture = browser.screenshot().await?;
-        assert!(picture.len() < SCREENSHOT_BYTES_MAX, "{name}: {} bytes", picture.len());
-        std::fs::write(images.join(format!("{name}.png")), picture)?;
-    }
-    Ok(())
 }
 
 /// Head and body of the answer to a request on the HTTP side.

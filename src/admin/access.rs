@@ -106,6 +106,11 @@ impl Admission {
         }
     }
 
+    /// Whether it lets in the same people and tells them the same.
+    pub fn is_as(&self, other: &Admission) -> bool {
+        self.token == other.token && self.redact_keys == other.redact_keys
+    }
+
     pub fn takes_token(&self) -> bool {
         self.token.is_some()
     }
@@ -161,7 +166,7 @@ impl Asking<'_> {
         }
     }
 
-    fn bearer(&self) -> Option<&str> {
+    pub fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }

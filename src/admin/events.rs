@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
-use super::access::Viewer;
+use super::access::{Admission, Viewer};
 use super::page::{Facts, Part, View, parts};
 use super::{Source, api};
 use crate::metrics::Live;
@@ -115,29 +115,43 @@ impl Wanted {
     }
 }
 
+/// By what a reader was let in, and what would be asked of one now.
+pub struct Rights {
+    pub by: Admission,
+    pub now: watch::Receiver<Admission>,
+}
+
+impl Rights {
+    fn hold(&self) -> bool {
+        self.now.borrow().is_as(&self.by)
+    }
+}
+
 struct Stream {
     source: Arc<dyn Source>,
     /// Away while a thread writes what is new.
     wanted: Option<Wanted>,
     ticks: Interval,
+    rights: Rights,
     ended: watch::Receiver<bool>,
     end: Instant,
     _place: Place,
     is_first: bool,
 }
 
-/// Ends in order when the process stops, and before the connection's own end at `end` would cut it. The connection is
-/// not used again: its end is near.
+/// Ends in order when the process stops, when a reload asks for another token, and before the connection's own end at
+/// `end` would cut it. The connection is not used again: its end is near.
 pub fn stream(
     source: Arc<dyn Source>,
     wanted: Wanted,
     place: Place,
-    ended: watch::Receiver<bool>,
-    end: Instant,
+    rights: Rights,
+    (ended, end): (watch::Receiver<bool>, Instant),
 ) -> Response {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let begun = Stream { source, wanted: Some(wanted), ticks, ended, end, _place: place, is_first: true };
+    let wanted = Some(wanted);
+    let begun = Stream { source, wanted, ticks, rights, ended, end, _place: place, is_first: true };
     let events = stream::unfold(begun, |mut it| async move {
         let event = it.next().await?;
         Some((Ok::<_, Infallible>(event), it))
@@ -155,6 +169,9 @@ impl Stream {
                 _ = self.ended.wait_for(|it| *it) => return None,
                 () = sleep_until(self.end) => return None,
                 _ = self.ticks.tick() => {}
+            }
+            if !self.rights.hold() {
+                return None;
             }
             let (mut wanted, source) = (self.wanted.take()?, self.source.clone());
             // Not on the threads that serve queries.

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::access::{Admission, Asking, Denial, Viewer, cookie};
-use super::events::{self, PageReader, Streams, Wanted};
+use super::events::{self, PageReader, Rights, Streams, Wanted};
 use super::listener::Peer;
 use super::metrics::AdminMetrics;
 use super::page::{self, Facts, SPANS, View, span_of};
@@ -39,7 +39,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 /// More than any token.
 const LOGIN_BYTES_MAX: usize = 8_192;
-/// Guesses take their time.
+/// Guesses take their time, each a connection's.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(500);
 /// A stream ends so long before its connection does.
 const STREAM_MARGIN: Duration = Duration::from_secs(2);
@@ -98,13 +98,7 @@ impl Site {
         Asking { peer: peer.address, local: self.local, headers, now_s: unix_s() }
     }
 
-    fn viewer(&self, peer: Peer, method: &Method, headers: &HeaderMap) -> Result<Viewer, Denial> {
-        let asking = self.asking(peer, headers);
-        asking.check_same_site(method)?;
-        self.admission.borrow().viewer(&asking)
-    }
-
-    fn stream(&self, peer: Peer, wanted: Wanted) -> Response {
+    fn stream(&self, Admitted { peer, by, .. }: Admitted, wanted: Wanted) -> Response {
         let max = self.admission.borrow().streams_max;
         let Some(place) = self.streams.place(max) else {
             self.metrics.limit_hits.hit(Limit::AdminStreams);
@@ -114,7 +108,8 @@ impl Site {
             return (StatusCode::SERVICE_UNAVAILABLE, again, Json(error)).into_response();
         };
         let end = peer.end.checked_sub(STREAM_MARGIN).unwrap_or(peer.end);
-        events::stream(self.source.clone(), wanted, place, self.ended.clone(), end)
+        let rights = Rights { by, now: self.admission.clone() };
+        events::stream(self.source.clone(), wanted, place, rights, (self.ended.clone(), end))
     }
 }
 
@@ -122,6 +117,7 @@ impl Site {
 struct Admitted {
     viewer: Viewer,
     peer: Peer,
+    by: Admission,
 }
 
 impl FromRequestParts<Arc<Site>> for Admitted {
@@ -131,11 +127,15 @@ impl FromRequestParts<Arc<Site>> for Admitted {
         let Ok(ConnectInfo(peer)) = ConnectInfo::<Peer>::from_request_parts(parts, site).await else {
             return Err(StatusCode::INTERNAL_SERVER_ERROR.into_response());
         };
-        let denial = match site.viewer(peer, &parts.method, &parts.headers) {
-            Ok(viewer) => return Ok(Admitted { viewer, peer }),
+        let (asking, by) = (site.asking(peer, &parts.headers), site.admission.borrow().clone());
+        let denial = match asking.check_same_site(&parts.method).and_then(|()| by.viewer(&asking)) {
+            Ok(viewer) => return Ok(Admitted { viewer, peer, by }),
             Err(it) => it,
         };
         site.metrics.refused(denial);
+        if denial == Denial::Token && asking.bearer().is_some() {
+            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+        }
         if parts.uri.path() == "/" {
             return Err(refused_page(denial, denial.text(), &parts.headers));
         }
@@ -218,11 +218,11 @@ async fn document(
 
 async fn page_events(State(site): State<Arc<Site>>, admitted: Admitted, Query(pairs): Pairs) -> Response {
     let reader = PageReader::new(View::of_query(&pairs), admitted.viewer);
-    site.stream(admitted.peer, Wanted::Page(Box::new(reader)))
+    site.stream(admitted, Wanted::Page(Box::new(reader)))
 }
 
 async fn status_events(State(site): State<Arc<Site>>, admitted: Admitted) -> Response {
-    site.stream(admitted.peer, Wanted::Status)
+    site.stream(admitted, Wanted::Status)
 }
 
 async fn status(State(site): State<Arc<Site>>, _: Admitted) -> Response {

@@ -284,6 +284,39 @@ async fn streams_tell_what_is_new_and_are_counted() {
 }
 
 #[tokio::test]
+async fn a_new_token_ends_streams_and_another_bound_does_not() {
+    let site = Site::start(Some(TOKEN), 2);
+    let ask = |path: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n")
+    };
+    let mut streams = [site.send(&ask("/api/events")).await, site.send(&ask("/page/events")).await];
+    for stream in &mut streams {
+        read_until(stream, |it| it.contains("\n\n") && it.contains("event: ")).await;
+    }
+    site.admission.send_replace(admission(Some(TOKEN), 7));
+    read_until(&mut streams[0], |it| it.matches("event: ").count() > 1).await;
+    site.admission.send_replace(admission(Some("fedcba9876543210"), 7));
+    for stream in &mut streams {
+        let mut rest = String::new();
+        timeout(LONG, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
+        assert!(rest.ends_with("0\r\n\r\n"), "the last chunk: {rest}");
+    }
+}
+
+#[tokio::test]
+async fn guesses_of_the_token_take_their_time() {
+    let site = Site::start(Some(TOKEN), 1);
+    for guess in ["0123456789abcdeF", "x"] {
+        let begun = std::time::Instant::now();
+        let (head, _) = site.get("/api/status", &[&format!("Authorization: Bearer {guess}")]).await;
+        assert!(status(&head) == 401 && begun.elapsed() >= Duration::from_millis(500), "{head}");
+    }
+    let (head, _) = site.get("/api/status", &[&format!("Authorization: Bearer {TOKEN}")]).await;
+    assert_eq!(status(&head), 200);
+    assert_eq!(site.counted("keyway_admin_refusals_total{reason=\"token\"}"), 2.0);
+}
+
+#[tokio::test]
 async fn a_stop_ends_streams_in_order() {
     let mut site = Site::start(None, 2);
     let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");

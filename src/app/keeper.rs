@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -16,6 +17,8 @@ use crate::route::Router;
 const WRITE_INTERVAL_S: u64 = 60;
 /// A file that is larger is none of ours, however many databases there are.
 const FILE_BYTES_MAX: u64 = 1 << 30;
+/// How long the end of the process waits for a file that is being written.
+const LAST_WRITE_WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub struct HotspotKeeper {
@@ -119,9 +122,24 @@ impl HotspotKeeper {
         }
     }
 
-    /// Whole or not at all.
-    pub fn write(&self, shared: &Shared, path: &Path) {
-        let Some(_writing) = self.writing.try_lock() else { return };
+    /// Before the process ends: with what was counted since the last window.
+    pub fn write_last(&self, shared: &Shared, path: &Path) {
+        let now_s = unix_s();
+        shared.databases.values().for_each(|it| it.hotspots.end(now_s));
+        match self.writing.try_lock_for(LAST_WRITE_WAIT) {
+            Some(_writing) => self.write_whole(shared, path),
+            None => tracing::warn!(path = %path.display(), "history of hotspots still waits for its disk"),
+        }
+    }
+
+    fn write(&self, shared: &Shared, path: &Path) {
+        if let Some(_writing) = self.writing.try_lock() {
+            self.write_whole(shared, path);
+        }
+    }
+
+    /// Or not at all.
+    fn write_whole(&self, shared: &Shared, path: &Path) {
         let unserved = self.read.lock();
         let histories: Vec<(&str, History)> =
             shared.databases.values().map(|it| (it.name.as_str(), it.hotspots.history())).collect();

@@ -101,7 +101,7 @@ impl Process {
     pub fn write_hotspots(&self) {
         let path = self.config.lock().hotspots.hotspot_history.clone();
         if let Some(path) = path {
-            self.common.keeper.write(&self.latest.load(), &path);
+            self.common.keeper.write_last(&self.latest.load(), &path);
         }
     }
 

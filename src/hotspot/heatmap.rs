@@ -108,11 +108,11 @@ pub enum Shape {
     Even,
     /// Times of much and of little load, alike all over the keys.
     Striped,
-    /// Few parts have most of it all the time.
+    /// Few parts have much of it all the time.
     Line,
     /// What is hot wanders through the keys.
     Diagonal,
-    /// Some parts have more than others, none of them most of it.
+    /// Some parts have more than others, none of them much of it.
     Uneven,
 }
 
@@ -134,12 +134,12 @@ impl Shape {
             Shape::Unknown => "Too little load was recorded to name a shape.",
             Shape::Even => "Even: all parts of the key space have about the same load.",
             Shape::Striped => "Striped: load comes and goes with the time, over all keys alike.",
-            Shape::Line => "One line: few parts have most of the load all the time.",
+            Shape::Line => "One line: few parts have much of the load all the time.",
             Shape::Diagonal => {
                 "Diagonal: the load moves through the key space, as keys that are handed out in order make it."
             }
             Shape::Uneven => {
-                "Uneven: some parts of the key space have more load than others, and no few parts have most of it."
+                "Uneven: some parts of the key space have more load than others, and no few parts have much of it."
             }
         }
     }

@@ -182,6 +182,17 @@ impl Hotspots {
         self.publish(&kept, end_s);
     }
 
+    /// Puts what was counted since the last window into the history: nothing is counted any more.
+    pub fn end(&self, now_s: u64) {
+        if !self.is_on {
+            return;
+        }
+        let _turning = self.turning.lock();
+        let begin_s = self.turned_s.swap(now_s, Ordering::Relaxed).min(now_s);
+        let window = self.take(&mut self.kept.lock().spare);
+        self.record(&Recent { begin_s, end_s: now_s, window });
+    }
+
     fn record(&self, recent: &Recent) {
         let mut history = self.history.lock();
         for (of, counts) in self.layout.maps.iter().zip(&recent.window.maps) {

@@ -191,6 +191,24 @@ fn a_report_is_of_the_last_minute() {
 }
 
 #[test]
+fn what_was_counted_since_the_last_window_is_recorded_at_the_end() {
+    let world = World::new("shop");
+    (0..10).for_each(|it| world.run_for(it));
+    world.hotspots.turn(START_S + WINDOW_S);
+    (0..30).for_each(|it| world.run_for(it));
+    world.hotspots.end(START_S + WINDOW_S + 3);
+    let rates = || {
+        let drawn = world.hotspots.history().heat_map("by_user", Metric::Calls, 20, (1, 2), START_S + 20);
+        drawn.unwrap().cells.into_iter().map(|it| it.unwrap_or_default().round()).collect::<Vec<_>>()
+    };
+    // Ten calls in ten seconds, thirty in three.
+    assert_eq!(rates(), [1.0, 10.0]);
+    // Nothing is recorded twice.
+    world.hotspots.end(START_S + WINDOW_S + 3);
+    assert_eq!(rates(), [1.0, 10.0]);
+}
+
+#[test]
 fn threads_count_into_one_report() {
     let world = World::new("shop");
     std::thread::scope(|scope| {

@@ -37,8 +37,9 @@ pub fn alert(facts: &Facts) -> String {
         let since = since(facts, shard.hot_since_s);
         put!(
             out,
-            "<p class=alert>{} Shard {} carries far more than its part{since}.</p>",
+            "<p class=alert>{} <a href=\"{}#h-keys\">Shard {}</a> carries far more than its part{since}.</p>",
             badge(Heat::Warning),
+            Text(&facts.link_to_shard(&shard.shard)),
             Text(&shard.shard)
         );
     }

@@ -93,6 +93,12 @@ impl Facts {
         self.report.shards.get(shard).is_some_and(|it| it.heat > Heat::Cool)
     }
 
+    /// The link to the same view of one shard.
+    fn link_to_shard(&self, shard: &str) -> String {
+        let database = self.database().map(|it| it.name.clone());
+        View { database, shard: Some(shard.to_owned()), text: String::new(), ..self.view.clone() }.query()
+    }
+
     /// The link to the same view with another database.
     fn link_to(&self, database: &str) -> String {
         View { database: Some(database.to_owned()), shard: None, map: None, ..self.view.clone() }.query()

@@ -4,12 +4,14 @@ use super::recorded::{Measure, Recorded};
 use super::shape::shape;
 use super::{History, LEVELS, MapHistory};
 use crate::base::ShardId;
-use crate::hotspot::heatmap::{Column, HeatMap, Metric, Row};
+use crate::hotspot::heatmap::{Column, HeatMap, Metric, Row, Shape};
 
 /// More columns than are ever recorded.
 const COLUMNS_MAX: usize = 1_000;
 /// Nothing is older.
 const LAST_MAX_S: u64 = 50 * 86_400;
+/// Of what is looked at for its shape while a picture has few.
+const SHORT_COLUMNS: u64 = 30;
 
 /// Load of shards over time.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +48,10 @@ impl History {
         let grid = map.grid(metric, columns);
         let rates = grid.rates();
         let calls = map.calls_since(from_s);
-        let shape = shape(&rates, grid.columns.len(), calls);
+        let shape = match shape(&rates, grid.columns.len(), calls) {
+            Shape::Unknown => map.shape_in_short(metric, from_s, now_s, calls),
+            known => known,
+        };
         let groups = groups(&map.row_loads(&rates, grid.columns.len()), rows_max);
         let cells = groups.iter().flat_map(|it| merged(&rates, grid.columns.len(), it.clone())).collect();
         let rows = groups.iter().filter_map(|it| map.row(it.clone())).collect();
@@ -100,6 +105,21 @@ impl MapHistory {
             grid.add(recorded, metric, &recorded.rows, |row| recorded.is_known(row));
         }
         grid
+    }
+
+    /// In columns of a part of what was recorded, of a window at least: a picture has few while its map is young.
+    fn shape_in_short(&self, metric: Metric, from_s: u64, now_s: u64, calls: u64) -> Shape {
+        let mut inside = self.columns().filter(|(_, it)| it.to_s > from_s && it.from_s < now_s);
+        let Some((_, first)) = inside.next() else { return Shape::Unknown };
+        let from_s = first.from_s.max(from_s);
+        let length_s = (now_s - from_s).div_ceil(SHORT_COLUMNS).max(LEVELS[0].span_s);
+        let column = |it: u64| {
+            let from_s = from_s + it * length_s;
+            Column { from_s, to_s: (from_s + length_s).min(now_s) }
+        };
+        let columns = (0..(now_s - from_s).div_ceil(length_s)).map(column).collect();
+        let grid = self.grid(metric, columns);
+        shape(&grid.rates(), grid.columns.len(), calls)
     }
 
     fn calls_since(&self, from_s: u64) -> u64 {

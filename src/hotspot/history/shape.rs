@@ -9,6 +9,8 @@ const COLUMNS_MIN: usize = 5;
 const LINE_WIDTH: f64 = 0.05;
 /// Of the load of a time, what a line has at least.
 const LINE_SHARE: f64 = 0.5;
+/// The same of a line of one row, which stands out sooner.
+const ROW_SHARE: f64 = 0.2;
 /// How many times as much as its part of the key space.
 const LINE_FACTOR: f64 = 3.0;
 /// Of the times, those in which it is there.
@@ -60,21 +62,24 @@ fn line_width(rows: usize) -> usize {
     ((rows as f64 * LINE_WIDTH).round() as usize).max(1)
 }
 
-/// Enough of a load that some rows have most of it; few rows have much of any.
-fn share_wanted(rows: usize) -> f64 {
-    let factor = LINE_FACTOR * line_width(rows) as f64 / rows as f64;
-    LINE_SHARE.max(factor.min(0.9))
+/// What so many rows have if they stand out; where rows are few, any has much.
+fn share_wanted(share: f64, width: usize, rows: usize) -> f64 {
+    let factor = LINE_FACTOR * width as f64 / rows as f64;
+    share.max(factor.min(0.9))
 }
 
 fn is_line(busy: &[&Vec<f64>], loads: &[f64]) -> bool {
     let mut ordered: Vec<usize> = (0..loads.len()).collect();
     ordered.sort_by(|a, b| loads[*b].total_cmp(&loads[*a]));
-    let hottest = ordered.get(..line_width(loads.len())).unwrap_or_default();
-    let share =
-        |column: &[f64]| hottest.iter().map(|it| column[*it]).sum::<f64>() / column.iter().sum::<f64>();
-    let wanted = share_wanted(loads.len());
-    let there = busy.iter().filter(|it| share(it) >= wanted).count();
-    loads.len() > 1 && share(loads) >= wanted && there as f64 >= busy.len() as f64 * LINE_TIMES
+    let stands_out = |width: usize, share_min: f64| {
+        let hottest = ordered.get(..width).unwrap_or_default();
+        let share =
+            |column: &[f64]| hottest.iter().map(|it| column[*it]).sum::<f64>() / column.iter().sum::<f64>();
+        let wanted = share_wanted(share_min, width, loads.len());
+        let there = busy.iter().filter(|it| share(it) >= wanted).count();
+        share(loads) >= wanted && there as f64 >= busy.len() as f64 * LINE_TIMES
+    };
+    loads.len() > 1 && (stands_out(line_width(loads.len()), LINE_SHARE) || stands_out(1, ROW_SHARE))
 }
 
 fn is_diagonal(busy: &[&Vec<f64>], rows: usize) -> bool {
@@ -92,7 +97,7 @@ fn is_diagonal(busy: &[&Vec<f64>], rows: usize) -> bool {
         (best.0 as f64, best.1 / column.iter().sum::<f64>())
     };
     let places: Vec<(f64, f64)> = busy.iter().map(|it| hottest(it)).collect();
-    let wanted = share_wanted(rows);
+    let wanted = share_wanted(LINE_SHARE, width, rows);
     let concentrated = places.iter().filter(|it| it.1 >= wanted).count();
     if places.len() < COLUMNS_MIN || (concentrated as f64) < places.len() as f64 * LINE_TIMES {
         return false;

@@ -381,6 +381,26 @@ fn shapes_are_named() {
     assert_eq!(shape_of(1, |window, part| noisy(500, window, part)), Shape::Even);
 }
 
+/// As they are while the newest minute is in windows and what is before it in minutes.
+#[test]
+fn a_young_map_has_a_shape_too() {
+    for (seconds, expect) in [(40, Shape::Unknown), (50, Shape::Line), (130, Shape::Line), (600, Shape::Line)]
+    {
+        let mut history = history(slots(512, 2));
+        // A third of all is one slot's.
+        let calls = |window, slot| noisy(4, window, slot) + if slot == 7 { 1_000 } else { 0 };
+        fill(&mut history, 10, seconds / 10, calls, 512);
+        for last_s in [900, 3_600, 35 * 86_400] {
+            let drawn = history.heat_map("m", Metric::Calls, last_s, (40, 60), START_S + seconds).unwrap();
+            assert_eq!(drawn.shape, expect, "{seconds} s, of the last {last_s}");
+        }
+    }
+    let mut even = history(slots(512, 2));
+    fill(&mut even, 10, 12, |window, slot| noisy(40, window, slot), 512);
+    let drawn = even.heat_map("m", Metric::Calls, 900, (40, 60), START_S + 120).unwrap();
+    assert_eq!(drawn.shape, Shape::Even);
+}
+
 fn small() -> History {
     let mut history = history(slots(16, 2));
     fill(&mut history, 10, 90, |window, part| if part % 5 == 0 { window * 1_000 } else { 0 }, 16);
