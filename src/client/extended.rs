@@ -237,7 +237,7 @@ impl Session {
 
     /// Outer error: the connection ends. Inner: the group is refused.
     fn read_group<'a>(&mut self, unit: &'a [u8], end: UnitEnd) -> Result<Result<Group<'a>, Refusal>, End> {
-        let mut ops = recycled(std::mem::take(&mut self.at_work().ops));
+        let mut ops: Vec<Op<'a>> = std::mem::take(&mut self.at_work().ops);
         ops.reserve(6);
         let mut group = Group { ops, raw: unit, end, ends_early: false, goes_on: self.unsynced };
         let mut rest = unit;

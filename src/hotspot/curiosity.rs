@@ -21,6 +21,15 @@ const NAME_CHARS_MAX: usize = 200;
 /// By map and hash.
 type Id = (usize, u64);
 
+/// A kilobit for the hundred or so keys that are wanted at most.
+const MARK_WORDS: usize = 16;
+
+fn mark(map: usize, hash: u64) -> (usize, u64) {
+    // The highest bits choose the shard, and hot keys may all be of one.
+    let at = hash as usize ^ map;
+    (at / 64 % MARK_WORDS, 1 << (at % 64))
+}
+
 /// What a key is called.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
@@ -36,6 +45,8 @@ pub(super) struct Curiosity {
     sampled: Vec<bool>,
     is_awake: AtomicBool,
     wanted: Mutex<Vec<Id>>,
+    /// A bit for each of `wanted`, and for keys that share it: nearly every statement sees by one load that its key is none.
+    marks: [AtomicU64; MARK_WORDS],
     names: Mutex<HashMap<Id, Name>>,
     /// There is room for samples.
     is_sampling: AtomicBool,
@@ -53,6 +64,7 @@ impl Curiosity {
             sampled,
             is_awake,
             wanted: Mutex::default(),
+            marks: [const { AtomicU64::new(0) }; MARK_WORDS],
             names: Mutex::default(),
             is_sampling,
             seen: AtomicU64::new(0),
@@ -77,6 +89,10 @@ impl Curiosity {
             if self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every) {
                 return true;
             }
+        }
+        let (word, bit) = mark(map, hash);
+        if self.marks[word].load(Ordering::Relaxed) & bit == 0 {
+            return false;
         }
         // Whoever waits here would be the second to look at the same key.
         self.wanted.try_lock().is_some_and(|it| it.contains(&(map, hash)))
@@ -140,7 +156,13 @@ impl Curiosity {
         drop(names);
         let samples = self.sampled.contains(&true);
         let is_awake = !missing.is_empty() || samples;
+        let mut marks = [0; MARK_WORDS];
+        for (map, hash) in &missing {
+            let (word, bit) = mark(*map, *hash);
+            marks[word] |= bit;
+        }
         *self.wanted.lock() = missing;
+        self.marks.iter().zip(marks).for_each(|(it, bits)| it.store(bits, Ordering::Relaxed));
         self.is_sampling.store(samples, Ordering::Relaxed);
         self.is_awake.store(is_awake, Ordering::Relaxed);
     }

@@ -2,6 +2,7 @@
 //! so that clients in transaction pooling share them.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -100,10 +101,28 @@ pub struct Evicted {
     pub over_bytes: u64,
 }
 
+/// Ids are numbers of ours, given out in order: a multiplication spreads them, and nobody else chooses them.
+#[derive(Clone, Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|it| self.0 = self.0.rotate_left(8) ^ u64::from(*it));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
 /// The statements that one server connection holds, bounded; the least recently used go first.
 #[derive(Debug)]
 pub struct ServerStatements {
-    held: HashMap<StatementId, Held>,
+    held: HashMap<StatementId, Held, BuildHasherDefault<IdHasher>>,
     bytes: usize,
     uses: u64,
     bounds: StatementBounds,
@@ -120,7 +139,7 @@ impl ServerStatements {
     pub fn new(bounds: StatementBounds) -> ServerStatements {
         let bounds = StatementBounds { count_max: bounds.count_max.max(1), ..bounds };
         ServerStatements {
-            held: HashMap::new(),
+            held: HashMap::default(),
             bytes: 0,
             uses: 0,
             bounds,
