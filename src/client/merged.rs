@@ -268,7 +268,9 @@ impl Session {
                 _ => self.put_done(*step, &mut merging.out),
             }
         }
-        let ended = self.follow(&mut merging, team, script.as_slice(), flow).await;
+        let script = script.as_slice();
+        merging.front = script.iter().take_while(|it| !matches!(it, Step::Rows(_))).copied().collect();
+        let ended = self.follow(&mut merging, team, script, flow).await;
         *unread = merging.buffers;
         ended
     }
@@ -409,12 +411,24 @@ impl Session {
             return Err(RelayError::ServerClosed.into());
         }
         let consumed = receive(server, &buffer, &mut merging.replies)?;
+        let (at, is_waiting) = (merging.out.len(), !merging.is_described());
         let taken = merging.take(index, buffer.filled(), server.pipeline.has_sent_rows());
         flow.count_error(buffer.filled(), &merging.replies);
         buffer.consume(consumed);
         merging.buffers[index] = buffer;
         taken?;
         let failed = merging.replies.error.is_some();
+        if failed && is_waiting && merging.described[index] {
+            let error = merging.out.split_off(at);
+            for step in &merging.front {
+                match step {
+                    Step::Portal => merging.out.extend_from_slice(merging.merger.description()),
+                    Step::Statement => merging.out.extend_from_slice(&merging.statement),
+                    _ => self.put_done(*step, &mut merging.out),
+                }
+            }
+            merging.out.extend_from_slice(&error);
+        }
         if failed || merging.out.len() >= OUT_BYTES_MAX {
             self.put(&merging.out, flow).await?;
             merging.out.clear();
@@ -483,6 +497,8 @@ pub(super) struct Merging {
     stage: Stage,
     /// Shards that have ended, which the merger has not been told yet.
     ended: Vec<bool>,
+    /// What the client awaits before rows: an error of a shard that has got so far comes behind it.
+    front: SmallVec<[Step; 2]>,
 }
 
 impl Merging {
@@ -497,6 +513,7 @@ impl Merging {
             early: vec![Vec::new(); shards],
             stage: Stage::Before,
             ended: vec![false; shards],
+            front: SmallVec::new(),
         }
     }
 
