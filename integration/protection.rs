@@ -380,18 +380,18 @@ async fn long_answers(harness: Arc<Shared>) -> Outcome {
 
 async fn turns(harness: Arc<Shared>) -> Outcome {
     let pool = "[databases.plain.pool]\nsize = 3\nwait_timeout = \"1m\"";
-    let table = Table::start(&harness, "turns", "writes_at_once = 1", pool).await?;
+    let table = Table::start(&harness, "turns_taken", "writes_at_once = 1", pool).await?;
     table.until_writes_are_known().await?;
     let holder = table.hold(1).await?;
     // Many wait, and take no server connection: other keys go on, in a pool of three.
     let mut writers: Vec<Answer> = Vec::new();
     for number in 1..=9u64 {
-        let sql = format!("UPDATE turns SET v = v || {number} WHERE id = 1 RETURNING v");
+        let sql = format!("UPDATE turns_taken SET v = v || {number} WHERE id = 1 RETURNING v");
         writers.push(ask(table.client().await?, sql));
         table.until_waiting(number).await?;
     }
     let other = table.client().await?;
-    run(&other, "UPDATE turns SET v = 'other' WHERE id = 2").await?;
+    run(&other, "UPDATE turns_taken SET v = 'other' WHERE id = 2").await?;
     run(&holder, "COMMIT").await?;
     for (number, it) in writers.into_iter().enumerate() {
         let order: String = (1..=number + 1).map(|it| it.to_string()).collect();
@@ -400,21 +400,21 @@ async fn turns(harness: Arc<Shared>) -> Outcome {
     assert_eq!((table.writes("waited").await?, table.waiting().await?), (9, 0));
     // A transaction that has a server waits for nobody: the server sees what it has locked, and circles in it.
     begin(&holder).await?;
-    run(&holder, "UPDATE turns SET v = 'h' WHERE id = 1").await?;
+    run(&holder, "UPDATE turns_taken SET v = 'h' WHERE id = 1").await?;
     begin(&other).await?;
-    run(&other, "UPDATE turns SET v = 'o' WHERE id = 2").await?;
+    run(&other, "UPDATE turns_taken SET v = 'o' WHERE id = 2").await?;
     let crossed = tokio::spawn(async move {
-        let ended = run(&other, "UPDATE turns SET v = 'o' WHERE id = 1").await;
+        let ended = run(&other, "UPDATE turns_taken SET v = 'o' WHERE id = 1").await;
         (run(&other, "ROLLBACK").await, ended.is_ok())
     });
     until("it is past the lines", async || Ok(table.writes("bypassed").await? == 1)).await?;
-    let ended = run(&holder, "UPDATE turns SET v = 'h' WHERE id = 2").await;
+    let ended = run(&holder, "UPDATE turns_taken SET v = 'h' WHERE id = 2").await;
     run(&holder, "ROLLBACK").await?;
     let (rolled_back, other_ended) = crossed.await?;
     rolled_back?;
     assert!(ended.is_ok() != other_ended, "one of them was the victim of a deadlock");
     assert_eq!(
-        rows(&holder, "SELECT v FROM turns WHERE id IN (1, 2) ORDER BY id").await?,
+        rows(&holder, "SELECT v FROM turns_taken WHERE id IN (1, 2) ORDER BY id").await?,
         ["123456789", "other"]
     );
     Ok(())
