@@ -139,8 +139,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=e2e.positive, default=10_000)
     parser.add_argument("--tls", action="store_true")
-    parser.add_argument("--keyway", type=Path, default=e2e.ROOT / "target/release/keyway", help="the program")
-    parser.add_argument("--run-as", default="postgres", help="whose PostgreSQL is, where we are root")
+    e2e.add_programs(parser)
     arguments = parser.parse_args()
     arguments.scale = 1
     arguments.keyway = arguments.keyway.resolve()

@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import e2e
 import idle_clients
@@ -106,8 +105,7 @@ def parse_arguments():
     parser.add_argument("--round-trip-ms", type=float, default=5)
     parser.add_argument("--ramp", type=e2e.positive, default=8, help="as in the configuration")
     parser.add_argument("--rounds", type=e2e.positive, default=5)
-    parser.add_argument("--keyway", type=Path, default=e2e.ROOT / "target/release/keyway", help="the program")
-    parser.add_argument("--run-as", default="postgres", help="whose PostgreSQL is, where we are root")
+    e2e.add_programs(parser)
     arguments = parser.parse_args()
     arguments.scale = 1
     arguments.keyway = arguments.keyway.resolve()

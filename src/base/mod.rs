@@ -1,9 +1,11 @@
 //! Words that every layer shares: ids, roles, positions and the error that a client is shown.
 
 mod consistency;
+mod number_hasher;
 mod refusal;
 
 pub use consistency::Consistency;
+pub use number_hasher::NumberHasher;
 pub use refusal::{Blame, Reason, Refusal, SqlState};
 
 use std::fmt;

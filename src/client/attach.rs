@@ -1,10 +1,8 @@
 //! A server connection for the next request: chosen, checked out, set up as the session wants it.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::balance::{Placed, Reader};
-use super::registry::Activity;
 use super::session::{Held, Session};
 use super::waiting::{Missing, Waited, cannot_connect};
 use crate::backend::{Backend, ConnectError};
@@ -138,7 +136,7 @@ impl Session {
         if let Some(it) = pool.try_checkout() {
             return Ok(Ok(Some(it)));
         }
-        match self.wait_for_server(&pool, admission).await? {
+        match self.wait_unless_gone(pool.checkout(admission)).await? {
             // In the wait it may have fallen behind, or started anew with less than it had.
             Ok(it) if role == Role::Replica && !self.is_fit_still(placed, Instant::now()) => {
                 it.release(Instant::now());
@@ -188,19 +186,6 @@ impl Session {
             }
             Some(_) => None,
         }
-    }
-
-    async fn wait_for_server(
-        &mut self,
-        pool: &Arc<Pool>,
-        admission: Admission,
-    ) -> Result<Result<Lease, CheckoutError>, Refusal> {
-        let began = Instant::now();
-        self.record.waits(began);
-        let checked_out = self.unless_gone(pool.checkout(admission)).await;
-        self.cost().waited(began);
-        self.record.set_activity(Activity::Active);
-        checked_out
     }
 
     /// As `attach`, with the session's settings made at once: where several servers answer, or where the

@@ -7,11 +7,10 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::answers::{Answer, Asks, Following, Leading, Primary, ReadId, Turn};
+use super::answers::{Answer, Asks, Leading, Primary, ReadId, Turn};
 use super::extended::with_params;
 use super::group::{Bound, Group, Op};
 use super::protection_metrics::{ReadOutcome, WriteOutcome};
-use super::registry::Activity;
 use super::relay::{Flow, Kept};
 use super::request::{Payload, Ran, Request};
 use super::session::{End, Session};
@@ -143,7 +142,10 @@ impl Session {
         now: Instant,
         flow: &mut Flow,
     ) -> Option<Instant> {
-        let shown = self.shown_by(server, role, now);
+        let shown = match role {
+            Role::Primary => Some(now),
+            Role::Replica => self.database.topology.snapshot().server(server).and_then(|it| it.fresh_as_of),
+        };
         leading.sent(shown);
         let terms = self.database.protection.as_ref().map(|it| it.terms());
         flow.kept = terms.map(|it| Kept::new(it.shared_reply_bytes_max));
@@ -151,12 +153,7 @@ impl Session {
     }
 
     /// Answers with what others have asked for, or asks for others too.
-    pub async fn run_shared(
-        &mut self,
-        request: &Request<'_>,
-        id: &Arc<ReadId>,
-        asks: &Asks,
-    ) -> Result<Ran, End> {
+    async fn run_shared(&mut self, request: &Request<'_>, id: &Arc<ReadId>, asks: &Asks) -> Result<Ran, End> {
         let Some(protection) = self.database.protection.clone() else {
             return self.run_on_one(request, None).await;
         };
@@ -176,34 +173,22 @@ impl Session {
                     metrics.read(ReadOutcome::TooLong);
                     return self.run_on_one(request, None).await;
                 }
-                Turn::Follow(following) => match self.wait_for_answer(following, waits_until).await {
-                    Err(refusal) => return Ok(Ran::Refused(refusal)),
-                    Ok(Some(answer)) => {
-                        metrics.read(ReadOutcome::Shared);
-                        return self.answer_with(request, &answer).await;
+                Turn::Follow(mut following) => {
+                    let answer = tokio::time::timeout_at(waits_until.into(), following.answer());
+                    match self.wait_unless_gone(answer).await {
+                        Err(refusal) => return Ok(Ran::Refused(refusal)),
+                        Ok(Ok(Some(answer))) => {
+                            metrics.read(ReadOutcome::Shared);
+                            return self.answer_with(request, &answer).await;
+                        }
+                        Ok(Ok(None)) if Instant::now() < waits_until => {}
+                        Ok(_) => break,
                     }
-                    Ok(None) if Instant::now() >= waits_until => break,
-                    Ok(None) => {}
-                },
+                }
             }
         }
         metrics.read(ReadOutcome::Alone);
         self.run_on_one(request, None).await
-    }
-
-    /// # Errors
-    /// 57014 when the client has cancelled, or left.
-    async fn wait_for_answer(
-        &mut self,
-        mut following: Following,
-        until: Instant,
-    ) -> Result<Option<Arc<Answer>>, Refusal> {
-        let began = Instant::now();
-        self.record.waits(began);
-        let answer = self.unless_gone(tokio::time::timeout_at(until.into(), following.answer())).await;
-        self.cost().waited(began);
-        self.record.set_activity(Activity::Active);
-        answer.map(|it| it.ok().flatten())
     }
 
     /// Ends as if a server had answered. What its rows are as of, `end_touching` notes.
@@ -224,14 +209,6 @@ impl Session {
         }
         self.check_speed()?;
         Ok(Ran::Done { failed: false })
-    }
-
-    /// As of when a server shows all that had been answered, if it is asked now.
-    pub fn shown_by(&self, server: ServerId, role: Role, now: Instant) -> Option<Instant> {
-        match role {
-            Role::Primary => Some(now),
-            Role::Replica => self.database.topology.snapshot().server(server)?.fresh_as_of,
-        }
     }
 
     /// The whole answer is here: others get it, then the client of this session does, however slow that is.
@@ -263,7 +240,7 @@ impl Session {
     ///
     /// # Errors
     /// 53400 when too many wait already, 55P03 when `wait_timeout` has passed, 57014 when the client has cancelled, or left.
-    pub async fn take_turn(&mut self, shard: ShardId, line: Line, bounds: Bounds) -> Result<(), Refusal> {
+    async fn take_turn(&mut self, shard: ShardId, line: Line, bounds: Bounds) -> Result<(), Refusal> {
         let Some(protection) = self.database.protection.clone() else { return Ok(()) };
         let metrics = &protection.metrics;
         let turn = self.tracks.as_ref().and_then(|it| it.turn.as_ref());
@@ -282,10 +259,7 @@ impl Session {
             }
             Entered::Waiting(waiting) => {
                 let began = Instant::now();
-                self.record.waits(began);
                 let turn = self.wait_for_turn(shard, waiting).await;
-                self.cost().waited(began);
-                self.record.set_activity(Activity::Active);
                 metrics.wait_seconds.observe(began.elapsed().as_secs_f64());
                 let Some(turn) = turn? else {
                     metrics.wrote(WriteOutcome::TimedOut);
@@ -309,7 +283,7 @@ impl Session {
         let mut turn = pin!(waiting.turn());
         loop {
             let waited = tokio::time::timeout(self.database.wait_timeout, &mut turn);
-            match self.unless_gone(waited).await? {
+            match self.wait_unless_gone(waited).await? {
                 Ok(turn) => return Ok(Some(turn)),
                 Err(_) if self.database.traffic.is_paused() || self.primary_of(shard).is_none() => {}
                 Err(_) => return Ok(None),
@@ -358,7 +332,7 @@ fn of_group(group: &Group<'_>) -> Option<Vec<u8>> {
     }
     let (portal, id) = (only.bind.portal, only.statement.id);
     let mut steps = SmallVec::<[u8; 16]>::new();
-    let (mut out, mut runs) = (Vec::with_capacity(group.raw.len() + only.statement.text.len() + 64), 0);
+    let (mut out, mut runs) = (Vec::with_capacity(length + 64), 0);
     for op in &group.ops {
         // Any numbers, as long as they differ.
         let step = match op {

@@ -179,6 +179,16 @@ impl Session {
         .await
     }
 
+    /// As `unless_gone`, told and counted as a wait.
+    pub async fn wait_unless_gone<T>(&mut self, done: impl Future<Output = T>) -> Result<T, Refusal> {
+        let began = Instant::now();
+        self.record.waits(began);
+        let done = self.unless_gone(done).await;
+        self.cost().waited(began);
+        self.record.set_activity(Activity::Active);
+        done
+    }
+
     /// What the servers of the shard are at, as far as it is known.
     pub fn no_primary(&self, shard: ShardId, missing: &Missing) -> Refusal {
         let refusal = self.without_primary(shard, missing);

@@ -1,12 +1,12 @@
 //! What is counted in ten seconds, by one worker or by all of them.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use super::layout::{Layout, MapLayout};
 use super::load::Load;
-use crate::base::{Access, Role, ShardId};
+use crate::base::{Access, NumberHasher, Role, ShardId};
 use crate::route::{KeyRef, Subject};
 use crate::shard::KeyValue;
 use crate::sketch::{Distinct, HeavyHitters, HeavyKey, KeyPlace, SLOTS_DEFAULT};
@@ -106,28 +106,10 @@ pub(super) struct Sample {
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     pub shards: Box<[ShardCounts]>,
-    pub tables: HashMap<u64, TableCounts, BuildHasherDefault<IdHasher>>,
+    pub tables: HashMap<u64, TableCounts, BuildHasherDefault<NumberHasher>>,
     pub maps: Box<[MapCounts]>,
     pub heavy: HeavyHitters,
     pub samples: Vec<Sample>,
-}
-
-/// Ids of tables are hashes already.
-#[derive(Clone, Debug, Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|it| self.0 = self.0.rotate_left(8) ^ u64::from(*it));
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        self.0 = id;
-    }
 }
 
 impl MapCounts {

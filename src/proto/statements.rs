@@ -2,9 +2,11 @@
 //! so that clients in transaction pooling share them.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::base::NumberHasher;
 
 /// Stands for one text with its parameter types; never used twice in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,28 +103,10 @@ pub struct Evicted {
     pub over_bytes: u64,
 }
 
-/// Ids are numbers of ours, given out in order: a multiplication spreads them, and nobody else chooses them.
-#[derive(Clone, Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|it| self.0 = self.0.rotate_left(8) ^ u64::from(*it));
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
 /// The statements that one server connection holds, bounded; the least recently used go first.
 #[derive(Debug)]
 pub struct ServerStatements {
-    held: HashMap<StatementId, Held, BuildHasherDefault<IdHasher>>,
+    held: HashMap<StatementId, Held, BuildHasherDefault<NumberHasher>>,
     bytes: usize,
     uses: u64,
     bounds: StatementBounds,

@@ -1,7 +1,7 @@
 //! One database's routing: its maps, its tables and the plans made for them.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, UnitWeighter};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::base::{Reason, Refusal, ShardId, SqlState};
+use crate::base::{NumberHasher, Reason, Refusal, ShardId, SqlState};
 use crate::config::{CrossShardWrites, Database, TableName, TableProtection, TableRule};
 use crate::shard::{HashFunction, KeyType, Map};
 use crate::sql::{self, Literals, Parser, Scan, Table};
@@ -48,7 +48,7 @@ pub struct Router {
     evictions: Evictions,
 }
 
-type PlanCache = Cache<u128, Arc<Plan>, UnitWeighter, BuildHasherDefault<FingerprintHasher>, Evictions>;
+type PlanCache = Cache<u128, Arc<Plan>, UnitWeighter, BuildHasherDefault<NumberHasher>, Evictions>;
 
 /// Plans that had to make room.
 #[derive(Clone, Debug, Default)]
@@ -59,24 +59,6 @@ impl Lifecycle<u128, Arc<Plan>> for Evictions {
 
     fn on_evict(&self, (): &mut (), _fingerprint: u128, _plan: Arc<Plan>) {
         self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// A fingerprint is a hash already: its low half is as good as any.
-#[derive(Clone, Default)]
-pub struct FingerprintHasher(u64);
-
-impl Hasher for FingerprintHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|it| self.0 = self.0.rotate_left(8) ^ u64::from(*it));
-    }
-
-    fn write_u128(&mut self, fingerprint: u128) {
-        self.0 = fingerprint as u64;
     }
 }
 

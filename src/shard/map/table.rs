@@ -1,32 +1,14 @@
 //! Keys by their hash: the entries of a list map and the pinned keys of any.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 
 use smallvec::{SmallVec, smallvec};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::key::KeyValue;
 use super::{ListEntry, MapError};
-use crate::base::ShardId;
-
-/// A key's hash is a hash already.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|it| self.0 = self.0.rotate_left(8) ^ u64::from(*it));
-    }
-
-    fn write_u64(&mut self, key_hash: u64) {
-        self.0 = key_hash;
-    }
-}
+use crate::base::{NumberHasher, ShardId};
 
 /// A value and the entry that it stands in.
 type Found = SmallVec<[(KeyValue, u32); 1]>;
@@ -35,7 +17,7 @@ type Found = SmallVec<[(KeyValue, u32); 1]>;
 pub struct KeyTable {
     entries: Vec<ListEntry>,
     /// Two keys of one hash are told apart by their values.
-    by_hash: HashMap<u64, Found, BuildHasherDefault<KeyHasher>>,
+    by_hash: HashMap<u64, Found, BuildHasherDefault<NumberHasher>>,
 }
 
 impl KeyTable {
