@@ -29,6 +29,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import turns
+from turns import cpu_seconds
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- e2e:begin -->", "<!-- e2e:end -->"
@@ -38,7 +41,6 @@ POOL_SIZE = 20
 ROWS_PER_SCALE = 100_000
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 CONNECT_CLIENTS = 4
 # Of each name: together no more than the pool holds, so that nobody waits.
 ALTERNATING_CLIENTS = 8
@@ -67,13 +69,13 @@ auth_type = {auth}
 auth_file = {directory}/userlist.txt
 pool_mode = transaction
 default_pool_size = {pool_size}
-max_client_conn = 1000
+max_client_conn = 2000
 """
 # From 1.21 on; the value is the default of 1.24.
 PREPARED = "max_prepared_statements = 200\n"
 
 HAPROXY = """global
-    maxconn 1000
+    maxconn 2000
 defaults
     mode tcp
     timeout connect 5s
@@ -297,7 +299,7 @@ class Bench:
                   "--encoding=UTF8", "--locale=C", "--no-sync"], env=environment(), **as_owner)
         settings = {
             "port": port, "listen_addresses": "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4", "unix_socket_directories": self.directory,
-            "shared_buffers": "256MB", "max_connections": 300, "fsync": "off", "synchronous_commit": "off",
+            "shared_buffers": "256MB", "max_connections": 1200, "fsync": "off", "synchronous_commit": "off",
             "full_page_writes": "off", "autovacuum": "off", "jit": "off",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
@@ -378,29 +380,45 @@ class Bench:
                                 env=client_environment() | environment, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True)
 
-    def sample(self, target, mode, clients):
-        """One cell once. Logins cost CPU time too (SCRAM), so a run of one transaction per client is
-        taken off the proxy's account."""
-        before = cpu_seconds(target.pid)
-        logins, _ = self.pgbench(target, mode, clients, ["-t", 1])
-        between = cpu_seconds(target.pid)
-        count, out = self.pgbench(target, mode, clients, ["-T", self.arguments.seconds])
-        after = cpu_seconds(target.pid)
-        cpu_us = None
-        if target.pid is not None:
-            spent = (after - between) - (between - before)
-            cpu_us = max(spent, 0.0) * 1e6 / max(count - logins, 1)
-        return Sample(number(r"tps = ([\d.]+)", out), number(r"latency average = ([\d.]+)", out), cpu_us)
+    def samples(self, targets, mode, clients):
+        """One cell once: the Sample of each target, or the Failure that it met. They take turns of a tenth of a
+        second. Logins cost CPU time too (SCRAM), so a run of one transaction per client is taken off the proxy's account."""
+        found, logins, loads = {}, {}, {}
+        try:
+            for target in targets:
+                before = cpu_seconds(target.pid)
+                try:
+                    count, _ = self.pgbench(target, mode, clients, ["-t", 1])
+                except Failure as failure:
+                    found[target.name] = failure
+                    continue
+                logins[target.name] = count, cpu_seconds(target.pid) - before
+                started = self.pgbench_started(target, mode, clients, ["-T", turns.FOREVER_S])
+                loads[target.name] = turns.Load(started, clients, target.pid)
+            turns.take_turns(list(loads.values()), self.arguments.seconds)
+            for name, load in loads.items():
+                count, problem = load.end()
+                found[name] = sample_of(load, clients, count, *logins[name]) if count else Failure(problem)
+        finally:
+            for it in loads.values():
+                it.kill()
+        return found
+
+
+def sample_of(load, clients, count, logins, logins_cpu_s):
+    """No client waits between its transactions, so that their rate tells the latency."""
+    tps = count / load.active_s
+    cpu_us = max(load.cpu_s - logins_cpu_s, 0.0) * 1e6 / max(count - logins, 1)
+    return Sample(tps, clients * 1000 / tps, cpu_us if load.proxy_pid else None)
 
 
 def transactions(pgbench):
     """How many a pgbench has done when it ends, and what it says."""
     out, errors = pgbench.communicate()
-    processed = re.search(r"actually processed: (\d+)", out)
-    if pgbench.returncode != 0 or processed is None:
-        lines = [it for it in errors.splitlines() if "ERROR" in it or "error:" in it]
-        raise Failure((lines or [f"status {pgbench.returncode}"])[0])
-    return int(processed[1]), out
+    count, problem = turns.counted_by(pgbench, out, errors)
+    if count is None:
+        raise Failure(problem)
+    return count, out
 
 
 def number(pattern, text):
@@ -408,14 +426,6 @@ def number(pattern, text):
     if found is None:
         raise Failure(f"pgbench printed nothing like {pattern}:\n{text}")
     return float(found[1])
-
-
-def cpu_seconds(pid):
-    """User and system time of all threads, of those that ended too (proc(5), fields 14 and 15)."""
-    if pid is None:
-        return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
 def keeps_prepared(pgbouncer):
@@ -440,24 +450,19 @@ def measure(bench):
     cells = [(mode, clients) for mode in arguments.modes for clients in arguments.clients]
     for round_index in range(arguments.rounds):
         for mode, clients in cells:
+            bench.check()
             # Another one begins each round: being first or last has no owner.
-            targets = cell_targets(bench, clients)
+            targets = [it for it in cell_targets(bench, clients) if (it.name, mode) not in skip]
             turn = round_index % len(targets)
-            for target in targets[turn:] + targets[:turn]:
-                bench.check()
-                key = (mode, clients, target.name)
-                if (target.name, mode) in skip:
-                    continue
-                try:
-                    sample = bench.sample(target, mode, clients)
-                except Failure as failure:
+            for name, sample in bench.samples(targets[turn:] + targets[:turn], mode, clients).items():
+                if isinstance(sample, Failure):
                     bench.check()
-                    failures.setdefault(key, str(failure))
-                    print(f"{mode:9} {clients:3} {target.name:30} fails: {failure}", file=sys.stderr)
+                    failures.setdefault((mode, clients, name), str(sample))
+                    print(f"{mode:9} {clients:3} {name:30} fails: {sample}", file=sys.stderr)
                     continue
-                samples.setdefault(key, []).append(sample)
+                samples.setdefault((mode, clients, name), []).append(sample)
                 cpu = "" if sample.cpu_us is None else f"{sample.cpu_us:7.1f} us"
-                print(f"{mode:9} {clients:3} {target.name:30} {sample.tps:9.0f} tps {cpu}", file=sys.stderr)
+                print(f"{mode:9} {clients:3} {name:30} {sample.tps:9.0f} tps {cpu}", file=sys.stderr)
     return samples, failures
 
 
