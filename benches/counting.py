@@ -1,45 +1,54 @@
 #!/usr/bin/env python3
 """What counting hot shards and keys costs: CPU time per transaction of Keyway with `hotspots` on, over that with them off.
 
-Two Keyways before one PostgreSQL take turns, on, off, off, on, in short runs, so that the machine's mood, which changes from
-second to second, is nearly that of both; each pair gives a ratio, and their median is told with its quartiles.
+Two Keyways before one PostgreSQL take turns of a tenth of a second (`turns.py`); each round gives a ratio. Told are their
+median, its standard error and their quartiles.
 
-    benches/counting.py                  16 clients, two shards, 40 pairs of 1 s in each mode
-    benches/counting.py --pairs 10
+    benches/counting.py                  16 clients, two shards, 20 rounds of 3 s for each Keyway in each mode
+    benches/counting.py --rounds 5
 """
 
+import math
 import statistics
 import sys
 
 import e2e
 
 MODES = ("simple", "prepared")
+NAMES = ("keyway, 2 shards", "keyway, 2 shards, hotspots off")
 
 
-def ratios(bench, on, off, mode, pairs):
+def ratios(bench, targets, mode, rounds):
+    """Who begins changes from round to round."""
     found = []
-    for index in range(pairs):
-        order = (on, off) if index % 2 == 0 else (off, on)
-        cpu = {it.name: bench.sample(it, mode, e2e.VARIANT_CLIENTS).cpu_us for it in order}
-        found.append(cpu[on.name] / cpu[off.name])
+    for index in range(rounds):
+        samples = bench.samples(targets if index % 2 == 0 else targets[::-1], mode, e2e.VARIANT_CLIENTS)
+        for it in samples.values():
+            if isinstance(it, e2e.Failure):
+                raise it
+        counted, uncounted = (samples[it].cpu_us for it in NAMES)
+        found.append(counted / uncounted)
     return found
 
 
 def main():
     parser = e2e.argparse.ArgumentParser(description=__doc__, formatter_class=e2e.argparse.RawDescriptionHelpFormatter)
     e2e.add_programs(parser)
-    parser.add_argument("--pairs", type=e2e.positive, default=40)
+    parser.add_argument("--rounds", type=e2e.positive, default=20)
+    parser.add_argument("--seconds", type=e2e.positive, default=3, help="of each Keyway in each round (3)")
     arguments = parser.parse_args()
-    arguments.seconds, arguments.scale, arguments.threads, arguments.variants = 1, 10, 1, True
+    arguments.scale, arguments.threads, arguments.variants = 10, 1, True
     arguments.keyway = arguments.keyway.resolve()
     try:
         with e2e.Bench(arguments) as bench:
-            on, off = (next(it for it in bench.targets if it.name == name)
-                       for name in ("keyway, 2 shards", "keyway, 2 shards, hotspots off"))
+            targets = [next(it for it in bench.targets if it.name == name) for name in NAMES]
             for mode in MODES:
-                found = ratios(bench, on, off, mode, arguments.pairs)
+                found = ratios(bench, targets, mode, arguments.rounds)
                 low, middle, high = statistics.quantiles(found, n=4)
-                print(f"{mode}: {middle:.3f} (quartiles {low:.3f} and {high:.3f}) of {len(found)} pairs", flush=True)
+                # Of a median of values that scatter as a normal distribution does.
+                error = 1.2533 * statistics.stdev(found) / math.sqrt(len(found))
+                print(f"{mode}: {middle:.3f}, standard error {error:.3f} (quartiles {low:.3f} and {high:.3f}) of {len(found)} rounds",
+                      flush=True)
     except (e2e.Failure, OSError) as failure:
         print(f"counting: {failure}", file=sys.stderr)
         return 1

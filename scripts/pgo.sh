@@ -31,7 +31,7 @@ mkdir -p "$raw"
 RUSTFLAGS="-Cprofile-generate=$raw" \
     cargo build --release --target "$host" --target-dir "$work/instrumented" --bin keyway
 instrumented=$work/instrumented/$host/release/keyway
-benches/e2e.py --keyway "$instrumented" --rounds 1 --seconds 4 --clients 1 16 --no-extras >/dev/null
+benches/e2e.py --keyway "$instrumented" --rounds 1 --seconds 2 --clients 1 16 --no-extras >/dev/null
 benches/transfer.py --keyway "$instrumented" --rounds 1 >/dev/null
 "$profdata" merge -o "$work/keyway.profdata" "$raw"
 RUSTFLAGS="-Cprofile-use=$work/keyway.profdata" \

@@ -91,11 +91,11 @@ impl Session {
         &mut self,
         plan: &Plan,
         keys: &KeySource<'_>,
+        view: &SessionView,
         decision: &mut Decision,
     ) -> Result<(), Refusal> {
         self.begin_touching();
-        let view = self.view();
-        self.touch_rows(plan, keys.text, Some(keys), &view, decision)
+        self.touch_rows(plan, keys.text, Some(keys), view, decision)
     }
 
     /// Beside `touch`: what EXECUTE names. The keys are among its arguments, which nobody looks into here.

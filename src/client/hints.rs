@@ -32,7 +32,7 @@ impl Session {
 
     pub fn hint(&self) -> Option<SessionHint> {
         let in_transaction = self.transaction.sets_any(SessionHint::PREFIX);
-        if !in_transaction && !self.settings.has_any(SessionHint::PREFIX) {
+        if !in_transaction && !self.settings.has_custom(SessionHint::PREFIX) {
             return None;
         }
         let mut hint = SessionHint::default();

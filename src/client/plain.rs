@@ -57,11 +57,12 @@ impl Session {
             return Ok(None);
         }
         let keys = KeySource { text, literals: &planned.literals, params: None };
-        let placed = match self.decide(plan, &keys, &self.view()) {
+        let view = self.view();
+        let placed = match self.decide(plan, &keys, &view) {
             Ok(it) if it.mode != Mode::One => return Ok(None),
             Ok(mut decision) => {
                 self.tell_keys(plan, &keys, &decision);
-                self.touch(plan, &keys, &mut decision).map(|()| decision)
+                self.touch(plan, &keys, &view, &mut decision).map(|()| decision)
             }
             Err(refusal) => Err(refusal),
         };

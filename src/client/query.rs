@@ -139,7 +139,8 @@ impl Session {
     ) -> Result<Decision, Refusal> {
         let mut decision = self.decide_query(plan, renamed, keys)?;
         self.tell_keys(plan, keys, &decision);
-        self.touch(plan, keys, &mut decision)?;
+        let view = self.view();
+        self.touch(plan, keys, &view, &mut decision)?;
         if let Some(it) = renamed.filter(|it| it.executed.is_none()) {
             self.touch_named(&it.needs, &mut decision)?;
         }
@@ -610,7 +611,7 @@ impl Session {
 
     /// Where several shards write together: by Keyway's limit unless the session has one of its own.
     pub fn count_lock_wait(&self, flow: &Flow) {
-        if flow.waited_for_lock && !self.settings.has_any("lock_timeout") {
+        if flow.waited_for_lock && !self.settings.has("lock_timeout") {
             self.shared.hits.hit(Limit::LockTime);
         }
     }

@@ -1,8 +1,6 @@
 //! Buffers that are held only while bytes are in flight (DESIGN D1): an idle client holds none.
 
-use std::sync::Arc;
-
-use parking_lot::Mutex;
+use std::cell::RefCell;
 
 use crate::metrics::{Limit, LimitHits};
 
@@ -67,26 +65,27 @@ impl Buffer {
     }
 }
 
-/// Spare buffers, shared by all connections. The lock is held for one push or pop.
+thread_local! {
+    /// Each worker has its own, so that no lock and no cache line goes from one to another. The last one given
+    /// back is the first taken, while the cache has it still.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Spare buffers, shared by all connections of a worker.
 #[derive(Clone)]
 pub struct BufferStock {
-    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Of each worker.
     spare_max: usize,
     hits: LimitHits,
 }
 
 impl BufferStock {
     pub fn new(spare_max: usize, hits: LimitHits) -> BufferStock {
-        let spare = Arc::new(Mutex::new(Vec::with_capacity(spare_max.min(1024))));
-        BufferStock { spare, spare_max, hits }
-    }
-
-    pub fn spare_max(&self) -> usize {
-        self.spare_max
+        BufferStock { spare_max, hits }
     }
 
     pub fn take(&self) -> Buffer {
-        let spare = self.spare.lock().pop();
+        let spare = SPARE.with_borrow_mut(Vec::pop);
         Buffer { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), start: 0 }
     }
 
@@ -94,11 +93,14 @@ impl BufferStock {
         let mut bytes = buffer.bytes;
         if (BUFFER_BYTES..=KEPT_BYTES_MAX).contains(&bytes.capacity()) {
             bytes.clear();
-            let mut spare = self.spare.lock();
-            if spare.len() < self.spare_max {
-                spare.push(bytes);
-            } else {
-                drop(spare);
+            let is_full = SPARE.with_borrow_mut(|spare| {
+                let is_full = spare.len() >= self.spare_max;
+                if !is_full {
+                    spare.push(bytes);
+                }
+                is_full
+            });
+            if is_full {
                 self.hits.hit(Limit::Buffers);
             }
         }
@@ -117,10 +119,11 @@ mod tests {
         let (first, second) = (stock.take(), stock.take());
         stock.give_back(first);
         stock.give_back(second);
-        assert_eq!(stock.spare.lock().len(), 1);
+        let spares = || SPARE.with_borrow(Vec::len);
+        assert_eq!(spares(), 1);
         stock.take();
         stock.give_back(Buffer { bytes: Vec::with_capacity(KEPT_BYTES_MAX + 1), start: 0 });
-        assert!(stock.spare.lock().is_empty());
+        assert_eq!(spares(), 0);
     }
 
     #[test]

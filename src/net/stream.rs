@@ -170,8 +170,13 @@ impl Stream {
 
     /// What the socket takes, without waiting.
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let send = || Ok(rustix::net::send(&self.tcp, bytes, SendFlags::NOSIGNAL)?);
-        self.tcp.try_io(Interest::WRITABLE, send)
+        self.tcp.try_io(Interest::WRITABLE, || self.send_at_once(bytes))
+    }
+
+    /// The same past what tokio knows of the socket, which learns nothing of it: who gets "not yet" goes on with
+    /// [`Stream::send`] before it waits.
+    fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.tcp, bytes, SendFlags::NOSIGNAL)?)
     }
 
     /// Sends what the socket takes, waiting until that is something. `None` is that it takes nothing and
@@ -221,7 +226,7 @@ impl Stream {
         self.check()?;
         if self.tls.is_none() {
             // A socket nearly always takes all at once: only one that does not is waited for.
-            let sent = match self.send(bytes) {
+            let sent = match self.send_at_once(bytes) {
                 Err(error) if is_not_yet(&error) => 0,
                 sent => sent?,
             };

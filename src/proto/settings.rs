@@ -41,22 +41,32 @@ impl Eq for Made {}
 
 /// Settings of a session, or of a server connection. Equal ones cost a pointer comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings(Arc<BTreeMap<String, Made>>);
+pub struct Settings(Arc<Known>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    made: BTreeMap<String, Made>,
+    /// One of them is custom: asked for with each statement, as those of Keyway are.
+    has_custom: bool,
+}
 
 impl Settings {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.made.is_empty()
     }
 
     /// Whether it says anything of this setting.
     pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.0.made.contains_key(name)
     }
 
-    /// Whether it says anything of a setting whose name begins like this.
-    pub fn has_any(&self, prefix: &str) -> bool {
+    /// Whether it says anything of a custom setting whose name begins like this.
+    pub fn has_custom(&self, prefix: &str) -> bool {
+        if !self.0.has_custom {
+            return false;
+        }
         let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
-        self.0.range::<str, _>(from).next().is_some_and(|(name, _)| name.starts_with(prefix))
+        self.0.made.range::<str, _>(from).next().is_some_and(|(name, _)| name.starts_with(prefix))
     }
 
     pub fn same(&self, other: &Settings) -> bool {
@@ -83,7 +93,7 @@ impl Settings {
     /// Takes the place of all settings that PostgreSQL shows (`visible`: name and value). What it does not show
     /// is at the session's start value, and custom ones (`app.tenant`), which it never shows, as they were.
     pub fn adopt(&mut self, visible: Vec<(String, String)>, startup: &Settings) {
-        let mut kept = self.0.iter().filter(|(name, _)| is_custom(name)).collect::<Vec<_>>();
+        let mut kept = self.0.made.iter().filter(|(name, _)| is_custom(name)).collect::<Vec<_>>();
         kept.sort_by_key(|(_, it)| it.order);
         let mut next = startup.clone();
         for (name, it) in kept {
@@ -100,31 +110,32 @@ impl Settings {
 
     /// The statement that makes a setting so, where the session has set it.
     pub fn statement(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|it| &it.statement[..])
+        self.0.made.get(name).map(|it| &it.statement[..])
     }
 
     pub fn set(&mut self, assignment: Assignment) {
         let Assignment { name, statement } = assignment;
-        let map = Arc::make_mut(&mut self.0);
+        let known = Arc::make_mut(&mut self.0);
         if name == SESSION_AUTHORIZATION {
-            map.remove(ROLE);
+            known.made.remove(ROLE);
         }
-        let order = map.values().map(|it| it.order + 1).max().unwrap_or(0);
-        map.insert(name, Made { statement, order });
+        known.has_custom |= is_custom(&name);
+        let order = known.made.values().map(|it| it.order + 1).max().unwrap_or(0);
+        known.made.insert(name, Made { statement, order });
     }
 
     /// RESET: back to what the session started with, which is the server's own value where the
     /// startup packet said nothing. A custom setting goes on to exist by that (`find_option` of `guc.c`
     /// makes a placeholder of it), so the RESET itself is what another server has to see.
     pub fn reset(&mut self, name: &str, startup: &Settings) {
-        match startup.0.get(name) {
+        match startup.0.made.get(name) {
             Some(it) => self.set(Assignment { name: name.to_owned(), statement: it.statement.clone() }),
             None if is_custom(name) => self.set(reset_of(name)),
             None => {
-                let map = Arc::make_mut(&mut self.0);
-                map.remove(name);
+                let known = Arc::make_mut(&mut self.0);
+                known.made.remove(name);
                 if name == SESSION_AUTHORIZATION {
-                    map.remove(ROLE);
+                    known.made.remove(ROLE);
                 }
             }
         }
@@ -133,10 +144,10 @@ impl Settings {
     /// RESET ALL, which leaves ROLE and SESSION AUTHORIZATION as they are (`GUC_NO_RESET_ALL`).
     pub fn reset_all(&mut self, startup: &Settings) {
         let mut next = startup.clone();
-        for name in self.0.keys().filter(|it| is_custom(it) && !startup.0.contains_key(*it)) {
+        for name in self.0.made.keys().filter(|it| is_custom(it) && !startup.0.made.contains_key(*it)) {
             next.set(reset_of(name));
         }
-        let identity = self.0.iter().filter(|(name, _)| is_identity(name));
+        let identity = self.0.made.iter().filter(|(name, _)| is_identity(name));
         let mut identity: Vec<_> = identity.map(|(name, it)| (it.order, name, &it.statement)).collect();
         identity.sort_unstable();
         for (_, name, statement) in identity {
@@ -150,7 +161,7 @@ impl Settings {
         if self.same(wanted) {
             return Vec::new();
         }
-        let has = |it: &Settings, name| it.0.contains_key(name);
+        let has = |it: &Settings, name| it.0.made.contains_key(name);
         let mut out = Vec::new();
         // What is set is judged by who sets it: the login's own privileges come back first.
         if has(self, SESSION_AUTHORIZATION) {
@@ -159,12 +170,12 @@ impl Settings {
         if has(self, ROLE) || has(self, SESSION_AUTHORIZATION) {
             out.push("RESET ROLE".to_owned());
         }
-        let gone = self.0.iter().filter(|(name, _)| !wanted.0.contains_key(*name) && !is_identity(name));
+        let gone = self.0.made.iter().filter(|(name, _)| !wanted.0.made.contains_key(*name) && !is_identity(name));
         let gone = gone.map(|(name, made)| (reset_of(name).statement, made));
         // What was reset last is so already.
         out.extend(gone.filter(|(reset, made)| *reset != made.statement).map(|(reset, _)| reset));
         let changed =
-            wanted.0.iter().filter(|(name, made)| is_identity(name) || self.0.get(*name) != Some(made));
+            wanted.0.made.iter().filter(|(name, made)| is_identity(name) || self.0.made.get(*name) != Some(made));
         let mut changed: Vec<_> = changed.map(|(_, made)| made).collect();
         changed.sort_by_key(|it| it.order);
         out.extend(changed.into_iter().map(|it| it.statement.clone()));
