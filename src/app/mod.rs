@@ -238,6 +238,10 @@ pub fn forbid_huge_pages() {
     }
 }
 
+/// Threads for what would hold clients up do not stay: while there is but one thread, the kernel takes no reference
+/// to a file for each system call (`fdget` in fs/file.c).
+const IDLE_THREAD_KEPT: Duration = Duration::from_millis(100);
+
 /// The threads that serve clients. A single one shares its tasks with nobody, and does without what
 /// sharing costs (docs/decisions/0008-a-single-worker-steals-no-work.md).
 pub fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
@@ -247,7 +251,8 @@ pub fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    builder.worker_threads(workers).enable_all().thread_name("keyway").build()
+    builder.worker_threads(workers).enable_all().thread_name("keyway");
+    builder.thread_keep_alive(IDLE_THREAD_KEPT).build()
 }
 
 /// Logs go to standard error; `RUST_LOG` says how much, else `level`. A descriptor of their own, because

@@ -166,7 +166,7 @@ impl Session {
             Ok(Stop::Drained | Stop::Retry | Stop::Renew) => {
                 let (shard, role) = (held.shard, held.role);
                 if let Some(copying) = self.copying.take() {
-                    self.count_copy(&copying, shard, role, &flow);
+                    self.count_copy(&copying, shard, role, &flow, Instant::now());
                 }
                 Ok(CopyEnd::Drained)
             }
@@ -179,7 +179,7 @@ impl Session {
         let unsynced = self.unsynced;
         let at = self.held.as_ref().map(|it| (it.shard, it.role));
         if let (Some(copying), Some((shard, role))) = (self.copying.take(), at) {
-            self.count_copy(&copying, shard, role, flow);
+            self.count_copy(&copying, shard, role, flow, Instant::now());
         }
         let refusal = self.lose_server(error, flow)?;
         if unsynced {

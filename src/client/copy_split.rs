@@ -521,7 +521,7 @@ impl Session {
         let whole = Flow { rows, ..copy.flow.share(0, 1) };
         for (index, held) in copy.team.iter().enumerate() {
             let flow = whole.share(index, count);
-            let spent = self.count_done(&counted, held.shard, held.role, &flow);
+            let spent = self.count_done(&counted, held.shard, held.role, &flow, Instant::now());
             self.cost().add(spent, held.role, &flow);
         }
     }

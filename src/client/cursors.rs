@@ -237,8 +237,9 @@ impl Session {
         self.overdue = self.overdue();
         let (mut flow, mut buffers) = (Flow::sent_now(), Vec::new());
         let declared = self.declare_on_each(&mut team, declaring, &mut buffers, &mut flow).await;
+        let now = Instant::now();
         for (index, held) in team.iter().enumerate() {
-            self.count(request, held.shard, held.role, &flow.share(index, team.len()));
+            self.count(request, held.shard, held.role, &flow.share(index, team.len()), now);
         }
         match declared {
             Ok(cursor) => {
@@ -403,8 +404,9 @@ impl Session {
         };
         let subject = &Subject::default();
         let counted = Counted { subject, access: Access::Read, shards: &shards, keys: &[], started };
+        let now = Instant::now();
         for (index, held) in team.iter().enumerate() {
-            self.count_done(&counted, held.shard, held.role, &flow.share(index, team.len()));
+            self.count_done(&counted, held.shard, held.role, &flow.share(index, team.len()), now);
         }
         let closed = told.closes();
         if let Err(stop) = done {

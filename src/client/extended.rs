@@ -127,9 +127,13 @@ impl Session {
     }
 
     fn count_messages(&self, group: &Group<'_>) {
-        let count = |is: fn(&Op<'_>) -> bool| group.ops.iter().filter(|it| is(it)).count() as u64;
-        self.record.counts.parses.add(count(|it| matches!(it, Op::Parse { .. })));
-        self.record.counts.binds.add(count(|it| matches!(it, Op::Bind { .. })));
+        let (mut parses, mut binds) = (0, 0);
+        for op in &group.ops {
+            parses += u64::from(matches!(op, Op::Parse { .. }));
+            binds += u64::from(matches!(op, Op::Bind { .. }));
+        }
+        self.record.counts.parses.add(parses);
+        self.record.counts.binds.add(binds);
     }
 
     pub async fn end_group(&mut self, group: &Group<'_>, ran: Ran, access: Access) -> Result<Outcome, End> {

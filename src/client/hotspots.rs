@@ -21,9 +21,15 @@ pub(super) struct Counted<'a> {
 }
 
 impl Session {
-    /// At the end of what one shard has answered: for metrics and for hot shards and keys.
-    pub fn count_done(&self, of: &Counted<'_>, shard: ShardId, role: Role, flow: &Flow) -> Spent {
-        let now = Instant::now();
+    /// At the end of what one shard has answered, which is `now`: for metrics and for hot shards and keys.
+    pub fn count_done(
+        &self,
+        of: &Counted<'_>,
+        shard: ShardId,
+        role: Role,
+        flow: &Flow,
+        now: Instant,
+    ) -> Spent {
         let took = now.saturating_duration_since(of.started);
         if let Some(it) = self.database.metrics.target(shard, role, of.access) {
             it.done(took, flow.errors, flow.sent_bytes);

@@ -130,7 +130,7 @@ impl Session {
                 return self.lose_team(team, error).await;
             }
             errors += flow.errors;
-            self.count(request, team[index].shard, team[index].role, &flow);
+            self.count(request, team[index].shard, team[index].role, &flow, Instant::now());
         }
         self.stand_down_or_dismiss(team, errors > 0).await;
         Ok(Ran::Unready { failed: errors > 0 })
@@ -170,7 +170,7 @@ impl Session {
             if sums || tag.is_none() {
                 tag = Some(if sums { replies.summed_tag() } else { replies.shown_tag() });
             }
-            self.count(request, team[index].shard, team[index].role, &flow);
+            self.count(request, team[index].shard, team[index].role, &flow, Instant::now());
         }
         let mut end = Vec::new();
         wire::command_complete(&mut end, &tag.unwrap_or_default());
@@ -203,7 +203,7 @@ impl Session {
                 self.warn_in_turn(&shards, index).await?;
                 return self.lose_team(team, error).await;
             }
-            self.count(request, shard, Role::Primary, &flow);
+            self.count(request, shard, Role::Primary, &flow, Instant::now());
             self.mark_written(&team);
             self.dismiss(team).await;
             if flow.errors > 0 {

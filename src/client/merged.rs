@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -202,8 +203,9 @@ impl Session {
         let mut flow = Flow::sent_now();
         let mut buffers = Vec::new();
         let ended = self.merge_answers(&mut team, reading, &mut buffers, &mut flow).await;
+        let now = Instant::now();
         for (index, held) in team.iter().enumerate() {
-            self.count(request, held.shard, held.role, &flow.share(index, team.len()));
+            self.count(request, held.shard, held.role, &flow.share(index, team.len()), now);
         }
         match ended {
             Ok(()) => {

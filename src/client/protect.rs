@@ -205,7 +205,7 @@ impl Session {
             ..Flow::default()
         };
         if let Some(&shard) = request.decision.shards.first() {
-            self.count(request, shard, answer.role, &flow);
+            self.count(request, shard, answer.role, &flow, Instant::now());
         }
         self.check_speed()?;
         Ok(Ran::Done { failed: false })

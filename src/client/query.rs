@@ -391,7 +391,11 @@ impl Session {
             match stopped {
                 Ok(Stop::Drained) => {
                     self.end_led(leading.take(), shown, server.1, &mut flow).await?;
-                    self.count(request, shard, server.1, &flow);
+                    let answered = Instant::now();
+                    self.count(request, shard, server.1, &flow, answered);
+                    if !self.is_spread() {
+                        self.answered = Some(answered);
+                    }
                     if let Some(held) = &mut self.held {
                         held.reader.succeeded(flow.sent_at.filter(|_| server.1 == Role::Replica));
                     }
@@ -421,7 +425,7 @@ impl Session {
                     self.drop_server(&error);
                 }
                 Err(error) => {
-                    self.count(request, shard, server.1, &flow);
+                    self.count(request, shard, server.1, &flow, Instant::now());
                     return self.lose_server(error, &flow).map(Ran::Refused);
                 }
             }
@@ -592,18 +596,18 @@ impl Session {
         self.database.metrics.target(shard, role, access).map(|it| Live::new(it.in_flight.clone()))
     }
 
-    pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
+    pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow, now: Instant) {
         if request.decision.mode != Mode::One {
             self.count_lock_wait(flow);
         }
         match self.copying.take() {
             // This is the Sync that ends it.
-            Some(copying) => self.count_copy(&copying, shard, role, flow),
+            Some(copying) => self.count_copy(&copying, shard, role, flow, now),
             None => {
                 let Request { subject, access, started, decision, .. } = request;
                 let (shards, keys) = (&decision.shards[..], &decision.keys[..]);
                 let counted = Counted { subject, access: *access, shards, keys, started: *started };
-                let spent = self.count_done(&counted, shard, role, flow);
+                let spent = self.count_done(&counted, shard, role, flow, now);
                 self.cost().add(spent, role, flow);
             }
         }
@@ -617,13 +621,13 @@ impl Session {
     }
 
     /// A COPY is counted once, from its statement to the end of its answer.
-    pub fn count_copy(&mut self, copying: &Copying, shard: ShardId, role: Role, flow: &Flow) {
+    pub fn count_copy(&mut self, copying: &Copying, shard: ShardId, role: Role, flow: &Flow, now: Instant) {
         let mut whole = Flow { sent_at: copying.flow.sent_at, ..Flow::default() };
         whole.add(&copying.flow);
         whole.add(flow);
         let (subject, started) = (&copying.subject, copying.started);
         let counted = Counted { subject, access: Access::Write, shards: &[shard], keys: &[], started };
-        let spent = self.count_done(&counted, shard, role, &whole);
+        let spent = self.count_done(&counted, shard, role, &whole, now);
         self.cost().add(spent, role, &whole);
     }
 }

@@ -160,6 +160,8 @@ pub(super) struct Session {
     pub transaction_ends: Option<Instant>,
     /// The same of the statement under way.
     pub overdue: Option<Box<Overdue>>,
+    /// When the answer of one server had come to its end, for `settle`, which follows.
+    pub answered: Option<Instant>,
     /// SHOW TRANSACTIONS has one of it.
     pub shows_transaction: bool,
     /// `None` at rest.
@@ -214,6 +216,7 @@ impl Session {
             began: None,
             transaction_ends: None,
             overdue: None,
+            answered: None,
             shows_transaction: false,
             at_work: None,
             entry: Some(login.entry),
@@ -548,8 +551,9 @@ impl Session {
     /// Ends an answer: follows the server's status, applies what the transaction set, gives the server
     /// back when nothing ties the session to it. `wrote` marks the floor for reads from replicas.
     pub async fn settle(&mut self, wrote: bool) {
+        let answered = self.answered.take();
         let Some(held) = &mut self.held else { return };
-        let now = Instant::now();
+        let now = answered.unwrap_or_else(Instant::now);
         let status = held.lease.pipeline.status();
         let (shard, was_open) = (held.shard, !self.transaction.is_idle());
         let sets = self.others.main().is_some() && self.transaction.makes_settings();
@@ -583,6 +587,7 @@ impl Session {
     pub fn count_request(&mut self, now: Instant) {
         self.record.requested(now);
         self.begin_cost(Some(now));
+        self.answered = None;
         self.began.get_or_insert(now);
     }
 

@@ -2,6 +2,7 @@
 //! RETURNING come back in the order in which they were given.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -56,8 +57,9 @@ impl Session {
         }
         let mut flow = Flow::sent_now();
         let ended = self.insert_parts(&mut team, inserting, &mut flow).await;
+        let now = Instant::now();
         for (index, held) in team.iter().enumerate() {
-            self.count(request, held.shard, held.role, &flow.share(index, team.len()));
+            self.count(request, held.shard, held.role, &flow.share(index, team.len()), now);
         }
         match ended {
             Ok(Inserted { failed, end }) => self.end_on_each(team, &failed, &end).await,

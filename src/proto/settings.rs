@@ -170,12 +170,16 @@ impl Settings {
         if has(self, ROLE) || has(self, SESSION_AUTHORIZATION) {
             out.push("RESET ROLE".to_owned());
         }
-        let gone = self.0.made.iter().filter(|(name, _)| !wanted.0.made.contains_key(*name) && !is_identity(name));
+        let gone =
+            self.0.made.iter().filter(|(name, _)| !wanted.0.made.contains_key(*name) && !is_identity(name));
         let gone = gone.map(|(name, made)| (reset_of(name).statement, made));
         // What was reset last is so already.
         out.extend(gone.filter(|(reset, made)| *reset != made.statement).map(|(reset, _)| reset));
-        let changed =
-            wanted.0.made.iter().filter(|(name, made)| is_identity(name) || self.0.made.get(*name) != Some(made));
+        let changed = wanted
+            .0
+            .made
+            .iter()
+            .filter(|(name, made)| is_identity(name) || self.0.made.get(*name) != Some(made));
         let mut changed: Vec<_> = changed.map(|(_, made)| made).collect();
         changed.sort_by_key(|it| it.order);
         out.extend(changed.into_iter().map(|it| it.statement.clone()));

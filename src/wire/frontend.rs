@@ -41,7 +41,8 @@ impl<'a> Body<'a> {
 
     /// The bytes before the next zero byte, which is consumed.
     pub fn cstr(&mut self) -> Result<&'a [u8], BodyError> {
-        let end = memchr::memchr(0, self.0).ok_or(BodyError)?;
+        // Most names are empty, for which a search is not worth its call.
+        let end = if self.0.first() == Some(&0) { 0 } else { memchr::memchr(0, self.0).ok_or(BodyError)? };
         let text = self.take(end)?;
         self.take(1)?;
         Ok(text)

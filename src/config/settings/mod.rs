@@ -325,8 +325,13 @@ pub const SHUTDOWN_TIMEOUT: Setting = duration(
     "1h",
     "on SIGTERM open transactions may end for this long; what is left then is cut off",
 );
-pub const BUFFERS_MAX: Setting =
-    count("buffers_max", 1_024, 1, 1_000_000, "spare 16 kB buffers that each worker keeps for reuse; idle clients hold none");
+pub const BUFFERS_MAX: Setting = count(
+    "buffers_max",
+    1_024,
+    1,
+    1_000_000,
+    "spare 16 kB buffers that each worker keeps for reuse; idle clients hold none",
+);
 pub const LIMITS: &[&Setting] = &[
     &CLIENTS_MAX,
     &LOGIN_TIMEOUT,
