@@ -2,6 +2,7 @@
 .PHONY: demo test check differential causal bench bench-gate release-pgo clean
 ARGS ?=
 E2E ?=
+SHIPPED = target/pgo/keyway
 SEED ?= 1
 N ?= 20000
 SEEDS ?= 10
@@ -34,14 +35,16 @@ causal: ## sessions read and write while replicas pause and die; SEEDS=10 SECOND
 	KEYWAY_CAUSAL_SEEDS=$(SEEDS) KEYWAY_CAUSAL_SECONDS=$(SECONDS) KEYWAY_CAUSAL_SESSIONS=$(SESSIONS) \
 		cargo test --test integration consistency::no_read_goes_back -- --nocapture
 
-bench: ## criterion, then the end-to-end tables; E2E="--write" puts them into docs/performance.md
-	@scripts/install.sh bench
-	cargo build --release
+bench: release-pgo ## criterion, then the end-to-end tables; E2E="--write" puts them into docs/performance.md
 	cargo bench $(ARGS) -- --warm-up-time 0.3 --measurement-time 1
-	benches/e2e.py $(E2E)
-	benches/transfer.py $(filter --write,$(E2E))
-	benches/shards.py $(filter --write,$(E2E))
-	benches/replica_reads.py $(filter --write,$(E2E))
+	benches/e2e.py --keyway $(SHIPPED) $(E2E)
+	benches/counting.py --keyway $(SHIPPED)
+	benches/transfer.py --keyway $(SHIPPED) $(filter --write,$(E2E))
+	benches/ramp.py --keyway $(SHIPPED)
+	benches/idle_clients.py --keyway $(SHIPPED)
+	benches/shards.py --keyway $(SHIPPED) $(filter --write,$(E2E))
+	benches/replica_reads.py --keyway $(SHIPPED) $(filter --write,$(E2E))
+	benches/scaling_model.py
 
 bench-gate: ## instructions per statement, which may not grow by more than 5 %; ARGS="--optimised" ARGS="--write"
 	@scripts/install.sh test

@@ -440,7 +440,9 @@ def left_out(bench):
 
 
 def cell_targets(bench, clients):
-    return [it for it in bench.targets if clients == VARIANT_CLIENTS or not it.is_variant]
+    named = bench.arguments.targets
+    return [it for it in bench.targets
+            if (clients == VARIANT_CLIENTS or not it.is_variant) and (named is None or it.name in named)]
 
 
 def measure(bench):
@@ -747,9 +749,10 @@ def parse_arguments():
     modes = ("simple", "extended", "prepared")
     add_programs(parser)
     parser.add_argument("--modes", nargs="+", choices=modes, default=list(modes), help="pgbench -M")
-    parser.add_argument("--clients", nargs="+", type=positive, help="pgbench -c (1 16 64)")
-    parser.add_argument("--seconds", type=positive, help="length of one run (5)")
-    parser.add_argument("--rounds", type=positive, help="runs of each cell (3)")
+    parser.add_argument("--clients", nargs="+", type=positive, help="pgbench -c (1 16 64 500)")
+    parser.add_argument("--targets", nargs="+", metavar="NAME", help="in the table of cells, of these alone")
+    parser.add_argument("--seconds", type=positive, help="of each target in each round of a cell (5)")
+    parser.add_argument("--rounds", type=positive, help="of each cell (3)")
     parser.add_argument("--scale", type=positive, help="100,000 rows each (10)")
     parser.add_argument("--threads", type=positive, default=1, help="pgbench -j (1)")
     parser.add_argument("--no-variants", dest="variants", action="store_false",
@@ -758,7 +761,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="short: 1 and 16 clients, one round of 2 s, scale 1")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
-    usual, short = ([1, 16, 64], 5, 3, 10), ([1, 16], 2, 1, 1)
+    usual, short = ([1, 16, 64, 500], 5, 3, 10), ([1, 16], 2, 1, 1)
     for name, value in zip(("clients", "seconds", "rounds", "scale"), short if arguments.quick else usual):
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)

@@ -49,6 +49,8 @@ has_libclang() {
     compgen -G '/usr/lib*/libclang*.so*' >/dev/null
 }
 
+has_profdata() { "$(dirname "$0")/pgo.sh" tool >/dev/null 2>&1; }
+
 # lack WHAT DEBIAN FEDORA ARCH: packages for each system, separated by spaces.
 missing=()
 debian=()
@@ -93,6 +95,8 @@ if [ "$mode" = bench ]; then
     has strace || lack "strace" "strace" "strace" "strace"
     has pgbouncer || lack "PgBouncer" "pgbouncer" "pgbouncer" "pgbouncer"
     has haproxy || lack "HAProxy" "haproxy" "haproxy" "haproxy"
+    # Merges recorded profiles; as new as the format that rustc writes.
+    has_profdata || lack "llvm-profdata" "llvm-19" "llvm" "llvm"
 fi
 
 # Each step says `|| return`: `set -e` is off in a function whose status is asked for.

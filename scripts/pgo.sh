@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A release build whose code is laid out by a recorded profile: an instrumented build serves the benches' statements, then
 # everything is compiled once more with what was counted. The program is target/pgo/keyway. Takes two builds and two minutes.
-#   scripts/pgo.sh
+#   scripts/pgo.sh          builds
+#   scripts/pgo.sh tool     says which tool merges profiles
 # LLVM_PROFDATA names the tool that merges profiles, where it is not found: rustup's component llvm-tools, or LLVM's
 # own from version 19 on (Debian: llvm-19).
 set -euo pipefail
@@ -20,18 +21,25 @@ find_profdata() {
     return 1
 }
 
+if [ "${1:-}" = tool ]; then
+    find_profdata
+    exit
+fi
 profdata=$(find_profdata)
 host=$(rustc -vV | sed -n 's/^host: //p')
 work=$PWD/target/pgo
 raw=$work/raw
 rm -rf "$raw"
 mkdir -p "$raw"
-# With a target named, what runs at build time is not instrumented. Both builds have one profile of cargo's: it goes into
-# the names of functions, by which what was recorded is found again.
+# Everything is compiled as one, which takes a while and is for what is shipped. Both builds have one profile of cargo's: it
+# goes into the names of functions, by which what was recorded is found again.
+export CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
+# With a target named, what runs at build time is not instrumented.
 RUSTFLAGS="-Cprofile-generate=$raw" \
     cargo build --release --target "$host" --target-dir "$work/instrumented" --bin keyway
 instrumented=$work/instrumented/$host/release/keyway
-benches/e2e.py --keyway "$instrumented" --rounds 1 --seconds 2 --clients 1 16 --no-extras >/dev/null
+benches/e2e.py --keyway "$instrumented" --rounds 1 --seconds 3 --clients 1 16 --no-extras \
+    --targets keyway "keyway, 2 shards" "keyway, 4 shards" "keyway, 2 workers" >/dev/null
 benches/transfer.py --keyway "$instrumented" --rounds 1 >/dev/null
 "$profdata" merge -o "$work/keyway.profdata" "$raw"
 RUSTFLAGS="-Cprofile-use=$work/keyway.profdata" \
