@@ -249,6 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn custom_settings_are_found_by_how_their_names_begin() {
+        let mut session = settings(&[("work_mem", "4MB"), ("timezone", "UTC")]);
+        assert!(!session.has_custom("keyway."));
+        session.set(Assignment::of_value("app.tenant", "7"));
+        assert!(!session.has_custom("keyway.") && session.has_custom("app."));
+        session.set(Assignment::of_value("keyway.shard", "s1"));
+        // It goes on to exist: the RESET is what other servers have to see.
+        session.reset("keyway.shard", &Settings::default());
+        session.reset_all(&Settings::default());
+        assert!(session.has_custom("keyway.") && !session.has("work_mem"));
+    }
+
+    #[test]
     fn equal_settings_become_one_and_others_stay_apart() {
         let mut all: Vec<Settings> = (0..4).map(|_| settings(&[("timezone", "UTC")])).collect();
         let (left, right) = all.split_at_mut(2);
