@@ -391,11 +391,7 @@ impl Session {
             match stopped {
                 Ok(Stop::Drained) => {
                     self.end_led(leading.take(), shown, server.1, &mut flow).await?;
-                    let answered = Instant::now();
-                    self.count(request, shard, server.1, &flow, answered);
-                    if !self.is_spread() {
-                        self.answered = Some(answered);
-                    }
+                    self.count_answer(request, shard, server.1, &flow);
                     if let Some(held) = &mut self.held {
                         held.reader.succeeded(flow.sent_at.filter(|_| server.1 == Role::Replica));
                     }
@@ -594,6 +590,14 @@ impl Session {
 
     pub fn live(&self, shard: ShardId, role: Role, access: Access) -> Option<Live<IntGauge>> {
         self.database.metrics.target(shard, role, access).map(|it| Live::new(it.in_flight.clone()))
+    }
+
+    /// As `count`, of an answer that has just come to its end. Where several servers hold the transaction, `settle` has
+    /// others to hear of.
+    fn count_answer(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
+        let now = Instant::now();
+        self.count(request, shard, role, flow, now);
+        self.answered = (!self.is_spread()).then_some(now);
     }
 
     pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow, now: Instant) {
