@@ -34,9 +34,12 @@ def ratios(bench, targets, mode, rounds):
 def main():
     parser = e2e.argparse.ArgumentParser(description=__doc__, formatter_class=e2e.argparse.RawDescriptionHelpFormatter)
     e2e.add_programs(parser)
-    parser.add_argument("--rounds", type=e2e.positive, default=20)
+    parser.add_argument("--rounds", type=e2e.positive, default=20, help="at least 2 (20)")
     parser.add_argument("--seconds", type=e2e.positive, default=3, help="of each Keyway in each round (3)")
     arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error("one round has no scatter")
+    e2e.stop_by_signals()
     arguments.scale, arguments.threads, arguments.variants = 10, 1, True
     arguments.keyway = arguments.keyway.resolve()
     try:

@@ -2,10 +2,10 @@
 """Transactions per second, and CPU time per transaction, of Keyway beside what it stands in for.
 
 Starts a PostgreSQL of its own, PgBouncer, HAProxy in TCP mode and Keyway, on free ports and in one
-temporary directory, and lets pgbench ask each for one row by its key. Every round visits every cell
-(mode, clients) and every target in turn, so that a drift of the machine meets all of them alike.
+temporary directory, and lets pgbench ask each for one row by its key. The targets of a cell (mode, clients)
+take turns of a tenth of a second (`turns.py`), so that all meet every mood of the machine.
 
-    benches/e2e.py                  the table, about a quarter of an hour
+    benches/e2e.py                  the table, about half an hour
     benches/e2e.py --quick          does it all work? a minute
     benches/e2e.py --write          and puts the table into docs/performance.md
 
@@ -18,6 +18,7 @@ import os
 import platform
 import pwd
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -70,6 +71,7 @@ auth_file = {directory}/userlist.txt
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = 2000
+client_login_timeout = 600
 """
 # From 1.21 on; the value is the default of 1.24.
 PREPARED = "max_prepared_statements = 200\n"
@@ -79,8 +81,8 @@ HAPROXY = """global
 defaults
     mode tcp
     timeout connect 5s
-    timeout client 1m
-    timeout server 1m
+    timeout client 1h
+    timeout server 1h
 listen postgres
     bind 127.0.0.1:{haproxy}
     server postgres 127.0.0.1:{postgres}
@@ -92,6 +94,9 @@ admin = "127.0.0.1:{admin}"
 [users.bench]
 password = "bench"
 {auth}
+
+[limits]
+login_timeout = "10m"
 
 [databases.bench]
 servers = ["127.0.0.1:{postgres}"]
@@ -213,6 +218,10 @@ class Bench:
     def __init__(self, arguments):
         self.arguments = arguments
         self.owner = None
+        self.loads = {}
+        # Two databases of one Keyway have a thousand clients.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         if os.geteuid() == 0:
             try:
                 self.owner = pwd.getpwnam(arguments.run_as)
@@ -246,6 +255,7 @@ class Bench:
         # A second Ctrl-C must not leave half of them running.
         for it in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(it, signal.SIG_IGN)
+        self.end_loads()
         for it in reversed(self.started):
             it.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -299,7 +309,7 @@ class Bench:
                   "--encoding=UTF8", "--locale=C", "--no-sync"], env=environment(), **as_owner)
         settings = {
             "port": port, "listen_addresses": "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4", "unix_socket_directories": self.directory,
-            "shared_buffers": "256MB", "max_connections": 1200, "fsync": "off", "synchronous_commit": "off",
+            "shared_buffers": "256MB", "max_connections": 2000, "authentication_timeout": "10min", "fsync": "off", "synchronous_commit": "off",
             "full_page_writes": "off", "autovacuum": "off", "jit": "off",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
@@ -378,31 +388,39 @@ class Bench:
                    "-c", clients, "-j", min(self.arguments.threads, clients), "-f", self.script, *until, target.database]
         return subprocess.Popen([str(it) for it in command], cwd=self.directory,
                                 env=client_environment() | environment, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
+                                stderr=subprocess.PIPE, text=True, preexec_fn=turns.die_with_parent)
 
     def samples(self, targets, mode, clients):
         """One cell once: the Sample of each target, or the Failure that it met. They take turns of a tenth of a
         second. Logins cost CPU time too (SCRAM), so a run of one transaction per client is taken off the proxy's account."""
-        found, logins, loads = {}, {}, {}
-        try:
-            for target in targets:
+        found, logins, self.loads = {}, {}, {}
+        for target in targets:
+            try:
+                # The first of a cell opens server connections too, which is no login of a client.
+                self.pgbench(target, mode, clients, ["-t", 1])
+                turns.rest()
                 before = cpu_seconds(target.pid)
-                try:
-                    count, _ = self.pgbench(target, mode, clients, ["-t", 1])
-                except Failure as failure:
-                    found[target.name] = failure
-                    continue
+                count, _ = self.pgbench(target, mode, clients, ["-t", 1])
+                turns.rest()
                 logins[target.name] = count, cpu_seconds(target.pid) - before
                 started = self.pgbench_started(target, mode, clients, ["-T", turns.FOREVER_S])
-                loads[target.name] = turns.Load(started, clients, target.pid)
-            turns.take_turns(list(loads.values()), self.arguments.seconds)
-            for name, load in loads.items():
+                self.loads[target.name] = turns.Load(started, clients, target.pid)
+                if not self.loads[target.name].start():
+                    raise Failure("its clients do not log in")
+            except Failure as failure:
+                found[target.name] = failure
+        turns.take_turns([it for name, it in self.loads.items() if name not in found], self.arguments.seconds)
+        for name, load in self.loads.items():
+            if name not in found:
                 count, problem = load.end()
-                found[name] = sample_of(load, clients, count, *logins[name]) if count else Failure(problem)
-        finally:
-            for it in loads.values():
-                it.kill()
+                found[name] = sample_of(load, clients, count, *logins[name]) if count else Failure(problem or "no transaction")
+        self.end_loads()
         return found
+
+    def end_loads(self):
+        for it in self.loads.values():
+            it.kill()
+        self.loads = {}
 
 
 def sample_of(load, clients, count, logins, logins_cpu_s):
@@ -450,13 +468,11 @@ def measure(bench):
     arguments = bench.arguments
     skip = left_out(bench)
     cells = [(mode, clients) for mode in arguments.modes for clients in arguments.clients]
-    for round_index in range(arguments.rounds):
+    for _ in range(arguments.rounds):
         for mode, clients in cells:
             bench.check()
-            # Another one begins each round: being first or last has no owner.
             targets = [it for it in cell_targets(bench, clients) if (it.name, mode) not in skip]
-            turn = round_index % len(targets)
-            for name, sample in bench.samples(targets[turn:] + targets[:turn], mode, clients).items():
+            for name, sample in bench.samples(targets, mode, clients).items():
                 if isinstance(sample, Failure):
                     bench.check()
                     failures.setdefault((mode, clients, name), str(sample))
@@ -476,7 +492,7 @@ def connects_per_second(bench, target):
 
 def alternating_cpu_us(bench, target):
     """CPU time per transaction of clients under two application_names, whose settings go back and forth
-    between the server connections that they share. Logins are taken off as in `sample`."""
+    between the server connections that they share. Logins are taken off as in `samples`."""
     def run(until):
         before = cpu_seconds(target.pid)
         both = [bench.pgbench_started(target, "simple", ALTERNATING_CLIENTS, until, PGAPPNAME=it)
@@ -773,16 +789,28 @@ def parse_arguments():
     return arguments
 
 
+def check_names(bench):
+    unknown = set(bench.arguments.targets or ()) - {it.name for it in bench.targets}
+    if unknown:
+        raise Failure(f"no target {', '.join(sorted(unknown))}; there are {', '.join(it.name for it in bench.targets)}")
+
+
 def stopped(number, _):
     raise Stopped(number)
 
 
-def main():
-    arguments = parse_arguments()
+def stop_by_signals():
+    """All that a Bench has started ends with it, whichever signal asks."""
     for it in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(it, stopped)
+
+
+def main():
+    arguments = parse_arguments()
+    stop_by_signals()
     try:
         with Bench(arguments) as bench:
+            check_names(bench)
             samples, failures = measure(bench)
             extras = measure_extras(bench, failures) if arguments.extras else {}
             text = report(bench, samples, extras, failures)

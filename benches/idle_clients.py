@@ -141,6 +141,7 @@ def parse_arguments():
     parser.add_argument("--tls", action="store_true")
     e2e.add_programs(parser)
     arguments = parser.parse_args()
+    e2e.stop_by_signals()
     arguments.scale = 1
     arguments.keyway = arguments.keyway.resolve()
     return arguments

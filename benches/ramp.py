@@ -103,10 +103,11 @@ class Ramp(e2e.Bench):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--round-trip-ms", type=float, default=5)
-    parser.add_argument("--ramp", type=e2e.positive, default=8, help="as in the configuration")
+    parser.add_argument("--ramp", type=e2e.positive, default=20, help="as in the configuration")
     parser.add_argument("--rounds", type=e2e.positive, default=5)
     e2e.add_programs(parser)
     arguments = parser.parse_args()
+    e2e.stop_by_signals()
     arguments.scale = 1
     arguments.keyway = arguments.keyway.resolve()
     return arguments

@@ -134,6 +134,7 @@ def main():
     parser.add_argument("--run-as", default="postgres", help="whose PostgreSQL is, where we are root")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
+    e2e.stop_by_signals()
     arguments.scale, arguments.threads = 1, 1
     arguments.keyway = arguments.keyway.resolve()
     try:

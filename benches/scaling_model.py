@@ -3,8 +3,9 @@
 
 Each worker is a customer that is never idle. It works by itself (a delay: nobody is in its way) and passes what only
 one worker may have at a time (queues): the list of a pool's idle connections, twice, and the driver that reads events for all of
-them (epoll, tokio's multi-threaded runtime has one). Cache lines that another worker had last make its own work longer: counters of
-metrics, and what belongs to a server connection, which goes from one to the other. Exact mean value analysis says how often a transaction ends, and how long it waits for each.
+them (epoll, tokio's multi-threaded runtime has one). Cache lines that another worker had last make its own work longer:
+counters of metrics, and what belongs to a server connection, which goes from one to the other. Exact mean value analysis says
+how often a transaction ends, and how long it waits for each.
 
     benches/scaling_model.py
     benches/scaling_model.py --own-us 12 --pools 4
@@ -67,6 +68,11 @@ def queues_of(arguments):
     ]
 
 
+def answer(arguments, workers):
+    own_us = arguments.own_us + arguments.lines * LINE_US * (1 - 1 / workers)
+    return analysed(own_us, queues_of(arguments), workers)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--own-us", type=float, default=16.0, help="of one worker, system calls too (16)")
@@ -79,14 +85,11 @@ def main():
     parser.add_argument("--driver-kernel-us", type=float, default=0.2, help="its part of a call of epoll_wait (0.2)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     arguments = parser.parse_args()
-    queues = queues_of(arguments)
     print("| workers | tps | times one worker's | us per transaction | of one worker's | pool held | driver held |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
-    one = None
+    one = answer(arguments, 1).per_us
     for workers in arguments.workers:
-        own_us = arguments.own_us + arguments.lines * LINE_US * (1 - 1 / workers)
-        it = analysed(own_us, queues, workers)
-        one = one or it.per_us
+        it = answer(arguments, workers)
         cost_us = workers / it.per_us
         print(f"| {workers} | {it.per_us * 1e6:.0f} | {it.per_us / one:.1f} | {cost_us:.1f} | {cost_us * one:.2f} | "
               f"{it.held['pool']:.0%} | {it.held['driver']:.0%} |")

@@ -249,14 +249,13 @@ def parse_arguments():
     parser.add_argument("--run-as", default="postgres", help="whose PostgreSQL is, where we are root")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
+    e2e.stop_by_signals()
     arguments.keyway = arguments.keyway.resolve()
     return arguments
 
 
 def main():
     arguments = parse_arguments()
-    for it in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(it, e2e.stopped)
     try:
         with Shards(arguments) as bench:
             text = report(bench, measure(bench))

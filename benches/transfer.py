@@ -99,10 +99,9 @@ def main():
     parser.add_argument("--rounds", type=e2e.positive, default=5)
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
+    e2e.stop_by_signals()
     arguments.scale, arguments.threads, arguments.seconds = 1, 1, 1
     arguments.keyway = arguments.keyway.resolve()
-    for it in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(it, e2e.stopped)
     try:
         with Transfer(arguments) as bench:
             names, found = bench.measure()

@@ -5,6 +5,8 @@ In turns as short as these every target meets every mood, so that what is left b
 """
 
 import contextlib
+import ctypes
+import random
 import re
 import signal
 import subprocess
@@ -14,46 +16,63 @@ from pathlib import Path
 TURN_S = 0.1
 # For pgbench's clock, which goes on while it is stopped. Its end comes by the signal that its alarm would send.
 FOREVER_S = 36_000
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 30
-# A proxy rests that has used so little CPU time in a millisecond; looked for so often.
-REST_CPU_S, REST_LOOKS_MAX = 20e-6, 50
+# The machine rests that has nothing to run but us, at so many looks in a row; looked for so often.
+REST_LOOKS, REST_LOOKS_MAX = 2, 50
+REST_PAUSE_S = 0.001
+PR_SET_PDEATHSIG = 1
 
 
 def cpu_seconds(pid):
-    """User and system time of all threads of a process, of those that ended too. To the nanosecond: the clock of a
-    process's CPU time, whose number is made of its pid (clock_getcpuclockid(3), CPUCLOCK_SCHED of the kernel)."""
+    """User and system time of all threads of a process, of those that ended too: the clock of its CPU time, whose number is
+    made of its pid (clock_getcpuclockid(3), CPUCLOCK_SCHED of the kernel)."""
     return 0.0 if pid is None else time.clock_gettime((~pid << 3) | 2)
+
+
+def die_with_parent():
+    """In a child before it runs its program: a stopped one would outlive us for ever."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def rest():
+    """Waits until what was under way has come to its end, in servers too; not for ever, as others may use the machine."""
+    quiet = 0
+    for _ in range(REST_LOOKS_MAX):
+        time.sleep(REST_PAUSE_S)
+        # proc(5), loadavg: what can be run now, of all there is.
+        runnable = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
+        quiet = quiet + 1 if runnable <= 1 else 0
+        if quiet == REST_LOOKS:
+            break
 
 
 class Load:
     """A pgbench that is stopped but in its turns, and what it has had: seconds, and CPU time of its proxy."""
 
     def __init__(self, process, clients, proxy_pid):
-        self.process, self.proxy_pid = process, proxy_pid
+        self.process, self.clients, self.proxy_pid = process, clients, proxy_pid
         self.active_s = self.cpu_s = 0.0
+
+    def start(self):
+        """Lets it log in. `False` is that it does not."""
+        deadline = time.monotonic() + START_TIMEOUT_S
         with self.counted():
-            started = time.monotonic()
             # Its last connection is its last socket: the last login, or the first statements, are then under way.
-            while self.is_running() and self.sockets() < clients and time.monotonic() < started + START_TIMEOUT_S:
+            while self.is_running() and self.sockets() < self.clients and time.monotonic() < deadline:
                 time.sleep(0.005)
             self.signal(signal.SIGSTOP)
         self.active_s = 0.0
+        return time.monotonic() < deadline
 
     @contextlib.contextmanager
     def counted(self):
-        """What it leaves under way belongs to it: over is over when the proxy has come to rest."""
+        """What it leaves under way belongs to it."""
         begun, before = time.monotonic(), cpu_seconds(self.proxy_pid)
         yield
-        last = cpu_seconds(self.proxy_pid)
-        for _ in range(REST_LOOKS_MAX):
-            time.sleep(0.001)
-            now = cpu_seconds(self.proxy_pid)
-            if now - last < REST_CPU_S:
-                break
-            last = now
+        rest()
         self.cpu_s += cpu_seconds(self.proxy_pid) - before
-        self.active_s += time.monotonic() - begun
+        self.active_s += time.monotonic() - begun - REST_LOOKS * REST_PAUSE_S
 
     def sockets(self):
         try:
@@ -102,8 +121,9 @@ def counted_by(pgbench, out, errors):
 
 
 def take_turns(loads, seconds):
-    """Until each has been active for so long."""
+    """Until each has been active for so long. Who comes behind whom is left to chance."""
+    dice = random.Random(1)
     while any(it.is_running() and it.active_s < seconds for it in loads):
-        for it in loads:
+        for it in dice.sample(loads, len(loads)):
             if it.is_running():
                 it.turn()

@@ -49,6 +49,13 @@ has_libclang() {
     compgen -G '/usr/lib*/libclang*.so*' >/dev/null
 }
 
+# Of Debian's packages, as far as they are known before they are read anew.
+newest_llvm() {
+    local known
+    known=$(apt-cache pkgnames llvm- 2>/dev/null | grep -xE 'llvm-(19|[2-9][0-9])' | sort -V | tail -n 1) || true
+    echo "${known:-llvm-19}"
+}
+
 has_profdata() { "$(dirname "$0")/pgo.sh" tool >/dev/null 2>&1; }
 
 # lack WHAT DEBIAN FEDORA ARCH: packages for each system, separated by spaces.
@@ -96,7 +103,7 @@ if [ "$mode" = bench ]; then
     has pgbouncer || lack "PgBouncer" "pgbouncer" "pgbouncer" "pgbouncer"
     has haproxy || lack "HAProxy" "haproxy" "haproxy" "haproxy"
     # Merges recorded profiles; as new as the format that rustc writes.
-    has_profdata || lack "llvm-profdata" "llvm-19" "llvm" "llvm"
+    has_profdata || lack "llvm-profdata" "$(newest_llvm)" "llvm" "llvm"
 fi
 
 # Each step says `|| return`: `set -e` is off in a function whose status is asked for.

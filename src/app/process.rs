@@ -256,6 +256,7 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
     let databases =
         databases.map(|(it, tls)| (it.name.clone(), Arc::new(building.database(it, tls)))).collect();
     let logins = before.filter(|it| it.limits.logins_max == limits.logins_max).map(|it| it.logins.clone());
+    let stock = before.map(|it| &it.stock).filter(|it| it.spare_max() == limits.buffers_max);
     let clients = before.map_or_else(|| Quota::new(None), |it| it.clients.clone());
     clients.set_max(Some(limits.clients_max));
     Ok(Shared {
@@ -275,7 +276,9 @@ fn build(config: &Config, common: &Common, before: Option<&Shared>) -> Result<Sh
         },
         reserve: before.map_or_else(|| Quota::new(Some(RESERVE)), |it| it.reserve.clone()),
         sessions,
-        stock: BufferStock::new(limits.buffers_max, common.families.hits.clone()),
+        stock: stock
+            .cloned()
+            .unwrap_or_else(|| BufferStock::new(limits.buffers_max, common.families.hits.clone())),
         cancels: cancels(config, common, before)?,
         metrics: common.families.client.clone(),
         watchers: watchers(config, common, before),

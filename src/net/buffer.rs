@@ -1,6 +1,9 @@
 //! Buffers that are held only while bytes are in flight (DESIGN D1): an idle client holds none.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
+use std::sync::Arc;
+
+use thread_local::ThreadLocal;
 
 use crate::metrics::{Limit, LimitHits};
 
@@ -65,15 +68,11 @@ impl Buffer {
     }
 }
 
-thread_local! {
-    /// Each worker has its own, so that no lock and no cache line goes from one to another. The last one given
-    /// back is the first taken, while the cache has it still.
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Spare buffers, shared by all connections of a worker.
+/// Spare buffers, shared by all connections of a worker: each worker has its own, so that no lock and no cache line goes
+/// from one to another. The last one given back is the first taken, while the cache has it still.
 #[derive(Clone)]
 pub struct BufferStock {
+    spare: Arc<ThreadLocal<RefCell<Vec<Vec<u8>>>>>,
     /// Of each worker.
     spare_max: usize,
     hits: LimitHits,
@@ -81,11 +80,20 @@ pub struct BufferStock {
 
 impl BufferStock {
     pub fn new(spare_max: usize, hits: LimitHits) -> BufferStock {
-        BufferStock { spare_max, hits }
+        BufferStock { spare: Arc::default(), spare_max, hits }
+    }
+
+    pub fn spare_max(&self) -> usize {
+        self.spare_max
+    }
+
+    /// This thread's.
+    fn spare(&self) -> RefMut<'_, Vec<Vec<u8>>> {
+        self.spare.get_or_default().borrow_mut()
     }
 
     pub fn take(&self) -> Buffer {
-        let spare = SPARE.with_borrow_mut(Vec::pop);
+        let spare = self.spare().pop();
         Buffer { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), start: 0 }
     }
 
@@ -93,14 +101,10 @@ impl BufferStock {
         let mut bytes = buffer.bytes;
         if (BUFFER_BYTES..=KEPT_BYTES_MAX).contains(&bytes.capacity()) {
             bytes.clear();
-            let is_full = SPARE.with_borrow_mut(|spare| {
-                let is_full = spare.len() >= self.spare_max;
-                if !is_full {
-                    spare.push(bytes);
-                }
-                is_full
-            });
-            if is_full {
+            let mut spare = self.spare();
+            if spare.len() < self.spare_max {
+                spare.push(bytes);
+            } else {
                 self.hits.hit(Limit::Buffers);
             }
         }
@@ -119,11 +123,10 @@ mod tests {
         let (first, second) = (stock.take(), stock.take());
         stock.give_back(first);
         stock.give_back(second);
-        let spares = || SPARE.with_borrow(Vec::len);
-        assert_eq!(spares(), 1);
+        assert_eq!(stock.spare().len(), 1);
         stock.take();
         stock.give_back(Buffer { bytes: Vec::with_capacity(KEPT_BYTES_MAX + 1), start: 0 });
-        assert_eq!(spares(), 0);
+        assert!(stock.spare().is_empty());
     }
 
     #[test]

@@ -173,8 +173,8 @@ impl Stream {
         self.tcp.try_io(Interest::WRITABLE, || self.send_at_once(bytes))
     }
 
-    /// The same past what tokio knows of the socket, which learns nothing of it: who gets "not yet" goes on with
-    /// [`Stream::send`] before it waits.
+    /// The same past what tokio knows of the socket, which learns nothing of it: who gets "not yet" has to try again in a
+    /// way of tokio's before it waits.
     fn send_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(rustix::net::send(&self.tcp, bytes, SendFlags::NOSIGNAL)?)
     }
