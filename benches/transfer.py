@@ -9,7 +9,6 @@ through each in turn, in both directions, over one connection. The client looks 
 """
 
 import argparse
-import signal
 import statistics
 import sys
 import time

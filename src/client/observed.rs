@@ -77,6 +77,8 @@ pub(super) struct Cost {
     /// Random enough to choose by, and never 0.
     dice: u32,
     copying: Option<Box<Told<'static>>>,
+    /// When the answer of the one server had come to its end, for `settle`, which follows.
+    pub ended: Option<Instant>,
     /// When it has waited long enough for a primary, if it had to.
     pub hold_ends: Option<Instant>,
 }

@@ -597,7 +597,7 @@ impl Session {
     fn count_answer(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow) {
         let now = Instant::now();
         self.count(request, shard, role, flow, now);
-        self.answered = (!self.is_spread()).then_some(now);
+        self.cost().ended = (!self.is_spread()).then_some(now);
     }
 
     pub fn count(&mut self, request: &Request<'_>, shard: ShardId, role: Role, flow: &Flow, now: Instant) {

@@ -160,8 +160,6 @@ pub(super) struct Session {
     pub transaction_ends: Option<Instant>,
     /// The same of the statement under way.
     pub overdue: Option<Box<Overdue>>,
-    /// When the answer of one server had come to its end, for `settle`, which follows.
-    pub answered: Option<Instant>,
     /// SHOW TRANSACTIONS has one of it.
     pub shows_transaction: bool,
     /// `None` at rest.
@@ -216,7 +214,6 @@ impl Session {
             began: None,
             transaction_ends: None,
             overdue: None,
-            answered: None,
             shows_transaction: false,
             at_work: None,
             entry: Some(login.entry),
@@ -551,7 +548,7 @@ impl Session {
     /// Ends an answer: follows the server's status, applies what the transaction set, gives the server
     /// back when nothing ties the session to it. `wrote` marks the floor for reads from replicas.
     pub async fn settle(&mut self, wrote: bool) {
-        let answered = self.answered.take();
+        let answered = self.cost().ended.take();
         let Some(held) = &mut self.held else { return };
         let now = answered.unwrap_or_else(Instant::now);
         let status = held.lease.pipeline.status();
@@ -587,7 +584,6 @@ impl Session {
     pub fn count_request(&mut self, now: Instant) {
         self.record.requested(now);
         self.begin_cost(Some(now));
-        self.answered = None;
         self.began.get_or_insert(now);
     }
 
