@@ -179,7 +179,7 @@ def environment(**more):
 
 
 def client_environment():
-    return environment(PGPASSWORD=PASSWORD, PGSSLMODE="disable", PGGSSENCMODE="disable", PGCONNECT_TIMEOUT="10")
+    return environment(PGPASSWORD=PASSWORD, PGSSLMODE="disable", PGGSSENCMODE="disable", PGCONNECT_TIMEOUT="120")
 
 
 def program(name, directory=None):
