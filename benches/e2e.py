@@ -219,7 +219,7 @@ class Bench:
         self.arguments = arguments
         self.owner = None
         self.loads = {}
-        # Two databases of one Keyway have a thousand clients.
+        # Clients, their proxies and servers, of thousands of connections; what is started inherits it.
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         if os.geteuid() == 0:

@@ -13,7 +13,6 @@ Needs as many file descriptors here and in Keyway: the limit is raised as far as
 """
 
 import argparse
-import resource
 import socket
 import ssl
 import struct
@@ -149,8 +148,6 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         with IdleClients(arguments) as bench:
             measure(bench, arguments.clients)

@@ -5,7 +5,7 @@ Each worker is a customer that is never idle. It works by itself (a delay: nobod
 one worker may have at a time (queues): the list of a pool's idle connections, twice, and the driver that reads events for all of
 them (epoll, tokio's multi-threaded runtime has one). Cache lines that another worker had last make its own work longer:
 counters of metrics, and what belongs to a server connection, which goes from one to the other. Exact mean value analysis says
-how often a transaction ends, and how long it waits for each.
+how often a transaction ends, and how much of the time each is held.
 
     benches/scaling_model.py
     benches/scaling_model.py --own-us 12 --pools 4
@@ -42,9 +42,8 @@ class Queue:
 @dataclass(frozen=True)
 class Answer:
     per_us: float
-    # By queue: part of the time that it is held, and what a transaction waits and works there.
+    # By queue: part of the time that it is held.
     held: dict
-    stays_us: dict
 
 
 def analysed(own_us, queues, workers):
@@ -57,8 +56,7 @@ def analysed(own_us, queues, workers):
         whole = own_us + sum(stay * it.count for (it, _), stay in zip(demands, stays))
         per_us = customers / whole
         lengths = [per_us * it for it in stays]
-    return Answer(per_us, {it.name: per_us * demand for (it, demand) in demands},
-                  {it.name: stay * it.count for (it, _), stay in zip(demands, stays)})
+    return Answer(per_us, {it.name: per_us * demand for (it, demand) in demands})
 
 
 def queues_of(arguments):
