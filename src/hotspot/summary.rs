@@ -1,6 +1,8 @@
 //! From the counts of the newest windows to a report.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -11,7 +13,7 @@ use super::layout::{Layout, MapLayout};
 use super::load::{Dimension, Load};
 use super::report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
 use super::window::{MapCounts, Window};
-use crate::base::{Access, ShardId};
+use crate::base::{Access, NumberHasher, ShardId};
 use crate::shard::KeyValue;
 use crate::sketch::{self, Estimate, HeavyHitters, HeavyKey, Interval, KeyPlace, SplitFinder, Weight};
 
@@ -207,8 +209,7 @@ fn skew(loads: &[u64]) -> Skew {
 fn parts(of: &MapLayout, counts: &MapCounts, total: &Load, heat: Option<&MapHeats>) -> Vec<PartReport> {
     let calls = |it: &(usize, (Load, Load))| it.1.0.calls + it.1.1.calls;
     let mut loaded: Vec<_> = counts.loads().enumerate().filter(|it| calls(it) > 0).collect();
-    loaded.sort_by(|a, b| calls(b).cmp(&calls(a)).then(a.0.cmp(&b.0)));
-    loaded.truncate(LISTED_MAX);
+    keep_first(&mut loaded, LISTED_MAX, |a, b| calls(b).cmp(&calls(a)).then(a.0.cmp(&b.0)));
     let report = |it: (usize, (Load, Load))| {
         let (run, (reads, writes)) = it;
         let part = of.first_part(run);
@@ -226,6 +227,15 @@ fn parts(of: &MapLayout, counts: &MapCounts, total: &Load, heat: Option<&MapHeat
     loaded.into_iter().map(report).collect()
 }
 
+/// The first `count` of what would stand in that order, in it: of some thousand, a hundred alone are sorted.
+fn keep_first<T>(all: &mut Vec<T>, count: usize, order: impl Fn(&T, &T) -> Ordering) {
+    if count < all.len() {
+        all.select_nth_unstable_by(count, &order);
+        all.truncate(count);
+    }
+    all.sort_unstable_by(order);
+}
+
 fn share(part: u64, total: u64) -> f64 {
     if total == 0 { 0.0 } else { (part as f64 / total as f64).min(1.0) }
 }
@@ -240,7 +250,7 @@ pub(super) struct Keys<'a> {
     heavy: &'a HeavyHitters,
     total: Load,
     /// Hashes of keys that have an entry, each once, with the estimate of reads and writes together.
-    entries: HashMap<u64, Estimate>,
+    entries: HashMap<u64, Estimate, BuildHasherDefault<NumberHasher>>,
 }
 
 impl<'a> Keys<'a> {
@@ -248,7 +258,7 @@ impl<'a> Keys<'a> {
     pub fn of(index: usize, window: &'a Window) -> Keys<'a> {
         let (mut total, writes) = window.maps[index].total();
         total += writes;
-        let mut keys = Keys { index, heavy: &window.heavy, total, entries: HashMap::new() };
+        let mut keys = Keys { index, heavy: &window.heavy, total, entries: HashMap::default() };
         let own = window.heavy.entries().filter(|it| usize::from(it.key.map) == index);
         keys.entries = own.map(|it| (it.key.hash, keys.estimates(it.key.hash)[2])).collect();
         keys
@@ -260,8 +270,7 @@ impl<'a> Keys<'a> {
             share(it.calls.lower, self.total.calls).max(share(it.time_us.lower, self.total.time_us))
         };
         let mut keys: Vec<(u64, f64)> = self.entries.iter().map(|(hash, it)| (*hash, share_of(it))).collect();
-        keys.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        keys.truncate(count);
+        keep_first(&mut keys, count, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         keys.into_iter().map(|it| it.0).collect()
     }
 
@@ -325,9 +334,10 @@ impl<'a> Keys<'a> {
         let unseen = 2 * if by == Weight::Calls { calls } else { time_us };
         let mut lower: Vec<u64> = intervals.iter().map(|it| it.lower).collect();
         let mut upper: Vec<u64> = intervals.iter().map(|it| it.upper).collect();
-        lower.sort_unstable_by(|a, b| b.cmp(a));
         upper.extend(std::iter::repeat_n(unseen, LISTED_MAX));
-        upper.sort_unstable_by(|a, b| b.cmp(a));
+        for it in [&mut lower, &mut upper] {
+            keep_first(it, LISTED_MAX, |a, b| b.cmp(a));
+        }
         let sum = |of: &[u64], count: usize| of.iter().take(count).fold(0u64, |a, b| a.saturating_add(*b));
         TOPS.map(|count| Bounds {
             lower: share(sum(&lower, count), total),

@@ -63,11 +63,13 @@ impl<'a> Placement<'a> {
                 *sum += load;
             }
         };
-        for (part, (owner, load)) in self.owners.iter().zip(self.loads).enumerate() {
-            let apart = self.key.filter(|it| it.part == part).map_or(0, |_| key_load);
-            add(*owner, (load - apart) as f64);
+        for (owner, load) in self.owners.iter().zip(self.loads) {
+            add(*owner, *load as f64);
         }
-        if let Some(key) = self.key {
+        if let Some(key) = self.key
+            && let Some(owner) = self.owners.get(key.part)
+        {
+            add(*owner, -(key_load as f64));
             add(key.shard, key_load as f64);
         }
         loads
@@ -76,16 +78,13 @@ impl<'a> Placement<'a> {
     /// Shards that have a part, or the key. One that a pinned key leaves, and that has nothing else, counts: load is not
     /// made even by leaving a shard idle.
     fn owning(&self) -> Vec<usize> {
-        let mut owning: Vec<usize> = self
-            .owners
-            .iter()
-            .copied()
-            .chain(self.key.map(|it| it.shard))
-            .map(|it| usize::from(it.0))
-            .collect();
-        owning.sort_unstable();
-        owning.dedup();
-        owning
+        let mut owns = vec![false; self.shards];
+        for owner in self.owners.iter().chain(self.key.as_ref().map(|it| &it.shard)) {
+            if let Some(it) = owns.get_mut(usize::from(owner.0)) {
+                *it = true;
+            }
+        }
+        (0..self.shards).filter(|it| owns[*it]).collect()
     }
 
     pub fn shard_load(&self, shard: ShardId) -> f64 {
