@@ -12,7 +12,7 @@ use super::session::{End, Session};
 use super::slow::{SlowLog, SlowStatement};
 use crate::base::{Access, Refusal, Role, ShardId};
 use crate::config::Ratio;
-use crate::hotspot::{Sample, TEXT_BYTES_MAX, weight};
+use crate::hotspot::{Sample, TEXT_BYTES_MAX};
 use crate::otlp::{Exporter, Ids, Span};
 use crate::sql::{self, Traceparent};
 use crate::wire::{self, Bind, FrontendTag};
@@ -52,12 +52,12 @@ impl Traces {
     }
 }
 
-/// Who is told of a request.
-struct Chosen {
+/// Who is told of a request, whatever its text is; spans depend on that.
+#[derive(Clone, Copy)]
+struct Audience {
     /// How many statements it stands for in the table of fingerprints.
     weight: Option<u32>,
     is_slow: bool,
-    traced: Option<Traced>,
 }
 
 /// Of the request under way, so far.
@@ -184,18 +184,18 @@ impl Session {
             cost.refused(refusal);
             cost.spent.took_us = request.started.elapsed().as_micros() as u64;
         }
-        if self.may_tell()
+        if let Some(audience) = self.audience()
             && let Some(told) = told(request)
         {
-            self.tell(&told);
+            self.tell(&told, audience);
         }
     }
 
     /// A COPY FROM STDIN is a request from its statement to the end of its answer.
     pub fn tell_copied(&mut self) {
         let Some(told) = self.cost().copying.take() else { return };
-        if self.may_tell() {
-            self.tell(&told);
+        if let Some(audience) = self.audience() {
+            self.tell(&told, audience);
         }
     }
 
@@ -205,26 +205,23 @@ impl Session {
         let (Some(_), Some(began), false) = (cost.state, cost.began, cost.is_told) else { return };
         cost.is_told = true;
         cost.spent.took_us = began.elapsed().as_micros() as u64;
-        if self.may_tell()
+        if let Some(audience) = self.audience()
             && let Some(text) = self.text_of_unit(unit)
         {
             let (text, shards, access) = (text.into(), Cow::default(), Access::Read);
-            self.tell(&Told { text, statements: 1, access, shards, table: None, began });
+            self.tell(&Told { text, statements: 1, access, shards, table: None, began }, audience);
         }
     }
 
-    /// Somebody may be told, whatever the text is.
-    fn may_tell(&self) -> bool {
-        let Some(cost) = self.at_work.as_ref().map(|it| &it.cost) else { return false };
-        self.shared.watchers.traces.is_some() || self.is_slow(cost) || self.weight(cost).is_some()
-    }
-
-    fn is_slow(&self, cost: &Cost) -> bool {
-        self.shared.watchers.slow.as_ref().is_some_and(|it| cost.spent.took_us >= it.threshold_us)
-    }
-
-    fn weight(&self, cost: &Cost) -> Option<u32> {
-        self.database.costly.as_ref().and_then(|_| weight(cost.spent.took_us, cost.dice))
+    /// `None` where nobody is told, whatever the text is. Once for each request: what is random in it falls once.
+    fn audience(&self) -> Option<Audience> {
+        let cost = &self.at_work.as_ref()?.cost;
+        let Watchers { slow, traces } = &self.shared.watchers;
+        let audience = Audience {
+            weight: self.database.costly.as_ref().and_then(|it| it.weight(cost.spent.took_us, cost.dice)),
+            is_slow: slow.as_ref().is_some_and(|it| cost.spent.took_us >= it.threshold_us),
+        };
+        (audience.weight.is_some() || audience.is_slow || traces.is_some()).then_some(audience)
     }
 
     /// In the text of a Query, of a Parse, or of the statement that a Bind names.
@@ -250,30 +247,26 @@ impl Session {
     }
 
     #[cold]
-    fn tell(&self, told: &Told<'_>) {
+    fn tell(&self, told: &Told<'_>, audience: Audience) {
         let Some(cost) = self.at_work.as_ref().map(|it| &it.cost) else { return };
         let traces = self.shared.watchers.traces.as_ref();
-        let chosen = Chosen {
-            weight: self.weight(cost),
-            is_slow: self.is_slow(cost),
-            traced: traces.and_then(|it| it.choose(&told.text, cost.dice)),
-        };
-        if chosen.weight.is_none() && !chosen.is_slow && chosen.traced.is_none() {
+        let traced = traces.and_then(|it| it.choose(&told.text, cost.dice));
+        if audience.weight.is_none() && !audience.is_slow && traced.is_none() {
             return;
         }
         let scan = sql::scan(&told.text);
         let fingerprint = scan.well_formed.then_some(scan.fingerprint);
         let normalised = || sql::normalised(&told.text, TEXT_BYTES_MAX).map(Arc::<str>::from);
-        if let (Some(weight), Some(costly)) = (chosen.weight, &self.database.costly) {
+        if let (Some(weight), Some(costly)) = (audience.weight, &self.database.costly) {
             let sample = self.sample(told, cost, fingerprint, weight);
             costly.record(&sample, || normalised().unwrap_or_else(|| UNREADABLE.into()), unix_s());
         }
-        if !chosen.is_slow && chosen.traced.is_none() {
+        if !audience.is_slow && traced.is_none() {
             return;
         }
         let text = normalised();
         let state = cost.state.map(|it| String::from_utf8_lossy(&it).into_owned());
-        if let Some(slow) = self.shared.watchers.slow.as_ref().filter(|_| chosen.is_slow) {
+        if let Some(slow) = self.shared.watchers.slow.as_ref().filter(|_| audience.is_slow) {
             slow.tell(&SlowStatement {
                 database: &self.database.name,
                 user: &self.record.user,
@@ -290,7 +283,7 @@ impl Session {
                 state: state.as_deref(),
             });
         }
-        if let (Some(traces), Some(traced)) = (traces, chosen.traced) {
+        if let (Some(traces), Some(traced)) = (traces, traced) {
             let (trace_id, span_id) = traces.ids_for(&traced);
             let span = Span { trace_id, span_id, ..self.span(told, cost, fingerprint, text, state) };
             traces.exporter.offer(Span { parent_id: traced.parent.map(|it| it.parent_id), ..span });
@@ -413,6 +406,7 @@ fn name_of(text: Option<&str>, table: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hotspot::Statements;
 
     #[test]
     fn names_of_spans_have_few_values() {
@@ -425,9 +419,10 @@ mod tests {
     #[test]
     fn dice_fall_evenly() {
         let (mut dice, mut chosen) = (7, 0);
+        let statements = Statements::default();
         for _ in 0..64_000 {
             dice = next(dice);
-            chosen += u32::from(weight(0, dice).is_some());
+            chosen += u32::from(statements.weight(0, dice).is_some());
         }
         assert!((800..1_200).contains(&chosen), "{chosen}");
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -14,23 +15,16 @@ const GENERATION_S: u64 = 600;
 /// Of a normalised text, the rest is cut off.
 pub const TEXT_BYTES_MAX: usize = 2_048;
 
-/// From here on one in `MIDDLING_ONE_IN` is recorded, below one in `QUICK_ONE_IN`, from `SLOW_US` on each.
-const MIDDLING_US: u64 = 10_000;
+/// From here on each is recorded.
 const SLOW_US: u64 = 100_000;
+/// From here on, and below, one in so many is, while they are not so many that it would cost much.
+const MIDDLING_US: u64 = 10_000;
 const MIDDLING_ONE_IN: u32 = 8;
 const QUICK_ONE_IN: u32 = 64;
-
-/// How many statements one that is recorded stands for; `None` where it is not. `dice` is random.
-///
-/// The expected sums are the true ones: what is recorded with a chance of 1 in n counts n times.
-pub fn weight(time_us: u64, dice: u32) -> Option<u32> {
-    let one_in = match time_us {
-        SLOW_US.. => 1,
-        MIDDLING_US.. => MIDDLING_ONE_IN,
-        _ => QUICK_ONE_IN,
-    };
-    dice.is_multiple_of(one_in).then_some(one_in)
-}
+/// Where more are recorded in a second, each is to stand for twice as many; where not even a quarter, for half.
+const RECORDED_MAX_PER_S: u32 = 128;
+/// How many times one may stand for twice as many.
+const DOUBLINGS_MAX: u32 = 8;
 
 /// One fingerprint, over the last ten to twenty minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,26 +59,75 @@ pub struct Sample<'a> {
 
 /// Of one database. Locked for samples alone.
 #[derive(Debug, Default)]
-pub struct Statements(Mutex<Generations>);
+pub struct Statements {
+    generations: Mutex<Generations>,
+    /// How many times one that is recorded stands for twice as many as it would.
+    doublings: AtomicU32,
+}
 
 #[derive(Debug, Default)]
 struct Generations {
     now: HashMap<u128, StatementReport>,
     before: HashMap<u128, StatementReport>,
     began_s: u64,
+    pace: Pace,
+}
+
+/// How fast samples come.
+#[derive(Debug, Default)]
+struct Pace {
+    second_s: u64,
+    recorded: u32,
+    doublings: u32,
+}
+
+impl Pace {
+    /// Of one sample: the doublings from now on.
+    fn count(&mut self, now_s: u64) -> u32 {
+        if now_s != self.second_s {
+            if self.recorded < RECORDED_MAX_PER_S / 4 {
+                self.doublings = self.doublings.saturating_sub(1);
+            }
+            (self.second_s, self.recorded) = (now_s, 0);
+        }
+        self.recorded += 1;
+        if self.recorded > RECORDED_MAX_PER_S {
+            self.doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
+            self.recorded = 0;
+        }
+        self.doublings
+    }
 }
 
 impl Statements {
+    /// How many statements one that is to be recorded stands for; `None` where it is not. `dice` is random. Asked for once
+    /// of each statement, as it changes.
+    ///
+    /// The expected sums are the true ones: what is recorded with a chance of 1 in n counts n times.
+    #[inline]
+    pub fn weight(&self, time_us: u64, dice: u32) -> Option<u32> {
+        let one_in = match time_us {
+            SLOW_US.. => 1,
+            MIDDLING_US.. => MIDDLING_ONE_IN << self.doublings.load(Ordering::Relaxed),
+            _ => QUICK_ONE_IN << self.doublings.load(Ordering::Relaxed),
+        };
+        // Powers of two.
+        (dice & (one_in - 1) == 0).then_some(one_in)
+    }
+
     /// `text` is asked for where the fingerprint is new. `now_s` is in seconds of Unix time.
     pub fn record(&self, sample: &Sample<'_>, text: impl FnOnce() -> Arc<str>, now_s: u64) {
-        let mut generations = self.0.lock();
+        let mut generations = self.generations.lock();
         generations.turn(now_s);
+        if sample.time_us < SLOW_US {
+            self.doublings.store(generations.pace.count(now_s), Ordering::Relaxed);
+        }
         generations.record(sample, text);
     }
 
     /// Those that took most time first.
     pub fn report(&self, now_s: u64) -> Vec<StatementReport> {
-        let mut generations = self.0.lock();
+        let mut generations = self.generations.lock();
         generations.turn(now_s);
         let mut all = generations.before.clone();
         for it in generations.now.values() {
@@ -209,7 +252,7 @@ mod tests {
                 true_us += 1_111;
             }
         }
-        assert_eq!(statements.0.lock().now.len(), STATEMENTS_MAX);
+        assert_eq!(statements.generations.lock().now.len(), STATEMENTS_MAX);
         let report = statements.report(1);
         assert_eq!(report.len(), STATEMENTS_MAX);
         let heavy = report.iter().find(|it| it.fingerprint == 1).unwrap();
@@ -234,11 +277,36 @@ mod tests {
 
     #[test]
     fn weights_make_up_for_what_is_left_out() {
+        let statements = Statements::default();
         for (time_us, one_in) in [(0, 64), (9_999, 64), (10_000, 8), (99_999, 8), (100_000, 1), (u64::MAX, 1)]
         {
-            let sum: u64 = (0..6_400).filter_map(|dice| weight(time_us, dice)).map(u64::from).sum();
+            let weight = |dice| statements.weight(time_us, dice);
+            let sum: u64 = (0..6_400).filter_map(weight).map(u64::from).sum();
             assert_eq!(sum, 6_400, "{time_us}");
-            assert_eq!(weight(time_us, one_in), Some(one_in));
+            assert_eq!(weight(one_in), Some(one_in));
         }
+    }
+
+    #[test]
+    fn of_many_a_second_fewer_are_recorded() {
+        let statements = Statements::default();
+        let second = |now_s: u64, count: u32| {
+            let weights = (0..count).filter_map(|it| statements.weight(10, it));
+            let recorded = weights.map(|weight| {
+                record(&statements, &Sample { weight, ..sample(7, 10) }, now_s);
+                weight
+            });
+            recorded.fold((0, 0), |(count, sum), weight| (count + 1, sum + u64::from(weight)))
+        };
+        second(1, 1 << 20);
+        let (recorded, stand_for) = second(2, 1 << 20);
+        assert!(
+            recorded <= 2 * RECORDED_MAX_PER_S && stand_for.abs_diff(1 << 20) < 1 << 15,
+            "{recorded} {stand_for}"
+        );
+        for it in 3..20 {
+            second(it, 1 << 12);
+        }
+        assert_eq!(second(20, 1 << 12), (64, 1 << 12), "of few, one in 64 again");
     }
 }
