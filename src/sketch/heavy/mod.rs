@@ -109,6 +109,12 @@ impl HeavyHitters {
         self.count(Entry::new(key, place, weights));
     }
 
+    /// Reads what `add` will change, for no more than that it is in the cache then.
+    #[inline]
+    pub fn fetch(&self, key: HeavyKey) -> u64 {
+        self.table.fetch(key)
+    }
+
     /// Adds what another one has seen. The order in which several are merged changes the bounds, never that they
     /// are true.
     pub fn merge(&mut self, other: &HeavyHitters) {

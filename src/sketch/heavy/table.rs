@@ -1,9 +1,9 @@
-//! Open addressing with linear probing, for entries that only leave all at once.
+//! Open addressing, in groups of slots, for entries that only leave all at once.
 
 use super::{HeavyKey, KeyPlace, Sums};
 use crate::base::{Access, ShardId};
 
-/// 32 bytes, two to a cache line. Free where both weights are 0.
+/// 32 bytes, two to a cache line. Nothing is left of it where both weights are 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     hash: u64,
@@ -14,7 +14,7 @@ pub struct Entry {
     tag: u16,
 }
 
-const FREE: Entry =
+const NONE: Entry =
     Entry { hash: 0, weights: Sums { calls: 0, time_us: 0 }, part: 0, shard: ShardId(0), tag: 0 };
 
 impl Entry {
@@ -29,8 +29,13 @@ impl Entry {
     }
 
     #[inline]
-    fn is_free(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.weights.calls | self.weights.time_us == 0
+    }
+
+    #[inline]
+    fn is_of(&self, hash: u64, tag: u16) -> bool {
+        self.hash == hash && self.tag == tag
     }
 }
 
@@ -66,9 +71,59 @@ fn quantile(histogram: &[u32; BUCKETS], wanted: usize) -> u64 {
     histogram.iter().position(reaches).map_or(0, bucket_end)
 }
 
+/// Slots whose marks are looked at together, as the bytes of a word.
+const GROUP: usize = 8;
+const LOWEST: u64 = 0x0101_0101_0101_0101;
+
+/// The marks of a group's slots, the first in the lowest byte: 0 where a slot is free, else some bits of its entry's hash.
+/// All of them are a few kilobytes, which stay in the caches where entries do not: a search fetches the entry that it is
+/// for, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Marks(u64);
+
+impl Marks {
+    /// A superset of the slots that have this mark, and exactly the lowest of them: the highest bit of each one's byte.
+    #[inline]
+    fn having(self, mark: u8) -> u64 {
+        let differ = self.0 ^ (LOWEST * u64::from(mark));
+        differ.wrapping_sub(LOWEST) & !differ & (LOWEST << 7)
+    }
+
+    #[inline]
+    fn first_free(self) -> Option<usize> {
+        match self.having(0) {
+            0 => None,
+            it => Some(it.trailing_zeros() as usize / 8),
+        }
+    }
+
+    /// Of a free slot.
+    #[inline]
+    fn put(&mut self, slot: usize, mark: u8) {
+        self.0 |= u64::from(mark) << (slot * 8);
+    }
+
+    /// The slot is free from then on; the mark that it had.
+    #[inline]
+    fn take(&mut self, slot: usize) -> u8 {
+        let mark = (self.0 >> (slot * 8)) as u8;
+        self.0 ^= u64::from(mark) << (slot * 8);
+        mark
+    }
+
+    /// Slots that are not free.
+    #[inline]
+    fn used(self) -> impl Iterator<Item = usize> {
+        (0..GROUP).filter(move |it| (self.0 >> (it * 8)) as u8 != 0)
+    }
+}
+
+/// Entries stand in the first group from their home on that had a free slot; a search ends at a group that has one.
 #[derive(Clone)]
 pub struct Table {
-    /// A power of two, a quarter of them free but for the moment before a purge.
+    /// A power of two of groups.
+    marks: Box<[Marks]>,
+    /// A quarter of them free but for the moment before a purge.
     slots: Box<[Entry]>,
     used: usize,
     /// Odd, so that multiplying by it spreads keys as a universal hash does (Dietzfelbinger et al. 1997).
@@ -78,13 +133,29 @@ pub struct Table {
     histograms: Box<[[u32; BUCKETS]; 2]>,
 }
 
+/// Where the search for an entry begins, and the mark of its slot.
+#[derive(Clone, Copy)]
+struct Home {
+    group: usize,
+    mark: u8,
+}
+
+/// Where a search ended.
+enum Found {
+    Entry(usize),
+    Free { group: usize, slot: usize },
+}
+
 impl Table {
+    /// `slots` is a power of two, and more than a group.
     pub fn new(slots: usize, seed: u64) -> Table {
+        let groups = slots / GROUP;
         Table {
-            slots: vec![FREE; slots].into_boxed_slice(),
+            marks: vec![Marks::default(); groups].into_boxed_slice(),
+            slots: vec![NONE; slots].into_boxed_slice(),
             used: 0,
             multiplier: seed | 1,
-            shift: 64 - slots.trailing_zeros(),
+            shift: 64 - groups.trailing_zeros(),
             histograms: Box::new([[0; BUCKETS]; 2]),
         }
     }
@@ -94,79 +165,107 @@ impl Table {
     }
 
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.slots.iter().filter(|it| !it.is_free())
+        let groups = self.marks.iter().zip(self.slots.chunks_exact(GROUP));
+        groups.flat_map(|(marks, slots)| marks.used().map(move |it| &slots[it]))
     }
 
     /// Far from the order of their homes: taken in that order into a smaller table, they would fill one end of it.
     pub fn scattered(&self) -> impl Iterator<Item = &Entry> {
-        let mask = self.slots.len() - 1;
-        // The golden ratio's part of the slots, odd, so that every slot is met once.
-        let stride = (self.slots.len() * 158 / 256) | 1;
-        (0..self.slots.len()).map(move |it| &self.slots[(it * stride) & mask]).filter(|it| !it.is_free())
+        let mask = self.marks.len() - 1;
+        // The golden ratio's part of the groups, odd, so that every group is met once.
+        let stride = (self.marks.len() * 158 / 256) | 1;
+        let order = (0..self.marks.len()).map(move |it| (it * stride) & mask);
+        order.flat_map(move |group| self.marks[group].used().map(move |it| &self.slots[group * GROUP + it]))
     }
 
     pub fn get(&self, key: HeavyKey) -> Option<&Entry> {
         let tag = tag(key);
-        let mut at = self.home(key.hash, tag);
+        match self.find(key.hash, tag, self.home(key.hash, tag)) {
+            Found::Entry(at) => Some(&self.slots[at]),
+            Found::Free { .. } => None,
+        }
+    }
+
+    /// Reads the slot where the search for a key most likely ends, without a branch that depends on it.
+    #[inline]
+    pub fn fetch(&self, key: HeavyKey) -> u64 {
+        let home = self.home(key.hash, tag(key));
+        let marks = self.marks[home.group];
+        let (having, free) = (marks.having(home.mark), marks.having(0));
+        let slot = (if having != 0 { having } else { free | 1 << 63 }).trailing_zeros() as usize / 8;
+        self.slots[home.group * GROUP + slot].weights.calls
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, tag: u16, home: Home) -> Found {
+        let mut group = home.group;
         loop {
-            let slot = &self.slots[at];
-            if slot.is_free() {
-                return None;
+            let marks = self.marks[group];
+            let mut candidates = marks.having(home.mark);
+            while candidates != 0 {
+                let at = group * GROUP + candidates.trailing_zeros() as usize / 8;
+                if self.slots[at].is_of(hash, tag) {
+                    return Found::Entry(at);
+                }
+                candidates &= candidates - 1;
             }
-            if slot.hash == key.hash && slot.tag == tag {
-                return Some(slot);
+            if let Some(slot) = marks.first_free() {
+                return Found::Free { group, slot };
             }
-            at = self.next(at);
+            group = self.next(group);
         }
     }
 
     /// Whether there are now more entries than there should be.
     #[inline]
     pub fn add(&mut self, entry: Entry) -> bool {
-        if entry.is_free() {
+        if entry.is_empty() {
             return false;
         }
-        let mut at = self.home(entry.hash, entry.tag);
-        loop {
-            let slot = &mut self.slots[at];
-            if slot.is_free() {
-                *slot = entry;
-                self.used += 1;
-                return self.used > self.slots.len() / 4 * 3;
-            }
-            if slot.hash == entry.hash && slot.tag == entry.tag {
+        let home = self.home(entry.hash, entry.tag);
+        match self.find(entry.hash, entry.tag, home) {
+            Found::Entry(at) => {
+                let slot = &mut self.slots[at];
                 slot.weights.calls = slot.weights.calls.saturating_add(entry.weights.calls);
                 slot.weights.time_us = slot.weights.time_us.saturating_add(entry.weights.time_us);
                 (slot.shard, slot.part) = (entry.shard, entry.part);
-                return false;
+                false
             }
-            at = self.next(at);
+            Found::Free { group, slot } => {
+                self.marks[group].put(slot, home.mark);
+                self.slots[group * GROUP + slot] = entry;
+                self.used += 1;
+                self.used > self.slots.len() / 4 * 3
+            }
         }
     }
 
     /// Changes all weights; what has none left is gone. Entries move towards their homes on the way: from behind
-    /// a free slot on, each is put into the first free slot from its home, which is its own at the latest, and
-    /// what stands between the two has been put there before and stays.
+    /// a group with a free slot on, each is put into the first free slot from its home, which is its own at the latest,
+    /// and what stands between the two has been put there before and stays.
     pub fn retain(&mut self, calls: impl Fn(u64) -> u64, time_us: impl Fn(u64) -> u64) {
-        let start = self.slots.iter().position(Entry::is_free).unwrap_or(0);
-        let mut from = start;
-        for _ in 0..self.slots.len() {
-            let mut entry = std::mem::replace(&mut self.slots[from], FREE);
+        let mut from = self.marks.iter().position(|it| it.first_free().is_some()).unwrap_or(0);
+        for _ in 0..self.marks.len() {
             from = self.next(from);
-            if entry.is_free() {
-                continue;
+            for slot in self.marks[from].used() {
+                let mark = self.marks[from].take(slot);
+                let mut entry = self.slots[from * GROUP + slot];
+                entry.weights.calls = calls(entry.weights.calls);
+                entry.weights.time_us = time_us(entry.weights.time_us);
+                if entry.is_empty() {
+                    self.used -= 1;
+                    continue;
+                }
+                let mut group = self.home(entry.hash, entry.tag).group;
+                let slot = loop {
+                    match self.marks[group].first_free() {
+                        Some(slot) => break slot,
+                        None => group = self.next(group),
+                    }
+                };
+                self.marks[group].put(slot, mark);
+                self.slots[group * GROUP + slot] = entry;
             }
-            entry.weights.calls = calls(entry.weights.calls);
-            entry.weights.time_us = time_us(entry.weights.time_us);
-            if entry.is_free() {
-                self.used -= 1;
-                continue;
-            }
-            let mut to = self.home(entry.hash, entry.tag);
-            while !self.slots[to].is_free() {
-                to = self.next(to);
-            }
-            self.slots[to] = entry;
         }
     }
 
@@ -175,11 +274,13 @@ impl Table {
         let [calls, time_us] = &mut *self.histograms;
         calls.fill(0);
         time_us.fill(0);
-        let entries = self.slots.iter().filter(|it| !it.is_free());
-        entries.for_each(|it| {
-            calls[bucket(it.weights.calls)] += 1;
-            time_us[bucket(it.weights.time_us)] += 1;
-        });
+        for (marks, slots) in self.marks.iter().zip(self.slots.chunks_exact(GROUP)) {
+            for it in marks.used() {
+                let Sums { calls: count, time_us: time } = slots[it].weights;
+                calls[bucket(count)] += 1;
+                time_us[bucket(time)] += 1;
+            }
+        }
         let wanted = (self.used * 5).div_ceil(8);
         Sums { calls: quantile(calls, wanted), time_us: quantile(time_us, wanted) }
     }
@@ -189,36 +290,55 @@ impl Table {
         self.slots.len()
     }
 
-    /// From an entry's home to where it stands, at most.
+    /// Groups from an entry's home to its own, at most.
     #[cfg(test)]
     pub fn steps_max(&self) -> usize {
-        let steps =
-            |(at, it): (usize, &Entry)| at.wrapping_sub(self.home(it.hash, it.tag)) & (self.slots.len() - 1);
-        let used = self.slots.iter().enumerate().filter(|(_, it)| !it.is_free());
-        used.map(steps).max().unwrap_or(0)
+        let steps = |group: usize, it: &Entry| {
+            group.wrapping_sub(self.home(it.hash, it.tag).group) & (self.marks.len() - 1)
+        };
+        let of_group = |group: usize| self.marks[group].used().map(move |it| (group, it));
+        let used = (0..self.marks.len()).flat_map(of_group);
+        used.map(|(group, it)| steps(group, &self.slots[group * GROUP + it])).max().unwrap_or(0)
     }
 
     pub fn clear(&mut self) {
-        self.slots.fill(FREE);
+        self.marks.fill(Marks::default());
         self.used = 0;
     }
 
     #[inline]
-    fn home(&self, hash: u64, tag: u16) -> usize {
+    fn home(&self, hash: u64, tag: u16) -> Home {
         // Tags are told apart in the middle of the word, where they reach the bits that are kept.
-        let word = hash ^ u64::from(tag) << 24;
-        (word.wrapping_mul(self.multiplier) >> self.shift) as usize
+        let word = (hash ^ u64::from(tag) << 24).wrapping_mul(self.multiplier);
+        Home { group: (word >> self.shift) as usize, mark: ((word >> 32) as u8).max(1) }
     }
 
     #[inline]
-    fn next(&self, at: usize) -> usize {
-        (at + 1) & (self.slots.len() - 1)
+    fn next(&self, group: usize) -> usize {
+        (group + 1) & (self.marks.len() - 1)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_are_found_where_they_are() {
+        let mut marks = Marks::default();
+        assert_eq!((marks.first_free(), marks.having(7)), (Some(0), 0));
+        for (slot, mark) in [7, 1, 255, 7, 128, 127, 2, 8].into_iter().enumerate() {
+            assert_eq!(marks.first_free(), Some(slot));
+            marks.put(slot, mark);
+        }
+        assert_eq!(marks.first_free(), None);
+        let lowest = |marks: Marks, mark| marks.having(mark).trailing_zeros() as usize / 8;
+        assert_eq!([7, 1, 255, 128, 127, 2, 8].map(|it| lowest(marks, it)), [0, 1, 2, 4, 5, 6, 7]);
+        assert!(marks.having(7) & 0x80 << 24 != 0 && marks.having(9) == 0);
+        assert_eq!((marks.take(4), marks.first_free()), (128, Some(4)));
+        assert_eq!((marks.take(0), marks.first_free(), lowest(marks, 7)), (7, Some(0), 3));
+        assert!(marks.used().eq([1, 2, 3, 5, 6, 7]));
+    }
 
     #[test]
     fn buckets_follow_one_another_and_end_within_a_thirty_second_of_what_they_hold() {
