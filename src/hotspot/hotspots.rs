@@ -213,7 +213,9 @@ impl Hotspots {
         };
         let mut whole: Option<Window> = None;
         for counting in &self.counting {
-            let taken = std::mem::replace(&mut *counting.lock(), fresh(spare));
+            let fresh = fresh(spare);
+            let mut taken = std::mem::replace(&mut *counting.lock(), fresh);
+            taken.settle(&self.layout);
             match &mut whole {
                 None => whole = Some(taken),
                 Some(whole) => {

@@ -3,6 +3,7 @@
 
 mod advice;
 mod advise;
+mod cells;
 mod counsel;
 mod curiosity;
 mod heat;
@@ -26,7 +27,7 @@ pub use hotspots::{Hotspots, WINDOW_S};
 pub use layout::PRIMARY_KEYS;
 pub use load::{Dimension, Load};
 pub use report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
-pub use statements::{STATEMENTS_MAX, Sample, StatementReport, Statements, TEXT_BYTES_MAX, weight};
+pub use statements::{STATEMENTS_MAX, Sample, StatementReport, Statements, TEXT_BYTES_MAX};
 pub use window::Call;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use super::cells::Cells;
 use super::layout::{Layout, MapLayout};
 use super::load::Load;
 use crate::base::{Access, NumberHasher, Role, ShardId};
@@ -15,6 +16,9 @@ use crate::sketch::{Distinct, HeavyHitters, HeavyKey, KeyPlace, SLOTS_DEFAULT};
 const TABLES_MAX: usize = 512;
 /// Keys of which the values are kept, for split points and the direction of access.
 const SAMPLES_MAX: usize = 2_048;
+/// Calls, and keys, that are counted together. What they are counted in lies scattered over some hundred kilobytes, and the
+/// code that counts is some more: for many at a time, in short loops, the processor fetches both side by side and once.
+const PENDING_MAX: usize = 64;
 
 /// What one shard did for a statement.
 #[derive(Clone, Copy, Debug)]
@@ -32,30 +36,28 @@ pub struct Call<'a> {
     pub load: Load,
 }
 
-/// What was counted of a run of parts: a line of the cache for reads and writes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cell {
-    rows: u64,
-    bytes: u64,
-    time_us: u64,
-    calls: u32,
-    errors: u32,
+/// A call without its keys, until it is counted with others.
+#[derive(Clone, Copy, Debug)]
+struct PendingCall {
+    load: Load,
+    table_id: u64,
+    /// That have a part in what it cost.
+    keys: u32,
+    map: Option<u16>,
+    shard: ShardId,
+    role: Role,
+    access: Access,
+    first: bool,
+    scattered: bool,
 }
 
-impl Cell {
-    #[inline]
-    fn add(&mut self, load: &Load) {
-        self.rows += load.rows;
-        self.bytes += load.bytes;
-        self.time_us += load.time_us;
-        self.calls = self.calls.saturating_add(load.calls as u32);
-        self.errors = self.errors.saturating_add(load.errors as u32);
-    }
-
-    fn load(&self) -> Load {
-        let Cell { rows, bytes, time_us, calls, errors } = *self;
-        Load { calls: calls.into(), rows, bytes, time_us, errors: errors.into() }
-    }
+/// A key of one of the pending calls.
+#[derive(Clone, Copy, Debug)]
+struct PendingKey {
+    hash: u64,
+    part: u32,
+    map: u16,
+    call: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -87,7 +89,7 @@ impl ShardCounts {
 
 #[derive(Clone, Debug)]
 pub(super) struct MapCounts {
-    cells: Box<[[Cell; 2]]>,
+    cells: Cells,
     /// Of the map, or of each of its parts where they are few.
     distinct: Box<[Distinct]>,
     /// Statements of tables that are in the map, and those of them that several shards had a part in.
@@ -110,13 +112,18 @@ pub(super) struct Window {
     pub maps: Box<[MapCounts]>,
     pub heavy: HeavyHitters,
     pub samples: Vec<Sample>,
+    /// Not in the counts yet.
+    calls: Vec<PendingCall>,
+    keys: Vec<PendingKey>,
+    /// Has a place in `tables`.
+    known_table: Option<u64>,
 }
 
 impl MapCounts {
     fn new(layout: &MapLayout) -> MapCounts {
         let distinct = if layout.tells_parts_apart() { layout.parts.max(1) as usize } else { 1 };
         MapCounts {
-            cells: vec![[Cell::default(); 2]; layout.runs()].into(),
+            cells: Cells::new(layout.runs()),
             distinct: vec![Distinct::default(); distinct].into(),
             statements: 0,
             scattered: 0,
@@ -125,7 +132,7 @@ impl MapCounts {
 
     /// Reads and writes of each run of parts.
     pub fn loads(&self) -> impl ExactSizeIterator<Item = (Load, Load)> {
-        self.cells.iter().map(|[reads, writes]| (reads.load(), writes.load()))
+        self.cells.loads()
     }
 
     /// Reads and writes of all of it.
@@ -152,10 +159,7 @@ impl MapCounts {
     }
 
     fn merge(&mut self, other: &MapCounts) {
-        for (mine, other) in self.cells.iter_mut().zip(&other.cells) {
-            mine[0].add(&other[0].load());
-            mine[1].add(&other[1].load());
-        }
+        self.cells.merge(&other.cells);
         for (mine, other) in self.distinct.iter_mut().zip(&other.distinct) {
             mine.merge(other);
         }
@@ -173,65 +177,113 @@ impl Window {
             maps: layout.maps.iter().map(MapCounts::new).collect(),
             heavy: HeavyHitters::new(SLOTS_DEFAULT, seed),
             samples: Vec::new(),
+            calls: Vec::with_capacity(PENDING_MAX),
+            keys: Vec::with_capacity(PENDING_MAX),
+            known_table: None,
         }
     }
 
-    /// No allocation but for the first statement of a table.
+    /// No allocation but for the first statement of a table. What it adds is in the counts after `settle` at the latest.
+    #[inline]
     pub fn add(&mut self, call: &Call<'_>, layout: &Layout) {
-        let Call { access, load, subject, .. } = call;
-        if let Some(shard) = self.shards.get_mut(usize::from(call.shard.0)) {
-            *match (call.role, access) {
-                (Role::Replica, _) => &mut shard.replica_reads,
-                (Role::Primary, Access::Read) => &mut shard.primary_reads,
-                (Role::Primary, Access::Write) => &mut shard.primary_writes,
-            } += *load;
-            shard.scattered += u64::from(call.shards > 1);
-        }
-        self.count_table(call);
-        if call.first
-            && let Some(map) = subject.map.and_then(|it| self.maps.get_mut(usize::from(it)))
+        let Call { subject, shard, .. } = call;
+        if let Some(name) = &subject.table
+            && self.known_table != Some(subject.table_id)
         {
-            map.statements += 1;
-            map.scattered += u64::from(call.shards > 1);
+            self.name_table(subject.table_id, name);
         }
-        let own = || call.keys.iter().filter(|it| it.place.shard == call.shard);
+        let own = || call.keys.iter().filter(|it| it.place.shard == *shard);
         // What a statement costs, its keys share.
-        let count = match call.keys {
+        let keys = match call.keys {
             [_] => 1,
-            _ => own().count() as u64,
+            _ => own().count() as u32,
         };
+        self.calls.push(PendingCall {
+            load: call.load,
+            table_id: subject.table_id,
+            keys,
+            map: subject.map,
+            shard: *shard,
+            role: call.role,
+            access: call.access,
+            first: call.first,
+            scattered: call.shards > 1,
+        });
+        let call = (self.calls.len() - 1) as u16;
         for key in own() {
-            let (index, hash) = layout.place(key);
-            let (Some(map), Some(of)) = (self.maps.get_mut(index), layout.map(index)) else { continue };
-            let part = key.place.part;
-            let share = load.shared_by(count);
-            let run = if layout.is_primary_keys(index) { 0 } else { of.run(part) };
-            if let Some(cells) = map.cells.get_mut(run) {
-                cells[usize::from(*access == Access::Write)].add(&share);
+            let (map, hash) = layout.place(key);
+            if self.keys.len() == PENDING_MAX {
+                self.settle_keys(layout);
             }
-            let of = if map.distinct.len() > 1 { part as usize } else { 0 };
-            if let Some(it) = map.distinct.get_mut(of) {
-                it.add(hash);
-            }
-            let key = HeavyKey { map: index as u16, access: *access, hash };
-            self.heavy.add(key, KeyPlace { shard: call.shard, part }, 1, share.time_us);
+            self.keys.push(PendingKey { hash, part: key.place.part, map: map as u16, call });
+        }
+        if self.calls.len() == PENDING_MAX {
+            self.settle(layout);
         }
     }
 
-    fn count_table(&mut self, call: &Call<'_>) {
-        let Some(name) = &call.subject.table else { return };
-        let counts = match self.tables.len() < TABLES_MAX {
-            true => self.tables.entry(call.subject.table_id).or_insert_with(|| TableCounts::new(name)),
-            false => match self.tables.get_mut(&call.subject.table_id) {
-                Some(it) => it,
-                None => return,
-            },
+    #[cold]
+    fn name_table(&mut self, id: u64, name: &Arc<str>) {
+        if self.tables.len() < TABLES_MAX {
+            self.tables.entry(id).or_insert_with(|| TableCounts::new(name));
+        }
+        self.known_table = Some(id);
+    }
+
+    /// Counts what is pending.
+    pub fn settle(&mut self, layout: &Layout) {
+        self.settle_keys(layout);
+        for call in &self.calls {
+            if let Some(shard) = self.shards.get_mut(usize::from(call.shard.0)) {
+                *match (call.role, call.access) {
+                    (Role::Replica, _) => &mut shard.replica_reads,
+                    (Role::Primary, Access::Read) => &mut shard.primary_reads,
+                    (Role::Primary, Access::Write) => &mut shard.primary_writes,
+                } += call.load;
+                shard.scattered += u64::from(call.scattered);
+            }
+            if call.first
+                && let Some(map) = call.map.and_then(|it| self.maps.get_mut(usize::from(it)))
+            {
+                map.statements += 1;
+                map.scattered += u64::from(call.scattered);
+            }
+            if let Some(table) = self.tables.get_mut(&call.table_id) {
+                // A statement is one call, however many shards do it.
+                let load = Load { calls: if call.first { call.load.calls } else { 0 }, ..call.load };
+                match call.access {
+                    Access::Read => table.reads += load,
+                    Access::Write => table.writes += load,
+                }
+            }
+        }
+        self.calls.clear();
+    }
+
+    /// Of calls that stay pending.
+    fn settle_keys(&mut self, layout: &Layout) {
+        let run = |it: &PendingKey| match usize::from(it.map) {
+            index if layout.is_primary_keys(index) => 0,
+            index => layout.map(index).map_or(0, |of| of.run(it.part)),
         };
-        // A statement is one call, however many shards do it.
-        let load = Load { calls: if call.first { call.load.calls } else { 0 }, ..call.load };
-        match call.access {
-            Access::Read => counts.reads += load,
-            Access::Write => counts.writes += load,
+        let access = |it: &PendingKey| self.calls[usize::from(it.call)].access;
+        let heavy_key = |it: &PendingKey| HeavyKey { map: it.map, access: access(it), hash: it.hash };
+        self.keys.retain(|it| usize::from(it.map) < self.maps.len());
+        // Nothing is decided by what is read here, so that all of it is fetched side by side.
+        let fetched = self.keys.iter().fold(0, |sum, it| {
+            sum ^ self.maps[usize::from(it.map)].cells.fetch(run(it), access(it))
+                ^ self.heavy.fetch(heavy_key(it))
+        });
+        std::hint::black_box(fetched);
+        for it in self.keys.drain(..) {
+            let (map, call) = (&mut self.maps[usize::from(it.map)], &self.calls[usize::from(it.call)]);
+            let share = call.load.shared_by(call.keys.into());
+            map.cells.add(run(&it), call.access, &share);
+            let of = if map.distinct.len() > 1 { it.part as usize } else { 0 };
+            if let Some(distinct) = map.distinct.get_mut(of) {
+                distinct.add(it.hash);
+            }
+            self.heavy.add(heavy_key(&it), KeyPlace { shard: call.shard, part: it.part }, 1, share.time_us);
         }
     }
 
@@ -243,7 +295,9 @@ impl Window {
         self.samples.len() < SAMPLES_MAX
     }
 
+    /// Both are settled.
     pub fn merge(&mut self, other: &Window) {
+        debug_assert!(self.calls.is_empty() && other.calls.is_empty());
         for (mine, other) in self.shards.iter_mut().zip(&other.shards) {
             mine.primary_reads += other.primary_reads;
             mine.primary_writes += other.primary_writes;
@@ -266,11 +320,14 @@ impl Window {
         self.shards.fill(ShardCounts::default());
         self.tables.clear();
         for map in &mut self.maps {
-            map.cells.fill([Cell::default(); 2]);
+            map.cells.clear();
             map.distinct.iter_mut().for_each(Distinct::clear);
             (map.statements, map.scattered) = (0, 0);
         }
         self.heavy.clear();
         self.samples.clear();
+        self.calls.clear();
+        self.keys.clear();
+        self.known_table = None;
     }
 }
