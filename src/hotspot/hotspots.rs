@@ -13,9 +13,10 @@ use super::curiosity::Curiosity;
 use super::heatmap::{HeatMap, Mark, Metric};
 use super::history::History;
 use super::layout::Layout;
+use super::pending::{PENDING_MAX, Pending, Record};
 use super::report::Report;
 use super::summary::{self, Heats, Recent};
-use super::window::{Call, Sample, Window};
+use super::window::{Call, Sample, TABLES_MAX, TableNames, Window};
 use crate::route::{KeyRef, NamedKey, Router};
 
 /// Windows end at multiples of this, in Unix time.
@@ -29,7 +30,7 @@ const SAMPLES_WANTED: u64 = 1_024;
 
 /// Shared by all sessions of a database as long as its router stays as it is.
 ///
-/// Each thread counts into a window of its own. Its lock is that thread's alone but for the moment, once in ten
+/// Each thread counts into a window of its own, in batches. Its lock is that thread's alone but for the moment, once in ten
 /// seconds, in which the window is taken away, so that no statement waits for another
 /// (docs/decisions/0014-each-thread-counts-hotspots-by-itself.md).
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub struct Hotspots {
     layout: Layout,
     /// Of the sketches: unknown to clients, who would choose keys by it.
     seed: u64,
-    counting: ThreadLocal<Mutex<Window>>,
+    counting: ThreadLocal<Counting>,
     curiosity: Curiosity,
     kept: Mutex<Kept>,
     /// Not with `kept`: readers must not wait for a report to be made.
@@ -47,6 +48,58 @@ pub struct Hotspots {
     /// The end of the newest window.
     turned_s: AtomicU64,
     turning: Mutex<()>,
+}
+
+/// Of one thread.
+#[derive(Debug)]
+struct Counting {
+    pending: Pending,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    window: Window,
+    /// Of the thread's tables, at least of those that `pending` says have been named.
+    names: TableNames,
+    /// While they are counted.
+    records: Vec<Record>,
+}
+
+impl Counting {
+    fn new(window: Window) -> Counting {
+        let counts =
+            Counts { window, names: TableNames::default(), records: Vec::with_capacity(PENDING_MAX) };
+        Counting { pending: Pending::default(), counts: Mutex::new(counts) }
+    }
+
+    #[inline]
+    fn push(&self, record: &Record, layout: &Layout) {
+        if !self.pending.push(record) {
+            self.settle(&mut self.counts.lock(), layout);
+            self.pending.push(record);
+        }
+    }
+
+    /// Counts what is pending.
+    fn settle(&self, counts: &mut Counts, layout: &Layout) {
+        self.pending.drain(&mut counts.records);
+        counts.window.add(&counts.records, &counts.names, layout);
+        counts.records.clear();
+    }
+
+    #[cold]
+    fn name(&self, id: u64, name: &Arc<str>, layout: &Layout) {
+        let mut counts = self.counts.lock();
+        if counts.names.len() >= TABLES_MAX && !counts.names.contains_key(&id) {
+            // What is pending is of these names.
+            self.settle(&mut counts, layout);
+            counts.names.clear();
+            self.pending.forget_names();
+        }
+        counts.names.entry(id).or_insert_with(|| name.clone());
+        self.pending.named(id);
+    }
 }
 
 #[derive(Debug)]
@@ -98,15 +151,29 @@ impl Hotspots {
     /// A statement that a shard has answered.
     #[inline]
     pub fn count(&self, call: &Call<'_>) {
-        if self.is_on {
-            self.window().lock().add(call, &self.layout);
+        if !self.is_on {
+            return;
+        }
+        let (counting, layout) = (self.counting(), &self.layout);
+        if let Some(name) = &call.subject.table
+            && !counting.pending.has_named(call.subject.table_id)
+        {
+            counting.name(call.subject.table_id, name, layout);
+        }
+        let mut record = Record::of(call);
+        if record.keys == 0 {
+            return counting.push(&record, layout);
+        }
+        for key in call.keys.iter().filter(|it| it.place.shard == call.shard) {
+            counting.push(&record.with(key, layout), layout);
+            record.is_more = true;
         }
     }
 
     /// This thread's.
     #[inline]
-    fn window(&self) -> &Mutex<Window> {
-        self.counting.get_or(|| Mutex::new(Window::new(&self.layout, self.seed)))
+    fn counting(&self) -> &Counting {
+        self.counting.get_or(|| Counting::new(Window::new(&self.layout, self.seed)))
     }
 
     /// Values of keys may be wanted. One load, which is all that nearly every statement costs here.
@@ -139,7 +206,7 @@ impl Hotspots {
         self.curiosity.take(map, hash, &value, table);
         if self.layout.map(map).is_some_and(|it| it.is_range) {
             let sample = Sample { map: map as u16, part: key.place.part, value };
-            if !self.window().lock().sample(sample) {
+            if !self.counting().counts.lock().window.sample(sample) {
                 self.curiosity.stop_sampling();
             }
         }
@@ -214,8 +281,10 @@ impl Hotspots {
         let mut whole: Option<Window> = None;
         for counting in &self.counting {
             let fresh = fresh(spare);
-            let mut taken = std::mem::replace(&mut *counting.lock(), fresh);
-            taken.settle(&self.layout);
+            let mut counts = counting.counts.lock();
+            counting.settle(&mut counts, &self.layout);
+            let taken = std::mem::replace(&mut counts.window, fresh);
+            drop(counts);
             match &mut whole {
                 None => whole = Some(taken),
                 Some(whole) => {

@@ -12,6 +12,7 @@ mod history;
 mod hotspots;
 mod layout;
 mod load;
+mod pending;
 mod report;
 mod statements;
 mod summary;

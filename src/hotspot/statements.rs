@@ -305,8 +305,8 @@ mod tests {
             "{recorded} {stand_for}"
         );
         for it in 3..20 {
-            second(it, 1 << 12);
+            second(it, 1 << 11);
         }
-        assert_eq!(second(20, 1 << 12), (64, 1 << 12), "of few, one in 64 again");
+        assert_eq!(second(20, 1 << 11), (32, 1 << 11), "of few, one in 64 again");
     }
 }

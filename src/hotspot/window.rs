@@ -7,19 +7,18 @@ use std::sync::Arc;
 use super::cells::Cells;
 use super::layout::{Layout, MapLayout};
 use super::load::Load;
+use super::pending::{PendingKey, Record};
 use crate::base::{Access, NumberHasher, Role, ShardId};
 use crate::route::{KeyRef, Subject};
 use crate::shard::KeyValue;
 use crate::sketch::{Distinct, HeavyHitters, HeavyKey, KeyPlace, SLOTS_DEFAULT};
 
 /// Tables beyond these are not told apart: they are in the counts of their shards and maps alone.
-const TABLES_MAX: usize = 512;
+pub const TABLES_MAX: usize = 512;
+/// By their ids.
+pub(super) type TableNames = HashMap<u64, Arc<str>, BuildHasherDefault<NumberHasher>>;
 /// Keys of which the values are kept, for split points and the direction of access.
 const SAMPLES_MAX: usize = 2_048;
-/// Calls, and keys, that are counted together. What they are counted in lies scattered over some hundred kilobytes, and the
-/// code that counts is some more: for many at a time, in short loops, the processor fetches both side by side and once.
-const PENDING_MAX: usize = 64;
-
 /// What one shard did for a statement.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -34,30 +33,6 @@ pub struct Call<'a> {
     pub keys: &'a [KeyRef],
     pub subject: &'a Subject,
     pub load: Load,
-}
-
-/// A call without its keys, until it is counted with others.
-#[derive(Clone, Copy, Debug)]
-struct PendingCall {
-    load: Load,
-    table_id: u64,
-    /// That have a part in what it cost.
-    keys: u32,
-    map: Option<u16>,
-    shard: ShardId,
-    role: Role,
-    access: Access,
-    first: bool,
-    scattered: bool,
-}
-
-/// A key of one of the pending calls.
-#[derive(Clone, Copy, Debug)]
-struct PendingKey {
-    hash: u64,
-    part: u32,
-    map: u16,
-    call: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -112,11 +87,6 @@ pub(super) struct Window {
     pub maps: Box<[MapCounts]>,
     pub heavy: HeavyHitters,
     pub samples: Vec<Sample>,
-    /// Not in the counts yet.
-    calls: Vec<PendingCall>,
-    keys: Vec<PendingKey>,
-    /// Has a place in `tables`.
-    known_table: Option<u64>,
 }
 
 impl MapCounts {
@@ -177,113 +147,78 @@ impl Window {
             maps: layout.maps.iter().map(MapCounts::new).collect(),
             heavy: HeavyHitters::new(SLOTS_DEFAULT, seed),
             samples: Vec::new(),
-            calls: Vec::with_capacity(PENDING_MAX),
-            keys: Vec::with_capacity(PENDING_MAX),
-            known_table: None,
         }
     }
 
-    /// No allocation but for the first statement of a table. What it adds is in the counts after `settle` at the latest.
-    #[inline]
-    pub fn add(&mut self, call: &Call<'_>, layout: &Layout) {
-        let Call { subject, shard, .. } = call;
-        if let Some(name) = &subject.table
-            && self.known_table != Some(subject.table_id)
-        {
-            self.name_table(subject.table_id, name);
+    /// No allocation but for the first statement of a table, of which `names` are asked.
+    pub fn add(&mut self, records: &[Record], names: &TableNames, layout: &Layout) {
+        for record in records.iter().filter(|it| !it.is_more) {
+            self.add_call(record, names);
         }
-        let own = || call.keys.iter().filter(|it| it.place.shard == *shard);
-        // What a statement costs, its keys share.
-        let keys = match call.keys {
-            [_] => 1,
-            _ => own().count() as u32,
-        };
-        self.calls.push(PendingCall {
-            load: call.load,
-            table_id: subject.table_id,
-            keys,
-            map: subject.map,
-            shard: *shard,
-            role: call.role,
-            access: call.access,
-            first: call.first,
-            scattered: call.shards > 1,
-        });
-        let call = (self.calls.len() - 1) as u16;
-        for key in own() {
-            let (map, hash) = layout.place(key);
-            if self.keys.len() == PENDING_MAX {
-                self.settle_keys(layout);
-            }
-            self.keys.push(PendingKey { hash, part: key.place.part, map: map as u16, call });
-        }
-        if self.calls.len() == PENDING_MAX {
-            self.settle(layout);
-        }
-    }
-
-    #[cold]
-    fn name_table(&mut self, id: u64, name: &Arc<str>) {
-        if self.tables.len() < TABLES_MAX {
-            self.tables.entry(id).or_insert_with(|| TableCounts::new(name));
-        }
-        self.known_table = Some(id);
-    }
-
-    /// Counts what is pending.
-    pub fn settle(&mut self, layout: &Layout) {
-        self.settle_keys(layout);
-        for call in &self.calls {
-            if let Some(shard) = self.shards.get_mut(usize::from(call.shard.0)) {
-                *match (call.role, call.access) {
-                    (Role::Replica, _) => &mut shard.replica_reads,
-                    (Role::Primary, Access::Read) => &mut shard.primary_reads,
-                    (Role::Primary, Access::Write) => &mut shard.primary_writes,
-                } += call.load;
-                shard.scattered += u64::from(call.scattered);
-            }
-            if call.first
-                && let Some(map) = call.map.and_then(|it| self.maps.get_mut(usize::from(it)))
-            {
-                map.statements += 1;
-                map.scattered += u64::from(call.scattered);
-            }
-            if let Some(table) = self.tables.get_mut(&call.table_id) {
-                // A statement is one call, however many shards do it.
-                let load = Load { calls: if call.first { call.load.calls } else { 0 }, ..call.load };
-                match call.access {
-                    Access::Read => table.reads += load,
-                    Access::Write => table.writes += load,
-                }
-            }
-        }
-        self.calls.clear();
-    }
-
-    /// Of calls that stay pending.
-    fn settle_keys(&mut self, layout: &Layout) {
-        let run = |it: &PendingKey| match usize::from(it.map) {
+        let run = |key: &PendingKey| match usize::from(key.map) {
             index if layout.is_primary_keys(index) => 0,
-            index => layout.map(index).map_or(0, |of| of.run(it.part)),
+            index => layout.map(index).map_or(0, |of| of.run(key.part)),
         };
-        let access = |it: &PendingKey| self.calls[usize::from(it.call)].access;
-        let heavy_key = |it: &PendingKey| HeavyKey { map: it.map, access: access(it), hash: it.hash };
-        self.keys.retain(|it| usize::from(it.map) < self.maps.len());
+        let heavy_key =
+            |it: &Record, key: &PendingKey| HeavyKey { map: key.map, access: it.access, hash: key.hash };
+        let is_known = |key: &PendingKey| usize::from(key.map) < layout.maps.len();
+        let keys = || records.iter().filter_map(|it| Some((it, it.key.as_ref().filter(|it| is_known(it))?)));
         // Nothing is decided by what is read here, so that all of it is fetched side by side.
-        let fetched = self.keys.iter().fold(0, |sum, it| {
-            sum ^ self.maps[usize::from(it.map)].cells.fetch(run(it), access(it))
-                ^ self.heavy.fetch(heavy_key(it))
+        let fetched = keys().fold(0, |sum, (it, key)| {
+            let cells = &self.maps[usize::from(key.map)].cells;
+            sum ^ cells.fetch(run(key), it.access) ^ self.heavy.fetch(heavy_key(it, key))
         });
         std::hint::black_box(fetched);
-        for it in self.keys.drain(..) {
-            let (map, call) = (&mut self.maps[usize::from(it.map)], &self.calls[usize::from(it.call)]);
-            let share = call.load.shared_by(call.keys.into());
-            map.cells.add(run(&it), call.access, &share);
-            let of = if map.distinct.len() > 1 { it.part as usize } else { 0 };
+        for (it, key) in keys() {
+            let map = &mut self.maps[usize::from(key.map)];
+            let share = it.load.shared_by(it.keys.into());
+            map.cells.add(run(key), it.access, &share);
+            let of = if map.distinct.len() > 1 { key.part as usize } else { 0 };
             if let Some(distinct) = map.distinct.get_mut(of) {
-                distinct.add(it.hash);
+                distinct.add(key.hash);
             }
-            self.heavy.add(heavy_key(&it), KeyPlace { shard: call.shard, part: it.part }, 1, share.time_us);
+            self.heavy.add(
+                heavy_key(it, key),
+                KeyPlace { shard: it.shard, part: key.part },
+                1,
+                share.time_us,
+            );
+        }
+    }
+
+    #[inline]
+    fn add_call(&mut self, call: &Record, names: &TableNames) {
+        if let Some(shard) = self.shards.get_mut(usize::from(call.shard.0)) {
+            *match (call.role, call.access) {
+                (Role::Replica, _) => &mut shard.replica_reads,
+                (Role::Primary, Access::Read) => &mut shard.primary_reads,
+                (Role::Primary, Access::Write) => &mut shard.primary_writes,
+            } += call.load;
+            shard.scattered += u64::from(call.scattered);
+        }
+        if call.first
+            && let Some(map) = call.map.and_then(|it| self.maps.get_mut(usize::from(it)))
+        {
+            map.statements += 1;
+            map.scattered += u64::from(call.scattered);
+        }
+        if call.table_id == 0 {
+            return;
+        }
+        let table = match self.tables.get_mut(&call.table_id) {
+            Some(it) => it,
+            None => {
+                let Some(name) = names.get(&call.table_id).filter(|_| self.tables.len() < TABLES_MAX) else {
+                    return;
+                };
+                self.tables.entry(call.table_id).or_insert_with(|| TableCounts::new(name))
+            }
+        };
+        // A statement is one call, however many shards do it.
+        let load = Load { calls: if call.first { call.load.calls } else { 0 }, ..call.load };
+        match call.access {
+            Access::Read => table.reads += load,
+            Access::Write => table.writes += load,
         }
     }
 
@@ -295,9 +230,7 @@ impl Window {
         self.samples.len() < SAMPLES_MAX
     }
 
-    /// Both are settled.
     pub fn merge(&mut self, other: &Window) {
-        debug_assert!(self.calls.is_empty() && other.calls.is_empty());
         for (mine, other) in self.shards.iter_mut().zip(&other.shards) {
             mine.primary_reads += other.primary_reads;
             mine.primary_writes += other.primary_writes;
@@ -326,8 +259,5 @@ impl Window {
         }
         self.heavy.clear();
         self.samples.clear();
-        self.calls.clear();
-        self.keys.clear();
-        self.known_table = None;
     }
 }
