@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """What counting hot shards and keys costs: CPU time per transaction of Keyway with `hotspots` on, over that with them off.
 
-Two Keyways before one PostgreSQL take turns of a tenth of a second (`turns.py`); each round gives a ratio. Told are their
-median, its standard error and their quartiles.
+Two Keyways before one PostgreSQL take turns of a tenth of a second (`turns.py`); each round gives a ratio. A process keeps the
+places in memory that it has by chance, which alone make one some per cent dearer than another: all are started anew after some
+rounds. Told are the median of the ratios, its standard error and their quartiles.
 
-    benches/counting.py                  16 clients, two shards, 20 rounds of 3 s for each Keyway in each mode
-    benches/counting.py --rounds 5
+    benches/counting.py                  16 clients, two shards, 5 starts, each with 4 rounds of 3 s for each Keyway in each mode
+    benches/counting.py --starts 2 --rounds 2
 """
 
 import math
@@ -34,27 +35,31 @@ def ratios(bench, targets, mode, rounds):
 def main():
     parser = e2e.argparse.ArgumentParser(description=__doc__, formatter_class=e2e.argparse.RawDescriptionHelpFormatter)
     e2e.add_programs(parser)
-    parser.add_argument("--rounds", type=e2e.positive, default=20, help="at least 2 (20)")
+    parser.add_argument("--starts", type=e2e.positive, default=5, help="of all programs (5)")
+    parser.add_argument("--rounds", type=e2e.positive, default=4, help="of each start (4)")
     parser.add_argument("--seconds", type=e2e.positive, default=3, help="of each Keyway in each round (3)")
     arguments = parser.parse_args()
-    if arguments.rounds < 2:
+    if arguments.starts * arguments.rounds < 2:
         parser.error("one round has no scatter")
-    e2e.stop_by_signals()
     arguments.scale, arguments.threads, arguments.variants = 10, 1, True
     arguments.keyway = arguments.keyway.resolve()
+    found = {mode: [] for mode in MODES}
     try:
-        with e2e.Bench(arguments) as bench:
-            targets = [next(it for it in bench.targets if it.name == name) for name in NAMES]
-            for mode in MODES:
-                found = ratios(bench, targets, mode, arguments.rounds)
-                low, middle, high = statistics.quantiles(found, n=4)
-                # Of a median of values that scatter as a normal distribution does.
-                error = 1.2533 * statistics.stdev(found) / math.sqrt(len(found))
-                print(f"{mode}: {middle:.3f}, standard error {error:.3f} (quartiles {low:.3f} and {high:.3f}) of {len(found)} rounds",
-                      flush=True)
+        for _ in range(arguments.starts):
+            # What a Bench leaves ignores them.
+            e2e.stop_by_signals()
+            with e2e.Bench(arguments) as bench:
+                targets = [next(it for it in bench.targets if it.name == name) for name in NAMES]
+                for mode in MODES:
+                    found[mode] += ratios(bench, targets, mode, arguments.rounds)
     except (e2e.Failure, OSError) as failure:
         print(f"counting: {failure}", file=sys.stderr)
         return 1
+    for mode, of_mode in found.items():
+        low, middle, high = statistics.quantiles(of_mode, n=4)
+        # Of a median of values that scatter as a normal distribution does.
+        error = 1.2533 * statistics.stdev(of_mode) / math.sqrt(len(of_mode))
+        print(f"{mode}: {middle:.3f}, standard error {error:.3f} (quartiles {low:.3f} and {high:.3f}) of {len(of_mode)} rounds")
     return 0
 
 

@@ -89,6 +89,9 @@ impl HotspotKeeper {
         let now_s = unix_s();
         for database in shared.databases.values() {
             self.mark_failovers(database, now_s);
+            if let Some(costly) = &database.costly {
+                costly.tick();
+            }
             let hotspots = database.hotspots.clone();
             if hotspots.is_due(now_s) {
                 tokio::task::spawn_blocking(move || hotspots.turn(now_s));

@@ -41,8 +41,8 @@ impl Traces {
     /// As the statement's comment says, else by chance.
     fn choose(&self, text: &str, dice: u32) -> Option<Traced> {
         let parent = sql::traceparent(text);
-        // The lowest bits choose for the table of fingerprints.
-        let by_chance = || self.ratio.takes(dice.rotate_left(16));
+        // The highest bits count here; the lowest choose for the table of fingerprints.
+        let by_chance = || self.ratio.takes(dice);
         parent.map_or_else(by_chance, |it| it.sampled).then_some(Traced { parent })
     }
 

@@ -269,7 +269,7 @@ impl Hotspots {
         }
     }
 
-    /// What all threads have counted. Each is kept from counting for a swap alone.
+    /// What all threads have counted. Each is kept from counting for one batch at most.
     fn take(&self, spare: &mut Vec<Window>) -> Window {
         let new = || Window::new(&self.layout, self.seed);
         let fresh = |spare: &mut Vec<Window>| {

@@ -61,8 +61,8 @@ pub struct Sample<'a> {
 #[derive(Debug, Default)]
 pub struct Statements {
     generations: Mutex<Generations>,
-    /// How many times one that is recorded stands for twice as many as it would.
-    doublings: AtomicU32,
+    middling: Pace,
+    quick: Pace,
 }
 
 #[derive(Debug, Default)]
@@ -70,32 +70,37 @@ struct Generations {
     now: HashMap<u128, StatementReport>,
     before: HashMap<u128, StatementReport>,
     began_s: u64,
-    pace: Pace,
 }
 
-/// How fast samples come.
+/// How fast samples of a kind come, and so how rarely they are taken. Changed by whoever has the lock of the generations.
 #[derive(Debug, Default)]
 struct Pace {
-    second_s: u64,
-    recorded: u32,
-    doublings: u32,
+    /// How many times one that is recorded stands for twice as many as it would.
+    doublings: AtomicU32,
+    /// Since the last second, or doubling.
+    recorded: AtomicU32,
 }
 
 impl Pace {
-    /// Of one sample: the doublings from now on.
-    fn count(&mut self, now_s: u64) -> u32 {
-        if now_s != self.second_s {
-            if self.recorded < RECORDED_MAX_PER_S / 4 {
-                self.doublings = self.doublings.saturating_sub(1);
-            }
-            (self.second_s, self.recorded) = (now_s, 0);
+    /// Of a power of two.
+    #[inline]
+    fn one_in(&self, least: u32) -> u32 {
+        least << self.doublings.load(Ordering::Relaxed)
+    }
+
+    fn record(&self) {
+        if self.recorded.fetch_add(1, Ordering::Relaxed) >= RECORDED_MAX_PER_S {
+            self.recorded.store(0, Ordering::Relaxed);
+            let more = self.doublings.load(Ordering::Relaxed) + 1;
+            self.doublings.store(more.min(DOUBLINGS_MAX), Ordering::Relaxed);
         }
-        self.recorded += 1;
-        if self.recorded > RECORDED_MAX_PER_S {
-            self.doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
-            self.recorded = 0;
+    }
+
+    fn end_second(&self) {
+        if self.recorded.swap(0, Ordering::Relaxed) < RECORDED_MAX_PER_S / 4 {
+            let fewer = self.doublings.load(Ordering::Relaxed).saturating_sub(1);
+            self.doublings.store(fewer, Ordering::Relaxed);
         }
-        self.doublings
     }
 }
 
@@ -108,8 +113,8 @@ impl Statements {
     pub fn weight(&self, time_us: u64, dice: u32) -> Option<u32> {
         let one_in = match time_us {
             SLOW_US.. => 1,
-            MIDDLING_US.. => MIDDLING_ONE_IN << self.doublings.load(Ordering::Relaxed),
-            _ => QUICK_ONE_IN << self.doublings.load(Ordering::Relaxed),
+            MIDDLING_US.. => self.middling.one_in(MIDDLING_ONE_IN),
+            _ => self.quick.one_in(QUICK_ONE_IN),
         };
         // Powers of two.
         (dice & (one_in - 1) == 0).then_some(one_in)
@@ -119,10 +124,19 @@ impl Statements {
     pub fn record(&self, sample: &Sample<'_>, text: impl FnOnce() -> Arc<str>, now_s: u64) {
         let mut generations = self.generations.lock();
         generations.turn(now_s);
-        if sample.time_us < SLOW_US {
-            self.doublings.store(generations.pace.count(now_s), Ordering::Relaxed);
+        match sample.time_us {
+            SLOW_US.. => {}
+            MIDDLING_US.. => self.middling.record(),
+            _ => self.quick.record(),
         }
         generations.record(sample, text);
+    }
+
+    /// To be called once a second.
+    pub fn tick(&self) {
+        let _alone = self.generations.lock();
+        self.middling.end_second();
+        self.quick.end_second();
     }
 
     /// Those that took most time first.
@@ -290,23 +304,23 @@ mod tests {
     #[test]
     fn of_many_a_second_fewer_are_recorded() {
         let statements = Statements::default();
-        let second = |now_s: u64, count: u32| {
-            let weights = (0..count).filter_map(|it| statements.weight(10, it));
+        let second = |time_us: u64, count: u32| {
+            statements.tick();
+            let weights = (0..count).filter_map(|it| statements.weight(time_us, it));
             let recorded = weights.map(|weight| {
-                record(&statements, &Sample { weight, ..sample(7, 10) }, now_s);
+                record(&statements, &Sample { weight, ..sample(7, time_us) }, 1);
                 weight
             });
             recorded.fold((0, 0), |(count, sum), weight| (count + 1, sum + u64::from(weight)))
         };
-        second(1, 1 << 20);
-        let (recorded, stand_for) = second(2, 1 << 20);
-        assert!(
-            recorded <= 2 * RECORDED_MAX_PER_S && stand_for.abs_diff(1 << 20) < 1 << 15,
-            "{recorded} {stand_for}"
-        );
-        for it in 3..20 {
-            second(it, 1 << 11);
-        }
-        assert_eq!(second(20, 1 << 11), (32, 1 << 11), "of few, one in 64 again");
+        second(10, 1 << 20);
+        let (recorded, stand_for) = second(10, 1 << 20);
+        assert!(recorded <= 2 * RECORDED_MAX_PER_S, "{recorded}");
+        assert!(stand_for.abs_diff(1 << 20) < 1 << 15, "{stand_for}");
+        assert_eq!(second(20_000, 800), (100, 800), "those that take longer are another matter");
+        assert_eq!(second(100_000, 800), (800, 800));
+        // Nothing comes for some seconds.
+        (0..DOUBLINGS_MAX).for_each(|_| statements.tick());
+        assert_eq!(second(10, 1 << 11), (32, 1 << 11), "of few, one in 64 again");
     }
 }

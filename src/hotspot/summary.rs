@@ -372,3 +372,22 @@ impl<'a> Keys<'a> {
         (1..).zip(self.heaviest(LISTED_MAX)).filter_map(report).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_first_are_those_that_a_sort_puts_there(all in prop::collection::vec(0..20u8, 0..40), count in 0..50usize) {
+            let mut numbered: Vec<(u8, usize)> = all.into_iter().zip(0..).collect();
+            let mut sorted = numbered.clone();
+            sorted.sort();
+            sorted.truncate(count);
+            keep_first(&mut numbered, count, Ord::cmp);
+            prop_assert_eq!(numbered, sorted);
+        }
+    }
+}

@@ -142,6 +142,47 @@ fn keys_of_a_list_share_what_it_costs() {
 }
 
 #[test]
+fn calls_with_many_keys_are_counted_whole() {
+    let world = World::new("shop");
+    for at in 0..10 {
+        let list: Vec<String> = (0..30).map(|it| (at * 30 + it).to_string()).collect();
+        world.run(&format!("SELECT * FROM users WHERE user_id IN ({})", list.join(", ")));
+    }
+    world.hotspots.turn(START_S + WINDOW_S);
+    let report = world.hotspots.report();
+    assert_eq!((report.maps[0].reads.calls, report.tables[0].reads.calls), (300, 10));
+    assert_eq!(report.shards.iter().map(|it| it.replica_reads.calls).collect::<Vec<_>>(), [10, 10]);
+}
+
+#[test]
+fn tables_keep_their_names_over_windows_and_however_many_there_are() {
+    let world = World::new("plain");
+    for turn in 1..=8 {
+        for table in 0..700 {
+            world.run(&format!("SELECT * FROM table_{table} WHERE id = 7"));
+        }
+        (0..50).for_each(|_| world.run("SELECT * FROM users WHERE id = 7"));
+        world.hotspots.turn(START_S + turn * WINDOW_S);
+    }
+    let report = world.hotspots.report();
+    let calls = |name: &str| report.tables.iter().find(|it| &*it.table == name).map(|it| it.reads.calls);
+    // Of a window, 512 tables are told apart.
+    assert_eq!(
+        (calls("table_1"), calls("users"), report.shards[0].replica_reads.calls),
+        (Some(6), None, 6 * 750)
+    );
+    for turn in 9..=14 {
+        (0..50).for_each(|_| world.run("SELECT * FROM users WHERE id = 7"));
+        world.hotspots.turn(START_S + turn * WINDOW_S);
+    }
+    let report = world.hotspots.report();
+    assert_eq!(
+        (&*report.tables[0].table, report.tables[0].reads.calls, report.tables.len()),
+        ("users", 300, 1)
+    );
+}
+
+#[test]
 fn keys_of_a_database_of_one_shard_are_told_apart_by_table() {
     let world = World::new("plain");
     world.run("SELECT * FROM users WHERE id = 7");

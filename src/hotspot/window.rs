@@ -150,7 +150,7 @@ impl Window {
         }
     }
 
-    /// No allocation but for the first statement of a table, of which `names` are asked.
+    /// Allocates for the first statement of a table, of which `names` are asked, and for sums that no cell has room for.
     pub fn add(&mut self, records: &[Record], names: &TableNames, layout: &Layout) {
         for record in records.iter().filter(|it| !it.is_more) {
             self.add_call(record, names);

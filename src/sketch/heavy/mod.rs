@@ -27,7 +27,7 @@ use std::fmt;
 use crate::base::{Access, ShardId};
 use table::{Entry, Table};
 
-/// 128 KiB.
+/// 132 KiB, and 15 for purges.
 pub const SLOTS_DEFAULT: usize = 4096;
 const SLOTS_MIN: usize = 16;
 const SLOTS_MAX: usize = 1 << 20;

@@ -74,6 +74,9 @@ fn quantile(histogram: &[u32; BUCKETS], wanted: usize) -> u64 {
 /// Slots whose marks are looked at together, as the bytes of a word.
 const GROUP: usize = 8;
 const LOWEST: u64 = 0x0101_0101_0101_0101;
+/// What `Marks::having` takes for a mark is at most that mark with its lowest bit turned: never the 0 of a free slot, where an
+/// entry that is gone may still be read.
+const MARK_MIN: u8 = 2;
 
 /// The marks of a group's slots, the first in the lowest byte: 0 where a slot is free, else some bits of its entry's hash.
 /// All of them are a few kilobytes, which stay in the caches where entries do not: a search fetches the entry that it is
@@ -82,7 +85,8 @@ const LOWEST: u64 = 0x0101_0101_0101_0101;
 struct Marks(u64);
 
 impl Marks {
-    /// A superset of the slots that have this mark, and exactly the lowest of them: the highest bit of each one's byte.
+    /// The slots that have this mark, as the highest bit of each one's byte, and perhaps slots above the lowest of them whose mark
+    /// differs in the lowest bit alone. Of 0, exactly the lowest is right.
     #[inline]
     fn having(self, mark: u8) -> u64 {
         let differ = self.0 ^ (LOWEST * u64::from(mark));
@@ -310,7 +314,7 @@ impl Table {
     fn home(&self, hash: u64, tag: u16) -> Home {
         // Tags are told apart in the middle of the word, where they reach the bits that are kept.
         let word = (hash ^ u64::from(tag) << 24).wrapping_mul(self.multiplier);
-        Home { group: (word >> self.shift) as usize, mark: ((word >> 32) as u8).max(1) }
+        Home { group: (word >> self.shift) as usize, mark: ((word >> 32) as u8).max(MARK_MIN) }
     }
 
     #[inline]
@@ -327,17 +331,32 @@ mod tests {
     fn marks_are_found_where_they_are() {
         let mut marks = Marks::default();
         assert_eq!((marks.first_free(), marks.having(7)), (Some(0), 0));
-        for (slot, mark) in [7, 1, 255, 7, 128, 127, 2, 8].into_iter().enumerate() {
+        for (slot, mark) in [7, 3, 255, 7, 128, 127, 2, 8].into_iter().enumerate() {
             assert_eq!(marks.first_free(), Some(slot));
             marks.put(slot, mark);
         }
         assert_eq!(marks.first_free(), None);
         let lowest = |marks: Marks, mark| marks.having(mark).trailing_zeros() as usize / 8;
-        assert_eq!([7, 1, 255, 128, 127, 2, 8].map(|it| lowest(marks, it)), [0, 1, 2, 4, 5, 6, 7]);
+        assert_eq!([7, 3, 255, 128, 127, 2, 8].map(|it| lowest(marks, it)), [0, 1, 2, 4, 5, 6, 7]);
         assert!(marks.having(7) & 0x80 << 24 != 0 && marks.having(9) == 0);
         assert_eq!((marks.take(4), marks.first_free()), (128, Some(4)));
         assert_eq!((marks.take(0), marks.first_free(), lowest(marks, 7)), (7, Some(0), 3));
         assert!(marks.used().eq([1, 2, 3, 5, 6, 7]));
+    }
+
+    #[test]
+    fn no_search_looks_at_a_free_slot() {
+        for mark in MARK_MIN..=255 {
+            for above in [0, mark - 1, mark ^ 1, mark, 255] {
+                for slot in 0..GROUP - 1 {
+                    let mut marks = Marks::default();
+                    marks.put(slot, mark);
+                    marks.put(slot + 1, above);
+                    let used = marks.used().fold(0, |all, it| all | 0x80u64 << (it * 8));
+                    assert_eq!(marks.having(mark) & !used, 0, "{mark} {above} {slot}");
+                }
+            }
+        }
     }
 
     #[test]
