@@ -307,9 +307,8 @@ mod tests {
         let second = |time_us: u64, count: u32| {
             statements.tick();
             let weights = (0..count).filter_map(|it| statements.weight(time_us, it));
-            let recorded = weights.map(|weight| {
-                record(&statements, &Sample { weight, ..sample(7, time_us) }, 1);
-                weight
+            let recorded = weights.inspect(|weight| {
+                record(&statements, &Sample { weight: *weight, ..sample(7, time_us) }, 1);
             });
             recorded.fold((0, 0), |(count, sum), weight| (count + 1, sum + u64::from(weight)))
         };
