@@ -39,6 +39,7 @@ bench: release-pgo ## criterion, then the end-to-end tables; E2E="--write" puts 
 	cargo bench $(ARGS) -- --warm-up-time 0.3 --measurement-time 1
 	benches/e2e.py --keyway $(SHIPPED) $(E2E)
 	benches/counting.py --keyway $(SHIPPED)
+	benches/instructions.py --keyway $(SHIPPED) --cache
 	benches/transfer.py --keyway $(SHIPPED) $(filter --write,$(E2E))
 	benches/ramp.py --keyway $(SHIPPED)
 	benches/idle_clients.py --keyway $(SHIPPED)

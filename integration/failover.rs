@@ -534,6 +534,8 @@ async fn the_queue_is_bounded_and_in_order(harness: Arc<Shared>) -> Outcome {
     let keyway = &own.keyway;
     let (first, third) = (own.client().await?, own.client().await?);
     let mut second = Wire::log_in(keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
+    // What a primary that dies has written last may be on no replica, whoever waits for it: then reads are right to refuse.
+    reads_a_replica(keyway, &first).await?;
     own.servers.shard.primary.kill().await?;
     until("the primary is missed", async || Ok(keyway.http("/readyz").await?.0 == 503)).await?;
 
@@ -582,7 +584,24 @@ async fn its_time_is_over(own: &OwnDatabase, client: Client) -> Outcome {
     until_held(&own.keyway, 0).await?;
     assert!(gauge(&own.keyway, "keyway_failover_wait_seconds_sum{").await? >= 1.0);
     // Reads that the replica can answer go on.
-    Ok(until("a read", async || Ok(client.simple_query("SELECT a FROM calm").await.is_ok())).await?)
+    let read = async || client.simple_query("SELECT a FROM calm").await;
+    if until("a read", async || Ok(read().await.is_ok())).await.is_err() {
+        return Err(format!("no read goes on: {:?}", read().await.err()).into());
+    }
+    Ok(())
+}
+
+/// Until Keyway knows a replica that has all that reads of `calm` must see.
+async fn reads_a_replica(keyway: &KeywayProcess, client: &Client) -> Fallible<()> {
+    let name = format!(
+        "keyway_reads_total{{database=\"{}\",reason=\"fresh\",target=\"replica\"}}",
+        SingleFixture::DATABASE
+    );
+    let read = async || {
+        client.simple_query("SELECT a FROM calm").await?;
+        Ok(gauge(keyway, &name).await? > 0.0)
+    };
+    until("a replica reads", read).await
 }
 
 /// The primary is down, and is back in the end.

@@ -83,9 +83,11 @@ if [ "$mode" != demo ]; then
     # Debian has it in the server's package.
     has_program pgbench || lack "pgbench" "postgresql postgresql-contrib" "postgresql-contrib" "postgresql"
 fi
-if [ "$mode" = test ]; then
-    # Counts the instructions of benches/gate.py.
+if [ "$mode" != demo ]; then
+    # Counts the instructions of benches/gate.py and benches/instructions.py.
     has valgrind || lack "valgrind" "valgrind" "valgrind" "valgrind"
+fi
+if [ "$mode" = test ]; then
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ||
         lack "Python 3 with venv" "python3 python3-venv" "python3" "python"
     has node || lack "Node.js" "nodejs" "nodejs" "nodejs"
