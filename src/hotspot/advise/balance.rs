@@ -22,6 +22,14 @@ pub struct Placement<'a> {
     /// Of each shard, what no part carries; of those behind its end, none.
     pub others: &'a [u64],
     pub key: Option<PlacedKey>,
+    /// Of each shard, as if no key were apart: advice asks for them some seventy times, of a thousand parts and more.
+    sums: Vec<ShardSum>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ShardSum {
+    parts: usize,
+    load: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +52,14 @@ pub struct Move {
 impl<'a> Placement<'a> {
     pub fn new(loads: &'a [u64], owners: Vec<ShardId>, shards: usize, others: &'a [u64]) -> Placement<'a> {
         let shards = owners.iter().map(|it| usize::from(it.0) + 1).max().unwrap_or(0).max(shards);
-        Placement { loads, owners, shards, others, key: None }
+        let other = |it: usize| ShardSum { parts: 0, load: others.get(it).copied().unwrap_or(0) as f64 };
+        let mut sums: Vec<ShardSum> = (0..shards).map(other).collect();
+        for (part, owner) in owners.iter().enumerate() {
+            let sum = &mut sums[usize::from(owner.0)];
+            sum.parts += 1;
+            sum.load += loads.get(part).copied().unwrap_or(0) as f64;
+        }
+        Placement { loads, owners, shards, others, key: None, sums }
     }
 
     /// With a key apart. It has no more than its part.
@@ -56,16 +71,12 @@ impl<'a> Placement<'a> {
 
     /// By `ShardId`, if the key has so much.
     fn shard_loads(&self, key_load: u64) -> Vec<f64> {
-        let other = |it: usize| self.others.get(it).copied().unwrap_or(0) as f64;
-        let mut loads: Vec<f64> = (0..self.shards).map(other).collect();
+        let mut loads: Vec<f64> = self.sums.iter().map(|it| it.load).collect();
         let mut add = |shard: ShardId, load: f64| {
             if let Some(sum) = loads.get_mut(usize::from(shard.0)) {
                 *sum += load;
             }
         };
-        for (owner, load) in self.owners.iter().zip(self.loads) {
-            add(*owner, *load as f64);
-        }
         if let Some(key) = self.key
             && let Some(owner) = self.owners.get(key.part)
         {
@@ -78,13 +89,8 @@ impl<'a> Placement<'a> {
     /// Shards that have a part, or the key. One that a pinned key leaves, and that has nothing else, counts: load is not
     /// made even by leaving a shard idle.
     fn owning(&self) -> Vec<usize> {
-        let mut owns = vec![false; self.shards];
-        for owner in self.owners.iter().chain(self.key.as_ref().map(|it| &it.shard)) {
-            if let Some(it) = owns.get_mut(usize::from(owner.0)) {
-                *it = true;
-            }
-        }
-        (0..self.shards).filter(|it| owns[*it]).collect()
+        let has_key = |it: usize| self.key.is_some_and(|key| usize::from(key.shard.0) == it);
+        (0..self.shards).filter(|it| self.sums[*it].parts > 0 || has_key(*it)).collect()
     }
 
     pub fn shard_load(&self, shard: ShardId) -> f64 {
@@ -136,13 +142,24 @@ impl<'a> Placement<'a> {
             let mean = shards.iter().map(|it| loads[*it]).sum::<f64>() / shards.len() as f64;
             let Some((part, load)) = choose(&mut by_load[from], &loads, (from, to), mean) else { break };
             moves.push(Move { part, from: ShardId(from as u16), to: ShardId(to as u16) });
-            self.owners[part] = ShardId(to as u16);
+            self.give(part, to);
             loads[from] -= load;
             loads[to] += load;
             let at = by_load[to].partition_point(|it| it.1 < load);
             by_load[to].insert(at, (part, load));
         }
         moves
+    }
+
+    fn give(&mut self, part: usize, to: usize) {
+        let load = self.loads[part] as f64;
+        let from = &mut self.sums[usize::from(self.owners[part].0)];
+        from.parts -= 1;
+        from.load -= load;
+        let new = &mut self.sums[to];
+        new.parts += 1;
+        new.load += load;
+        self.owners[part] = ShardId(to as u16);
     }
 
     /// Of each shard, its parts with what they have without the key, the least first.
