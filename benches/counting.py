@@ -13,7 +13,7 @@ import math
 import statistics
 import sys
 
-import e2e
+import proxies
 
 MODES = ("simple", "prepared")
 NAMES = ("keyway, 2 shards", "keyway, 2 shards, hotspots off")
@@ -23,21 +23,18 @@ def ratios(bench, targets, mode, rounds):
     """Who begins changes from round to round."""
     found = []
     for index in range(rounds):
-        samples = bench.samples(targets if index % 2 == 0 else targets[::-1], mode, e2e.VARIANT_CLIENTS)
-        for it in samples.values():
-            if isinstance(it, e2e.Failure):
-                raise it
+        samples = bench.all_samples(targets if index % 2 == 0 else targets[::-1], mode, proxies.VARIANT_CLIENTS)
         counted, uncounted = (samples[it].cpu_us for it in NAMES)
         found.append(counted / uncounted)
     return found
 
 
 def main():
-    parser = e2e.argparse.ArgumentParser(description=__doc__, formatter_class=e2e.argparse.RawDescriptionHelpFormatter)
-    e2e.add_programs(parser)
-    parser.add_argument("--starts", type=e2e.positive, default=5, help="of all programs (5)")
-    parser.add_argument("--rounds", type=e2e.positive, default=4, help="of each start (4)")
-    parser.add_argument("--seconds", type=e2e.positive, default=3, help="of each Keyway in each round (3)")
+    parser = proxies.argparse.ArgumentParser(description=__doc__, formatter_class=proxies.argparse.RawDescriptionHelpFormatter)
+    proxies.add_programs(parser)
+    parser.add_argument("--starts", type=proxies.positive, default=5, help="of all programs (5)")
+    parser.add_argument("--rounds", type=proxies.positive, default=4, help="of each start (4)")
+    parser.add_argument("--seconds", type=proxies.positive, default=3, help="of each Keyway in each round (3)")
     arguments = parser.parse_args()
     if arguments.starts * arguments.rounds < 2:
         parser.error("one round has no scatter")
@@ -47,12 +44,12 @@ def main():
     try:
         for _ in range(arguments.starts):
             # What a Bench leaves ignores them.
-            e2e.stop_by_signals()
-            with e2e.Bench(arguments) as bench:
+            proxies.stop_by_signals()
+            with proxies.Bench(arguments) as bench:
                 targets = [next(it for it in bench.targets if it.name == name) for name in NAMES]
                 for mode in MODES:
                     found[mode] += ratios(bench, targets, mode, arguments.rounds)
-    except (e2e.Failure, OSError) as failure:
+    except (proxies.Failure, OSError) as failure:
         print(f"counting: {failure}", file=sys.stderr)
         return 1
     for mode, of_mode in found.items():

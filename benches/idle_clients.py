@@ -21,7 +21,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-import e2e
+import proxies
 
 FEW = 100
 LOGIN_TIMEOUT_S = 30
@@ -42,7 +42,7 @@ servers = ["127.0.0.1:{postgres}"]
 """
 
 
-class IdleClients(e2e.Bench):
+class IdleClients(proxies.Bench):
     def start_proxies(self):
         text = KEYWAY.format(clients_max=self.arguments.clients + 2 * FEW, **self.ports)
         if self.arguments.tls:
@@ -78,7 +78,7 @@ def answered(stream):
             length = struct.unpack_from("!I", received, at + 1)[0] + 1
             tag = received[at:at + 1]
             if tag == b"E":
-                raise e2e.Failure(f"keyway answers {received[at:at + length]!r}")
+                raise proxies.Failure(f"keyway answers {received[at:at + length]!r}")
             at += length
             if tag == b"Z" and at == len(received):
                 return
@@ -97,7 +97,7 @@ def connect(port, tls):
     if tls:
         stream.sendall(struct.pack("!II", 8, 80877103))
         if stream.recv(1) != b"S":
-            raise e2e.Failure("keyway speaks no TLS")
+            raise proxies.Failure("keyway speaks no TLS")
         stream = tls.wrap_socket(stream)
     body = struct.pack("!I", 3 << 16) + b"user\0bench\0database\0bench\0application_name\0idle\0\0"
     stream.sendall(struct.pack("!I", len(body) + 4) + body)
@@ -124,7 +124,7 @@ def measure(bench, count):
     deadline = time.monotonic() + REST_TIMEOUT_S
     while not bench.are_at_rest(len(clients)):
         if time.monotonic() > deadline:
-            raise e2e.Failure("the clients do not come to rest")
+            raise proxies.Failure("the clients do not come to rest")
         time.sleep(0.5)
     time.sleep(GIVE_BACK_S)
     tell(bench, count, base, "at rest")
@@ -136,11 +136,11 @@ def measure(bench, count):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=e2e.positive, default=10_000)
+    parser.add_argument("--clients", type=proxies.positive, default=10_000)
     parser.add_argument("--tls", action="store_true")
-    e2e.add_programs(parser)
+    proxies.add_programs(parser)
     arguments = parser.parse_args()
-    e2e.stop_by_signals()
+    proxies.stop_by_signals()
     arguments.scale = 1
     arguments.keyway = arguments.keyway.resolve()
     return arguments
@@ -151,7 +151,7 @@ def main():
     try:
         with IdleClients(arguments) as bench:
             measure(bench, arguments.clients)
-    except (e2e.Failure, OSError) as failure:
+    except (proxies.Failure, OSError) as failure:
         print(f"idle_clients: {failure}", file=sys.stderr)
         return 1
     return 0

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import e2e
+import proxies
 
 MODES = ("simple", "extended", "prepared")
 CLIENTS = 16
@@ -28,7 +28,7 @@ START_TIMEOUT_S = 120
 DUMP_TIMEOUT_S = 120
 
 
-class UnderCallgrind(e2e.Bench):
+class UnderCallgrind(proxies.Bench):
     def __init__(self, arguments, directory):
         super().__init__(arguments)
         self.dumps = directory
@@ -51,7 +51,7 @@ class UnderCallgrind(e2e.Bench):
         files, end = [], time.monotonic() + DUMP_TIMEOUT_S
         while not files or not all("totals:" in it.read_text() for it in files):
             if time.monotonic() > end:
-                raise e2e.Failure("callgrind wrote no dump")
+                raise proxies.Failure("callgrind wrote no dump")
             time.sleep(0.2)
             files = [it for it in self.dumps.iterdir() if it not in before]
         return totals(it.read_text() for it in files)
@@ -72,17 +72,17 @@ def totals(texts):
 
 
 def main():
-    parser = e2e.argparse.ArgumentParser(description=__doc__, formatter_class=e2e.argparse.RawDescriptionHelpFormatter)
-    e2e.add_programs(parser)
+    parser = proxies.argparse.ArgumentParser(description=__doc__, formatter_class=proxies.argparse.RawDescriptionHelpFormatter)
+    proxies.add_programs(parser)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="pgbench -M")
     parser.add_argument("--database", default="bench", help="bench, sharded (two shards) or four (bench)")
     parser.add_argument("--settings", default="hotspots = false", help="in front of the configuration (hotspots = false)")
     parser.add_argument("--cache", action="store_true", help="count lines that a cache of instructions misses, too")
     arguments = parser.parse_args()
-    e2e.stop_by_signals()
+    proxies.stop_by_signals()
     arguments.scale, arguments.threads, arguments.seconds, arguments.variants = 1, 1, 1, False
     arguments.keyway = arguments.keyway.resolve()
-    e2e.START_TIMEOUT_S = START_TIMEOUT_S
+    proxies.START_TIMEOUT_S = START_TIMEOUT_S
     try:
         with tempfile.TemporaryDirectory() as directory:
             Path(directory).chmod(0o777)
@@ -94,7 +94,7 @@ def main():
                     per = {it: (after[it] - before.get(it, 0)) / (many - few) for it in after}
                     misses = f", {per['I1mr']:.0f} lines missed" if "I1mr" in per else ""
                     print(f"{mode}: {per['Ir']:,.0f} instructions per transaction{misses}", flush=True)
-    except (e2e.Failure, OSError, subprocess.CalledProcessError) as failure:
+    except (proxies.Failure, OSError, subprocess.CalledProcessError) as failure:
         print(f"instructions: {failure}", file=sys.stderr)
         return 1
     return 0

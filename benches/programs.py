@@ -12,18 +12,18 @@ import statistics
 import sys
 from pathlib import Path
 
-import e2e
+import proxies
 
 MODES = ("simple", "extended", "prepared")
 
 
-class Programs(e2e.Bench):
+class Programs(proxies.Bench):
     """A target for each program, before PgBouncer."""
 
     def __init__(self, arguments):
         super().__init__(arguments)
         ports = [f"program{it}{of}" for it in range(len(arguments.programs)) for of in ("", "_admin")]
-        self.ports |= dict(zip(ports, e2e.free_ports(len(ports))))
+        self.ports |= dict(zip(ports, proxies.free_ports(len(ports))))
 
     def variants(self, keyway):
         return [self.program(index, *it) for index, it in enumerate(self.arguments.programs)]
@@ -31,14 +31,14 @@ class Programs(e2e.Bench):
     def program(self, index, name, path):
         port = f"program{index}"
         self.arguments.keyway = path
-        started = self.start_keyway(port)
-        return e2e.Target(name, self.ports[port], self.arguments.database, started.pid, True)
+        started = self.start_keyway(port, self.arguments.settings)
+        return proxies.Target(name, self.ports[port], self.arguments.database, started.pid, True)
 
 
 def named(text):
     name, _, path = text.partition("=")
     if not name or not Path(path).is_file():
-        raise e2e.argparse.ArgumentTypeError(f"{text} is no NAME=PROGRAM")
+        raise proxies.argparse.ArgumentTypeError(f"{text} is no NAME=PROGRAM")
     return name, Path(path).resolve()
 
 
@@ -47,15 +47,16 @@ def mean(values):
 
 
 def main():
-    parser = e2e.argparse.ArgumentParser(description=__doc__, formatter_class=e2e.argparse.RawDescriptionHelpFormatter)
+    parser = proxies.argparse.ArgumentParser(description=__doc__, formatter_class=proxies.argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", nargs="+", type=named, metavar="NAME=PROGRAM", help="Keyways")
     parser.add_argument("--pgbouncer", type=Path, help="another one than the system's")
     parser.add_argument("--run-as", default="postgres", help="who runs PostgreSQL when root starts this (postgres)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="pgbench -M")
     parser.add_argument("--database", default="bench", help="of the Keyways: bench, sharded or four (bench, as of PgBouncer)")
-    parser.add_argument("--starts", type=e2e.positive, default=3, help="of all programs (3)")
-    parser.add_argument("--rounds", type=e2e.positive, default=3, help="of each start (3)")
-    parser.add_argument("--seconds", type=e2e.positive, default=3, help="of each program in each round (3)")
+    parser.add_argument("--settings", default="", help="in front of the Keyways' configuration, as in 'workers = 2'")
+    parser.add_argument("--starts", type=proxies.positive, default=3, help="of all programs (3)")
+    parser.add_argument("--rounds", type=proxies.positive, default=3, help="of each start (3)")
+    parser.add_argument("--seconds", type=proxies.positive, default=3, help="of each program in each round (3)")
     arguments = parser.parse_args()
     if arguments.starts * arguments.rounds < 2:
         parser.error("one round has no scatter")
@@ -64,18 +65,15 @@ def main():
     found = {mode: [] for mode in arguments.modes}
     try:
         for _ in range(arguments.starts):
-            e2e.stop_by_signals()
+            proxies.stop_by_signals()
             with Programs(arguments) as bench:
                 targets = [it for it in bench.targets if it.name in names]
                 for mode, rounds in found.items():
                     for _ in range(arguments.rounds):
                         random.shuffle(targets)
-                        samples = bench.samples(targets, mode, e2e.VARIANT_CLIENTS)
-                        failed = next((it for it in samples.values() if isinstance(it, e2e.Failure)), None)
-                        if failed:
-                            raise failed
+                        samples = bench.all_samples(targets, mode, proxies.VARIANT_CLIENTS)
                         rounds.append({name: it.cpu_us for name, it in samples.items()})
-    except (e2e.Failure, OSError) as failure:
+    except (proxies.Failure, OSError) as failure:
         print(f"programs: {failure}", file=sys.stderr)
         return 1
     for mode, rounds in found.items():

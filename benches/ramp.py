@@ -21,7 +21,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import e2e
+import proxies
 import idle_clients
 
 MORE = 20
@@ -47,7 +47,7 @@ class Link:
         ready = threading.Event()
         threading.Thread(target=lambda: asyncio.run(self.serve(ready)), daemon=True).start()
         if not ready.wait(10):
-            raise e2e.Failure("the link does not come up")
+            raise proxies.Failure("the link does not come up")
 
     async def serve(self, ready):
         server = await asyncio.start_server(self.relay, "127.0.0.1", self.port)
@@ -70,9 +70,9 @@ class Link:
             writer.close()
 
 
-class Ramp(e2e.Bench):
+class Ramp(proxies.Bench):
     def start_proxies(self):
-        self.ports["link"] = e2e.free_ports(1)[0]
+        self.ports["link"] = proxies.free_ports(1)[0]
         Link(self.ports["link"], self.ports["postgres"], self.arguments.round_trip_ms / 1_000)
 
     def once(self):
@@ -103,11 +103,11 @@ class Ramp(e2e.Bench):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--round-trip-ms", type=float, default=5)
-    parser.add_argument("--ramp", type=e2e.positive, default=20, help="as in the configuration")
-    parser.add_argument("--rounds", type=e2e.positive, default=5)
-    e2e.add_programs(parser)
+    parser.add_argument("--ramp", type=proxies.positive, default=20, help="as in the configuration")
+    parser.add_argument("--rounds", type=proxies.positive, default=5)
+    proxies.add_programs(parser)
     arguments = parser.parse_args()
-    e2e.stop_by_signals()
+    proxies.stop_by_signals()
     arguments.scale = 1
     arguments.keyway = arguments.keyway.resolve()
     return arguments
@@ -118,7 +118,7 @@ def main():
     try:
         with Ramp(arguments) as bench:
             took = [bench.once() for _ in range(arguments.rounds)]
-    except (e2e.Failure, OSError) as failure:
+    except (proxies.Failure, OSError) as failure:
         print(f"ramp: {failure}", file=sys.stderr)
         return 1
     print(f"{MORE} connections more, {arguments.round_trip_ms:g} ms there and back, ramp {arguments.ramp}: "

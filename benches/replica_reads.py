@@ -14,7 +14,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import e2e
+import proxies
 
 BEGIN, END = "<!-- replicas:begin -->", "<!-- replicas:end -->"
 LEVELS = ("global", "session", "eventual", "primary")
@@ -45,9 +45,9 @@ consistency = "{name}"
 """
 
 
-class ReplicaReads(e2e.Bench):
+class ReplicaReads(proxies.Bench):
     def start_proxies(self):
-        self.ports["replica"] = e2e.free_ports(1)[0]
+        self.ports["replica"] = proxies.free_ports(1)[0]
         self.start_replica()
         databases = "".join(DATABASE.format(name=it, **self.ports) for it in LEVELS)
         toml = self.write("keyway.toml", KEYWAY.format(**self.ports) + databases)
@@ -62,15 +62,15 @@ class ReplicaReads(e2e.Bench):
         as_owner = {} if self.owner is None else {
             "user": self.owner.pw_uid, "group": self.owner.pw_gid, "extra_groups": []}
         # The probes' user may ask for all that tells how far a replica is.
-        problem = self.psql(self.ports["postgres"], "postgres", f"GRANT pg_monitor TO {e2e.USER}", local, "postgres")[1]
+        problem = self.psql(self.ports["postgres"], "postgres", f"GRANT pg_monitor TO {proxies.USER}", local, "postgres")[1]
         if problem:
-            raise e2e.Failure(problem)
+            raise proxies.Failure(problem)
         self.run([self.bin / "pg_basebackup", "-D", data, "-R", "-c", "fast", "-h", local, "-p", self.ports["postgres"],
-                  "-U", "postgres", "--no-sync"], env=e2e.environment(), **as_owner)
+                  "-U", "postgres", "--no-sync"], env=proxies.environment(), **as_owner)
         settings = {"port": self.ports["replica"], "listen_addresses": "127.0.0.1",
                     "unix_socket_directories": local, "max_connections": 300, "fsync": "off", "jit": "off"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        self.start("replica", [self.bin / "postgres", "-D", data, *options], self.owner, e2e.signal.SIGINT)
+        self.start("replica", [self.bin / "postgres", "-D", data, *options], self.owner, proxies.signal.SIGINT)
         self.wait_until("the replica", lambda: self.psql(self.ports["replica"], "postgres", "SELECT 1", local,
                                                          "postgres")[1])
 
@@ -91,10 +91,10 @@ class ReplicaReads(e2e.Bench):
 
     def cell(self, level, keys, reads_percent):
         self.script = self.write("mix.sql", SCRIPT.format(keys=KEYS[keys], reads_percent=reads_percent))
-        target = e2e.Target(level, self.ports["keyway"], level, self.keyway.pid)
-        before, cpu = self.reads(level), e2e.cpu_seconds(self.keyway.pid)
+        target = proxies.Target(level, self.ports["keyway"], level, self.keyway.pid)
+        before, cpu = self.reads(level), proxies.cpu_seconds(self.keyway.pid)
         count, said = self.pgbench(target, "prepared", CLIENTS, ["-T", self.arguments.seconds])
-        cpu_us = (e2e.cpu_seconds(self.keyway.pid) - cpu) * 1e6 / count
+        cpu_us = (proxies.cpu_seconds(self.keyway.pid) - cpu) * 1e6 / count
         after = self.reads(level)
         grown = {it: after[it] - before.get(it, 0) for it in after}
         share = lambda *of: sum(grown.get(it, 0) for it in of) / max(1, sum(grown.values()))
@@ -102,14 +102,14 @@ class ReplicaReads(e2e.Bench):
             "replica": share(("replica", "fresh")),
             "in flight": share(("primary", "in_flight")),
             "floor": share(("primary", "floor")),
-            "tps": e2e.number(r"tps = ([\d.]+)", said),
+            "tps": proxies.number(r"tps = ([\d.]+)", said),
             "cpu_us": cpu_us,
         }
 
 
 def report(bench):
     lines = [
-        f"Measured on {e2e.today()}: {e2e.processor()}, all on this machine; Keyway ({e2e.commit(bench.arguments.keyway)}), "
+        f"Measured on {proxies.today()}: {proxies.processor()}, all on this machine; Keyway ({proxies.commit(bench.arguments.keyway)}), "
         f"one replica, `pgbench -M prepared`, {CLIENTS} clients, {ROWS:,} rows, {bench.arguments.seconds} s each.",
         "",
         "| reads | keys | level | of reads on the replica | primary: write in flight | primary: floor | tps | "
@@ -129,20 +129,20 @@ def report(bench):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=e2e.positive, default=5)
-    parser.add_argument("--keyway", type=Path, default=e2e.ROOT / "target/release/keyway", help="the program")
+    parser.add_argument("--seconds", type=proxies.positive, default=5)
+    parser.add_argument("--keyway", type=Path, default=proxies.ROOT / "target/release/keyway", help="the program")
     parser.add_argument("--run-as", default="postgres", help="whose PostgreSQL is, where we are root")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
-    e2e.stop_by_signals()
+    proxies.stop_by_signals()
     arguments.scale, arguments.threads = 1, 1
     arguments.keyway = arguments.keyway.resolve()
     try:
         with ReplicaReads(arguments) as bench:
             text = report(bench)
         if arguments.write:
-            e2e.write_document(text, BEGIN, END)
-    except (e2e.Failure, OSError) as failure:
+            proxies.write_document(text, BEGIN, END)
+    except (proxies.Failure, OSError) as failure:
         print(f"replica_reads: {failure}", file=sys.stderr)
         return 1
     return 0

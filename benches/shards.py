@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import e2e
+import proxies
 
 SHARDS = 4
 BEGIN, END = "<!-- shards:begin -->", "<!-- shards:end -->"
@@ -65,20 +65,20 @@ class Run:
     peak_megabytes: float | None
 
 
-class Shards(e2e.Bench):
+class Shards(proxies.Bench):
     """`ports` has one of the single server under "postgres", and those of the shards under "s1" to "s4"."""
 
     def __init__(self, arguments):
         super().__init__(arguments)
         self.names = [f"s{it + 1}" for it in range(SHARDS)]
-        self.ports |= dict(zip(self.names, e2e.free_ports(SHARDS)))
+        self.ports |= dict(zip(self.names, proxies.free_ports(SHARDS)))
 
     def start_postgres(self):
         as_owner = {} if self.owner is None else {
             "user": self.owner.pw_uid, "group": self.owner.pw_gid, "extra_groups": []}
         template = self.directory / "template"
         self.run([self.bin / "initdb", "-D", template, "-U", "postgres", "--auth=trust", "--encoding=UTF8",
-                  "--locale=C", "--no-sync"], env=e2e.environment(), **as_owner)
+                  "--locale=C", "--no-sync"], env=proxies.environment(), **as_owner)
         for name in ["postgres", *self.names]:
             data = self.directory / name
             self.run(["cp", "-a", template, data])
@@ -94,11 +94,11 @@ class Shards(e2e.Bench):
         for name in ["postgres", *self.names]:
             port = self.ports[name]
             self.wait_until(name, lambda: self.psql(port, "postgres", "SELECT 1", user="postgres")[1])
-            for database, text in [("postgres", f"CREATE ROLE {e2e.USER} LOGIN SUPERUSER PASSWORD '{e2e.PASSWORD}'"),
-                                   ("postgres", f"CREATE DATABASE bench OWNER {e2e.USER}"), ("bench", TABLES)]:
-                problem = self.psql(port, database, text, user="postgres" if database == "postgres" else e2e.USER)[1]
+            for database, text in [("postgres", f"CREATE ROLE {proxies.USER} LOGIN SUPERUSER PASSWORD '{proxies.PASSWORD}'"),
+                                   ("postgres", f"CREATE DATABASE bench OWNER {proxies.USER}"), ("bench", TABLES)]:
+                problem = self.psql(port, database, text, user="postgres" if database == "postgres" else proxies.USER)[1]
                 if problem:
-                    raise e2e.Failure(f"{text}: {problem}")
+                    raise proxies.Failure(f"{text}: {problem}")
 
     def start_proxies(self):
         shards = "\n".join(
@@ -117,13 +117,13 @@ class Shards(e2e.Bench):
         pid = self.keyway.pid
         # 5 resets the peak (proc(5), clear_refs).
         Path(f"/proc/{pid}/clear_refs").write_text("5")
-        before, cpu, started = self.resident_kb("VmRSS:"), e2e.cpu_seconds(pid), time.monotonic()
+        before, cpu, started = self.resident_kb("VmRSS:"), proxies.cpu_seconds(pid), time.monotonic()
         rows, size = work()
         seconds = time.monotonic() - started
         if not through_keyway:
             return Run(rows, size / 1e6, seconds, None, None)
         peak = (self.resident_kb("VmHWM:") - before) * 1024 / 1e6
-        return Run(rows, size / 1e6, seconds, e2e.cpu_seconds(pid) - cpu, peak)
+        return Run(rows, size / 1e6, seconds, proxies.cpu_seconds(pid) - cpu, peak)
 
 
 class Client:
@@ -145,17 +145,17 @@ class Client:
         while not tail.endswith(end):
             count = self.stream.recv_into(self.buffer)
             if count == 0:
-                raise e2e.Failure(f"connection closed behind {tail!r}")
+                raise proxies.Failure(f"connection closed behind {tail!r}")
             size += count
             tail = (tail + self.buffer[max(0, count - 400):count])[-400:]
             if tail.startswith(b"E\0") and size < 400:
-                raise e2e.Failure(tail.decode(errors="replace"))
+                raise proxies.Failure(tail.decode(errors="replace"))
         return size, tail
 
     def tag(self, tail, word):
         at = tail.rfind(word)
         if at < 0:
-            raise e2e.Failure(f"no {word!r} at the end of the answer: {tail!r}")
+            raise proxies.Failure(f"no {word!r} at the end of the answer: {tail!r}")
         return int(tail[at + len(word):tail.index(b"\0", at)])
 
     def read(self, text):
@@ -166,7 +166,7 @@ class Client:
     def copy_in(self, table, path):
         self.send(b"Q", f"COPY {table} FROM STDIN\0".encode())
         if self.stream.recv(1) != b"G":
-            raise e2e.Failure(f"COPY {table} is refused: {self.stream.recv(400)!r}")
+            raise proxies.Failure(f"COPY {table} is refused: {self.stream.recv(400)!r}")
         length = struct.unpack("!I", self.stream.recv(4, socket.MSG_WAITALL))[0]
         self.stream.recv(length - 4, socket.MSG_WAITALL)
         size = 0
@@ -213,7 +213,7 @@ def measure(bench):
                 client.stream.close()
                 expected = arguments.wide if "wide" in what else arguments.narrow
                 if run.rows != expected:
-                    raise e2e.Failure(f"{what}, {target}: {run.rows} rows instead of {expected}")
+                    raise proxies.Failure(f"{what}, {target}: {run.rows} rows instead of {expected}")
                 runs.setdefault((what, target), []).append(run)
                 print(f"{what}: {target}: {run}", file=sys.stderr)
     return runs
@@ -222,8 +222,8 @@ def measure(bench):
 def report(bench, runs):
     arguments = bench.arguments
     lines = [
-        f"Measured on {e2e.today()}: {e2e.processor()}, {e2e.os.cpu_count()} cores, all on this machine. "
-        f"Keyway{e2e.commit(arguments.keyway)}, {e2e.version_of(bench.bin / 'postgres', '-V')}; medians of "
+        f"Measured on {proxies.today()}: {proxies.processor()}, {proxies.os.cpu_count()} cores, all on this machine. "
+        f"Keyway{proxies.commit(arguments.keyway)}, {proxies.version_of(bench.bin / 'postgres', '-V')}; medians of "
         f"{arguments.rounds} rounds where rows are read, one run of each COPY.",
         "",
         "| | target | rows | MB | rows per second | MB/s | Keyway's CPU s per GB | Keyway's memory, MB |",
@@ -242,14 +242,14 @@ def report(bench, runs):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keyway", type=Path, default=e2e.ROOT / "target/release/keyway", help="the program")
-    parser.add_argument("--wide", type=e2e.positive, default=1_000_000, help="rows")
-    parser.add_argument("--narrow", type=e2e.positive, default=10_000_000, help="rows")
-    parser.add_argument("--rounds", type=e2e.positive, default=3, help="how often rows are read")
+    parser.add_argument("--keyway", type=Path, default=proxies.ROOT / "target/release/keyway", help="the program")
+    parser.add_argument("--wide", type=proxies.positive, default=1_000_000, help="rows")
+    parser.add_argument("--narrow", type=proxies.positive, default=10_000_000, help="rows")
+    parser.add_argument("--rounds", type=proxies.positive, default=3, help="how often rows are read")
     parser.add_argument("--run-as", default="postgres", help="whose PostgreSQL is, where we are root")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
-    e2e.stop_by_signals()
+    proxies.stop_by_signals()
     arguments.keyway = arguments.keyway.resolve()
     return arguments
 
@@ -261,11 +261,11 @@ def main():
             text = report(bench, measure(bench))
         print(text)
         if arguments.write:
-            e2e.write_document(text, BEGIN, END)
-    except (e2e.Failure, OSError) as failure:
+            proxies.write_document(text, BEGIN, END)
+    except (proxies.Failure, OSError) as failure:
         print(f"shards: {failure}", file=sys.stderr)
         return 1
-    except e2e.Stopped as stop:
+    except proxies.Stopped as stop:
         return 128 + stop.args[0]
     return 0
 

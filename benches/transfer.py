@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 
-import e2e
+import proxies
 import shards
 
 BEGIN, END = "<!-- transfer:begin -->", "<!-- transfer:end -->"
@@ -24,19 +24,19 @@ CREATE TABLE sink (LIKE big);"""
 KINDS = ("SELECT", "COPY TO STDOUT", "COPY FROM STDIN")
 
 
-class Transfer(e2e.Bench):
+class Transfer(proxies.Bench):
     auth = "trust"
 
     def start_postgres(self):
         super().start_postgres()
         problem = self.psql(self.ports["postgres"], "bench", SCHEMA)[1]
         if problem:
-            raise e2e.Failure(problem)
+            raise proxies.Failure(problem)
 
     def moved(self, target, kind):
         """Bytes, seconds, and CPU seconds of the proxy."""
         client = shards.Client(target.port)
-        before, started = e2e.cpu_seconds(target.pid), time.monotonic()
+        before, started = proxies.cpu_seconds(target.pid), time.monotonic()
         if kind == "SELECT":
             _, size = client.read("SELECT * FROM big")
         elif kind == "COPY TO STDOUT":
@@ -44,7 +44,7 @@ class Transfer(e2e.Bench):
             size, _ = client.until(shards.READY)
         else:
             _, size = client.copy_in("sink", self.file)
-        seconds, spent = time.monotonic() - started, e2e.cpu_seconds(target.pid) - before
+        seconds, spent = time.monotonic() - started, proxies.cpu_seconds(target.pid) - before
         client.stream.close()
         if kind == "COPY FROM STDIN":
             self.psql(self.ports["postgres"], "bench", "TRUNCATE sink")
@@ -52,9 +52,9 @@ class Transfer(e2e.Bench):
 
     def measure(self):
         self.file = self.directory / "big.copy"
-        command = [self.bin / "psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(self.ports["postgres"]), "-U", e2e.USER,
+        command = [self.bin / "psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(self.ports["postgres"]), "-U", proxies.USER,
                    "-d", "bench", "-c", f"\\copy big TO '{self.file}'"]
-        self.run(command, env=e2e.client_environment())
+        self.run(command, env=proxies.client_environment())
         targets = [it for it in self.targets if it.name in ("direct", "keyway", "pgbouncer", "haproxy")]
         found = {}
         for index in range(self.arguments.rounds):
@@ -68,8 +68,8 @@ class Transfer(e2e.Bench):
 
 def report(bench, names, found):
     lines = [
-        f"Measured on {e2e.today()}: {e2e.processor()}, all on this machine. {e2e.version_of(bench.arguments.keyway, '--version').capitalize()}"
-        f"{e2e.commit(bench.arguments.keyway)}, {e2e.version_of(bench.pgbouncer, '--version')}; {ROWS:,} rows, median of "
+        f"Measured on {proxies.today()}: {proxies.processor()}, all on this machine. {proxies.version_of(bench.arguments.keyway, '--version').capitalize()}"
+        f"{proxies.commit(bench.arguments.keyway)}, {proxies.version_of(bench.pgbouncer, '--version')}; {ROWS:,} rows, median of "
         f"{bench.arguments.rounds} rounds.",
         "",
         "| | target | MB | MB/s | CPU s per GB |",
@@ -87,18 +87,18 @@ def report(bench, names, found):
     goals = []
     for kind in KINDS:
         (own_speed, own_cpu), (speed, cpu) = medians[kind, "keyway"], medians[kind, "haproxy"]
-        goals.append(e2e.Goal(f"MB/s of HAProxy's, {kind}", "at least", 1.0, own_speed / speed))
-        goals.append(e2e.Goal(f"CPU per GB of HAProxy's, {kind}", "at most", 1.0, own_cpu / cpu if cpu else None))
-    return "\n".join([*lines, "", *e2e.goal_lines(goals)]) + "\n"
+        goals.append(proxies.Goal(f"MB/s of HAProxy's, {kind}", "at least", 1.0, own_speed / speed))
+        goals.append(proxies.Goal(f"CPU per GB of HAProxy's, {kind}", "at most", 1.0, own_cpu / cpu if cpu else None))
+    return "\n".join([*lines, "", *proxies.goal_lines(goals)]) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser(description="large results and COPY through Keyway and others")
-    e2e.add_programs(parser)
-    parser.add_argument("--rounds", type=e2e.positive, default=5)
+    proxies.add_programs(parser)
+    parser.add_argument("--rounds", type=proxies.positive, default=5)
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
-    e2e.stop_by_signals()
+    proxies.stop_by_signals()
     arguments.scale, arguments.threads, arguments.seconds = 1, 1, 1
     arguments.keyway = arguments.keyway.resolve()
     try:
@@ -107,11 +107,11 @@ def main():
             text = report(bench, names, found)
         print(text)
         if arguments.write:
-            e2e.write_document(text, BEGIN, END)
-    except e2e.Failure as failure:
+            proxies.write_document(text, BEGIN, END)
+    except proxies.Failure as failure:
         print(f"transfer: {failure}", file=sys.stderr)
         return 1
-    except e2e.Stopped as stop:
+    except proxies.Stopped as stop:
         return 128 + stop.args[0]
     return 0
 
