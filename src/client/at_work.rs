@@ -31,10 +31,14 @@ impl Session {
     /// The plan of a text of the simple protocol.
     pub fn plan_of(&mut self, text: &str) -> Planned {
         self.at_work();
-        match &mut self.at_work {
+        let planned = match &mut self.at_work {
             Some(it) => it.recent.plan(&self.database.router, text),
             None => self.database.router.plan(text),
+        };
+        if !planned.hit {
+            self.record.pauses();
         }
+        planned
     }
 
     /// A session at rest has no use for it.

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use prometheus::IntGauge;
-
 use super::copy::{CopyEnd, passed};
 use super::hotspots::Counted;
 use super::many::Team;
@@ -16,6 +14,7 @@ use super::merged::{Asked, Step, Stop, receive};
 use super::relay::{Flow, RelayError};
 use super::request::{Ran, Request};
 use super::session::{End, Session};
+use super::target_metrics::TargetMetrics;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::metrics::Live;
 use crate::net::Buffer;
@@ -67,7 +66,7 @@ pub(super) struct CopySplit {
     started: Instant,
     subject: Subject,
     flow: Flow,
-    _live: Vec<Option<Live<IntGauge>>>,
+    _live: Vec<Option<Live<TargetMetrics>>>,
 }
 
 struct Stopped {
@@ -89,7 +88,7 @@ impl CopySplit {
         copied: &Copied<'_>,
         team: Team,
         request: &Request<'_>,
-        live: Vec<Option<Live<IntGauge>>>,
+        live: Vec<Option<Live<TargetMetrics>>>,
     ) -> CopySplit {
         let count = team.len();
         CopySplit {

@@ -317,6 +317,7 @@ impl Session {
             let (statement, _) = self.current(same.clone());
             return Ok(Op::Parse { name: parse.name, statement, raw });
         }
+        self.record.pauses();
         let text = std::str::from_utf8(parse.text).map_err(|_| not_utf8())?;
         let registry = &self.database.statements;
         let plan = || self.database.router.plan(text);

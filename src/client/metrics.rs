@@ -1,12 +1,11 @@
 //! What clients and their statements cost and get.
 
-use std::time::Duration;
-
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Sessions;
 use super::balance::{Balance, ReadMetrics};
 use super::freshness::ReadReason;
+use super::target_metrics::{TargetMetricFamilies, TargetMetrics};
 use crate::base::{Access, Reason, Role, ShardId};
 use crate::config;
 use crate::metrics::{self, RegisterError, Registry};
@@ -14,11 +13,7 @@ use crate::metrics::{self, RegisterError, Registry};
 /// The families, made once.
 #[derive(Clone)]
 pub struct ClientMetricFamilies {
-    queries: IntCounterVec,
-    errors: IntCounterVec,
-    seconds: HistogramVec,
-    bytes: IntCounterVec,
-    in_flight: IntGaugeVec,
+    targets: TargetMetricFamilies,
     refusals: IntCounterVec,
     retries: IntCounterVec,
     evictions: IntCounterVec,
@@ -42,8 +37,6 @@ pub struct ClientMetricFamilies {
     /// Those of `clients` that have been silent for a while; counted now and then.
     pub resting_clients: IntGauge,
 }
-
-const LABELS: [&str; 4] = ["database", "shard", "role", "access"];
 
 fn pins(registry: &Registry) -> Result<IntCounterVec, RegisterError> {
     let help = "Clients that got a server connection of their own, by the state that needs it.";
@@ -109,20 +102,8 @@ fn replication_bytes(registry: &Registry) -> Result<IntCounterVec, RegisterError
 
 impl ClientMetricFamilies {
     pub fn register(registry: &Registry) -> Result<ClientMetricFamilies, RegisterError> {
-        let counters = |name, help| registry.counters(name, help, &LABELS);
         Ok(ClientMetricFamilies {
-            queries: counters(
-                "keyway_queries_total",
-                "Statements or groups up to a Sync, by where they went.",
-            )?,
-            errors: counters("keyway_errors_total", "Errors that servers answered with.")?,
-            seconds: registry.latencies(
-                "keyway_query_seconds",
-                "From the whole request to the end of its answer, waiting for a connection included.",
-                &LABELS,
-            )?,
-            bytes: counters("keyway_query_bytes_total", "Bytes of answers sent to clients.")?,
-            in_flight: registry.gauges("keyway_queries_in_flight", "Requests under way.", &LABELS)?,
+            targets: TargetMetricFamilies::register(registry)?,
             refusals: registry.counters(
                 "keyway_refusals_total",
                 "Requests that keyway itself refused, by reason.",
@@ -179,12 +160,7 @@ impl ClientMetricFamilies {
 
     /// Of a shard that the configuration does not have any more.
     pub fn forget_shard(&self, database: &str, shard: &str) {
-        let of = [("database", database), ("shard", shard)];
-        metrics::forget(&self.queries, &of);
-        metrics::forget(&self.errors, &of);
-        metrics::forget(&self.seconds, &of);
-        metrics::forget(&self.bytes, &of);
-        metrics::forget(&self.in_flight, &of);
+        self.targets.forget_shard(database, shard);
     }
 
     /// Of a server that no database of the configuration has any more.
@@ -235,14 +211,7 @@ impl ClientMetricFamilies {
 
     pub fn of_database(&self, database: &str, shards: &[String]) -> DatabaseMetrics {
         let target = |shard: &str, role: Role, access: Access| {
-            let labels = [database, shard, role.label(), access.label()];
-            TargetMetrics {
-                queries: self.queries.with_label_values(&labels),
-                errors: self.errors.with_label_values(&labels),
-                seconds: self.seconds.with_label_values(&labels),
-                bytes: self.bytes.with_label_values(&labels),
-                in_flight: self.in_flight.with_label_values(&labels),
-            }
+            self.targets.target([database, shard, role.label(), access.label()])
         };
         let shards = shards.iter().map(|shard| {
             [
@@ -317,14 +286,6 @@ pub struct QueryTotals {
     pub seconds: f64,
 }
 
-pub struct TargetMetrics {
-    queries: IntCounter,
-    errors: IntCounter,
-    seconds: Histogram,
-    bytes: IntCounter,
-    pub in_flight: IntGauge,
-}
-
 impl DatabaseMetrics {
     pub fn target(&self, shard: ShardId, role: Role, access: Access) -> Option<&TargetMetrics> {
         let index = match (role, access) {
@@ -341,10 +302,10 @@ impl DatabaseMetrics {
             return ShardTotals::default();
         };
         ShardTotals {
-            reads: read.queries.get() + replica.queries.get(),
-            writes: write.queries.get(),
-            errors: read.errors.get() + write.errors.get() + replica.errors.get(),
-            in_flight: read.in_flight.get() + write.in_flight.get() + replica.in_flight.get(),
+            reads: read.queries() + replica.queries(),
+            writes: write.queries(),
+            errors: read.errors() + write.errors() + replica.errors(),
+            in_flight: read.in_flight() + write.in_flight() + replica.in_flight(),
         }
     }
 
@@ -352,9 +313,9 @@ impl DatabaseMetrics {
     pub fn query_totals(&self) -> QueryTotals {
         let mut totals = QueryTotals::default();
         for it in self.targets.iter().flatten() {
-            totals.queries += it.queries.get();
-            totals.bytes += it.bytes.get();
-            totals.seconds += it.seconds.get_sample_sum();
+            totals.queries += it.queries();
+            totals.bytes += it.bytes();
+            totals.seconds += it.seconds();
         }
         totals
     }
@@ -386,16 +347,5 @@ impl DatabaseMetrics {
 
     pub fn pinned(&self, reason: &str) {
         self.pins.with_label_values(&[self.database.as_str(), reason]).inc();
-    }
-}
-
-impl TargetMetrics {
-    pub fn done(&self, time: Duration, errors: u64, bytes: u64) {
-        self.queries.inc();
-        self.seconds.observe(time.as_secs_f64());
-        self.bytes.inc_by(bytes);
-        if errors > 0 {
-            self.errors.inc_by(errors);
-        }
     }
 }

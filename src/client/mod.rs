@@ -56,6 +56,7 @@ mod slow;
 mod split;
 mod sql_prepare;
 mod statements;
+mod target_metrics;
 mod timeouts;
 mod tracks;
 mod traffic;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::IntGauge;
 use smallvec::SmallVec;
 
 use super::abandon::abandon;
@@ -25,6 +24,7 @@ use super::session::{End, Outcome, Session};
 use super::split::Inserting;
 use super::sql_prepare::{Executed, Renamed, Values};
 use super::statements::{Registry, Statement};
+use super::target_metrics::TargetMetrics;
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
@@ -378,7 +378,8 @@ impl Session {
             let mut replies = Replies::default();
             let mut flow = Flow { may_leave: tries_left > 0, may_renew, ..Flow::default() };
             flow.may_retry = flow.may_leave && server.1 == Role::Replica;
-            let now = Instant::now();
+            // Nearly always some microseconds after it came, which are not worth another look at a clock.
+            let now = if self.record.is_prompt() { request.started } else { Instant::now() };
             flow.sent_at = Some(now);
             let shown = leading.as_ref().and_then(|it| self.lead(it, server, now, &mut flow));
             let stopped = self.exchange(request, &mut replies, &mut flow).await;
@@ -535,8 +536,7 @@ impl Session {
             self.ends_answer = true;
         }
         let Some(held) = &mut self.held else { return Err(super::relay::RelayError::ServerClosed) };
-        let target = self.database.metrics.target(held.shard, held.role, request.access);
-        let _live = target.map(|it| Live::new(&it.in_flight));
+        let _live = self.database.metrics.target(held.shard, held.role, request.access).map(Live::new);
         let server = &mut *held.lease;
         server.pipeline.set_part(part);
         let mut out = self.at_work.as_mut().map(|it| std::mem::take(&mut it.outgoing)).unwrap_or_default();
@@ -588,8 +588,8 @@ impl Session {
         }
     }
 
-    pub fn live(&self, shard: ShardId, role: Role, access: Access) -> Option<Live<IntGauge>> {
-        self.database.metrics.target(shard, role, access).map(|it| Live::new(it.in_flight.clone()))
+    pub fn live(&self, shard: ShardId, role: Role, access: Access) -> Option<Live<TargetMetrics>> {
+        self.database.metrics.target(shard, role, access).cloned().map(Live::new)
     }
 
     /// As `count`, of an answer that has just come to its end. Where several servers hold the transaction, `settle` has

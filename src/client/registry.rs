@@ -141,6 +141,8 @@ pub struct SessionRecord {
     drowsy: AtomicBool,
     /// It has given up what it needs for statements.
     resting: AtomicBool,
+    /// Of its request under way: neither has the task paused since it came, nor has it done what takes a while.
+    prompt: AtomicBool,
     /// Of the session's task.
     waker: Mutex<Option<Waker>>,
 }
@@ -187,6 +189,7 @@ impl Sessions {
             killed: AtomicBool::new(false),
             drowsy: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            prompt: AtomicBool::new(false),
             waker: Mutex::default(),
         });
         self.by_id.lock().insert(id, record.clone());
@@ -289,6 +292,17 @@ impl SessionRecord {
 
     pub(super) fn requested(&self, now: Instant) {
         self.requested_us.store(self.micros(now), Ordering::Relaxed);
+        self.prompt.store(true, Ordering::Relaxed);
+    }
+
+    /// Time passes that the request under way can be told to have waited.
+    pub(super) fn pauses(&self) {
+        self.prompt.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it is as well as `requested` still.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.prompt.load(Ordering::Relaxed)
     }
 
     pub fn connected_time(&self) -> SystemTime {

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use prometheus::IntGauge;
-
 use super::copy_split::Copied;
 use super::cursors::Declaring;
 use super::group::Group;
@@ -13,6 +11,7 @@ use super::protect::Guard;
 use super::relay::Flow;
 use super::split::Inserting;
 use super::sql_prepare::{self, Renamed};
+use super::target_metrics::TargetMetrics;
 use crate::backend::Backend;
 use crate::base::{Access, Refusal};
 use crate::metrics::Live;
@@ -135,7 +134,7 @@ pub(super) struct Copying {
     pub subject: Subject,
     /// What of its answer has been sent.
     pub flow: Flow,
-    pub _live: Option<Live<IntGauge>>,
+    pub _live: Option<Live<TargetMetrics>>,
 }
 
 /// How a request ended at the servers.

@@ -276,9 +276,9 @@ impl Session {
                 Err(end) => end,
             }
         });
-        poll_fn(|cx| match record.is_killed() {
-            true => Poll::Ready(End::Killed),
-            false => working.as_mut().poll(cx),
+        poll_fn(|cx| {
+            record.pauses();
+            if record.is_killed() { Poll::Ready(End::Killed) } else { working.as_mut().poll(cx) }
         })
         .await
     }

@@ -4,22 +4,24 @@
 
 mod family;
 mod limits;
+mod tally;
 
 pub use family::{Family, FamilyKind};
 pub use limits::{Limit, LimitHits};
+pub use tally::Tally;
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::proto::MetricType;
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
 };
 
 /// From 100 microseconds to 10 seconds: a cached read on the same host up to a query that hurts.
-const LATENCY_BUCKETS_SECONDS: [f64; 16] =
+pub const LATENCY_BUCKETS_SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Of what each pool has one: half of a large page would be these, and a wait is long or is not.
@@ -103,6 +105,23 @@ impl Registry {
         self.register(metric, FamilyKind::Histogram, (name, help, labels))
     }
 
+    /// Of series that are shown of something else.
+    pub fn made_by<B: MetricVecBuilder<P = Opts> + 'static>(
+        &self,
+        builder: B,
+        kind: FamilyKind,
+        (name, help, labels): (&str, &str, &[&str]),
+    ) -> Result<MetricVec<B>, RegisterError> {
+        let shown_as = match kind {
+            FamilyKind::Counter => MetricType::COUNTER,
+            FamilyKind::Gauge => MetricType::GAUGE,
+            FamilyKind::Histogram => MetricType::HISTOGRAM,
+        };
+        let labelled = labels.iter().map(|it| (*it).to_owned()).collect();
+        let metric = MetricVec::create(shown_as, builder, Opts::new(name, help).variable_labels(labelled))?;
+        self.register(metric, kind, (name, help, labels))
+    }
+
     /// Every metric in Prometheus' text form, version 0.0.4.
     pub fn text(&self) -> Result<String, RegisterError> {
         let mut out = Vec::new();
@@ -111,21 +130,47 @@ impl Registry {
     }
 }
 
-/// Counts something that lives, for as long as it lives.
-#[derive(Debug)]
-pub struct Live<G: Borrow<IntGauge>>(G);
+/// How much there is of something.
+pub trait Level {
+    fn rise(&self);
+    fn fall(&self);
+}
 
-impl<G: Borrow<IntGauge>> Live<G> {
-    /// Takes a reference, or a handle where what lives outlives the borrow.
-    pub fn new(gauge: G) -> Live<G> {
-        gauge.borrow().inc();
-        Live(gauge)
+impl Level for IntGauge {
+    fn rise(&self) {
+        self.inc();
+    }
+
+    fn fall(&self) {
+        self.dec();
     }
 }
 
-impl<G: Borrow<IntGauge>> Drop for Live<G> {
+impl<L: Level> Level for &L {
+    fn rise(&self) {
+        (**self).rise();
+    }
+
+    fn fall(&self) {
+        (**self).fall();
+    }
+}
+
+/// Counts something that lives, for as long as it lives.
+#[derive(Debug)]
+pub struct Live<L: Level>(L);
+
+impl<L: Level> Live<L> {
+    /// Takes a reference, or a handle where what lives outlives the borrow.
+    pub fn new(level: L) -> Live<L> {
+        level.rise();
+        Live(level)
+    }
+}
+
+impl<L: Level> Drop for Live<L> {
     fn drop(&mut self) {
-        self.0.borrow().dec();
+        self.0.fall();
     }
 }
 
