@@ -71,15 +71,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut relay = Relay { poll, server: server.parse()?, ends: Vec::new(), buffer: vec![0; BUFFER_BYTES] };
     let mut events = Events::with_capacity(EVENTS_MAX);
     loop {
-        relay.poll.poll(&mut events, None)?;
+        match relay.poll.poll(&mut events, None) {
+            // Somebody looks at it, as strace does.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            waited => waited?,
+        }
         for event in &events {
             if event.token() != LISTENER {
                 let end = event.token().0;
                 relay.pass_on(end).unwrap_or_else(|_| relay.close(end));
                 continue;
             }
-            while let Ok((client, _)) = listener.accept() {
-                relay.accept(client)?;
+            loop {
+                match listener.accept() {
+                    Ok((client, _)) => relay.accept(client)?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
     }

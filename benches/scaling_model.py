@@ -4,7 +4,7 @@
 Each worker is a customer that is never idle. It works by itself (a delay: nobody is in its way) and passes what only
 one worker may have at a time (queues): the list of a pool's idle connections, twice, and the driver that reads events for all of
 them (epoll, tokio's multi-threaded runtime has one). Cache lines that another worker had last make its own work longer:
-counters of metrics, and what belongs to a server connection, which goes from one to the other. Exact mean value analysis says
+what belongs to a server connection, which goes from one to the other, and the few counters that all share. Exact mean value analysis says
 how often a transaction ends, and how much of the time each is held.
 
     benches/scaling_model.py
@@ -74,7 +74,7 @@ def answer(arguments, workers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--own-us", type=float, default=16.0, help="of one worker, system calls too (16)")
-    parser.add_argument("--lines", type=float, default=16.0, help="of counters and of a server connection (16)")
+    parser.add_argument("--lines", type=float, default=10.0, help="of a server connection and the counters that are shared (10)")
     parser.add_argument("--pools", type=int, default=1, help="that share the load evenly (1)")
     parser.add_argument("--pool-instructions", type=int, default=160, help="while its list is held (160)")
     parser.add_argument("--pool-lines", type=float, default=3.0, help="of the list (3)")

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -25,6 +26,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
         harness.test("telemetry::each_statement_is_a_span", each_statement_is_a_span),
         harness.test("telemetry::a_collector_that_is_silent_costs_spans_alone", a_silent_collector),
+        harness.test("telemetry::a_wait_for_a_connection_is_not_the_servers", a_wait_is_not_the_servers),
         harness.test("telemetry::slow_statements_are_logged_without_values", slow_statements),
     ]
 }
@@ -239,6 +241,40 @@ async fn a_silent_collector(harness: Arc<Shared>) -> Outcome {
         Ok(!collector.spans().is_empty())
     })
     .await?;
+    Ok(())
+}
+
+async fn a_wait_is_not_the_servers(harness: Arc<Shared>) -> Outcome {
+    const WAIT: Duration = Duration::from_millis(300);
+    let collector = Collector::start().await?;
+    let address = harness.single().await?.shard.primary.address();
+    let sections = format!(
+        "[tracing]\notlp_endpoint = \"http://{}\"\nsample_ratio = 1\n[databases.{}.pool]\nsize = 1\n",
+        collector.address,
+        SingleFixture::DATABASE
+    );
+    let keyway = harness.start_keyway(config_with(&address, &sections)).await?;
+    let url = keyway.url(USER, APP_PASSWORD, SingleFixture::DATABASE);
+    let (holder, waiter) = (connect(&url).await?, connect(&url).await?);
+    let read = waiter.prepare("SELECT $1::int4 AS waits").await?;
+    // What is new takes time by itself.
+    waiter.query(&read, &[&1]).await?;
+    run(&holder, "BEGIN").await?;
+    run(&holder, "SELECT 1").await?;
+    let waiting = tokio::spawn(async move { waiter.query(&read, &[&2]).await });
+    let waits = |it: &str| it.starts_with("keyway_pool_waiters{") && it.ends_with(" 1");
+    until("it waits", || async { Ok(keyway.metrics().await?.lines().any(waits)) }).await?;
+    tokio::time::sleep(WAIT).await;
+    run(&holder, "COMMIT").await?;
+    waiting.await??;
+    let us = |span: &Span, key: &str| span.get(key).and_then(|it| it.parse::<u64>().ok()).expect("a number");
+    let waited = |it: &Span| us(it, "keyway.wait_us") >= WAIT.as_micros() as u64;
+    until("its span", || async { Ok(collector.spans().iter().any(waited)) }).await?;
+    let span = collector.spans().into_iter().find(waited).expect("it was there");
+    let [began, ended] = ["startTimeUnixNano", "endTimeUnixNano"]
+        .map(|it| span.0[it].as_str().and_then(|it| it.parse::<u64>().ok()).expect("a time"));
+    let both_us = us(&span, "keyway.wait_us") + us(&span, "keyway.server_us");
+    assert!(both_us <= (ended - began) / 1_000 + 2, "{:#}", span.0);
     Ok(())
 }
 

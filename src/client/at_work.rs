@@ -36,7 +36,7 @@ impl Session {
             None => self.database.router.plan(text),
         };
         if !planned.hit {
-            self.record.pauses();
+            self.record.takes_time();
         }
         planned
     }

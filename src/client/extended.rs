@@ -34,7 +34,7 @@ impl Session {
             return Ok(Outcome::Done);
         }
         let started = Instant::now();
-        self.count_request(started);
+        self.count_request(started, unit.len());
         let mut group = match self.read_group(unit, end)? {
             Ok(it) => it,
             Err(refusal) => return self.refuse_group(refusal, end).await,
@@ -317,10 +317,12 @@ impl Session {
             let (statement, _) = self.current(same.clone());
             return Ok(Op::Parse { name: parse.name, statement, raw });
         }
-        self.record.pauses();
         let text = std::str::from_utf8(parse.text).map_err(|_| not_utf8())?;
         let registry = &self.database.statements;
-        let plan = || self.database.router.plan(text);
+        let plan = || {
+            self.record.takes_time();
+            self.database.router.plan(text)
+        };
         let statement = if parse.name.is_empty() {
             registry.unnamed(text, parse.oids, plan())
         } else {

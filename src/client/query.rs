@@ -40,7 +40,7 @@ const OUTGOING_BYTES_KEPT: usize = 4_096;
 impl Session {
     pub async fn query(&mut self, message: &[u8]) -> Result<Outcome, End> {
         let started = Instant::now();
-        self.count_request(started);
+        self.count_request(started, message.len());
         let text = match wire::query_text(message).map(std::str::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(_)) => return self.refuse(not_utf8()).await,
@@ -378,8 +378,10 @@ impl Session {
             let mut replies = Replies::default();
             let mut flow = Flow { may_leave: tries_left > 0, may_renew, ..Flow::default() };
             flow.may_retry = flow.may_leave && server.1 == Role::Replica;
-            // Nearly always some microseconds after it came, which are not worth another look at a clock.
-            let now = if self.record.is_prompt() { request.started } else { Instant::now() };
+            // Some microseconds after it came are not worth another look at a clock, but to those who wait for this answer as one
+            // that was asked for when they were waiting already.
+            let is_prompt = leading.is_none() && self.record.is_prompt();
+            let now = if is_prompt { request.started } else { Instant::now() };
             flow.sent_at = Some(now);
             let shown = leading.as_ref().and_then(|it| self.lead(it, server, now, &mut flow));
             let stopped = self.exchange(request, &mut replies, &mut flow).await;

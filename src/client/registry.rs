@@ -19,6 +19,9 @@ use crate::net::{Stream, TlsTerms};
 /// allocate again and again.
 const REST_AFTER: Duration = Duration::from_secs(5);
 
+/// To read a longer request takes many microseconds.
+const PROMPT_BYTES_MAX: usize = 4_096;
+
 /// In the order of their logins.
 #[derive(Default)]
 pub struct Sessions {
@@ -141,7 +144,7 @@ pub struct SessionRecord {
     drowsy: AtomicBool,
     /// It has given up what it needs for statements.
     resting: AtomicBool,
-    /// Of its request under way: neither has the task paused since it came, nor has it done what takes a while.
+    /// Its request goes out, if it does now, as good as when it came.
     prompt: AtomicBool,
     /// Of the session's task.
     waker: Mutex<Option<Waker>>,
@@ -290,17 +293,17 @@ impl SessionRecord {
         (self.activity() == Activity::Waiting).then_some(waited)
     }
 
-    pub(super) fn requested(&self, now: Instant) {
+    pub(super) fn requested(&self, now: Instant, bytes: usize) {
         self.requested_us.store(self.micros(now), Ordering::Relaxed);
-        self.prompt.store(true, Ordering::Relaxed);
+        self.prompt.store(bytes <= PROMPT_BYTES_MAX, Ordering::Relaxed);
     }
 
-    /// Time passes that the request under way can be told to have waited.
-    pub(super) fn pauses(&self) {
+    /// The task has waited, or does what takes many microseconds.
+    pub(super) fn takes_time(&self) {
         self.prompt.store(false, Ordering::Relaxed);
     }
 
-    /// Whether it is as well as `requested` still.
+    /// Whether the request goes out, if it does now, as good as when it came.
     pub(super) fn is_prompt(&self) -> bool {
         self.prompt.load(Ordering::Relaxed)
     }
@@ -438,7 +441,7 @@ mod tests {
         assert_eq!(sessions.let_rest(later), 1);
         assert!(!silent.take_drowsy());
         silent.set_resting(false);
-        silent.requested(later);
+        silent.requested(later, 0);
         sessions.let_rest(later + REST_AFTER / 2);
         assert!(!silent.take_drowsy());
     }

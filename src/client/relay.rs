@@ -76,7 +76,7 @@ pub struct Flow {
     pub errors: u64,
     /// Of the last one.
     pub state: Option<[u8; 5]>,
-    /// When the request went out, where the clock was read for it; when it came, where nothing was waited for between.
+    /// When the request went out, where the clock was read for it; when it came, where that was as good as then.
     pub sent_at: Option<Instant>,
     /// A lock was not had in time (55P03).
     pub waited_for_lock: bool,

@@ -277,7 +277,7 @@ impl Session {
             }
         });
         poll_fn(|cx| {
-            record.pauses();
+            record.takes_time();
             if record.is_killed() { Poll::Ready(End::Killed) } else { working.as_mut().poll(cx) }
         })
         .await
@@ -580,9 +580,9 @@ impl Session {
         self.count_transaction(now);
     }
 
-    /// Of the request that begins now.
-    pub fn count_request(&mut self, now: Instant) {
-        self.record.requested(now);
+    /// Of the request of so many bytes that begins now.
+    pub fn count_request(&mut self, now: Instant, bytes: usize) {
+        self.record.requested(now, bytes);
         self.begin_cost(Some(now));
         self.began.get_or_insert(now);
     }

@@ -25,7 +25,15 @@ impl<const N: usize> Tally<N> {
 
     /// Of all threads, those that have ended too. What one has added another may have taken off.
     pub fn sum(&self, cell: usize) -> u64 {
-        self.0.iter().fold(0, |sum, it| sum.wrapping_add(it.0[cell].load(Ordering::Relaxed)))
+        self.cells(cell).fold(0, u64::wrapping_add)
+    }
+
+    pub fn sum_of_fractions(&self, cell: usize) -> f64 {
+        self.cells(cell).map(f64::from_bits).sum()
+    }
+
+    fn cells(&self, cell: usize) -> impl Iterator<Item = u64> {
+        self.0.iter().map(move |it| it.0[cell].load(Ordering::Relaxed))
     }
 }
 
@@ -34,6 +42,14 @@ impl<const N: usize> Cells<N> {
     pub fn add(&self, cell: usize, more: u64) {
         let it = &self.0[cell];
         it.store(it.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    /// A cell has numbers or fractions.
+    #[inline]
+    pub fn add_fraction(&self, cell: usize, more: f64) {
+        let it = &self.0[cell];
+        let sum = f64::from_bits(it.load(Ordering::Relaxed)) + more;
+        it.store(sum.to_bits(), Ordering::Relaxed);
     }
 
     #[inline]
@@ -70,5 +86,13 @@ mod tests {
         }
         tally.own().take_off(1, 7_999);
         assert_eq!([0, 1, 2].map(|it| tally.sum(it)), [16_000, 1, 0]);
+        let fractions = Tally::<1>::default();
+        std::thread::scope(|scope| {
+            for it in [0.5, 0.25] {
+                let fractions = &fractions;
+                scope.spawn(move || fractions.own().add_fraction(0, it));
+            }
+        });
+        assert_eq!(fractions.sum_of_fractions(0), 0.75);
     }
 }
