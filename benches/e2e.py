@@ -8,6 +8,7 @@ take turns of a tenth of a second (`turns.py`), so that all meet every mood of t
     benches/e2e.py                  the table, about half an hour
     benches/e2e.py --quick          does it all work? a minute
     benches/e2e.py --write          and puts the table into docs/performance.md
+    benches/e2e.py --floor target/release/examples/floor   beside the least that a proxy can do (floor.rs)
 
 The exit status is 1 when a cell failed, which the table then says too.
 """

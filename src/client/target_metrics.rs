@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use crate::metrics::Live;
 
-    const LABELS: [&str; 4] = ["db", "main", "primary", "read"];
+    const TARGET: [&str; 4] = ["db", "main", "primary", "read"];
 
     fn value(text: &str, series: &str) -> Option<f64> {
         text.lines().find_map(|it| it.strip_prefix(series)?.trim().parse().ok())
@@ -235,7 +235,7 @@ mod tests {
     fn families_show_one_tally() {
         let registry = Registry::default();
         let families = TargetMetricFamilies::register(&registry).unwrap();
-        let target = families.target(LABELS);
+        let target = families.target(TARGET);
         for (us, errors, bytes) in [(80, 0, 100), (100, 0, 20), (101, 2, 3), (20_000_000, 0, 4)] {
             target.done(Duration::from_micros(us), errors, bytes);
         }
@@ -263,11 +263,11 @@ mod tests {
     fn a_shard_that_comes_back_begins_anew_in_all_families() {
         let registry = Registry::default();
         let families = TargetMetricFamilies::register(&registry).unwrap();
-        families.target(LABELS).done(Duration::ZERO, 1, 1);
-        assert_eq!(families.target(LABELS).queries(), 1, "a reload has the same");
+        families.target(TARGET).done(Duration::ZERO, 1, 1);
+        assert_eq!(families.target(TARGET).queries(), 1, "a reload has the same");
         families.forget_shard("db", "main");
         assert!(!registry.text().unwrap().contains("main"));
-        let target = families.target(LABELS);
+        let target = families.target(TARGET);
         target.done(Duration::ZERO, 3, 1);
         assert_eq!((target.queries(), target.errors()), (1, 3));
         let text = registry.text().unwrap();
