@@ -13,7 +13,7 @@ use super::curiosity::Curiosity;
 use super::heatmap::{HeatMap, Mark, Metric};
 use super::history::History;
 use super::layout::Layout;
-use super::pending::{PENDING_MAX, Pending, Record};
+use super::pending::{Pending, PendingKey, Record};
 use super::report::Report;
 use super::summary::{self, Heats, Recent};
 use super::window::{Call, Sample, TABLES_MAX, TableNames, Window};
@@ -62,14 +62,11 @@ struct Counts {
     window: Window,
     /// Of the thread's tables, at least of those that `pending` says have been named.
     names: TableNames,
-    /// While they are counted.
-    records: Vec<Record>,
 }
 
 impl Counting {
     fn new(window: Window) -> Counting {
-        let counts =
-            Counts { window, names: TableNames::default(), records: Vec::with_capacity(PENDING_MAX) };
+        let counts = Counts { window, names: TableNames::default() };
         Counting { pending: Pending::default(), counts: Mutex::new(counts) }
     }
 
@@ -83,9 +80,13 @@ impl Counting {
 
     /// Counts what is pending.
     fn settle(&self, counts: &mut Counts, layout: &Layout) {
-        self.pending.drain(&mut counts.records);
-        counts.window.add(&counts.records, &counts.names, layout);
-        counts.records.clear();
+        self.pending.drain(|unread| counts.window.add(unread, &counts.names, layout));
+    }
+
+    fn is_empty(&self, layout: &Layout) -> bool {
+        let mut counts = self.counts.lock();
+        self.settle(&mut counts, layout);
+        counts.window.is_empty()
     }
 
     #[cold]
@@ -105,6 +106,8 @@ impl Counting {
 #[derive(Debug)]
 struct Kept {
     recent: VecDeque<Recent>,
+    /// Of times in which nothing was counted: one for all of them.
+    empty: Option<Arc<Window>>,
     spare: Vec<Window>,
     heats: Heats,
 }
@@ -130,7 +133,7 @@ impl Hotspots {
             seed,
             counting: ThreadLocal::new(),
             curiosity,
-            kept: Mutex::new(Kept { recent, spare, heats }),
+            kept: Mutex::new(Kept { recent, empty: None, spare, heats }),
             history: Mutex::new(history),
             report: ArcSwap::default(),
             turned_s: AtomicU64::new(now_s),
@@ -160,13 +163,16 @@ impl Hotspots {
         {
             counting.name(call.subject.table_id, name, layout);
         }
-        let mut record = Record::of(call);
-        if record.keys == 0 {
-            return counting.push(&record, layout);
-        }
-        for key in call.keys.iter().filter(|it| it.place.shard == call.shard) {
-            counting.push(&record.with(key, layout), layout);
-            record.is_more = true;
+        let mut keys = call.keys.iter().filter(|it| it.place.shard == call.shard);
+        let Some(mut key) = keys.next() else { return counting.push(&Record::of(call, 0), layout) };
+        let mut record = Record::of(call, 1 + keys.clone().count() as u32);
+        loop {
+            let (map, hash) = layout.place(key);
+            let part = key.place.part;
+            counting.push(&record.with(PendingKey { hash, part, map: map as u16 }), layout);
+            let Some(next) = keys.next() else { return };
+            key = next;
+            record.go_on();
         }
     }
 
@@ -232,7 +238,13 @@ impl Hotspots {
         let end_s = now_s - now_s % WINDOW_S;
         let begin_s = self.turned_s.swap(end_s, Ordering::Relaxed).min(end_s);
         let mut kept = self.kept.lock();
-        let window = self.take(&mut kept.spare);
+        let window = match self.take(&mut kept.spare) {
+            Some(it) => Arc::new(it),
+            None => {
+                let empty = || Arc::new(Window::new(&self.layout, self.seed));
+                kept.empty.get_or_insert_with(empty).clone()
+            }
+        };
         let recent = Recent { begin_s, end_s, window };
         kept.heats.observe(&recent, &self.layout.owners());
         self.record(&recent);
@@ -244,7 +256,7 @@ impl Hotspots {
             && (kept.recent.len() > WINDOWS || kept.recent.front().is_some_and(is_old))
         {
             let old = kept.recent.pop_front().filter(|_| kept.spare.len() < SPARE_MAX);
-            kept.spare.extend(old.map(|it| it.window));
+            kept.spare.extend(old.and_then(|it| Arc::into_inner(it.window)));
         }
         self.publish(&kept, end_s);
     }
@@ -256,8 +268,8 @@ impl Hotspots {
         }
         let _turning = self.turning.lock();
         let begin_s = self.turned_s.swap(now_s, Ordering::Relaxed).min(now_s);
-        let window = self.take(&mut self.kept.lock().spare);
-        self.record(&Recent { begin_s, end_s: now_s, window });
+        let Some(window) = self.take(&mut self.kept.lock().spare) else { return };
+        self.record(&Recent { begin_s, end_s: now_s, window: Arc::new(window) });
     }
 
     fn record(&self, recent: &Recent) {
@@ -269,18 +281,15 @@ impl Hotspots {
         }
     }
 
-    /// What all threads have counted. Each is kept from counting for one batch at most.
-    fn take(&self, spare: &mut Vec<Window>) -> Window {
-        let new = || Window::new(&self.layout, self.seed);
-        let fresh = |spare: &mut Vec<Window>| {
-            spare.pop().map_or_else(new, |mut it| {
+    /// What all threads have counted, if they have. Each is kept from counting for one batch at most.
+    fn take(&self, spare: &mut Vec<Window>) -> Option<Window> {
+        let mut whole: Option<Window> = None;
+        for counting in self.counting.iter().filter(|it| !it.is_empty(&self.layout)) {
+            let fresh = spare.pop().map(|mut it| {
                 it.clear();
                 it
-            })
-        };
-        let mut whole: Option<Window> = None;
-        for counting in &self.counting {
-            let fresh = fresh(spare);
+            });
+            let fresh = fresh.unwrap_or_else(|| Window::new(&self.layout, self.seed));
             let mut counts = counting.counts.lock();
             counting.settle(&mut counts, &self.layout);
             let taken = std::mem::replace(&mut counts.window, fresh);
@@ -293,7 +302,7 @@ impl Hotspots {
                 }
             }
         }
-        whole.unwrap_or_else(|| fresh(spare))
+        whole
     }
 
     fn publish(&self, kept: &Kept, end_s: u64) {
@@ -332,5 +341,15 @@ impl Hotspots {
 
     pub fn history(&self) -> History {
         self.history.lock().clone()
+    }
+}
+
+#[cfg(test)]
+impl Hotspots {
+    /// Windows of the last minute, and how many of them have memory of their own.
+    pub fn windows(&self) -> (usize, usize) {
+        let kept = self.kept.lock();
+        let is_own = |it: &&Recent| kept.empty.as_ref().is_none_or(|empty| !Arc::ptr_eq(empty, &it.window));
+        (kept.recent.len(), kept.recent.iter().filter(is_own).count())
     }
 }

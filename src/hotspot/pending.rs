@@ -4,11 +4,9 @@
 use std::array;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::layout::Layout;
 use super::load::Load;
 use super::window::Call;
 use crate::base::{Access, Role, ShardId};
-use crate::route::KeyRef;
 
 /// A power of two. What is counted lies scattered over some hundred kilobytes, and the code that counts is some more: for so
 /// many at a time, in short loops, the processor fetches both side by side and once.
@@ -36,25 +34,14 @@ pub(super) struct Pending {
     named: [AtomicU64; NAMED],
 }
 
-/// A call with one of its keys. A call of several keys is several of these, of which the first alone is of the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub load: Load,
-    /// 0 where it names none.
-    pub table_id: u64,
-    pub map: Option<u16>,
-    pub shard: ShardId,
-    pub role: Role,
-    pub access: Access,
-    /// The shard is the statement's first.
-    pub first: bool,
-    pub scattered: bool,
-    /// A further key of the call before.
-    pub is_more: bool,
-    /// That have a part in what the call cost.
-    pub keys: u32,
-    pub key: Option<PendingKey>,
-}
+/// A call with one of its keys, as it stands in a slot. A call of several keys is several of these, of which the first alone
+/// is of the call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record([u64; WORDS]);
+
+/// A record in its slot: what is not asked for is not read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recorded<'a>(&'a Slot);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PendingKey {
@@ -63,85 +50,175 @@ pub(super) struct PendingKey {
     pub map: u16,
 }
 
-/// Bits of a record's flags.
+/// Words of a record.
+mod word {
+    pub const ROWS: usize = 0;
+    pub const BYTES: usize = 1;
+    pub const TIME_US: usize = 2;
+    pub const TABLE_ID: usize = 3;
+    pub const HASH: usize = 4;
+    /// Of the key: its part, its map and, from `flag::SHIFT` on, flags of the record.
+    pub const KEY: usize = 5;
+    /// Of the call: its keys, its shard and its map.
+    pub const CALL: usize = 6;
+    /// Calls and errors.
+    pub const COUNTS: usize = 7;
+}
+
 mod flag {
-    pub const REPLICA: u64 = 1;
-    pub const WRITE: u64 = 1 << 1;
-    pub const FIRST: u64 = 1 << 2;
-    pub const SCATTERED: u64 = 1 << 3;
-    pub const MORE: u64 = 1 << 4;
-    pub const KEY: u64 = 1 << 5;
-    pub const MAP: u64 = 1 << 6;
+    pub const SHIFT: u32 = 48;
+    pub const REPLICA: u32 = 48;
+    pub const WRITE: u32 = 49;
+    pub const FIRST: u32 = 50;
+    pub const SCATTERED: u32 = 51;
+    pub const MORE: u32 = 52;
+    pub const KEY: u32 = 53;
+    pub const MAP: u32 = 54;
 }
 
 impl Record {
-    /// Of a call, without a key.
+    /// Of a call, without a key; so many have a part in what it cost.
     #[inline]
-    pub fn of(call: &Call<'_>) -> Record {
-        Record {
-            load: call.load,
-            table_id: if call.subject.table.is_some() { call.subject.table_id } else { 0 },
-            map: call.subject.map,
-            shard: call.shard,
-            role: call.role,
-            access: call.access,
-            first: call.first,
-            scattered: call.shards > 1,
-            is_more: false,
-            keys: call.keys.iter().filter(|it| it.place.shard == call.shard).count() as u32,
-            key: None,
-        }
-    }
-
-    #[inline]
-    pub fn with(self, key: &KeyRef, layout: &Layout) -> Record {
-        let (map, hash) = layout.place(key);
-        Record { key: Some(PendingKey { hash, part: key.place.part, map: map as u16 }), ..self }
-    }
-
-    #[inline]
-    fn words(&self) -> [u64; WORDS] {
-        let flag = |is: bool, flag: u64| if is { flag } else { 0 };
-        let flags = flag(self.role == Role::Replica, flag::REPLICA)
-            | flag(self.access == Access::Write, flag::WRITE)
-            | flag(self.first, flag::FIRST)
-            | flag(self.scattered, flag::SCATTERED)
-            | flag(self.is_more, flag::MORE)
-            | flag(self.key.is_some(), flag::KEY)
-            | flag(self.map.is_some(), flag::MAP);
-        let key = self.key.unwrap_or(PendingKey { hash: 0, part: 0, map: 0 });
-        let (map, shard) = (u64::from(self.map.unwrap_or(0)), u64::from(self.shard.0));
+    pub fn of(call: &Call<'_>, keys: u32) -> Record {
+        let flag = |is: bool, bit: u32| u64::from(is) << bit;
+        let flags = flag(call.role == Role::Replica, flag::REPLICA)
+            | flag(call.access == Access::Write, flag::WRITE)
+            | flag(call.first, flag::FIRST)
+            | flag(call.shards > 1, flag::SCATTERED)
+            | flag(call.subject.map.is_some(), flag::MAP);
+        let (map, shard) = (call.subject.map.unwrap_or(0), call.shard.0);
         // More than so many of either are of no statement.
-        let [calls, errors] = [self.load.calls, self.load.errors].map(|it| it.min(u32::MAX.into()));
-        [
-            self.load.rows,
-            self.load.bytes,
-            self.load.time_us,
-            self.table_id,
-            key.hash,
-            u64::from(key.part) | u64::from(key.map) << 32 | flags << 48,
-            u64::from(self.keys) | shard << 32 | map << 48,
-            calls | errors << 32,
-        ]
+        let [calls, errors] = [call.load.calls, call.load.errors].map(|it| it.min(u32::MAX.into()));
+        let mut words = [0; WORDS];
+        words[word::ROWS] = call.load.rows;
+        words[word::BYTES] = call.load.bytes;
+        words[word::TIME_US] = call.load.time_us;
+        words[word::TABLE_ID] = if call.subject.table.is_some() { call.subject.table_id } else { 0 };
+        words[word::KEY] = flags;
+        words[word::CALL] = u64::from(keys) | u64::from(shard) << 32 | u64::from(map) << 48;
+        words[word::COUNTS] = calls | errors << 32;
+        Record(words)
+    }
+
+    /// With a key, where it had none.
+    #[inline]
+    pub fn with(&self, key: PendingKey) -> Record {
+        let mut record = *self;
+        record.0[word::HASH] = key.hash;
+        record.0[word::KEY] |= u64::from(key.part) | u64::from(key.map) << 32 | 1 << flag::KEY;
+        record
+    }
+
+    /// The next are further keys of the call.
+    #[inline]
+    pub fn go_on(&mut self) {
+        self.0[word::KEY] |= 1 << flag::MORE;
+    }
+}
+
+impl Recorded<'_> {
+    #[inline]
+    fn word(self, at: usize) -> u64 {
+        self.0.0[at].load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn from_words(words: [u64; WORDS]) -> Record {
-        let [rows, bytes, time_us, table_id, hash, place, of, counts] = words;
-        let has = |flag: u64| place >> 48 & flag != 0;
-        Record {
-            load: Load { calls: counts as u32 as u64, rows, bytes, time_us, errors: counts >> 32 },
-            table_id,
-            map: has(flag::MAP).then_some((of >> 48) as u16),
-            shard: ShardId((of >> 32) as u16),
-            role: if has(flag::REPLICA) { Role::Replica } else { Role::Primary },
-            access: if has(flag::WRITE) { Access::Write } else { Access::Read },
-            first: has(flag::FIRST),
-            scattered: has(flag::SCATTERED),
-            is_more: has(flag::MORE),
-            keys: of as u32,
-            key: has(flag::KEY).then_some(PendingKey { hash, part: place as u32, map: (place >> 32) as u16 }),
+    fn has(self, bit: u32) -> bool {
+        debug_assert!(bit >= flag::SHIFT);
+        self.word(word::KEY) >> bit & 1 == 1
+    }
+
+    #[inline]
+    pub fn load(self) -> Load {
+        let counts = self.word(word::COUNTS);
+        Load {
+            calls: counts as u32 as u64,
+            rows: self.word(word::ROWS),
+            bytes: self.word(word::BYTES),
+            time_us: self.word(word::TIME_US),
+            errors: counts >> 32,
         }
+    }
+
+    /// 0 where it names none.
+    #[inline]
+    pub fn table_id(self) -> u64 {
+        self.word(word::TABLE_ID)
+    }
+
+    #[inline]
+    pub fn map(self) -> Option<u16> {
+        self.has(flag::MAP).then(|| (self.word(word::CALL) >> 48) as u16)
+    }
+
+    #[inline]
+    pub fn shard(self) -> ShardId {
+        ShardId((self.word(word::CALL) >> 32) as u16)
+    }
+
+    #[inline]
+    pub fn role(self) -> Role {
+        if self.has(flag::REPLICA) { Role::Replica } else { Role::Primary }
+    }
+
+    #[inline]
+    pub fn access(self) -> Access {
+        if self.has(flag::WRITE) { Access::Write } else { Access::Read }
+    }
+
+    /// The shard is the statement's first.
+    #[inline]
+    pub fn is_first(self) -> bool {
+        self.has(flag::FIRST)
+    }
+
+    #[inline]
+    pub fn is_scattered(self) -> bool {
+        self.has(flag::SCATTERED)
+    }
+
+    /// A further key of the call before.
+    #[inline]
+    pub fn is_more(self) -> bool {
+        self.has(flag::MORE)
+    }
+
+    /// That have a part in what the call cost.
+    #[inline]
+    pub fn keys(self) -> u32 {
+        self.word(word::CALL) as u32
+    }
+
+    #[inline]
+    pub fn key(self) -> Option<PendingKey> {
+        let of = self.word(word::KEY);
+        self.has(flag::KEY).then(|| PendingKey {
+            hash: self.word(word::HASH),
+            part: of as u32,
+            map: (of >> 32) as u16,
+        })
+    }
+}
+
+/// What is still to be counted, in order.
+#[derive(Clone)]
+pub(super) struct Unread<'a> {
+    slots: &'a [Slot; PENDING_MAX],
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Iterator for Unread<'a> {
+    type Item = Recorded<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Recorded<'a>> {
+        if self.at == self.end {
+            return None;
+        }
+        let slot = &self.slots[self.at % PENDING_MAX];
+        self.at = self.at.wrapping_add(1);
+        Some(Recorded(slot))
     }
 }
 
@@ -165,21 +242,18 @@ impl Pending {
         if at.wrapping_sub(self.read.load(Ordering::Acquire)) >= PENDING_MAX {
             return false;
         }
-        for (slot, word) in self.slots[at % PENDING_MAX].0.iter().zip(record.words()) {
+        for (slot, word) in self.slots[at % PENDING_MAX].0.iter().zip(record.0) {
             slot.store(word, Ordering::Relaxed);
         }
         self.written.store(at.wrapping_add(1), Ordering::Release);
         true
     }
 
-    /// By one thread at a time, whichever: moves all to `records`.
-    pub fn drain(&self, records: &mut Vec<Record>) {
-        let (mut at, end) = (self.read.load(Ordering::Relaxed), self.written.load(Ordering::Acquire));
-        while at != end {
-            let slot = &self.slots[at % PENDING_MAX].0;
-            records.push(Record::from_words(array::from_fn(|it| slot[it].load(Ordering::Relaxed))));
-            at = at.wrapping_add(1);
-        }
+    /// By one thread at a time, whichever: what is there is `count`ed, and then free to be written anew.
+    #[inline]
+    pub fn drain(&self, count: impl FnOnce(Unread<'_>)) {
+        let (at, end) = (self.read.load(Ordering::Relaxed), self.written.load(Ordering::Acquire));
+        count(Unread { slots: &self.slots, at, end });
         self.read.store(end, Ordering::Release);
     }
 
@@ -204,28 +278,43 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::route::Subject;
 
-    fn record() -> impl Strategy<Value = Record> {
+    /// All that a record says.
+    type Said = (Load, (u64, Option<u16>, ShardId, Role, Access), [bool; 3], u32, Option<PendingKey>);
+
+    fn said(it: Recorded<'_>) -> Said {
+        let of = (it.table_id(), it.map(), it.shard(), it.role(), it.access());
+        (it.load(), of, [it.is_first(), it.is_scattered(), it.is_more()], it.keys(), it.key())
+    }
+
+    fn drain(pending: &Pending, into: &mut Vec<Said>) {
+        pending.drain(|unread| into.extend(unread.map(said)));
+    }
+
+    /// A record, and what it is to say.
+    fn record() -> impl Strategy<Value = (Record, Said)> {
         let load = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
         let key = prop::option::of((any::<u64>(), any::<u32>(), any::<u16>()));
         let of = (any::<u64>(), prop::option::of(any::<u16>()), any::<u16>(), any::<u32>());
         (load, key, of, any::<[bool; 5]>()).prop_map(
-            |(load, key, of, [replica, write, first, scattered, is_more])| {
+            |(load, key, (table_id, map, shard, keys), [replica, write, first, scattered, is_more])| {
                 let (calls, rows, bytes, time_us, errors) = load;
-                let (table_id, map, shard, keys) = of;
-                Record {
-                    load: Load { calls: calls.into(), rows, bytes, time_us, errors: errors.into() },
-                    table_id,
-                    map,
-                    shard: ShardId(shard),
-                    role: if replica { Role::Replica } else { Role::Primary },
-                    access: if write { Access::Write } else { Access::Read },
-                    first,
-                    scattered,
-                    is_more,
-                    keys,
-                    key: key.map(|(hash, part, map)| PendingKey { hash, part, map }),
+                let load = Load { calls: calls.into(), rows, bytes, time_us, errors: errors.into() };
+                let shard = ShardId(shard);
+                let role = if replica { Role::Replica } else { Role::Primary };
+                let access = if write { Access::Write } else { Access::Read };
+                let subject = Subject { table: Some("t".into()), table_id, map };
+                let shards = 1 + usize::from(scattered);
+                let call = Call { shard, role, access, shards, first, keys: &[], subject: &subject, load };
+                let mut record = Record::of(&call, keys);
+                if is_more {
+                    record.go_on();
                 }
+                let key = key.map(|(hash, part, map)| PendingKey { hash, part, map });
+                let record = key.map_or(record, |it| record.with(it));
+                let of = (table_id, map, shard, role, access);
+                (record, (load, of, [first, scattered, is_more], keys, key))
             },
         )
     }
@@ -234,56 +323,39 @@ mod tests {
         #[test]
         fn records_come_out_as_they_went_in(records in prop::collection::vec(record(), 0..200), drained in 1usize..80) {
             let (pending, mut read, mut waiting) = (Pending::default(), Vec::new(), 0);
-            for it in &records {
+            for (it, _) in &records {
                 if waiting == drained.min(PENDING_MAX) {
                     prop_assert!(drained < PENDING_MAX || !pending.push(it), "it is full");
-                    pending.drain(&mut read);
+                    drain(&pending, &mut read);
                     waiting = 0;
                 }
                 prop_assert!(pending.push(it));
                 waiting += 1;
             }
-            pending.drain(&mut read);
-            prop_assert_eq!(read, records);
+            drain(&pending, &mut read);
+            prop_assert_eq!(read, records.into_iter().map(|it| it.1).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn nothing_is_lost_or_read_twice_while_it_is_written() {
         let pending = Pending::default();
-        let record = |number: u64| {
-            let load = Load { rows: number, ..Load::default() };
-            let of = (ShardId(0), Role::Primary, Access::Read);
-            Record {
-                load,
-                table_id: number,
-                map: None,
-                shard: of.0,
-                role: of.1,
-                access: of.2,
-                first: true,
-                scattered: false,
-                is_more: false,
-                keys: 0,
-                key: None,
-            }
-        };
         const COUNT: u64 = 100_000;
         let mut read = Vec::new();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for number in 0..COUNT {
-                    while !pending.push(&record(number)) {
+                    while !pending.push(&Record([number; WORDS])) {
                         std::thread::yield_now();
                     }
                 }
             });
             while read.len() < COUNT as usize {
-                pending.drain(&mut read);
+                pending.drain(|unread| read.extend(unread.map(|it| array::from_fn(|at| it.word(at)))));
                 std::thread::yield_now();
             }
         });
-        assert!(read.iter().zip(0..).all(|(it, number)| *it == record(number)));
+        assert!(read.iter().zip(0..).all(|(it, number)| *it == [number; WORDS]));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,7 +28,7 @@ pub(super) struct Recent {
     /// In seconds of Unix time.
     pub begin_s: u64,
     pub end_s: u64,
-    pub window: Window,
+    pub window: Arc<Window>,
 }
 
 /// What is hot in a database, from window to window.
@@ -99,7 +100,7 @@ pub(super) fn summarise(
             ..Report::default()
         };
     };
-    let mut span = first.window.clone();
+    let mut span = Window::clone(&first.window);
     windows.for_each(|it| span.merge(&it.window));
     let shards = layout.shards.iter().zip(&span.shards).enumerate().map(|(index, (shard, of))| ShardReport {
         shard: shard.clone(),

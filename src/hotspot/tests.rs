@@ -232,6 +232,21 @@ fn a_report_is_of_the_last_minute() {
 }
 
 #[test]
+fn times_in_which_nothing_happens_take_no_memory() {
+    let world = World::new("shop");
+    world.run_for(7);
+    for window in 1..=3 {
+        world.hotspots.turn(START_S + window * WINDOW_S);
+    }
+    assert_eq!(world.hotspots.windows(), (3, 1));
+    world.run_for(8);
+    (4..=7).for_each(|window| world.hotspots.turn(START_S + window * WINDOW_S));
+    assert_eq!(world.hotspots.windows(), (6, 1), "the first is over");
+    let calls = world.hotspots.report().shards.iter().map(|it| it.replica_reads.calls).sum::<u64>();
+    assert_eq!(calls, 1);
+}
+
+#[test]
 fn what_was_counted_since_the_last_window_is_recorded_at_the_end() {
     let world = World::new("shop");
     (0..10).for_each(|it| world.run_for(it));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::cells::Cells;
 use super::layout::{Layout, MapLayout};
 use super::load::Load;
-use super::pending::{PendingKey, Record};
+use super::pending::{PendingKey, Recorded, Unread};
 use crate::base::{Access, NumberHasher, Role, ShardId};
 use crate::route::{KeyRef, Subject};
 use crate::shard::KeyValue;
@@ -151,75 +151,88 @@ impl Window {
     }
 
     /// Allocates for the first statement of a table, of which `names` are asked, and for sums that no cell has room for.
-    pub fn add(&mut self, records: &[Record], names: &TableNames, layout: &Layout) {
-        for record in records.iter().filter(|it| !it.is_more) {
-            self.add_call(record, names);
-        }
+    pub fn add(&mut self, records: Unread<'_>, names: &TableNames, layout: &Layout) {
+        self.add_calls(records.clone().filter(|it| !it.is_more()), names);
         let run = |key: &PendingKey| match usize::from(key.map) {
             index if layout.is_primary_keys(index) => 0,
             index => layout.map(index).map_or(0, |of| of.run(key.part)),
         };
-        let heavy_key =
-            |it: &Record, key: &PendingKey| HeavyKey { map: key.map, access: it.access, hash: key.hash };
+        let heavy_key = |it: Recorded<'_>, key: &PendingKey| HeavyKey {
+            map: key.map,
+            access: it.access(),
+            hash: key.hash,
+        };
         let is_known = |key: &PendingKey| usize::from(key.map) < layout.maps.len();
-        let keys = || records.iter().filter_map(|it| Some((it, it.key.as_ref().filter(|it| is_known(it))?)));
+        let keys = records.filter_map(|it| Some((it, it.key().filter(is_known)?)));
         // Nothing is decided by what is read here, so that all of it is fetched side by side.
-        let fetched = keys().fold(0, |sum, (it, key)| {
+        let fetched = keys.clone().fold(0, |sum, (it, key)| {
             let cells = &self.maps[usize::from(key.map)].cells;
-            sum ^ cells.fetch(run(key), it.access) ^ self.heavy.fetch(heavy_key(it, key))
+            sum ^ cells.fetch(run(&key), it.access()) ^ self.heavy.fetch(heavy_key(it, &key))
         });
         std::hint::black_box(fetched);
-        for (it, key) in keys() {
+        for (it, key) in keys {
             let map = &mut self.maps[usize::from(key.map)];
-            let share = it.load.shared_by(it.keys.into());
-            map.cells.add(run(key), it.access, &share);
+            let share = it.load().shared_by(it.keys().into());
+            map.cells.add(run(&key), it.access(), &share);
             let of = if map.distinct.len() > 1 { key.part as usize } else { 0 };
             if let Some(distinct) = map.distinct.get_mut(of) {
                 distinct.add(key.hash);
             }
-            self.heavy.add(
-                heavy_key(it, key),
-                KeyPlace { shard: it.shard, part: key.part },
-                1,
-                share.time_us,
-            );
+            let place = KeyPlace { shard: it.shard(), part: key.part };
+            self.heavy.add(heavy_key(it, &key), place, 1, share.time_us);
         }
     }
 
-    #[inline]
-    fn add_call(&mut self, call: &Record, names: &TableNames) {
-        if let Some(shard) = self.shards.get_mut(usize::from(call.shard.0)) {
-            *match (call.role, call.access) {
-                (Role::Replica, _) => &mut shard.replica_reads,
-                (Role::Primary, Access::Read) => &mut shard.primary_reads,
-                (Role::Primary, Access::Write) => &mut shard.primary_writes,
-            } += call.load;
-            shard.scattered += u64::from(call.scattered);
+    fn add_calls<'a>(&mut self, calls: impl Iterator<Item = Recorded<'a>>, names: &TableNames) {
+        // Of calls of one table and one kind that follow one another.
+        let (mut table, mut sum) = ((0, Access::Read), Load::default());
+        for call in calls {
+            let (load, shards) = (call.load(), u64::from(call.is_scattered()));
+            if let Some(shard) = self.shards.get_mut(usize::from(call.shard().0)) {
+                *match (call.role(), call.access()) {
+                    (Role::Replica, _) => &mut shard.replica_reads,
+                    (Role::Primary, Access::Read) => &mut shard.primary_reads,
+                    (Role::Primary, Access::Write) => &mut shard.primary_writes,
+                } += load;
+                shard.scattered += shards;
+            }
+            if call.is_first()
+                && let Some(map) = call.map().and_then(|it| self.maps.get_mut(usize::from(it)))
+            {
+                map.statements += 1;
+                map.scattered += shards;
+            }
+            let of = (call.table_id(), call.access());
+            if of != table {
+                self.add_to_table(table, sum, names);
+                (table, sum) = (of, Load::default());
+            }
+            // A statement is one call, however many shards do it.
+            sum += Load { calls: if call.is_first() { load.calls } else { 0 }, ..load };
         }
-        if call.first
-            && let Some(map) = call.map.and_then(|it| self.maps.get_mut(usize::from(it)))
-        {
-            map.statements += 1;
-            map.scattered += u64::from(call.scattered);
-        }
-        if call.table_id == 0 {
+        self.add_to_table(table, sum, names);
+    }
+
+    fn add_to_table(&mut self, (id, access): (u64, Access), load: Load, names: &TableNames) {
+        if id == 0 {
             return;
         }
-        let table = match self.tables.get_mut(&call.table_id) {
+        let table = match self.tables.get_mut(&id) {
             Some(it) => it,
             None => {
-                let Some(name) = names.get(&call.table_id).filter(|_| self.tables.len() < TABLES_MAX) else {
-                    return;
-                };
-                self.tables.entry(call.table_id).or_insert_with(|| TableCounts::new(name))
+                let Some(name) = names.get(&id).filter(|_| self.tables.len() < TABLES_MAX) else { return };
+                self.tables.entry(id).or_insert_with(|| TableCounts::new(name))
             }
         };
-        // A statement is one call, however many shards do it.
-        let load = Load { calls: if call.first { call.load.calls } else { 0 }, ..call.load };
-        match call.access {
+        match access {
             Access::Read => table.reads += load,
             Access::Write => table.writes += load,
         }
+    }
+
+    /// Nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty() && self.shards.iter().all(|it| it.calls() == 0)
     }
 
     /// Whether there is room for more.

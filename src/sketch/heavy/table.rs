@@ -78,6 +78,10 @@ const LOWEST: u64 = 0x0101_0101_0101_0101;
 /// entry that is gone may still be read.
 const MARK_MIN: u8 = 2;
 
+/// Quantiles of a table of so many groups are those of some hundred entries: one group in so many.
+const SAMPLED_FROM: usize = 256;
+const SAMPLED_ONE_IN: usize = 4;
+
 /// The marks of a group's slots, the first in the lowest byte: 0 where a slot is free, else some bits of its entry's hash.
 /// All of them are a few kilobytes, which stay in the caches where entries do not: a search fetches the entry that it is
 /// for, or none.
@@ -113,6 +117,16 @@ impl Marks {
         let mark = (self.0 >> (slot * 8)) as u8;
         self.0 ^= u64::from(mark) << (slot * 8);
         mark
+    }
+
+    /// Those slots are free from then on: the lowest bit of each one's byte is set in `slots`. How many of them were not.
+    #[inline]
+    fn clear(&mut self, slots: u64) -> usize {
+        const LOW: u64 = LOWEST * 0x7F;
+        let cleared = self.0 & (slots * 0xFF);
+        self.0 ^= cleared;
+        let used = (((cleared & LOW) + LOW) | cleared) >> 7 & LOWEST;
+        (used.wrapping_mul(LOWEST) >> 56) as usize
     }
 
     /// Slots that are not free.
@@ -244,49 +258,79 @@ impl Table {
         }
     }
 
-    /// Changes all weights; what has none left is gone. Entries move towards their homes on the way: from behind
-    /// a group with a free slot on, each is put into the first free slot from its home, which is its own at the latest,
-    /// and what stands between the two has been put there before and stays.
+    /// Changes all weights; what has none left is gone, and others move towards their homes.
     pub fn retain(&mut self, calls: impl Fn(u64) -> u64, time_us: impl Fn(u64) -> u64) {
-        let mut from = self.marks.iter().position(|it| it.first_free().is_some()).unwrap_or(0);
+        // Behind a group with a free slot every entry is in its home. From there on, what stands between an entry and its
+        // home has been put there before and stays.
+        let free = self.marks.iter().position(|it| it.first_free().is_some());
+        let (mut group, mut has_guests) = (free.unwrap_or(0), free.is_none());
         for _ in 0..self.marks.len() {
-            from = self.next(from);
-            for slot in self.marks[from].used() {
-                let mark = self.marks[from].take(slot);
-                let mut entry = self.slots[from * GROUP + slot];
+            group = self.next(group);
+            let was_full = self.marks[group].first_free().is_none();
+            // All slots alike, without a branch: what is read and changed in a free one is of no one.
+            let mut empty = 0;
+            for (slot, entry) in self.slots[group * GROUP..][..GROUP].iter_mut().enumerate() {
                 entry.weights.calls = calls(entry.weights.calls);
                 entry.weights.time_us = time_us(entry.weights.time_us);
-                if entry.is_empty() {
-                    self.used -= 1;
-                    continue;
-                }
-                let mut group = self.home(entry.hash, entry.tag).group;
-                let slot = loop {
-                    match self.marks[group].first_free() {
-                        Some(slot) => break slot,
-                        None => group = self.next(group),
-                    }
-                };
-                self.marks[group].put(slot, mark);
-                self.slots[group * GROUP + slot] = entry;
+                empty |= u64::from(entry.is_empty()) << (slot * 8);
             }
+            self.used -= self.marks[group].clear(empty);
+            if has_guests {
+                self.bring_home(group);
+            }
+            has_guests = was_full;
         }
     }
 
-    /// What 5/8 of the entries have at most, of each weight on its own: up to 1/32 more than the quantile.
+    /// Each entry into the first free slot from its home on, which is its own at the latest.
+    fn bring_home(&mut self, from: usize) {
+        for slot in self.marks[from].used() {
+            let entry = self.slots[from * GROUP + slot];
+            let mut group = self.home(entry.hash, entry.tag).group;
+            if group == from {
+                continue;
+            }
+            let mark = self.marks[from].take(slot);
+            let slot = loop {
+                match self.marks[group].first_free() {
+                    Some(slot) => break slot,
+                    None => group = self.next(group),
+                }
+            };
+            self.marks[group].put(slot, mark);
+            self.slots[group * GROUP + slot] = entry;
+        }
+    }
+
+    /// What 5/8 of the entries have at most, of each weight on its own: up to 1/32 more than the quantile. In a large table
+    /// that of a sample of its groups, which keys fall into at random.
     pub fn quantiles(&mut self) -> Sums {
+        let step = if self.marks.len() >= SAMPLED_FROM { SAMPLED_ONE_IN } else { 1 };
+        let mut seen = self.fill_histograms(step);
+        // As little would say nothing; it takes hashes that are none.
+        if seen * SAMPLED_ONE_IN * 2 < self.used {
+            seen = self.fill_histograms(1);
+        }
+        let [calls, time_us] = &*self.histograms;
+        let wanted = (seen * 5).div_ceil(8);
+        Sums { calls: quantile(calls, wanted), time_us: quantile(time_us, wanted) }
+    }
+
+    /// Of one group in so many. How many entries were in them.
+    fn fill_histograms(&mut self, one_in: usize) -> usize {
         let [calls, time_us] = &mut *self.histograms;
         calls.fill(0);
         time_us.fill(0);
-        for (marks, slots) in self.marks.iter().zip(self.slots.chunks_exact(GROUP)) {
+        let mut seen = 0;
+        for (marks, slots) in self.marks.iter().zip(self.slots.chunks_exact(GROUP)).step_by(one_in) {
             for it in marks.used() {
                 let Sums { calls: count, time_us: time } = slots[it].weights;
                 calls[bucket(count)] += 1;
                 time_us[bucket(time)] += 1;
+                seen += 1;
             }
         }
-        let wanted = (self.used * 5).div_ceil(8);
-        Sums { calls: quantile(calls, wanted), time_us: quantile(time_us, wanted) }
+        seen
     }
 
     #[cfg(test)]
@@ -342,6 +386,20 @@ mod tests {
         assert_eq!((marks.take(4), marks.first_free()), (128, Some(4)));
         assert_eq!((marks.take(0), marks.first_free(), lowest(marks, 7)), (7, Some(0), 3));
         assert!(marks.used().eq([1, 2, 3, 5, 6, 7]));
+    }
+
+    #[test]
+    fn slots_are_freed_together_and_those_that_were_not_free_are_counted() {
+        for used in 0..=255u64 {
+            for freed in 0..=255u64 {
+                let all = |slots: u64| (0..GROUP).filter(move |it| slots >> it & 1 == 1);
+                let mut marks = Marks::default();
+                all(used).for_each(|it| marks.put(it, [2, 128, 255, 127][it % 4]));
+                let count = marks.clear(all(freed).map(|it| 1 << (it * 8)).sum());
+                assert_eq!(count, (used & freed).count_ones() as usize, "{used:x} {freed:x}");
+                assert!(marks.used().eq(all(used & !freed)), "{used:x} {freed:x}");
+            }
+        }
     }
 
     #[test]

@@ -315,6 +315,21 @@ fn keys_that_share_low_or_high_bits_cost_no_long_walks() {
 }
 
 #[test]
+fn a_table_whose_sample_is_empty_is_purged_all_the_same() {
+    // With this seed the highest 9 bits are the group: one in four, which the quantiles are of, stays empty.
+    let groups = (0..512u64).filter(|it| !it.is_multiple_of(4));
+    let hashes = groups.flat_map(|group| (0..8).map(move |it| group << 55 | it << 32));
+    let mut witness = Witness::new(4096);
+    witness.sketch = HeavyHitters::new(4096, 0);
+    let key = |hash| HeavyKey { map: 0, access: Access::Read, hash };
+    hashes.for_each(|it| witness.add((key(it), 1, 100)));
+    assert_eq!((witness.sketch.offset(), witness.sketch.entries().count()), ((0, 0), 3072));
+    witness.add((key(9), 1, 100));
+    assert!(witness.sketch.offset().0 >= 1 && witness.sketch.entries().count() < 3072 / 4 * 3);
+    witness.check("no sample");
+}
+
+#[test]
 fn what_was_cleared_away_is_never_met_again() {
     let read = |hash| HeavyKey { map: 0, access: Access::Read, hash };
     let mut random = Random(11);
