@@ -3,6 +3,7 @@
 (`turns.py`): what a change, or another way to build, comes to. All are started anew after some rounds (`counting.py` says why).
 
     benches/programs.py before=/tmp/keyway-before after=target/release/keyway
+    benches/programs.py keyway=target/pgo/keyway --clients 500
     benches/programs.py plain=target/release/keyway profile=target/pgo/keyway --database sharded
 """
 
@@ -54,6 +55,8 @@ def main():
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="pgbench -M")
     parser.add_argument("--database", default="bench", help="of the Keyways: bench, sharded or four (bench, as of PgBouncer)")
     parser.add_argument("--settings", default="", help="in front of the Keyways' configuration, as in 'workers = 2'")
+    parser.add_argument("--clients", type=proxies.positive, default=proxies.VARIANT_CLIENTS,
+                        help=f"of each program ({proxies.VARIANT_CLIENTS}); its pool has {proxies.POOL_SIZE} connections")
     parser.add_argument("--starts", type=proxies.positive, default=3, help="of all programs (3)")
     parser.add_argument("--rounds", type=proxies.positive, default=3, help="of each start (3)")
     parser.add_argument("--seconds", type=proxies.positive, default=3, help="of each program in each round (3)")
@@ -71,7 +74,7 @@ def main():
                 for mode, rounds in found.items():
                     for _ in range(arguments.rounds):
                         random.shuffle(targets)
-                        samples = bench.all_samples(targets, mode, proxies.VARIANT_CLIENTS)
+                        samples = bench.all_samples(targets, mode, arguments.clients)
                         rounds.append({name: it.cpu_us for name, it in samples.items()})
     except (proxies.Failure, OSError) as failure:
         print(f"programs: {failure}", file=sys.stderr)

@@ -94,7 +94,7 @@ impl Registry {
 
     /// `number` and `secret` are random; a number that is taken is retried with the next one. There are more
     /// of them than clients.
-    pub fn register(&self, mut number: u32, secret: Box<[u8]>) -> Registered {
+    pub fn register(&self, mut number: u32, secret: &[u8]) -> Registered {
         let slot = Arc::new(Slot::new(secret));
         let mut slots = self.0.slots.lock();
         let pid = loop {
@@ -182,7 +182,7 @@ async fn forward(to: &Address, key: &CancelKey) -> std::io::Result<()> {
 
 impl Registered {
     pub fn key(&self) -> CancelKey {
-        CancelKey { pid: self.pid, secret: self.slot.secret.clone() }
+        CancelKey { pid: self.pid, secret: self.slot.secret.as_slice().into() }
     }
 
     pub fn pid(&self) -> u32 {
@@ -219,8 +219,8 @@ mod tests {
     #[test]
     fn a_key_is_known_with_its_secret_and_while_its_client_is_there() {
         let registry = registry(5, &[]);
-        let first = registry.register(7, Box::new([1; 4]));
-        let second = registry.register(7, Box::new([2; 32]));
+        let first = registry.register(7, &[1; 4]);
+        let second = registry.register(7, &[2; 32]);
         assert_ne!(first.pid(), second.pid());
         for registered in [&first, &second] {
             assert!(matches!(registry.find(&registered.key(), Sender::Client), Found::Slot(_)));

@@ -8,12 +8,13 @@
 //!      └──── detach ◀───────┴──────── detach waits for its end ◀─────┘
 //! ```
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tokio::sync::Notify;
 
 use crate::backend::{CancelEnd, CancelTarget};
 
@@ -22,9 +23,9 @@ pub type Targets = SmallVec<[Arc<CancelTarget>; 1]>;
 
 #[derive(Default, Debug)]
 pub struct Slot {
-    pub(super) secret: Box<[u8]>,
+    /// Nearly always of 4 bytes.
+    pub(super) secret: SmallVec<[u8; 16]>,
     state: Mutex<State>,
-    done: Notify,
 }
 
 #[derive(Default, Debug)]
@@ -35,6 +36,8 @@ struct State {
     /// One of them may arrive at any time from now on.
     doubtful: bool,
     wait: Wait,
+    /// Of the session, which alone waits: for a server, or for cancels to end.
+    waker: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -44,6 +47,25 @@ enum Wait {
     /// For a server; those that the client has do nothing meanwhile.
     Waiting,
     Cancelled,
+}
+
+impl State {
+    fn wake_on_change(&mut self, context: &Context<'_>) {
+        match &mut self.waker {
+            Some(it) => it.clone_from(context.waker()),
+            None => self.waker = Some(context.waker().clone()),
+        }
+    }
+
+    /// As `Slot::try_detach`.
+    fn detach(&mut self) -> Option<Detached> {
+        self.targets.clear();
+        if self.in_flight > 0 {
+            return None;
+        }
+        let doubtful = std::mem::take(&mut self.doubtful);
+        Some(if doubtful { Detached::Doubtful } else { Detached::Clean })
+    }
 }
 
 /// Whether servers that worked for a client may work for another one.
@@ -56,8 +78,8 @@ pub enum Detached {
 }
 
 impl Slot {
-    pub(super) fn new(secret: Box<[u8]>) -> Slot {
-        Slot { secret, ..Slot::default() }
+    pub(super) fn new(secret: &[u8]) -> Slot {
+        Slot { secret: SmallVec::from_slice(secret), ..Slot::default() }
     }
 
     /// A server begins to work for this client.
@@ -75,26 +97,23 @@ impl Slot {
     /// The client lets go of its servers. Waits while a cancel is on its way, so that it cannot hit
     /// the query of whoever gets a server next.
     pub async fn detach(&self) -> Detached {
-        loop {
-            // Before the look: an end between the look and the wait must not be missed.
-            let done = self.done.notified();
-            if let Some(detached) = self.try_detach() {
-                return detached;
+        poll_fn(|context| {
+            let mut state = self.state.lock();
+            match state.detach() {
+                Some(detached) => Poll::Ready(detached),
+                None => {
+                    state.wake_on_change(context);
+                    Poll::Pending
+                }
             }
-            done.await;
-        }
+        })
+        .await
     }
 
     /// As `detach` where it need not wait. `None` when a cancel is on its way: no further one finds the
     /// servers, and the caller has to wait or to close them.
     pub fn try_detach(&self) -> Option<Detached> {
-        let mut state = self.state.lock();
-        state.targets.clear();
-        if state.in_flight > 0 {
-            return None;
-        }
-        let doubtful = std::mem::take(&mut state.doubtful);
-        Some(if doubtful { Detached::Doubtful } else { Detached::Clean })
+        self.state.lock().detach()
     }
 
     /// Gives up the servers that nobody has let go of: they are closed, or about to be, with what they may still run.
@@ -125,8 +144,9 @@ impl Slot {
             return false;
         }
         state.wait = Wait::Cancelled;
+        let waker = state.waker.take();
         drop(state);
-        self.done.notify_waiters();
+        waker.into_iter().for_each(Waker::wake);
         true
     }
 
@@ -147,22 +167,21 @@ impl Slot {
 pub struct Waiting<'a>(&'a Slot);
 
 impl Waiting<'_> {
-    /// Until it is cancelled. Cancel safe.
-    pub async fn cancelled(&self) {
-        loop {
-            // Before the look, as in `detach`.
-            let done = self.0.done.notified();
-            if self.0.state.lock().wait == Wait::Cancelled {
-                return;
-            }
-            done.await;
+    /// Ready once it is cancelled.
+    pub fn poll_cancelled(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.state.lock();
+        if state.wait == Wait::Cancelled {
+            return Poll::Ready(());
         }
+        state.wake_on_change(context);
+        Poll::Pending
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().wait = Wait::None;
+        let mut state = self.0.state.lock();
+        (state.wait, state.waker) = (Wait::None, None);
     }
 }
 
@@ -176,8 +195,9 @@ impl Drop for InFlight<'_> {
         let mut state = self.slot.state.lock();
         state.in_flight -= 1;
         state.doubtful |= self.end == CancelEnd::Unknown;
+        let waker = state.waker.take();
         drop(state);
-        self.slot.done.notify_waiters();
+        waker.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -185,7 +205,6 @@ impl Drop for InFlight<'_> {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
 
     use tokio::io::AsyncReadExt;
 
@@ -195,6 +214,13 @@ mod tests {
     fn target(port: u16) -> Arc<CancelTarget> {
         let key = CancelKey { pid: 1, secret: Box::new([0; 4]) };
         Arc::new(CancelTarget { host: "127.0.0.1".into(), port, key, tls: None })
+    }
+
+    /// Each client has one (docs/performance.md).
+    #[test]
+    fn a_place_is_small() {
+        let in_an_arc = size_of::<Slot>() + 2 * size_of::<usize>();
+        assert!(in_an_arc <= 96, "more than the allocator's class of 96: {in_an_arc}");
     }
 
     #[test]
@@ -234,14 +260,24 @@ mod tests {
         slot.attach(target(1));
         let waiting = slot.wait();
         let mut context = Context::from_waker(Waker::noop());
-        assert!(pin!(waiting.cancelled()).as_mut().poll(&mut context).is_pending());
+        assert!(waiting.poll_cancelled(&mut context).is_pending());
         assert_eq!(slot.cancel().await, Some(CancelEnd::Done));
-        waiting.cancelled().await;
+        assert!(waiting.poll_cancelled(&mut context).is_ready());
+        assert_eq!(slot.cancel().await, Some(CancelEnd::Done), "as often as it is asked for");
         assert_eq!(slot.try_detach(), Some(Detached::Clean), "the server has got none");
         drop(waiting);
         assert_eq!(slot.cancel().await, None, "what comes next is not waited for");
         let waiting = slot.wait();
-        assert!(pin!(waiting.cancelled()).as_mut().poll(&mut context).is_pending());
+        assert!(waiting.poll_cancelled(&mut context).is_pending());
+    }
+
+    #[tokio::test]
+    async fn a_cancel_wakes_who_waits() {
+        let slot = Slot::default();
+        let waiting = slot.wait();
+        let cancelled = std::future::poll_fn(|it| waiting.poll_cancelled(it));
+        let ((), end) = tokio::join!(cancelled, slot.cancel());
+        assert_eq!(end, Some(CancelEnd::Done));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use super::waiting::{Missing, Waited, cannot_connect};
 use crate::backend::{Backend, ConnectError};
 use crate::base::{Reason, Refusal, Role, ShardId, SqlState};
 use crate::net::Buffer;
-use crate::pool::{Admission, CheckoutError, Lease, Pool};
+use crate::pool::{Admission, Checkout, CheckoutError, Lease, Pool};
 use crate::proto::{Expect, Origin, Replies, Settings};
 use crate::route::Excluded;
 use crate::wire;
@@ -133,16 +133,23 @@ impl Session {
         let Some(pool) = self.pools.get(server).cloned() else {
             return Err(self.no_primary(server.shard, &Missing::Primary));
         };
-        if let Some(it) = pool.try_checkout() {
-            return Ok(Ok(Some(it)));
-        }
-        match self.wait_unless_gone(pool.checkout(admission)).await? {
+        let served = match pool.checkout(admission) {
+            Ok(Checkout::Lease(it)) => return Ok(Ok(Some(it))),
+            Ok(Checkout::Queued(queued)) => {
+                let since = queued.since();
+                let (served, now) = self.wait_unless_gone(since, queued.served()).await?;
+                pool.note_waited(now.saturating_duration_since(since));
+                served.map(|it| (it, now))
+            }
+            Err(error) => Err(error),
+        };
+        match served {
             // In the wait it may have fallen behind, or started anew with less than it had.
-            Ok(it) if role == Role::Replica && !self.is_fit_still(placed, Instant::now()) => {
-                it.release(Instant::now());
+            Ok((it, now)) if role == Role::Replica && !self.is_fit_still(placed, now) => {
+                it.release(now);
                 Ok(Ok(None))
             }
-            Ok(it) => Ok(Ok(Some(it))),
+            Ok((it, _)) => Ok(Ok(Some(it))),
             Err(CheckoutError::Paused) => Ok(Ok(None)),
             Err(CheckoutError::Connect(error)) => {
                 self.database.topology.report_failure(server);

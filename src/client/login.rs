@@ -525,7 +525,7 @@ pub(super) fn registered(
     let (number, secret) = random.split_at(4);
     let number = number.iter().fold(0, |number, it| number << 8 | u32::from(*it));
     let secret = &secret[..cancel::secret_bytes(parameters.takes_long_keys())];
-    Ok(shared.cancels.register(number, secret.into()))
+    Ok(shared.cancels.register(number, secret))
 }
 
 /// With the words of PostgreSQL's own limits (`InitializeSessionUserId` in miscinit.c, `CheckMyDatabase` in

@@ -128,8 +128,8 @@ impl Cost {
         self.state = self.state.or(flow.state);
     }
 
-    pub fn waited(&mut self, since: Instant) {
-        self.wait_us += since.elapsed().as_micros() as u64;
+    pub fn waited(&mut self, time: Duration) {
+        self.wait_us += time.as_micros() as u64;
     }
 
     pub fn refused(&mut self, refusal: &Refusal) {

@@ -175,13 +175,13 @@ impl Session {
                 }
                 Turn::Follow(mut following) => {
                     let answer = tokio::time::timeout_at(waits_until.into(), following.answer());
-                    match self.wait_unless_gone(answer).await {
+                    match self.wait_unless_gone(Instant::now(), answer).await {
                         Err(refusal) => return Ok(Ran::Refused(refusal)),
-                        Ok(Ok(Some(answer))) => {
+                        Ok((Ok(Some(answer)), _)) => {
                             metrics.read(ReadOutcome::Shared);
                             return self.answer_with(request, &answer).await;
                         }
-                        Ok(Ok(None)) if Instant::now() < waits_until => {}
+                        Ok((Ok(None), now)) if now < waits_until => {}
                         Ok(_) => break,
                     }
                 }
@@ -283,7 +283,7 @@ impl Session {
         let mut turn = pin!(waiting.turn());
         loop {
             let waited = tokio::time::timeout(self.database.wait_timeout, &mut turn);
-            match self.wait_unless_gone(waited).await? {
+            match self.wait_unless_gone(Instant::now(), waited).await?.0 {
                 Ok(turn) => return Ok(Some(turn)),
                 Err(_) if self.database.traffic.is_paused() || self.primary_of(shard).is_none() => {}
                 Err(_) => return Ok(None),

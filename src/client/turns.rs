@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -81,12 +82,9 @@ impl Turns {
             return if is_free { Entered::Turn(turn) } else { Entered::Spared(turn) };
         }
         if standing.waiting.len() >= bounds.waiting_max {
-            standing.waiting.forget_gone();
-        }
-        if standing.waiting.len() >= bounds.waiting_max {
             return Entered::Full;
         }
-        let ticket = Some(standing.waiting.join());
+        let ticket = Some(standing.waiting.join(Instant::now()));
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Entered::Waiting(Waiting { turns, line, ticket })
     }
@@ -135,7 +133,12 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.turns.waiting.fetch_sub(1, Ordering::Relaxed);
-        if self.ticket.take().and_then(Ticket::leave).is_some() {
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut lines = self.turns.lines.lock();
+        // With a turn inside it is at work, and with none in front of it somebody else is: the line is there.
+        let came = lines.get_mut(&self.line).and_then(|it| it.waiting.leave(ticket)).is_some();
+        drop(lines);
+        if came {
             self.turns.leave(self.line);
         }
     }

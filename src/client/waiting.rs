@@ -106,7 +106,7 @@ impl Session {
             }
             _ => self.wait_for_primary(&missing, shard, waited).await,
         };
-        self.cost().waited(began);
+        self.cost().waited(began.elapsed());
         self.record.set_activity(Activity::Active);
         done
     }
@@ -152,11 +152,11 @@ impl Session {
     pub async fn unless_gone<T>(&mut self, done: impl Future<Output = T>) -> Result<T, Refusal> {
         let slot = self.cancel.slot().clone();
         let waiting = slot.wait();
-        let (mut cancelled, mut done) = (pin!(waiting.cancelled()), pin!(done));
+        let mut done = pin!(done);
         // Once it has sent its next request, it is looked at now and then: the end comes behind that.
         let (stream, mut looks) = (&mut self.stream, None::<tokio::time::Interval>);
         poll_fn(|cx| {
-            if cancelled.as_mut().poll(cx).is_ready() {
+            if waiting.poll_cancelled(cx).is_ready() {
                 return Poll::Ready(Err(cancelled_by_user()));
             }
             if let Poll::Ready(it) = done.as_mut().poll(cx) {
@@ -179,14 +179,18 @@ impl Session {
         .await
     }
 
-    /// As `unless_gone`, told and counted as a wait.
-    pub async fn wait_unless_gone<T>(&mut self, done: impl Future<Output = T>) -> Result<T, Refusal> {
-        let began = Instant::now();
-        self.record.waits(began);
+    /// As `unless_gone`, told and counted as a wait that began at `since`. When it ended, too.
+    pub async fn wait_unless_gone<T>(
+        &mut self,
+        since: Instant,
+        done: impl Future<Output = T>,
+    ) -> Result<(T, Instant), Refusal> {
+        self.record.waits(since);
         let done = self.unless_gone(done).await;
-        self.cost().waited(began);
+        let now = Instant::now();
+        self.cost().waited(now.saturating_duration_since(since));
         self.record.set_activity(Activity::Active);
-        done
+        Ok((done?, now))
     }
 
     /// What the servers of the shard are at, as far as it is known.

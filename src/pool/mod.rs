@@ -13,6 +13,7 @@
 //! has come already and keeps nothing.
 
 mod breaker;
+mod checkout;
 mod control;
 mod ledger;
 mod metrics;
@@ -20,6 +21,7 @@ mod standing;
 mod waiters;
 
 pub use breaker::{Breaker, BreakerState};
+pub use checkout::{Checkout, Queued};
 pub use control::ServerUse;
 pub use ledger::{Bound, Bounds, Ledger, Terms};
 pub use metrics::{PoolMetricFamilies, PoolMetrics, PoolName, PoolUsage};
@@ -73,7 +75,14 @@ pub enum Admission {
     Transaction,
 }
 
-type Handed = Result<Box<Backend>, Arc<ConnectError>>;
+type Handed = Result<Box<Backend>, Unserved>;
+
+/// What a waiter gets in place of a connection.
+#[derive(Clone)]
+enum Unserved {
+    Connect(Arc<ConnectError>),
+    TimedOut,
+}
 
 pub struct Pool {
     name: PoolName,
@@ -99,6 +108,8 @@ struct State {
     retrying: bool,
     /// Another pool has taken its place: nothing is kept idle.
     retired: bool,
+    /// Somebody will end the waits that take too long.
+    expiring: bool,
     /// Nothing is handed out, nor kept.
     paused: bool,
     /// Connections from before are closed when they are released.
@@ -168,99 +179,6 @@ impl Pool {
         usage
     }
 
-    /// An idle connection, without waiting and without a system call.
-    pub fn try_checkout(self: &Arc<Pool>) -> Option<Lease> {
-        let mut state = self.state.lock();
-        // None is idle in a pause, whoever asks.
-        if state.paused {
-            return None;
-        }
-        let mut dead = 0;
-        let mut found = None;
-        while let Some(mut backend) = state.idle.pop() {
-            if backend.has_news() {
-                // A server speaks to an idle connection only to say that it ends, or that its
-                // configuration changed: neither may surprise the next client.
-                dead += 1;
-                continue;
-            }
-            found = Some(self.lease(backend));
-            break;
-        }
-        if dead > 0 {
-            self.close_count(&mut state, dead);
-            drop(state);
-            self.membership.ledger.serve();
-        }
-        found
-    }
-
-    /// A connection: idle, new, or the next that becomes free. Cancel safe.
-    pub async fn checkout(self: &Arc<Pool>, admission: Admission) -> Result<Lease, CheckoutError> {
-        if let Some(lease) = self.try_checkout() {
-            return Ok(lease);
-        }
-        let started = Instant::now();
-        let (ticket, wants_room) = {
-            let mut state = self.state.lock();
-            if state.paused && admission != Admission::Transaction {
-                return Err(CheckoutError::Paused);
-            }
-            // With other connections at work waiters are served by those; with none, whoever would wait
-            // for a server that is known to be gone had better know at once.
-            if state.open == 0
-                && let Some(error) = self.standing().breaker.problem(started)
-            {
-                return Err(CheckoutError::Connect(error));
-            }
-            if state.waiters.len() >= self.limits.waiters_max && admission == Admission::Statement {
-                self.metrics.hit(Limit::Waiters);
-                return Err(CheckoutError::TooManyWaiters(self.limits.waiters_max));
-            }
-            let ticket = state.waiters.join();
-            let wants_room = self.grow(&mut state);
-            self.note_wait(&state);
-            (ticket, wants_room)
-        };
-        if wants_room {
-            self.membership.ledger.serve();
-        }
-        let waited = self.wait(ticket).await;
-        self.metrics.waited(started.elapsed());
-        waited
-    }
-
-    /// Behind `grow`: who has come last waits for more than a login where one of the pool's bounds is in the
-    /// way. Bounds that pools share are counted in the ledger.
-    fn note_wait(&self, state: &State) {
-        if state.connecting >= state.waiters.len() {
-            return;
-        }
-        if state.open >= self.limits.size {
-            self.metrics.hit(Limit::PoolSize);
-        } else if state.connecting >= self.limits.ramp {
-            self.metrics.hit(Limit::Ramp);
-        }
-    }
-
-    async fn wait(self: &Arc<Pool>, ticket: Ticket<Handed>) -> Result<Lease, CheckoutError> {
-        // Dropped with a connection inside (a time-out in the same instant), the ticket would lose
-        // it: the guard gives it back.
-        let mut guard = TicketGuard { pool: self, ticket: Some(ticket) };
-        let Some(ticket) = guard.ticket.as_mut() else { return Err(self.wait_timeout()) };
-        match tokio::time::timeout(self.limits.wait_timeout, ticket.handed()).await {
-            Ok(Some(Ok(backend))) => Ok(self.lease(backend)),
-            Ok(Some(Err(error))) => Err(CheckoutError::Connect(error)),
-            Ok(None) => Err(CheckoutError::Paused),
-            Err(_) => Err(self.wait_timeout()),
-        }
-    }
-
-    fn wait_timeout(&self) -> CheckoutError {
-        self.metrics.hit(Limit::WaitTime);
-        CheckoutError::WaitTimeout(self.limits.wait_timeout)
-    }
-
     fn lease(self: &Arc<Pool>, backend: Box<Backend>) -> Lease {
         Lease { backend: Some(backend), pool: self.clone() }
     }
@@ -300,7 +218,7 @@ impl Pool {
         if state.open == 0
             && let Some(error) = self.standing().breaker.problem(now)
         {
-            while state.waiters.hand(Err(error.clone())).is_ok() {}
+            state.fail_all(&error);
             return;
         }
         if !std::mem::replace(&mut state.retrying, true) {
@@ -349,7 +267,7 @@ impl Pool {
                 // With other connections at work waiters are served by those; with none, whoever
                 // waits had better know at once.
                 if state.open == 0 {
-                    while state.waiters.hand(Err(error.clone())).is_ok() {}
+                    state.fail_all(&error);
                 }
             }
         }
@@ -470,6 +388,10 @@ impl State {
         !self.paused && (!self.retired || !self.waiters.is_empty())
     }
 
+    fn fail_all(&mut self, error: &Arc<ConnectError>) {
+        while self.waiters.hand(Err(Unserved::Connect(error.clone()))).is_ok() {}
+    }
+
     fn is_fresh(&self, connected_at: Instant) -> bool {
         self.fresh_since.is_none_or(|it| connected_at >= it)
     }
@@ -483,21 +405,6 @@ impl State {
             waiters: self.waiters.len(),
             size,
         }
-    }
-}
-
-struct TicketGuard<'a> {
-    pool: &'a Arc<Pool>,
-    ticket: Option<Ticket<Handed>>,
-}
-
-impl Drop for TicketGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(Ok(backend)) = self.ticket.take().and_then(Ticket::leave) {
-            self.pool.take_back(backend, Instant::now());
-        }
-        let mut state = self.pool.state.lock();
-        state.waiters.forget_gone();
     }
 }
 

@@ -30,6 +30,10 @@ impl World {
     }
 
     fn pool(&self, server: SocketAddr, user: &str) -> Arc<Pool> {
+        self.pool_of(server, user, 4, Duration::from_secs(5))
+    }
+
+    fn pool_of(&self, server: SocketAddr, user: &str, size: usize, wait_timeout: Duration) -> Arc<Pool> {
         let tls = ServerTls { mode: TlsMode::Disable, authorities: None, identity: None, is_direct: false };
         let metrics = TlsMetrics::register(&Registry::default()).unwrap();
         let spec = BackendSpec {
@@ -47,9 +51,9 @@ impl World {
             statements: crate::proto::StatementBounds { count_max: 8, bytes_max: 1 << 20 },
         };
         let limits = PoolLimits {
-            size: 4,
+            size,
             waiters_max: 8,
-            wait_timeout: Duration::from_secs(5),
+            wait_timeout,
             idle_timeout: Duration::from_secs(60),
             lifetime: Duration::from_secs(60),
             ramp: 4,
@@ -83,6 +87,14 @@ async fn let_in(mut stream: TcpStream) {
     while stream.read(&mut bytes).await.is_ok_and(|it| it > 0) {}
 }
 
+/// Waits for a connection, as a session does.
+async fn served(pool: &Arc<Pool>, admission: Admission) -> Result<Lease, CheckoutError> {
+    match pool.checkout(admission)? {
+        Checkout::Lease(it) => Ok(it),
+        Checkout::Queued(it) => it.served().await,
+    }
+}
+
 fn connect_error(result: Result<Lease, CheckoutError>) -> Arc<ConnectError> {
     match result {
         Err(CheckoutError::Connect(error)) => error,
@@ -98,14 +110,14 @@ async fn nobody_waits_for_a_server_that_has_just_failed() {
     drop(listener);
     let world = World::new(None);
     let (a, b) = (world.pool(address, "a"), world.pool(address, "b"));
-    let first = connect_error(a.checkout(Admission::Statement).await);
+    let first = connect_error(served(&a, Admission::Statement).await);
     // Another user is told the same, without another attempt.
-    assert!(Arc::ptr_eq(&first, &connect_error(b.checkout(Admission::Statement).await)));
-    assert!(Arc::ptr_eq(&first, &connect_error(a.checkout(Admission::Statement).await)));
+    assert!(Arc::ptr_eq(&first, &connect_error(served(&b, Admission::Statement).await)));
+    assert!(Arc::ptr_eq(&first, &connect_error(served(&a, Admission::Statement).await)));
     let listener = TcpListener::bind(address).await.unwrap();
     tokio::spawn(async move { let_in(listener.accept().await.unwrap().0).await });
     let deadline = Instant::now() + Duration::from_secs(5);
-    while let Err(error) = b.checkout(Admission::Statement).await {
+    while let Err(error) = served(&b, Admission::Statement).await {
         assert!(Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -117,14 +129,14 @@ async fn an_idle_connection_makes_room_for_another_users() {
     let world = World::new(Some(2));
     let (a, b) = (world.pool(address, "a"), world.pool(address, "b"));
     let (first, second) =
-        (a.checkout(Admission::Statement).await.unwrap(), a.checkout(Admission::Statement).await.unwrap());
+        (served(&a, Admission::Statement).await.unwrap(), served(&a, Admission::Statement).await.unwrap());
     first.release(Instant::now());
-    let of_b = b.checkout(Admission::Statement).await.unwrap();
+    let of_b = served(&b, Admission::Statement).await.unwrap();
     assert_eq!((a.usage().active, a.usage().idle, b.usage().active), (1, 0, 1));
     // Busy ones are waited for, and released to the one who waits.
     let third = tokio::spawn({
         let b = b.clone();
-        async move { b.checkout(Admission::Statement).await }
+        async move { served(&b, Admission::Statement).await }
     });
     while b.usage().waiters == 0 {
         tokio::task::yield_now().await;
@@ -135,7 +147,7 @@ async fn an_idle_connection_makes_room_for_another_users() {
     assert_eq!(logins.load(Ordering::Relaxed), 4);
     // A connection that is closed makes room too.
     drop(third);
-    let again = a.checkout(Admission::Statement).await.unwrap();
+    let again = served(&a, Admission::Statement).await.unwrap();
     drop((again, of_b));
     assert_eq!(a.usage().active + b.usage().active, 0);
     assert!(!world.ledger.is_wanted());
@@ -146,10 +158,10 @@ async fn a_retired_pool_serves_who_has_come_and_keeps_nothing() {
     let (address, logins) = server().await;
     let world = World::new(Some(1));
     let pool = world.pool(address, "a");
-    let lease = pool.checkout(Admission::Statement).await.unwrap();
+    let lease = served(&pool, Admission::Statement).await.unwrap();
     let waiting = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.checkout(Admission::Statement).await }
+        async move { served(&pool, Admission::Statement).await }
     });
     while pool.usage().waiters == 0 {
         tokio::task::yield_now().await;
@@ -162,7 +174,7 @@ async fn a_retired_pool_serves_who_has_come_and_keeps_nothing() {
     lease.release(Instant::now());
     assert_eq!((pool.usage().idle, pool.open_count()), (0, 0));
     // Who is late gets a connection too.
-    pool.checkout(Admission::Statement).await.unwrap().release(Instant::now());
+    served(&pool, Admission::Statement).await.unwrap().release(Instant::now());
     assert_eq!((pool.usage().idle, pool.open_count()), (0, 0));
     // They say goodbye first.
     while pool.is_closing() {
@@ -177,25 +189,25 @@ async fn a_paused_pool_hands_out_nothing_and_closes_what_comes_back() {
     let world = World::new(None);
     let pool = world.pool(address, "a");
     let leases = [
-        pool.checkout(Admission::Statement).await.unwrap(),
-        pool.checkout(Admission::Statement).await.unwrap(),
+        served(&pool, Admission::Statement).await.unwrap(),
+        served(&pool, Admission::Statement).await.unwrap(),
     ];
     let [first, second] = leases;
     first.release(Instant::now());
     pool.pause();
     assert_eq!((pool.usage().idle, pool.open_count()), (0, 1));
     assert!(pool.try_checkout().is_none());
-    assert!(matches!(pool.checkout(Admission::Statement).await, Err(CheckoutError::Paused)));
+    assert!(matches!(served(&pool, Admission::Statement).await, Err(CheckoutError::Paused)));
     second.release(Instant::now());
     assert_eq!(pool.open_count(), 0);
     pool.resume();
-    let lease = pool.checkout(Admission::Statement).await.unwrap();
+    let lease = served(&pool, Admission::Statement).await.unwrap();
     // Who waits is sent away by a pause, to come again.
     let full: Vec<_> =
-        futures_util::future::join_all((0..3).map(|_| pool.checkout(Admission::Statement))).await;
+        futures_util::future::join_all((0..3).map(|_| served(&pool, Admission::Statement))).await;
     let waiting = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.checkout(Admission::Statement).await }
+        async move { served(&pool, Admission::Statement).await }
     });
     while pool.usage().waiters == 0 {
         tokio::task::yield_now().await;
@@ -211,13 +223,13 @@ async fn connections_from_before_are_closed_when_they_come_back() {
     let world = World::new(None);
     let pool = world.pool(address, "a");
     let (held, idle) = (
-        pool.checkout(Admission::Statement).await.unwrap(),
-        pool.checkout(Admission::Statement).await.unwrap(),
+        served(&pool, Admission::Statement).await.unwrap(),
+        served(&pool, Admission::Statement).await.unwrap(),
     );
     idle.release(Instant::now());
     pool.renew(Instant::now());
     assert!(pool.is_closing() && pool.open_count() == 1);
-    let new = pool.checkout(Admission::Statement).await.unwrap();
+    let new = served(&pool, Admission::Statement).await.unwrap();
     held.release(Instant::now());
     while pool.is_closing() {
         tokio::task::yield_now().await;
@@ -233,8 +245,8 @@ async fn a_pause_lets_transactions_take_what_they_need() {
     let world = World::new(None);
     let pool = world.pool(address, "a");
     pool.pause();
-    let lease = pool.checkout(Admission::Transaction).await.unwrap();
-    assert!(matches!(pool.checkout(Admission::Held).await, Err(CheckoutError::Paused)));
+    let lease = served(&pool, Admission::Transaction).await.unwrap();
+    assert!(matches!(served(&pool, Admission::Held).await, Err(CheckoutError::Paused)));
     lease.release(Instant::now());
     assert_eq!((pool.open_count(), pool.usage().idle), (0, 0), "it is closed when it comes back");
 }
@@ -245,11 +257,11 @@ async fn who_waits_for_a_server_that_has_lost_its_role_looks_for_another() {
     let world = World::new(None);
     let pool = world.pool(address, "a");
     let full: Vec<_> =
-        futures_util::future::join_all((0..4).map(|_| pool.checkout(Admission::Statement))).await;
+        futures_util::future::join_all((0..4).map(|_| served(&pool, Admission::Statement))).await;
     assert_eq!(pool.usage().size, 4);
     let waiting = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.checkout(Admission::Statement).await }
+        async move { served(&pool, Admission::Statement).await }
     });
     while pool.usage().waiters == 0 {
         tokio::task::yield_now().await;
@@ -260,7 +272,7 @@ async fn who_waits_for_a_server_that_has_lost_its_role_looks_for_another() {
     for it in full {
         it.unwrap().release(Instant::now());
     }
-    drop(pool.checkout(Admission::Statement).await.unwrap());
+    drop(served(&pool, Admission::Statement).await.unwrap());
     assert_eq!(logins.load(Ordering::Relaxed), 4, "it goes on as it was");
 }
 
@@ -269,7 +281,7 @@ async fn a_login_that_was_under_way_is_renewed_too() {
     let world = World::new(None);
     let (address, logins) = server().await;
     let pool = world.pool(address, "app");
-    let mut checkout = std::pin::pin!(pool.checkout(Admission::Statement));
+    let mut checkout = std::pin::pin!(served(&pool, Admission::Statement));
     let first = std::future::poll_fn(|context| Poll::Ready(checkout.as_mut().poll(context))).await;
     assert!(first.is_pending());
     // The login begins.
@@ -279,6 +291,52 @@ async fn a_login_that_was_under_way_is_renewed_too() {
     let lease = checkout.await.unwrap();
     assert!(lease.connected_at >= renewed_at);
     assert_eq!(logins.load(Ordering::Relaxed), 2);
+    lease.release(Instant::now());
+    assert_eq!(pool.usage().idle, 1);
+}
+
+#[tokio::test]
+async fn who_waits_too_long_is_told_so_whoever_else_has_waited_before() {
+    let (address, _) = server().await;
+    let (world, timeout) = (World::new(None), Duration::from_millis(20));
+    let pool = world.pool_of(address, "app", 1, timeout);
+    // Twice: the timer ends where nobody waits.
+    for _ in 0..2 {
+        let lease = served(&pool, Admission::Held).await.ok();
+        let began = Instant::now();
+        let both = [(); 2].map(|()| served(&pool, Admission::Statement));
+        for it in futures_util::future::join_all(both).await {
+            assert!(matches!(it, Err(CheckoutError::WaitTimeout(it)) if it == timeout));
+        }
+        assert!(began.elapsed() >= timeout);
+        assert_eq!(pool.usage().waiters, 0);
+        if let Some(it) = lease {
+            it.release(Instant::now());
+        }
+        while pool.state.lock().expiring {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_is_not_waited_for() {
+    let (address, _) = server().await;
+    let pool = World::new(None).pool_of(address, "app", 1, Duration::from_secs(5));
+    let lease = served(&pool, Admission::Statement).await.unwrap();
+    let queue = |pool: &'static Arc<Pool>| match pool.checkout(Admission::Statement) {
+        Ok(Checkout::Queued(it)) => it,
+        _ => panic!("it is not queued"),
+    };
+    let pool: &'static Arc<Pool> = Box::leak(Box::new(pool));
+    let (first, second, third) = (queue(pool), queue(pool), queue(pool));
+    drop(second);
+    assert_eq!(pool.usage().waiters, 2);
+    lease.release(Instant::now());
+    // Handed over, and not taken: it is the next one's.
+    drop(first);
+    let lease = third.served().await.unwrap();
+    assert_eq!((pool.usage().waiters, pool.usage().active), (0, 1));
     lease.release(Instant::now());
     assert_eq!(pool.usage().idle, 1);
 }
