@@ -59,6 +59,14 @@ class IdleClients(proxies.Bench):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['admin']}/metrics") as answer:
             return f"\nkeyway_resting_clients {count}\n" in answer.read().decode()
 
+    def wait_for_rest(self, count):
+        deadline = time.monotonic() + REST_TIMEOUT_S
+        while not self.are_at_rest(count):
+            if time.monotonic() > deadline:
+                raise proxies.Failure("the clients do not come to rest")
+            time.sleep(0.5)
+        time.sleep(GIVE_BACK_S)
+
     def resident_kb(self):
         lines = Path(f"/proc/{self.keyway.pid}/status").read_text().splitlines()
         return next(int(it.split()[1]) for it in lines if it.startswith("VmRSS:"))
@@ -115,18 +123,14 @@ def tell(bench, count, base, when):
 
 def measure(bench, count):
     port = bench.ports["keyway"]
-    # What the first clients bring about is no client's own: plans, pools, the allocator's pages.
+    # What the first clients bring about is no client's own: plans, pools, the allocator's pages, the code of their rest.
     tls = context() if bench.arguments.tls else None
     clients = [connect(port, tls) for _ in range(FEW)]
+    bench.wait_for_rest(FEW)
     base = bench.resident_kb()
     clients += [connect(port, tls) for _ in range(count)]
     tell(bench, count, base, "just answered")
-    deadline = time.monotonic() + REST_TIMEOUT_S
-    while not bench.are_at_rest(len(clients)):
-        if time.monotonic() > deadline:
-            raise proxies.Failure("the clients do not come to rest")
-        time.sleep(0.5)
-    time.sleep(GIVE_BACK_S)
+    bench.wait_for_rest(len(clients))
     tell(bench, count, base, "at rest")
     time.sleep(LATER_S)
     tell(bench, count, base, f"at rest, {LATER_S} s later")

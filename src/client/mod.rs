@@ -49,6 +49,7 @@ mod relay;
 mod reload;
 mod replication;
 mod request;
+mod rest;
 mod routing;
 mod search_path;
 mod session;

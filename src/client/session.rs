@@ -2,9 +2,9 @@
 //! every answer with the status that the client must believe in.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Instant;
 
 use smallvec::{SmallVec, smallvec};
@@ -23,6 +23,7 @@ use super::registry::{Activity, Registered};
 use super::relay::{Flow, RelayError, step};
 use super::reload::sent_away;
 use super::request::Copying;
+use super::rest::Roused;
 use super::statements::Names;
 use super::timeouts::{Overdue, Patience, statement_time, transaction_time};
 use super::tracks::Tracks;
@@ -53,27 +54,6 @@ pub(super) enum Outcome {
     Done,
     /// COPY FROM STDIN has begun on the held connection.
     CopyIn,
-}
-
-/// What a session's wait between units heeds beside its client.
-struct Waiting {
-    may_heed: bool,
-    may_hear: bool,
-    is_tied: bool,
-    too_long: Option<(Pin<Box<tokio::time::Sleep>>, Patience)>,
-}
-
-/// Who ended a session's wait between units.
-enum Roused {
-    Client,
-    /// One that is pinned to it.
-    Server,
-    /// There are notifications.
-    Hub,
-    /// It is to have a look at what has changed.
-    Keyway,
-    /// It has been silent for so long that it may rest.
-    Drowsy,
 }
 
 pub(super) struct Held {
@@ -223,8 +203,16 @@ impl Session {
         })
     }
 
-    pub async fn run(mut self: Box<Self>) {
-        let end = self.until_killed().await;
+    /// This and what it polls are what a client at rest costs beside the session itself.
+    #[allow(clippy::manual_async_fn, reason = "an async function holds its arguments twice")]
+    pub fn run(mut self: Box<Self>) -> impl Future<Output = ()> + Send {
+        async move {
+            let end = self.until_killed().await;
+            Box::pin(self.part(end)).await;
+        }
+    }
+
+    async fn part(mut self: Box<Self>, end: End) {
         let end = match end {
             End::Killed if self.record.activity() == Activity::Idle => End::Fatal(sent_away()),
             other => other,
@@ -267,20 +255,18 @@ impl Session {
     }
 
     /// Greets and works until the session ends, or is killed: then whatever it was doing is dropped.
-    async fn until_killed(&mut self) -> End {
-        let record = self.record.record().clone();
-        record.wake_this_task().await;
-        let mut working = pin!(async {
-            match Box::pin(self.greet()).await {
-                Ok(()) => self.serve().await,
-                Err(end) => end,
-            }
-        });
-        poll_fn(|cx| {
-            record.takes_time();
-            if record.is_killed() { Poll::Ready(End::Killed) } else { working.as_mut().poll(cx) }
-        })
-        .await
+    #[allow(clippy::manual_async_fn, reason = "an async function holds its arguments twice")]
+    fn until_killed(&mut self) -> impl Future<Output = End> + Send {
+        async move {
+            let record = self.record.record().clone();
+            record.wake_this_task().await;
+            let mut working = pin!(self.greet_and_serve());
+            poll_fn(move |cx| {
+                record.takes_time();
+                if record.is_killed() { Poll::Ready(End::Killed) } else { working.as_mut().poll(cx) }
+            })
+            .await
+        }
     }
 
     /// All that a statement may need is a few kilobytes, which are made for a client that speaks and given up
@@ -289,34 +275,33 @@ impl Session {
     /// ```text
     ///  work ──silent, and told by `Sessions::let_rest`──▶ rest ──client or pinned server speaks──▶ work
     /// ```
-    async fn serve(&mut self) -> End {
-        // Since when the client is silent goes on to count where it rests.
-        let mut patience = None;
-        loop {
-            if let Err(end) = Box::pin(self.work(&mut patience)).await {
+    #[allow(clippy::manual_async_fn, reason = "an async function holds its arguments twice")]
+    fn greet_and_serve(&mut self) -> impl Future<Output = End> + Send {
+        async move {
+            if let Err(end) = Box::pin(self.greet()).await {
                 return end;
             }
-            if let Err(end) = self.rest(&mut patience).await {
-                return end;
+            // Since when the client is silent goes on to count where it rests.
+            let mut patience = None;
+            loop {
+                if let Err(end) = Box::pin(self.work(&mut patience)).await {
+                    return end;
+                }
+                self.begin_to_rest();
+                loop {
+                    match self.wait_for_client(&mut patience).await {
+                        Ok(Roused::Client | Roused::Server) => break,
+                        // Of a session that rests few have something to do.
+                        Ok(other) => match Box::pin(self.stir(other)).await {
+                            Ok(()) => {}
+                            Err(end) => return end,
+                        },
+                        Err(end) => return end,
+                    }
+                }
+                self.record.set_resting(false);
             }
         }
-    }
-
-    /// Until there is something to work on.
-    async fn rest(&mut self, patience: &mut Option<Option<Patience>>) -> Result<(), End> {
-        self.forget_tracks();
-        self.forget_work();
-        self.record.set_resting(true);
-        loop {
-            match self.wait_for_client(patience).await? {
-                Roused::Client | Roused::Server => break,
-                Roused::Hub => Box::pin(self.deliver()).await?,
-                Roused::Keyway => self.heed()?,
-                Roused::Drowsy => self.record.set_resting(true),
-            }
-        }
-        self.record.set_resting(false);
-        Ok(())
     }
 
     /// Returns when the session may rest, which holds no buffer.
@@ -472,56 +457,6 @@ impl Session {
             // One that never stops must not hold up others.
             tokio::task::coop::consume_budget().await;
         }
-    }
-
-    async fn wait_for_client(&mut self, patience: &mut Option<Option<Patience>>) -> Result<Roused, End> {
-        // Clocks and signals are looked at only when the socket says "not yet", once for each wait.
-        let mut waiting = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
-                return Poll::Ready(ready.map(|()| Roused::Client).map_err(|_| End::Left));
-            }
-            let waiting = waiting.get_or_insert_with(|| self.begin_to_wait(patience));
-            self.poll_roused(cx, waiting)
-        })
-        .await
-    }
-
-    fn begin_to_wait(&mut self, patience: &mut Option<Option<Patience>>) -> Waiting {
-        self.record.set_activity(Activity::Idle);
-        let patience = *patience.get_or_insert_with(|| self.patience());
-        Waiting {
-            may_heed: self.may_heed(),
-            // As a server does: between commands and outside of a transaction.
-            may_hear: self.transaction.is_idle() && !self.unsynced && !self.skipping,
-            is_tied: self.is_tied(),
-            too_long: patience.map(|it| (Box::pin(tokio::time::sleep_until(it.until.into())), it)),
-        }
-    }
-
-    /// By anybody but the client.
-    fn poll_roused(&mut self, cx: &mut Context<'_>, waiting: &mut Waiting) -> Poll<Result<Roused, End>> {
-        if let Some(held) = self.held.as_mut().filter(|_| waiting.is_tied) {
-            let server = &mut held.lease.stream;
-            if server.has_news(cx) {
-                return Poll::Ready(Ok(Roused::Server));
-            }
-        }
-        if self.poll_notifications(cx, waiting.may_hear) {
-            return Poll::Ready(Ok(Roused::Hub));
-        }
-        if waiting.may_heed && self.record.is_called() {
-            return Poll::Ready(Ok(Roused::Keyway));
-        }
-        if self.record.take_drowsy() {
-            return Poll::Ready(Ok(Roused::Drowsy));
-        }
-        if let Some((too_long, patience)) = &mut waiting.too_long
-            && too_long.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(End::Fatal(self.out_of_patience(*patience))));
-        }
-        Poll::Pending
     }
 
     /// More than one.
