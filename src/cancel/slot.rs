@@ -272,6 +272,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_of_a_cancel_wakes_who_lets_go() {
+        let slot = Slot::default();
+        slot.attach(target(1));
+        let (_, mut in_flight) = slot.begin_cancel().unwrap();
+        let end = async {
+            // The other one waits by then.
+            tokio::task::yield_now().await;
+            in_flight.end = CancelEnd::Done;
+            drop(in_flight);
+        };
+        assert_eq!(tokio::join!(slot.detach(), end).0, Detached::Clean);
+    }
+
+    #[tokio::test]
     async fn a_cancel_wakes_who_waits() {
         let slot = Slot::default();
         let waiting = slot.wait();

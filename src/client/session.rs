@@ -291,7 +291,7 @@ impl Session {
                 loop {
                     match self.wait_for_client(&mut patience).await {
                         Ok(Roused::Client | Roused::Server) => break,
-                        // Of a session that rests few have something to do.
+                        // Rare: boxed, so that those at rest do not carry it.
                         Ok(other) => match Box::pin(self.stir(other)).await {
                             Ok(()) => {}
                             Err(end) => return end,

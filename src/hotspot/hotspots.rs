@@ -268,7 +268,9 @@ impl Hotspots {
         }
         let _turning = self.turning.lock();
         let begin_s = self.turned_s.swap(now_s, Ordering::Relaxed).min(now_s);
-        let Some(window) = self.take(&mut self.kept.lock().spare) else { return };
+        let window = self.take(&mut self.kept.lock().spare);
+        // That nothing was asked for is known, too.
+        let window = window.unwrap_or_else(|| Window::new(&self.layout, self.seed));
         self.record(&Recent { begin_s, end_s: now_s, window: Arc::new(window) });
     }
 

@@ -230,7 +230,7 @@ impl Window {
         }
     }
 
-    /// Nothing was counted.
+    /// Nothing was counted: whatever is counted is a call of a shard.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty() && self.shards.iter().all(|it| it.calls() == 0)
     }

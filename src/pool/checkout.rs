@@ -37,18 +37,25 @@ impl Pool {
     pub fn checkout(self: &Arc<Pool>, admission: Admission) -> Result<Checkout<'_>, CheckoutError> {
         let mut state = self.state.lock();
         let (found, has_closed) = self.take_idle(&mut state);
-        let (asked, is_wanted) = match found {
-            Some(it) => (Ok(Checkout::Lease(self.lease(it))), false),
-            None => match self.enqueue(&mut state, admission) {
-                Ok((queued, wants_room)) => (Ok(Checkout::Queued(queued)), wants_room),
-                Err(error) => (Err(error), false),
-            },
-        };
+        if let Some(it) = found {
+            drop(state);
+            if has_closed {
+                self.membership.ledger.serve();
+            }
+            return Ok(Checkout::Lease(self.lease(it)));
+        }
+        if has_closed {
+            // Whoever waits for room in the ledger comes before this pool's next one.
+            drop(state);
+            self.membership.ledger.serve();
+            state = self.state.lock();
+        }
+        let (queued, wants_room) = self.enqueue(&mut state, admission)?;
         drop(state);
-        if has_closed || is_wanted {
+        if wants_room {
             self.membership.ledger.serve();
         }
-        asked
+        Ok(Checkout::Queued(queued))
     }
 
     /// And whether connections were closed that turned out to be of no use: then the ledger is to be served, without the
@@ -168,7 +175,7 @@ impl Queued<'_> {
             Some(Ok(backend)) => Ok(self.pool.lease(backend)),
             Some(Err(Unserved::Connect(error))) => Err(CheckoutError::Connect(error)),
             Some(Err(Unserved::TimedOut)) => Err(CheckoutError::WaitTimeout(self.pool.limits.wait_timeout)),
-            // In a pause, or where the server has another role now.
+            // Sent away: in a pause, or where the server has another role now.
             None => Err(CheckoutError::Paused),
         }
     }

@@ -21,9 +21,8 @@ impl Pool {
         let mut state = self.state.lock();
         // One that a reload has replaced closes its connections anyway.
         state.paused = !state.retired;
-        let waiters = std::mem::take(&mut state.waiters);
+        state.waiters.send_away();
         drop(state);
-        drop(waiters);
         self.close_idle();
     }
 
@@ -39,8 +38,7 @@ impl Pool {
 
     /// Its server has lost its role: who waits is told to look again.
     pub fn evict(&self) {
-        let waiters = std::mem::take(&mut self.state.lock().waiters);
-        drop(waiters);
+        self.state.lock().waiters.send_away();
     }
 
     /// Its server has been seen to be there: the next one who needs a connection need not wait for the end of a back-off.

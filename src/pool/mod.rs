@@ -78,7 +78,6 @@ pub enum Admission {
 type Handed = Result<Box<Backend>, Unserved>;
 
 /// What a waiter gets in place of a connection.
-#[derive(Clone)]
 enum Unserved {
     Connect(Arc<ConnectError>),
     TimedOut,

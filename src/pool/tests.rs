@@ -340,3 +340,22 @@ async fn who_leaves_is_not_waited_for() {
     lease.release(Instant::now());
     assert_eq!(pool.usage().idle, 1);
 }
+
+#[tokio::test]
+async fn who_comes_after_others_were_sent_away_waits_no_longer_than_they_would_have() {
+    let (address, _) = server().await;
+    let pool = World::new(None).pool_of(address, "app", 1, Duration::from_millis(20));
+    let _lease = served(&pool, Admission::Statement).await.unwrap();
+    let queue = || match pool.checkout(Admission::Statement) {
+        Ok(Checkout::Queued(it)) => it,
+        _ => panic!("it is not queued"),
+    };
+    let (first, second) = (queue(), queue());
+    pool.evict();
+    assert!(matches!(first.served().await, Err(CheckoutError::Paused)));
+    let (gone, last) = (queue(), queue());
+    drop((second, gone));
+    assert_eq!(pool.usage().waiters, 1);
+    assert!(matches!(last.served().await, Err(CheckoutError::WaitTimeout(_))));
+    assert_eq!(pool.usage().waiters, 0);
+}

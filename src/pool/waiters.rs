@@ -15,7 +15,7 @@ pub struct Waiters<T> {
 
 #[derive(Debug)]
 struct Place<T> {
-    /// Of who has come later it is not earlier, but for what lies between a reading of the clock and a lock.
+    /// Of who has come later it is not earlier.
     since: Instant,
     sender: oneshot::Sender<T>,
 }
@@ -31,15 +31,16 @@ impl<T> Default for Waiters<T> {
 pub struct Ticket<T>(oneshot::Receiver<T>);
 
 impl<T> Waiters<T> {
-    /// Those who still wait, as far as they have left by `leave`.
+    /// Those who still wait.
     pub fn len(&self) -> usize {
-        self.queue.len() - self.left
+        self.queue.len().saturating_sub(self.left)
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// `now` is read where the queue cannot change: `hand_all_since` needs places in the order of their times.
     pub fn join(&mut self, now: Instant) -> Ticket<T> {
         let (sender, receiver) = oneshot::channel();
         self.queue.push_back(Place { since: now, sender });
@@ -62,7 +63,7 @@ impl<T> Waiters<T> {
     pub fn leave(&mut self, mut ticket: Ticket<T>) -> Option<T> {
         match ticket.0.try_recv() {
             Ok(thing) => return Some(thing),
-            // Of another queue, which is gone.
+            // It was sent away.
             Err(TryRecvError::Closed) => return None,
             Err(TryRecvError::Empty) => {}
         }
@@ -73,6 +74,12 @@ impl<T> Waiters<T> {
             self.left = 0;
         }
         None
+    }
+
+    /// All get nothing, and whoever of them leaves later is not in the queue.
+    pub fn send_away(&mut self) {
+        self.queue.clear();
+        self.left = 0;
     }
 
     /// Hands `thing` to each who has waited since `moment` or longer; how many there were, and since when the next one
@@ -98,7 +105,7 @@ impl<T> Waiters<T> {
 }
 
 impl<T> Ticket<T> {
-    /// Waits for the hand-over; `None` when the queue is gone. Cancel safe.
+    /// Waits for the hand-over; `None` where all were sent away. Cancel safe.
     pub async fn handed(&mut self) -> Option<T> {
         (&mut self.0).await.ok()
     }
@@ -146,14 +153,18 @@ mod tests {
         assert_eq!((waiters.leave(first), waiters.queue.len()), (None, 0));
     }
 
-    #[test]
-    fn a_place_in_a_queue_that_is_gone_is_of_no_other_one() {
-        let (mut waiters, now) = (Waiters::<u8>::default(), Instant::now());
-        let ticket = waiters.join(now);
-        let mut others = Waiters::<u8>::default();
-        let _other = others.join(now);
-        drop(waiters);
-        assert_eq!((others.leave(ticket), others.len()), (None, 1));
+    #[tokio::test]
+    async fn who_was_sent_away_is_not_counted_among_those_who_come_later() {
+        let (mut waiters, now) = (Waiters::default(), Instant::now());
+        let (mut first, second) = (waiters.join(now), waiters.join(now));
+        let third = waiters.join(now);
+        assert_eq!(waiters.leave(third), None);
+        waiters.send_away();
+        let later = [(); 3].map(|()| waiters.join(now));
+        assert_eq!((waiters.leave(second), first.handed().await, waiters.len()), (None, None, 3));
+        (0..3).for_each(|it| waiters.hand(it).unwrap());
+        assert_eq!((waiters.len(), waiters.hand(3)), (0, Err(3)));
+        drop(later);
     }
 
     #[tokio::test]

@@ -147,6 +147,8 @@ pub struct Table {
     /// Odd, so that multiplying by it spreads keys as a universal hash does (Dietzfelbinger et al. 1997).
     multiplier: u64,
     shift: u32,
+    /// Where the next sample of groups begins.
+    sampled: usize,
     /// How many entries have so much, for quantiles: of calls, of time.
     histograms: Box<[[u32; BUCKETS]; 2]>,
 }
@@ -174,6 +176,7 @@ impl Table {
             used: 0,
             multiplier: seed | 1,
             shift: 64 - groups.trailing_zeros(),
+            sampled: 0,
             histograms: Box::new([[0; BUCKETS]; 2]),
         }
     }
@@ -303,26 +306,28 @@ impl Table {
     }
 
     /// What 5/8 of the entries have at most, of each weight on its own: up to 1/32 more than the quantile. In a large table
-    /// that of a sample of its groups, which keys fall into at random.
+    /// that of a sample of its groups, which keys fall into at random: of others each time.
     pub fn quantiles(&mut self) -> Sums {
         let step = if self.marks.len() >= SAMPLED_FROM { SAMPLED_ONE_IN } else { 1 };
-        let mut seen = self.fill_histograms(step);
+        let mut seen = self.fill_histograms(self.sampled % step, step);
+        self.sampled = self.sampled.wrapping_add(1);
         // As little would say nothing; it takes hashes that are none.
         if seen * SAMPLED_ONE_IN * 2 < self.used {
-            seen = self.fill_histograms(1);
+            seen = self.fill_histograms(0, 1);
         }
         let [calls, time_us] = &*self.histograms;
         let wanted = (seen * 5).div_ceil(8);
         Sums { calls: quantile(calls, wanted), time_us: quantile(time_us, wanted) }
     }
 
-    /// Of one group in so many. How many entries were in them.
-    fn fill_histograms(&mut self, one_in: usize) -> usize {
+    /// Of one group in so many, from one on. How many entries were in them.
+    fn fill_histograms(&mut self, from: usize, one_in: usize) -> usize {
         let [calls, time_us] = &mut *self.histograms;
         calls.fill(0);
         time_us.fill(0);
         let mut seen = 0;
-        for (marks, slots) in self.marks.iter().zip(self.slots.chunks_exact(GROUP)).step_by(one_in) {
+        for (marks, slots) in self.marks.iter().zip(self.slots.chunks_exact(GROUP)).skip(from).step_by(one_in)
+        {
             for it in marks.used() {
                 let Sums { calls: count, time_us: time } = slots[it].weights;
                 calls[bucket(count)] += 1;
