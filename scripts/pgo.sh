@@ -40,7 +40,7 @@ export CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 RUSTFLAGS="-Cprofile-generate=$raw" \
     cargo build --release --target "$host" --target-dir "$work/instrumented" --bin keyway
 instrumented=$work/instrumented/$host/release/keyway
-benches/e2e.py --keyway "$instrumented" --rounds 1 --seconds 3 --clients 1 16 --no-extras \
+benches/e2e.py --keyway "$instrumented" --rounds 1 --seconds 3 --clients 1 16 200 --no-extras \
     --targets keyway "keyway, 2 shards" "keyway, 4 shards" "keyway, 2 workers" >/dev/null
 benches/transfer.py --keyway "$instrumented" --rounds 1 >/dev/null
 "$profdata" merge -o "$work/keyway.profdata" "$raw"

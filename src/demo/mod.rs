@@ -167,7 +167,11 @@ impl Stage {
         }
         // Before the work of minutes, not after it.
         let listen = address(args.port, "port")?;
-        let admin = address(args.admin_port, "admin-port")?;
+        let mut admin = address(args.admin_port, "admin-port")?;
+        // Nobody listens on the first one yet.
+        while args.admin_port == 0 && admin == listen {
+            admin = address(0, "admin-port")?;
+        }
         let dir = match &args.keep {
             Some(path) => WorkDir::kept(&installation, path)?,
             None => WorkDir::temporary(&installation)?,
