@@ -474,7 +474,7 @@ async fn servers_show_role_lag_and_failures(harness: Arc<Shared>) -> Outcome {
 }
 
 async fn not_ready_before_a_primary_is_known(harness: Arc<Shared>) -> Outcome {
-    let nobody = free_port()?;
+    let nobody = free_port(&[])?;
     let config = |listen: &str, admin: &str| {
         format!(
             "listen = \"{listen}\"\nadmin = \"{admin}\"\n[users.{USER}]\npassword = \"{APP_PASSWORD}\"\n\

@@ -68,12 +68,8 @@ impl Shared {
     }
 
     fn spawn_keyway(&self, config: &impl Fn(&str, &str) -> String) -> Fallible<KeywayProcess> {
-        let address = || Fallible::Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)));
-        let (listen, mut admin) = (address()?, address()?);
-        // Nobody listens on the first one yet.
-        while admin == listen {
-            admin = address()?;
-        }
+        let port = free_port(&[])?;
+        let [listen, admin] = [port, free_port(&[port])?].map(|it| SocketAddr::from(([127, 0, 0, 1], it)));
         let dir = self.fresh_dir()?;
         let path = dir.path().join("keyway.toml");
         std::fs::write(&path, config(&listen.to_string(), &admin.to_string()))?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::backend::{CancelEnd, CancelTarget};
@@ -66,6 +66,13 @@ impl State {
         let doubtful = std::mem::take(&mut self.doubtful);
         Some(if doubtful { Detached::Doubtful } else { Detached::Clean })
     }
+}
+
+/// The session, behind a change, without the lock.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    waker.into_iter().for_each(Waker::wake);
 }
 
 /// Whether servers that worked for a client may work for another one.
@@ -144,9 +151,7 @@ impl Slot {
             return false;
         }
         state.wait = Wait::Cancelled;
-        let waker = state.waker.take();
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        wake(state);
         true
     }
 
@@ -195,9 +200,7 @@ impl Drop for InFlight<'_> {
         let mut state = self.slot.state.lock();
         state.in_flight -= 1;
         state.doubtful |= self.end == CancelEnd::Unknown;
-        let waker = state.waker.take();
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        wake(state);
     }
 }
 

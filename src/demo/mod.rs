@@ -166,12 +166,8 @@ impl Stage {
             installation.client_program("psql")?;
         }
         // Before the work of minutes, not after it.
-        let listen = address(args.port, "port")?;
-        let mut admin = address(args.admin_port, "admin-port")?;
-        // Nobody listens on the first one yet.
-        while args.admin_port == 0 && admin == listen {
-            admin = address(0, "admin-port")?;
-        }
+        let listen = address(args.port, "port", &[])?;
+        let admin = address(args.admin_port, "admin-port", &[listen.port()])?;
         let dir = match &args.keep {
             Some(path) => WorkDir::kept(&installation, path)?,
             None => WorkDir::temporary(&installation)?,
@@ -306,8 +302,8 @@ fn servers_told(args: &DemoArgs) -> String {
     }
 }
 
-fn address(port: u16, argument: &'static str) -> Result<SocketAddr, DemoError> {
-    let port = if port == 0 { free_port()? } else { port };
+fn address(port: u16, argument: &'static str, taken: &[u16]) -> Result<SocketAddr, DemoError> {
+    let port = if port == 0 { free_port(taken)? } else { port };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     TcpListener::bind(address).map_err(|error| DemoError::Port(port, error, argument))?;
     Ok(address)

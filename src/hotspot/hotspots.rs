@@ -163,15 +163,16 @@ impl Hotspots {
         {
             counting.name(call.subject.table_id, name, layout);
         }
-        let mut keys = call.keys.iter().filter(|it| it.place.shard == call.shard);
-        let Some(mut key) = keys.next() else { return counting.push(&Record::of(call, 0), layout) };
-        let mut record = Record::of(call, 1 + keys.clone().count() as u32);
-        loop {
+        let keys = call.keys.iter().filter(|it| it.place.shard == call.shard);
+        let count = keys.clone().count() as u32;
+        let mut record = Record::of(call, count);
+        if count == 0 {
+            return counting.push(&record, layout);
+        }
+        for key in keys {
             let (map, hash) = layout.place(key);
-            let part = key.place.part;
-            counting.push(&record.with(PendingKey { hash, part, map: map as u16 }), layout);
-            let Some(next) = keys.next() else { return };
-            key = next;
+            let key = PendingKey { hash, part: key.place.part, map: map as u16 };
+            counting.push(&record.with(key), layout);
             record.go_on();
         }
     }

@@ -95,6 +95,13 @@ async fn served(pool: &Arc<Pool>, admission: Admission) -> Result<Lease, Checkou
     }
 }
 
+fn queued(pool: &Arc<Pool>) -> Queued<'_> {
+    match pool.checkout(Admission::Statement) {
+        Ok(Checkout::Queued(it)) => it,
+        _ => panic!("it is not queued"),
+    }
+}
+
 fn connect_error(result: Result<Lease, CheckoutError>) -> Arc<ConnectError> {
     match result {
         Err(CheckoutError::Connect(error)) => error,
@@ -324,12 +331,7 @@ async fn who_leaves_is_not_waited_for() {
     let (address, _) = server().await;
     let pool = World::new(None).pool_of(address, "app", 1, Duration::from_secs(5));
     let lease = served(&pool, Admission::Statement).await.unwrap();
-    let queue = |pool: &'static Arc<Pool>| match pool.checkout(Admission::Statement) {
-        Ok(Checkout::Queued(it)) => it,
-        _ => panic!("it is not queued"),
-    };
-    let pool: &'static Arc<Pool> = Box::leak(Box::new(pool));
-    let (first, second, third) = (queue(pool), queue(pool), queue(pool));
+    let (first, second, third) = (queued(&pool), queued(&pool), queued(&pool));
     drop(second);
     assert_eq!(pool.usage().waiters, 2);
     lease.release(Instant::now());
@@ -346,14 +348,10 @@ async fn who_comes_after_others_were_sent_away_waits_no_longer_than_they_would_h
     let (address, _) = server().await;
     let pool = World::new(None).pool_of(address, "app", 1, Duration::from_millis(20));
     let _lease = served(&pool, Admission::Statement).await.unwrap();
-    let queue = || match pool.checkout(Admission::Statement) {
-        Ok(Checkout::Queued(it)) => it,
-        _ => panic!("it is not queued"),
-    };
-    let (first, second) = (queue(), queue());
+    let (first, second) = (queued(&pool), queued(&pool));
     pool.evict();
     assert!(matches!(first.served().await, Err(CheckoutError::Paused)));
-    let (gone, last) = (queue(), queue());
+    let (gone, last) = (queued(&pool), queued(&pool));
     drop((second, gone));
     assert_eq!(pool.usage().waiters, 1);
     assert!(matches!(last.served().await, Err(CheckoutError::WaitTimeout(_))));

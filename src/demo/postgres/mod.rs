@@ -67,14 +67,18 @@ pub fn reason(error: &tokio_postgres::Error) -> String {
 }
 
 /// A port of the loopback interface that nobody listens on now. It lies below the range that the kernel
-/// takes for outgoing connections, so that a server that is stopped finds it free when it starts again.
-pub fn free_port() -> Result<u16, PostgresError> {
+/// takes for outgoing connections, so that a server that is stopped finds it free when it starts again. None of `taken`,
+/// which are for listeners that are still to start.
+pub fn free_port(taken: &[u16]) -> Result<u16, PostgresError> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     let mut problem = io::Error::other("none tried");
     for _ in 0..100 {
         let entropy = getrandom::u32().map_err(|it| PostgresError::NoPort(it.into()))?;
         let port = (FIRST + entropy % COUNT) as u16;
+        if taken.contains(&port) {
+            continue;
+        }
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             Ok(_) => return Ok(port),
             Err(error) => problem = error,

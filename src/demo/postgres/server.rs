@@ -341,7 +341,7 @@ impl Server {
 
     async fn start_on_free_port(&mut self) -> Result<(), PostgresError> {
         for tried in 1.. {
-            self.port = free_port()?;
+            self.port = free_port(&[])?;
             self.write_settings()?;
             self.spawn()?;
             match self.wait_until_ready().await {

@@ -13,14 +13,10 @@
 //! **How loose.** Of the K entries of a full table (3/4 of its slots) at least 3/8 have the quantile or more, and
 //! lose that: `offset * 32/33 * 3/8 * K` is no more than what was lost in all, which is no more than the total N.
 //! So `offset <= N * 3.7 / slots`, 0.09 % of all with 4,096 slots, of calls and of time alike. Adding two sketches
-//! adds both sides of this, so that it holds for what was merged in any order. From 2,048 slots on the quantiles are
-//! those of a quarter of the groups of slots, which keys fall into at random, and of another quarter in each purge: 0.09 %
-//! is what is to be expected then, not a bound. With 4,096 slots a quantile is 1.5 % of K off (standard deviation), with
-//! 2,048 it is 2.1 %. Where a purge is 6 % off, its part of the offset is that of 4.4 in place of 3.7. What holds of each
-//! key, above, is exact all the same.
+//! adds both sides of this, so that it holds for what was merged in any order.
 //!
-//! **Cost.** 5/8 have at most `d` calls, 5/8 at most `e` time, so a quarter at least has at most both and leaves (of
-//! the sample, that is): a purge, which looks at each slot once, comes after that many new keys at the soonest.
+//! **Cost.** 5/8 have at most `d` calls, 5/8 at most `e` time, so a quarter at least has at most both and leaves:
+//! a purge, which looks at each slot once, comes after that many new keys at the soonest.
 
 mod table;
 #[cfg(test)]
@@ -84,10 +80,8 @@ pub struct HeavyEntry {
 #[derive(Clone)]
 pub struct HeavyHitters {
     table: Table,
-    /// Of all that was added, whether it has an entry or not, but for `added`.
-    settled: Estimate,
-    /// Since the last time that it decayed: exact.
-    added: Sums,
+    /// Of all that was added, whether it has an entry or not.
+    total: Estimate,
     offset: Sums,
 }
 
@@ -103,20 +97,15 @@ impl HeavyHitters {
     /// slots: whoever does not know it cannot choose keys that fall on one another.
     pub fn new(slots: usize, seed: u64) -> HeavyHitters {
         let slots = slots.clamp(SLOTS_MIN, SLOTS_MAX).next_power_of_two();
-        HeavyHitters {
-            table: Table::new(slots, seed),
-            settled: Estimate::default(),
-            added: Sums::default(),
-            offset: Sums::default(),
-        }
+        HeavyHitters { table: Table::new(slots, seed), total: Estimate::default(), offset: Sums::default() }
     }
 
     /// O(1) amortised: one look into the table, and a purge of it at times.
     #[inline]
     pub fn add(&mut self, key: HeavyKey, place: KeyPlace, calls: u64, time_us: u64) {
         let weights = Sums { calls, time_us };
-        self.added.calls = self.added.calls.saturating_add(calls);
-        self.added.time_us = self.added.time_us.saturating_add(time_us);
+        self.total.calls.add(Interval::exactly(calls));
+        self.total.time_us.add(Interval::exactly(time_us));
         self.count(Entry::new(key, place, weights));
     }
 
@@ -132,9 +121,8 @@ impl HeavyHitters {
         for entry in other.table.scattered() {
             self.count(*entry);
         }
-        let total = other.total();
-        self.settled.calls.add(total.calls);
-        self.settled.time_us.add(total.time_us);
+        self.total.calls.add(other.total.calls);
+        self.total.time_us.add(other.total.time_us);
         self.offset.calls = self.offset.calls.saturating_add(other.offset.calls);
         self.offset.time_us = self.offset.time_us.saturating_add(other.offset.time_us);
     }
@@ -149,22 +137,20 @@ impl HeavyHitters {
         self.table.retain(|calls| scaled(calls, factor), |time_us| scaled(time_us, factor));
         // An entry's own rounding loses less than 1, which the offset makes good.
         let kept = |offset: u64| scaled_up(offset, factor).saturating_add(1);
-        let mut total = self.total();
-        if total.calls.upper > 0 {
+        if self.total.calls.upper > 0 {
             self.offset.calls = kept(self.offset.calls);
         }
-        if total.time_us.upper > 0 {
+        if self.total.time_us.upper > 0 {
             self.offset.time_us = kept(self.offset.time_us);
         }
-        total.calls.scale(factor);
-        total.time_us.scale(factor);
-        (self.settled, self.added) = (total, Sums::default());
+        self.total.calls.scale(factor);
+        self.total.time_us.scale(factor);
     }
 
     /// As new, without allocating.
     pub fn clear(&mut self) {
         self.table.clear();
-        (self.settled, self.added) = (Estimate::default(), Sums::default());
+        self.total = Estimate::default();
         self.offset = Sums::default();
     }
 
@@ -201,10 +187,7 @@ impl HeavyHitters {
 
     /// Of all keys. Both ends are one number until it decays.
     pub fn total(&self) -> Estimate {
-        let mut total = self.settled;
-        total.calls.add(Interval::exactly(self.added.calls));
-        total.time_us.add(Interval::exactly(self.added.time_us));
-        total
+        self.total
     }
 
     /// How far the ends of a key's bounds are apart, in calls and in microseconds.
@@ -218,10 +201,9 @@ impl HeavyHitters {
             lower,
             upper: lower.saturating_add(offset).min(total.upper),
         };
-        let total = self.total();
         Estimate {
-            calls: interval(weights.calls, self.offset.calls, total.calls),
-            time_us: interval(weights.time_us, self.offset.time_us, total.time_us),
+            calls: interval(weights.calls, self.offset.calls, self.total.calls),
+            time_us: interval(weights.time_us, self.offset.time_us, self.total.time_us),
         }
     }
 
@@ -245,7 +227,7 @@ impl fmt::Debug for HeavyHitters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeavyHitters")
             .field("entries", &self.table.used())
-            .field("total", &self.total())
+            .field("total", &self.total)
             .field("offset", &self.offset)
             .finish()
     }

@@ -78,10 +78,6 @@ const LOWEST: u64 = 0x0101_0101_0101_0101;
 /// entry that is gone may still be read.
 const MARK_MIN: u8 = 2;
 
-/// Quantiles of a table of so many groups are those of some hundred entries: one group in so many.
-const SAMPLED_FROM: usize = 256;
-const SAMPLED_ONE_IN: usize = 4;
-
 /// The marks of a group's slots, the first in the lowest byte: 0 where a slot is free, else some bits of its entry's hash.
 /// All of them are a few kilobytes, which stay in the caches where entries do not: a search fetches the entry that it is
 /// for, or none.
@@ -147,8 +143,6 @@ pub struct Table {
     /// Odd, so that multiplying by it spreads keys as a universal hash does (Dietzfelbinger et al. 1997).
     multiplier: u64,
     shift: u32,
-    /// Where the next sample of groups begins.
-    sampled: usize,
     /// How many entries have so much, for quantiles: of calls, of time.
     histograms: Box<[[u32; BUCKETS]; 2]>,
 }
@@ -176,7 +170,6 @@ impl Table {
             used: 0,
             multiplier: seed | 1,
             shift: 64 - groups.trailing_zeros(),
-            sampled: 0,
             histograms: Box::new([[0; BUCKETS]; 2]),
         }
     }
@@ -305,37 +298,20 @@ impl Table {
         }
     }
 
-    /// What 5/8 of the entries have at most, of each weight on its own: up to 1/32 more than the quantile. In a large table
-    /// that of a sample of its groups, which keys fall into at random: of others each time.
+    /// What 5/8 of the entries have at most, of each weight on its own: up to 1/32 more than the quantile.
     pub fn quantiles(&mut self) -> Sums {
-        let step = if self.marks.len() >= SAMPLED_FROM { SAMPLED_ONE_IN } else { 1 };
-        let mut seen = self.fill_histograms(self.sampled % step, step);
-        self.sampled = self.sampled.wrapping_add(1);
-        // As little would say nothing; it takes hashes that are none.
-        if seen * SAMPLED_ONE_IN * 2 < self.used {
-            seen = self.fill_histograms(0, 1);
-        }
-        let [calls, time_us] = &*self.histograms;
-        let wanted = (seen * 5).div_ceil(8);
-        Sums { calls: quantile(calls, wanted), time_us: quantile(time_us, wanted) }
-    }
-
-    /// Of one group in so many, from one on. How many entries were in them.
-    fn fill_histograms(&mut self, from: usize, one_in: usize) -> usize {
         let [calls, time_us] = &mut *self.histograms;
         calls.fill(0);
         time_us.fill(0);
-        let mut seen = 0;
-        for (marks, slots) in self.marks.iter().zip(self.slots.chunks_exact(GROUP)).skip(from).step_by(one_in)
-        {
+        for (marks, slots) in self.marks.iter().zip(self.slots.chunks_exact(GROUP)) {
             for it in marks.used() {
                 let Sums { calls: count, time_us: time } = slots[it].weights;
                 calls[bucket(count)] += 1;
                 time_us[bucket(time)] += 1;
-                seen += 1;
             }
         }
-        seen
+        let wanted = (self.used * 5).div_ceil(8);
+        Sums { calls: quantile(calls, wanted), time_us: quantile(time_us, wanted) }
     }
 
     #[cfg(test)]
