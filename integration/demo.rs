@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{Fallible, Harness, Outcome, Shared, connect};
+use crate::harness::{Fallible, Harness, Outcome, Shared, connect, until};
 
 /// Servers start in seconds; a busy machine may take longer.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -98,6 +98,8 @@ async fn sigterm_while_starting_leaves_nothing(harness: Arc<Shared>) -> Outcome 
     }
     interrupt(&child, Signal::TERM)?;
     timeout(END_TIMEOUT, child.wait()).await??;
+    // It has killed initdb, which the system ends in its own time.
+    until("what was killed has ended", async || Ok(scratch.programs()?.is_empty())).await?;
     scratch.assert_nothing_left()
 }
 
@@ -203,13 +205,19 @@ impl Scratch<'_> {
     pub fn assert_nothing_left(&self) -> Outcome {
         let left: Vec<_> = std::fs::read_dir(self.path())?.flatten().map(|it| it.path()).collect();
         assert!(left.is_empty(), "still there: {left:?}");
-        let path = self.path().to_str().ok_or("path")?;
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            assert!(!command.contains(path), "still runs: {command}");
-        }
+        let running = self.programs()?;
+        assert!(running.is_empty(), "still runs: {running:?}");
         Ok(())
+    }
+
+    /// Command lines of processes that have to do with it.
+    fn programs(&self) -> Fallible<Vec<String>> {
+        let path = self.path().to_str().ok_or("path")?;
+        let line = |entry: std::fs::DirEntry| {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&command).replace('\0', " ")
+        };
+        Ok(std::fs::read_dir("/proc")?.flatten().map(line).filter(|it| it.contains(path)).collect())
     }
 }
 
