@@ -9,6 +9,7 @@ use crate::base::{Access, NumberHasher};
 /// Of reads or of writes of a run, as long as it is so little. Four of them share a cache line: statements touch them in
 /// no order, and what they touch is what others lose from the caches.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(16))]
 struct Cell {
     calls: u32,
     rows: u32,
@@ -75,8 +76,13 @@ impl Cells {
         let Some(cell) = cells.get_mut(run) else { return };
         match cell.plus(load) {
             Some(sum) => *cell = sum,
-            None => *self.large.entry(number(run, access)).or_default() += *load,
+            None => self.add_large(run, access, load),
         }
+    }
+
+    #[cold]
+    fn add_large(&mut self, run: usize, access: Access, load: &Load) {
+        *self.large.entry(number(run, access)).or_default() += *load;
     }
 
     /// Reads what `add` will change, for no more than that it is in the cache then.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::cells::Cells;
 use super::layout::{Layout, MapLayout};
 use super::load::Load;
-use super::pending::{PendingKey, Recorded, Unread};
+use super::pending::{PENDING_MAX, PendingKey, Recorded, Unread};
 use crate::base::{Access, NumberHasher, Role, ShardId};
 use crate::route::{KeyRef, Subject};
 use crate::shard::KeyValue;
-use crate::sketch::{Distinct, HeavyHitters, HeavyKey, KeyPlace, SLOTS_DEFAULT};
+use crate::sketch::{Distinct, HeavyHitters, HeavyKey, Home, KeyPlace, SLOTS_DEFAULT};
 
 /// Tables beyond these are not told apart: they are in the counts of their shards and maps alone.
 pub const TABLES_MAX: usize = 512;
@@ -89,6 +89,26 @@ pub(super) struct Window {
     pub samples: Vec<Sample>,
 }
 
+/// Where one key of a record is counted.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    home: Home,
+    run: u32,
+    map: u16,
+    access: Access,
+}
+
+impl Default for Spot {
+    fn default() -> Spot {
+        Spot { home: Home::default(), run: 0, map: 0, access: Access::Read }
+    }
+}
+
+#[inline]
+fn heavy_key(access: Access, key: &PendingKey) -> HeavyKey {
+    HeavyKey { map: key.map, access, hash: key.hash }
+}
+
 impl MapCounts {
     fn new(layout: &MapLayout) -> MapCounts {
         let distinct = if layout.tells_parts_apart() { layout.parts.max(1) as usize } else { 1 };
@@ -153,34 +173,41 @@ impl Window {
     /// Allocates for the first statement of a table, of which `names` are asked, and for sums that no cell has room for.
     pub fn add(&mut self, records: Unread<'_>, names: &TableNames, layout: &Layout) {
         self.add_calls(records.clone().filter(|it| !it.is_more()), names);
-        let run = |key: &PendingKey| match usize::from(key.map) {
-            index if layout.is_primary_keys(index) => 0,
-            index => layout.map(index).map_or(0, |of| of.run(key.part)),
-        };
-        let heavy_key = |it: Recorded<'_>, key: &PendingKey| HeavyKey {
-            map: key.map,
-            access: it.access(),
-            hash: key.hash,
-        };
         let is_known = |key: &PendingKey| usize::from(key.map) < layout.maps.len();
         let keys = records.filter_map(|it| Some((it, it.key().filter(is_known)?)));
-        // Nothing is decided by what is read here, so that all of it is fetched side by side.
-        let fetched = keys.clone().fold(0, |sum, (it, key)| {
-            let cells = &self.maps[usize::from(key.map)].cells;
-            sum ^ cells.fetch(run(&key), it.access()) ^ self.heavy.fetch(heavy_key(it, &key))
-        });
-        std::hint::black_box(fetched);
-        for (it, key) in keys {
-            let map = &mut self.maps[usize::from(key.map)];
+        let (mut spots, mut count) = ([Spot::default(); PENDING_MAX], 0);
+        for (spot, (it, key)) in spots.iter_mut().zip(keys.clone()) {
+            *spot = self.spot(it, &key, layout);
+            count += 1;
+        }
+        self.fetch(&spots[..count]);
+        for (spot, (it, key)) in spots.iter().zip(keys) {
+            let map = &mut self.maps[usize::from(spot.map)];
             let share = it.load().shared_by(it.keys().into());
-            map.cells.add(run(&key), it.access(), &share);
+            map.cells.add(spot.run as usize, spot.access, &share);
             let of = if map.distinct.len() > 1 { key.part as usize } else { 0 };
             if let Some(distinct) = map.distinct.get_mut(of) {
                 distinct.add(key.hash);
             }
             let place = KeyPlace { shard: it.shard(), part: key.part };
-            self.heavy.add(heavy_key(it, &key), place, 1, share.time_us);
+            self.heavy.add_at(spot.home, heavy_key(spot.access, &key), place, 1, share.time_us);
         }
+    }
+
+    #[inline]
+    fn spot(&self, record: Recorded<'_>, key: &PendingKey, layout: &Layout) -> Spot {
+        let (map, access) = (usize::from(key.map), record.access());
+        let run = if layout.is_primary_keys(map) { 0 } else { layout.maps[map].run(key.part) };
+        Spot { home: self.heavy.home(heavy_key(access, key)), run: run as u32, map: key.map, access }
+    }
+
+    /// Reads what will be changed, for no more than that it is in the cache then: statements touch it in no order, so that
+    /// little of it is there. Loops as short as these have a dozen reads under way at any time.
+    fn fetch(&self, spots: &[Spot]) {
+        let cell = |it: &Spot| self.maps[usize::from(it.map)].cells.fetch(it.run as usize, it.access);
+        let first = spots.iter().fold(0, |all, it| all ^ cell(it) ^ self.heavy.fetch_door(it.home));
+        let second = spots.iter().fold(0, |all, it| all ^ self.heavy.fetch_slot(it.home));
+        std::hint::black_box(first ^ second);
     }
 
     fn add_calls<'a>(&mut self, calls: impl Iterator<Item = Recorded<'a>>, names: &TableNames) {

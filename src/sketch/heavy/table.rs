@@ -3,8 +3,9 @@
 use super::{HeavyKey, KeyPlace, Sums};
 use crate::base::{Access, ShardId};
 
-/// 32 bytes, two to a cache line. Nothing is left of it where both weights are 0.
+/// 32 bytes, two to a cache line and none on two of them. Nothing is left of it where both weights are 0.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 pub struct Entry {
     hash: u64,
     pub weights: Sums,
@@ -147,11 +148,23 @@ pub struct Table {
     histograms: Box<[[u32; BUCKETS]; 2]>,
 }
 
-/// Where the search for an entry begins, and the mark of its slot.
-#[derive(Clone, Copy)]
-struct Home {
-    group: usize,
-    mark: u8,
+/// Where the search for an entry begins: as long as the table is there, whatever is added.
+///
+/// The high half of its hash times the multiplier, of which the highest bits choose the group and the lowest are the mark.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Home(u32);
+
+impl Home {
+    /// Its highest bits are the best mixed.
+    #[inline]
+    pub fn word(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    fn mark(self) -> u8 {
+        (self.0 as u8).max(MARK_MIN)
+    }
 }
 
 /// Where a search ended.
@@ -169,7 +182,7 @@ impl Table {
             slots: vec![NONE; slots].into_boxed_slice(),
             used: 0,
             multiplier: seed | 1,
-            shift: 64 - groups.trailing_zeros(),
+            shift: u32::BITS - groups.trailing_zeros(),
             histograms: Box::new([[0; BUCKETS]; 2]),
         }
     }
@@ -193,29 +206,30 @@ impl Table {
     }
 
     pub fn get(&self, key: HeavyKey) -> Option<&Entry> {
-        let tag = tag(key);
-        match self.find(key.hash, tag, self.home(key.hash, tag)) {
+        match self.find(key.hash, tag(key), self.home(key)) {
             Found::Entry(at) => Some(&self.slots[at]),
             Found::Free { .. } => None,
         }
     }
 
-    /// Reads the slot where the search for a key most likely ends, without a branch that depends on it.
+    /// Reads the slot where a search most likely ends, without a branch that depends on what is there; what is not wanted is
+    /// read of the first group.
     #[inline]
-    pub fn fetch(&self, key: HeavyKey) -> u64 {
-        let home = self.home(key.hash, tag(key));
-        let marks = self.marks[home.group];
-        let (having, free) = (marks.having(home.mark), marks.having(0));
-        let slot = (if having != 0 { having } else { free | 1 << 63 }).trailing_zeros() as usize / 8;
-        self.slots[home.group * GROUP + slot].weights.calls
+    pub fn fetch_slot(&self, home: Home, is_wanted: bool) -> u64 {
+        let group = self.group(home) * usize::from(is_wanted);
+        let marks = self.marks[group];
+        let having = marks.having(home.mark());
+        let free = marks.having(0) & u64::from(having == 0).wrapping_neg();
+        let slot = (having | free | 1 << 63).trailing_zeros() as usize / 8;
+        self.slots[group * GROUP + slot].weights.calls
     }
 
     #[inline]
     fn find(&self, hash: u64, tag: u16, home: Home) -> Found {
-        let mut group = home.group;
+        let mut group = self.group(home);
         loop {
             let marks = self.marks[group];
-            let mut candidates = marks.having(home.mark);
+            let mut candidates = marks.having(home.mark());
             while candidates != 0 {
                 let at = group * GROUP + candidates.trailing_zeros() as usize / 8;
                 if self.slots[at].is_of(hash, tag) {
@@ -232,11 +246,10 @@ impl Table {
 
     /// Whether there are now more entries than there should be.
     #[inline]
-    pub fn add(&mut self, entry: Entry) -> bool {
+    pub fn add(&mut self, entry: Entry, home: Home) -> bool {
         if entry.is_empty() {
             return false;
         }
-        let home = self.home(entry.hash, entry.tag);
         match self.find(entry.hash, entry.tag, home) {
             Found::Entry(at) => {
                 let slot = &mut self.slots[at];
@@ -246,7 +259,7 @@ impl Table {
                 false
             }
             Found::Free { group, slot } => {
-                self.marks[group].put(slot, home.mark);
+                self.marks[group].put(slot, home.mark());
                 self.slots[group * GROUP + slot] = entry;
                 self.used += 1;
                 self.used > self.slots.len() / 4 * 3
@@ -282,7 +295,7 @@ impl Table {
     fn bring_home(&mut self, from: usize) {
         for slot in self.marks[from].used() {
             let entry = self.slots[from * GROUP + slot];
-            let mut group = self.home(entry.hash, entry.tag).group;
+            let mut group = self.group(self.home_of(&entry));
             if group == from {
                 continue;
             }
@@ -323,7 +336,7 @@ impl Table {
     #[cfg(test)]
     pub fn steps_max(&self) -> usize {
         let steps = |group: usize, it: &Entry| {
-            group.wrapping_sub(self.home(it.hash, it.tag).group) & (self.marks.len() - 1)
+            group.wrapping_sub(self.group(self.home_of(it))) & (self.marks.len() - 1)
         };
         let of_group = |group: usize| self.marks[group].used().map(move |it| (group, it));
         let used = (0..self.marks.len()).flat_map(of_group);
@@ -336,10 +349,25 @@ impl Table {
     }
 
     #[inline]
-    fn home(&self, hash: u64, tag: u16) -> Home {
+    pub fn home(&self, key: HeavyKey) -> Home {
+        self.home_by(key.hash, tag(key))
+    }
+
+    #[inline]
+    pub fn home_of(&self, entry: &Entry) -> Home {
+        self.home_by(entry.hash, entry.tag)
+    }
+
+    #[inline]
+    fn home_by(&self, hash: u64, tag: u16) -> Home {
         // Tags are told apart in the middle of the word, where they reach the bits that are kept.
         let word = (hash ^ u64::from(tag) << 24).wrapping_mul(self.multiplier);
-        Home { group: (word >> self.shift) as usize, mark: ((word >> 32) as u8).max(MARK_MIN) }
+        Home((word >> u32::BITS) as u32)
+    }
+
+    #[inline]
+    fn group(&self, home: Home) -> usize {
+        (home.0 >> self.shift) as usize
     }
 
     #[inline]
