@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -14,9 +13,11 @@ use super::layout::{Layout, MapLayout};
 use super::load::{Dimension, Load};
 use super::report::{Bounds, Heat, KeyReport, MapReport, PartReport, Report, ShardReport, Skew, TableReport};
 use super::window::{MapCounts, Window};
-use crate::base::{Access, NumberHasher, ShardId};
+use crate::base::{Access, ShardId};
 use crate::shard::KeyValue;
-use crate::sketch::{self, Estimate, HeavyHitters, HeavyKey, Interval, KeyPlace, SplitFinder, Weight};
+use crate::sketch::{
+    self, Estimate, HeavyEntry, HeavyHitters, HeavyKey, Interval, KeyPlace, SplitFinder, Weight,
+};
 
 /// Of each kind that a report lists.
 const LISTED_MAX: usize = 100;
@@ -241,6 +242,13 @@ fn share(part: u64, total: u64) -> f64 {
     if total == 0 { 0.0 } else { (part as f64 / total as f64).min(1.0) }
 }
 
+fn within(mut it: Estimate, total: &Load) -> Estimate {
+    let limit = |it: &mut Interval, total: u64| it.upper = it.upper.min(total).max(it.lower);
+    limit(&mut it.calls, total.calls);
+    limit(&mut it.time_us, total.time_us);
+    it
+}
+
 fn bounds(it: Interval) -> Bounds {
     Bounds { lower: it.lower as f64, upper: it.upper as f64 }
 }
@@ -249,20 +257,35 @@ fn bounds(it: Interval) -> Bounds {
 pub(super) struct Keys<'a> {
     index: usize,
     heavy: &'a HeavyHitters,
+    reads: Load,
+    writes: Load,
+    /// Of both.
     total: Load,
     /// Hashes of keys that have an entry, each once, with the estimate of reads and writes together.
-    entries: HashMap<u64, Estimate, BuildHasherDefault<NumberHasher>>,
+    entries: Vec<(u64, Estimate)>,
 }
 
 impl<'a> Keys<'a> {
     /// Of one map in a window.
     pub fn of(index: usize, window: &'a Window) -> Keys<'a> {
-        let (mut total, writes) = window.maps[index].total();
+        let (reads, writes) = window.maps[index].total();
+        let mut total = reads;
         total += writes;
-        let mut keys = Keys { index, heavy: &window.heavy, total, entries: HashMap::default() };
+        let keys = Keys { index, heavy: &window.heavy, reads, writes, total, entries: Vec::new() };
         let own = window.heavy.entries().filter(|it| usize::from(it.key.map) == index);
-        keys.entries = own.map(|it| (it.key.hash, keys.estimates(it.key.hash)[2])).collect();
-        keys
+        let both = |HeavyEntry { key, estimate, .. }: HeavyEntry| match key.access {
+            Access::Read => {
+                let writes = keys.estimate(key.hash, Access::Write);
+                Some((key.hash, keys.sum(within(estimate, &reads), writes)))
+            }
+            Access::Write => {
+                let read = keys.estimate(key.hash, Access::Read);
+                // What has an entry as read is there by that.
+                let has_entry = read.calls.lower | read.time_us.lower > 0;
+                (!has_entry).then(|| (key.hash, keys.sum(read, within(estimate, &writes))))
+            }
+        };
+        Keys { entries: own.filter_map(both).collect(), ..keys }
     }
 
     /// Those that have an entry, the hottest first.
@@ -301,26 +324,29 @@ impl<'a> Keys<'a> {
         HeavyKey { map: self.index as u16, access, hash }
     }
 
+    /// No key has more of it than the map has: so it is exact, and needs no look, where the map has none.
+    fn estimate(&self, hash: u64, access: Access) -> Estimate {
+        let of = if access == Access::Read { &self.reads } else { &self.writes };
+        if of.calls == 0 {
+            return Estimate::default();
+        }
+        within(self.heavy.get(self.key(hash, access)), of)
+    }
+
+    fn sum(&self, reads: Estimate, writes: Estimate) -> Estimate {
+        let sum = |a: Interval, b: Interval| Interval {
+            lower: a.lower.saturating_add(b.lower),
+            upper: a.upper.saturating_add(b.upper),
+        };
+        let both =
+            Estimate { calls: sum(reads.calls, writes.calls), time_us: sum(reads.time_us, writes.time_us) };
+        within(both, &self.total)
+    }
+
     /// Reads, writes, and both together, of which none has more than the map has.
     pub fn estimates(&self, hash: u64) -> [Estimate; 3] {
-        let [mut reads, mut writes] =
-            [Access::Read, Access::Write].map(|it| self.heavy.get(self.key(hash, it)));
-        let within = |it: &mut Interval, total: u64| it.upper = it.upper.min(total).max(it.lower);
-        for it in [&mut reads, &mut writes] {
-            within(&mut it.calls, self.total.calls);
-            within(&mut it.time_us, self.total.time_us);
-        }
-        let sum = |a: Interval, b: Interval, total: u64| {
-            let mut sum =
-                Interval { lower: a.lower.saturating_add(b.lower), upper: a.upper.saturating_add(b.upper) };
-            within(&mut sum, total);
-            sum
-        };
-        let both = Estimate {
-            calls: sum(reads.calls, writes.calls, self.total.calls),
-            time_us: sum(reads.time_us, writes.time_us, self.total.time_us),
-        };
-        [reads, writes, both]
+        let [reads, writes] = [Access::Read, Access::Write].map(|it| self.estimate(hash, it));
+        [reads, writes, self.sum(reads, writes)]
     }
 
     /// Shares of the hottest keys together.
@@ -329,10 +355,12 @@ impl<'a> Keys<'a> {
             Weight::Calls => (|it| it.calls, self.total.calls),
             Weight::Time => (|it| it.time_us, self.total.time_us),
         };
-        let intervals: Vec<Interval> = self.entries.values().map(of).collect();
+        let intervals: Vec<Interval> = self.entries.iter().map(|it| of(&it.1)).collect();
         let (calls, time_us) = self.heavy.offset();
-        // A key without entry has at most this, as a read and as a write.
-        let unseen = 2 * if by == Weight::Calls { calls } else { time_us };
+        let unseen = if by == Weight::Calls { calls } else { time_us };
+        // As a read and as a write.
+        let kinds = [self.reads, self.writes].iter().filter(|it| it.calls > 0).count();
+        let unseen = unseen.saturating_mul(kinds as u64);
         let mut lower: Vec<u64> = intervals.iter().map(|it| it.lower).collect();
         let mut upper: Vec<u64> = intervals.iter().map(|it| it.upper).collect();
         upper.extend(std::iter::repeat_n(unseen, LISTED_MAX));

@@ -110,6 +110,33 @@ fn a_hot_key_is_named_with_bounds_that_hold() {
 }
 
 #[test]
+fn keys_are_listed_once_and_what_a_map_has_none_of_is_exact() {
+    let world = World::new("shop");
+    // More keys than a sketch has slots, so that its bounds are apart.
+    for it in 0..8_000 {
+        world.run_for(1_000 + it);
+        if it % 8 == 0 {
+            world.run_for(42);
+        }
+    }
+    world.hotspots.turn(START_S + WINDOW_S);
+    let key = world.hotspots.report().maps[0].keys[0].clone();
+    assert!(key.reads.upper > key.reads.lower && key.reads.upper >= 1_000.0, "{key:?}");
+    assert_eq!((key.writes.lower, key.writes.upper), (0.0, 0.0));
+    for _ in 0..500 {
+        world.run("UPDATE users SET name = 'x' WHERE user_id = 42");
+        world.run("UPDATE users SET name = 'x' WHERE user_id = 43");
+    }
+    world.hotspots.turn(START_S + 2 * WINDOW_S);
+    let report = world.hotspots.report();
+    let [first, second] = [0, 1].map(|it| report.maps[0].keys[it].clone());
+    assert!(first.calls.lower > 1_400.0 && first.calls.upper >= 1_500.0, "{first:?}");
+    assert!(first.writes.lower <= 500.0 && 500.0 <= first.writes.upper && first.hash != second.hash);
+    assert!(second.calls.lower > 450.0 && second.calls.upper >= 500.0, "{second:?}");
+    assert_eq!(report.maps[0].keys.iter().filter(|it| it.hash == first.hash).count(), 1);
+}
+
+#[test]
 fn what_several_shards_do_is_scattered_and_of_no_key() {
     let world = World::new("shop");
     for _ in 0..3 {
