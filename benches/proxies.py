@@ -345,14 +345,18 @@ class Bench:
 
     def start_keyway(self, name, settings=""):
         """With `settings` in front of its configuration; `name` is that of its ports."""
+        toml = self.write_keyway(name, settings)
+        return self.start(name, [self.arguments.keyway, "run", "--config", toml])
+
+    def write_keyway(self, name, settings):
+        """Its configuration."""
         postgres = self.ports["postgres"]
         auth = 'auth = "trust"' if self.auth == "trust" else ""
         sharded = "".join(sharded_database(it, count, postgres) for it, count in SHARDED.items())
         admin = self.ports["admin" if name == "keyway" else f"{name}_admin"]
         text = KEYWAY.format(keyway=self.ports[name], admin=admin, postgres=postgres, settings=settings, auth=auth,
                              pool_size=POOL_SIZE, sharded=sharded)
-        toml = self.write(f"{name}.toml", text)
-        return self.start(name, [self.arguments.keyway, "run", "--config", toml])
+        return self.write(f"{name}.toml", text)
 
     def variants(self, keyway):
         if not getattr(self.arguments, "variants", False):
