@@ -16,7 +16,7 @@ mod tag;
 
 pub use bind::{Bind, Formats, Values};
 pub use cancel::{CancelKey, backend_key, backend_key_data, cancel_request, forwarded_cancel};
-pub use frame::{FrameError, HEADER_BYTES, Header, header};
+pub use frame::{FrameError, HEADER_BYTES, Header, header, run_bytes};
 pub use frontend::{
     BodyError, CopyInput, Execute, Parse, Target, copy_input, execute, parse, query_text, target,
 };

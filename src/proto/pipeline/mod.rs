@@ -353,8 +353,11 @@ impl Pipeline {
         let mut at = self.feed_rest(input, replies);
         while let Some(head) = wire::header(&input[at..]).map_err(|_| Unexpected::Malformed(input[at]))? {
             let tag = BackendTag(head.tag);
-            let end = at + head.total;
+            let mut end = at + head.total;
             if end <= input.len() {
+                if self.is_plain_row(tag) {
+                    end += wire::run_bytes(&input[end..], head.tag);
+                }
                 match self.message(tag, input, at..end, replies)? {
                     Verdict::Forward => replies.forward(at..end),
                     Verdict::Swallow => {}
@@ -379,6 +382,14 @@ impl Pipeline {
             break;
         }
         Ok(at)
+    }
+
+    /// Nothing is done with it that is not done with those like it behind it, as none of them changes what is owed.
+    #[inline]
+    fn is_plain_row(&self, tag: BackendTag) -> bool {
+        matches!(tag, BackendTag::DATA_ROW | BackendTag::COPY_DATA)
+            && !self.part.collect
+            && self.owed.front() != Some(&Expect::Query(Origin::Keyway))
     }
 
     fn feed_rest(&mut self, input: &[u8], replies: &mut Replies) -> usize {
