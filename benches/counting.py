@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What counting hot shards and keys costs: CPU time per transaction of Keyway with `hotspots` on, over that with them off.
 
-Two Keyways before one PostgreSQL take turns of a tenth of a second (`turns.py`), one of which counts. A process keeps the places
+Two Keyways before one PostgreSQL, one of which counts, take turns of a tenth of a second (`turns.py`). A process keeps the places
 in memory that it has by chance, which alone make one some per cent dearer than another: so after some rounds both reload
-a configuration and change places, and what is told is the geometric mean of a round's ratio before that and of one's behind it, in
-which the processes are the same. Told are the median of these pairs, its standard error and their quartiles.
+a configuration and change places. A pair is the geometric mean of a round's ratio before the change and one's after it, from
+which the processes' own difference is gone. Told are the median of all pairs, its standard error and their quartiles.
 
     benches/counting.py                  16 clients, two shards, 3 starts of 4 pairs of 3 s for each Keyway in each mode
     benches/counting.py --starts 2 --pairs 2 --modes simple
@@ -26,13 +26,13 @@ NAMES = {"keyway, 2 shards": "keyway", "keyway, 2 shards, hotspots off": "uncoun
 
 class Counting(proxies.Bench):
     def let_count(self, counting):
-        """Of the two Keyways, this one and not the other."""
+        """This one from now on, and the other no more."""
         for target in self.both():
             name = NAMES[target.name]
             is_on = name == counting
             self.write_keyway(name, SETTINGS[is_on])
             os.kill(target.pid, signal.SIGHUP)
-            self.wait_until(f"{name} with the other setting", lambda: self.is_not_so(target, is_on))
+            self.wait_until(f"{name} with hotspots {'on' if is_on else 'off'}", lambda: self.is_not_so(target, is_on))
 
     def is_not_so(self, target, is_on):
         listed, problem = self.psql(target.port, "keyway", "SHOW CONFIG")
@@ -55,7 +55,7 @@ class Counting(proxies.Bench):
         return found
 
     def pairs(self, modes, count):
-        """By mode."""
+        """Of each mode, so many."""
         found = {mode: [] for mode in modes}
         for counting in NAMES.values():
             self.let_count(counting)
@@ -76,6 +76,8 @@ def main():
         parser.error("one pair has no scatter")
     arguments.scale, arguments.threads, arguments.variants = 10, 1, True
     arguments.keyway = arguments.keyway.resolve()
+    # Each once.
+    arguments.modes = list(dict.fromkeys(arguments.modes))
     found = {mode: [] for mode in arguments.modes}
     try:
         for _ in range(arguments.starts):

@@ -349,7 +349,7 @@ class Bench:
         return self.start(name, [self.arguments.keyway, "run", "--config", toml])
 
     def write_keyway(self, name, settings):
-        """Its configuration."""
+        """The file of its configuration, with `settings` in front."""
         postgres = self.ports["postgres"]
         auth = 'auth = "trust"' if self.auth == "trust" else ""
         sharded = "".join(sharded_database(it, count, postgres) for it, count in SHARDED.items())

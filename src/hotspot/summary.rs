@@ -271,9 +271,9 @@ impl<'a> Keys<'a> {
         let (reads, writes) = window.maps[index].total();
         let mut total = reads;
         total += writes;
-        let keys = Keys { index, heavy: &window.heavy, reads, writes, total, entries: Vec::new() };
+        let mut keys = Keys { index, heavy: &window.heavy, reads, writes, total, entries: Vec::new() };
         let own = window.heavy.entries().filter(|it| usize::from(it.key.map) == index);
-        let both = |HeavyEntry { key, estimate, .. }: HeavyEntry| match key.access {
+        let of_entry = |HeavyEntry { key, estimate, .. }: HeavyEntry| match key.access {
             Access::Read => {
                 let writes = keys.estimate(key.hash, Access::Write);
                 Some((key.hash, keys.sum(within(estimate, &reads), writes)))
@@ -285,7 +285,8 @@ impl<'a> Keys<'a> {
                 (!has_entry).then(|| (key.hash, keys.sum(read, within(estimate, &writes))))
             }
         };
-        Keys { entries: own.filter_map(both).collect(), ..keys }
+        keys.entries = own.filter_map(of_entry).collect();
+        keys
     }
 
     /// Those that have an entry, the hottest first.
@@ -324,7 +325,7 @@ impl<'a> Keys<'a> {
         HeavyKey { map: self.index as u16, access, hash }
     }
 
-    /// No key has more of it than the map has: so it is exact, and needs no look, where the map has none.
+    /// A key has no more than its map has: where that has none, this is exact and needs no look.
     fn estimate(&self, hash: u64, access: Access) -> Estimate {
         let of = if access == Access::Read { &self.reads } else { &self.writes };
         if of.calls == 0 {

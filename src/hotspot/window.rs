@@ -202,7 +202,7 @@ impl Window {
     }
 
     /// Reads what will be changed, for no more than that it is in the cache then: statements touch it in no order, so that
-    /// little of it is there. Loops as short as these have a dozen reads under way at any time.
+    /// little of it is there. Short loops have more reads under way at any time.
     fn fetch(&self, spots: &[Spot]) {
         let cell = |it: &Spot| self.maps[usize::from(it.map)].cells.fetch(it.run as usize, it.access);
         let first = spots.iter().fold(0, |all, it| all ^ cell(it) ^ self.heavy.fetch_door(it.home));

@@ -6,12 +6,13 @@ use super::table::Home;
 
 const WORD_BITS: usize = u64::BITS as usize;
 
-/// Lets in who came before, whoever shares a bit with such a one, and whoever brings more than a limit.
+/// Lets in whom it has turned away since it was opened, whoever shares a bit with such a one, and whoever brings more than a
+/// limit. Who has a place inside it does not know.
 ///
 /// ```text
-///   closed: lets all in --open--> keeps count --open--> keeps count anew, of nobody
+///   closed: lets all in --open--> turns away who is new --open--> of whom it knows none again
 ///      ^                               |
-///      +-------------close-------------+
+///      +--close, open without calls----+
 /// ```
 #[derive(Clone)]
 pub struct Doorkeeper {
@@ -39,7 +40,8 @@ impl Doorkeeper {
         self.limit = Sums::default();
     }
 
-    /// Whether a key stays out for this time, with what it brings: once at most, and no more than the limit.
+    /// Whether a key stays out for this time, with what it brings: no more than the limit, and once at most from an `open` to
+    /// the next.
     #[inline]
     pub fn turns_away(&mut self, home: Home, brings: Sums) -> bool {
         let Sums { calls, time_us } = self.limit;
@@ -69,5 +71,42 @@ impl Doorkeeper {
     fn bit(&self, home: Home) -> (usize, u64) {
         let at = (home.word() >> self.shift) as usize;
         (at / WORD_BITS, 1 << (at % WORD_BITS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Sums = Sums { calls: 1, time_us: 10 };
+
+    #[test]
+    fn each_is_turned_away_once_from_an_opening_to_the_next() {
+        for bits in [64, 256, 1 << 24] {
+            let mut doorkeeper = Doorkeeper::new(bits);
+            let [first, second] = [0, u32::MAX].map(Home::of_word);
+            assert!(!doorkeeper.turns_away(first, ONE) && doorkeeper.lets_in(first), "it is closed");
+            for _ in 0..2 {
+                doorkeeper.open(ONE);
+                assert!(!doorkeeper.lets_in(first) && doorkeeper.turns_away(first, ONE));
+                assert!(doorkeeper.lets_in(first) && !doorkeeper.turns_away(first, ONE));
+                assert!(doorkeeper.turns_away(second, ONE) && !doorkeeper.turns_away(second, ONE));
+            }
+        }
+    }
+
+    #[test]
+    fn who_brings_more_than_the_limit_is_never_turned_away() {
+        let (mut doorkeeper, home) = (Doorkeeper::new(64), Home::of_word(7));
+        doorkeeper.open(ONE);
+        for more in [Sums { calls: 2, ..ONE }, Sums { time_us: 11, ..ONE }] {
+            assert!(!doorkeeper.turns_away(home, more));
+        }
+        assert!(doorkeeper.turns_away(home, Sums { calls: 0, time_us: 10 }));
+        doorkeeper.open(Sums { calls: 0, ..ONE });
+        assert!(!doorkeeper.turns_away(home, Sums { calls: 0, time_us: 0 }));
+        doorkeeper.open(ONE);
+        doorkeeper.close();
+        assert!(!doorkeeper.turns_away(home, ONE));
     }
 }

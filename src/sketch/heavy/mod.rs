@@ -3,13 +3,13 @@
 //!
 //! An entry counts calls `c` and microseconds `t`. When the table is full, all entries pay `d` calls and `e`
 //! microseconds (or what they have, if that is less), the 5/8 quantiles of what they have, rounded up by 1/32 at
-//! most. Those that have nothing left are forgotten. From then on a key that brings 1 call, if `d` is not 0, and no
-//! more than `e` is turned away the first time: see `doorkeeper`. It knows nobody again after the next time
-//! that the table was full. `offset` is the sum of all `d`, and that of all `e`, and of what may be turned away
-//! after each: 1 and `e`, unless `d` is 0.
+//! most. Those that have nothing left are forgotten. Where `d` is not 0, and it was an addition that filled the table, a
+//! key that brings 1 call at most and no more than `e` is turned away the first time from then on (`doorkeeper`), until an
+//! addition fills the table again. `offset` is the sum of all `d`, and that of all `e`, and of what may be turned
+//! away: 1 and `e` for each time that a doorkeeper began.
 //!
-//! **Bounds.** A key loses at most `d` in a purge if it has an entry, and nothing if it has none, and from one purge
-//! to the next at most what may be turned away. So what it has lost is at most `offset`, and
+//! **Bounds.** A key loses at most `d` in a purge if it has an entry, and nothing if it has none, and at most 1 by
+//! each time that a doorkeeper began. So what it has lost is at most `offset`, and
 //! `c <= true <= c + offset` for every key that was ever added, with `c = 0` where there is no entry. The same of `t`
 //! and its own offset: an entry leaves only when both are 0, so that neither weight is lost without being accounted for.
 //!
@@ -17,8 +17,8 @@
 //! lose that: the sum of `d * 32/33 * 3/8 * K` is no more than what was lost in all, which is no more than the total N.
 //! What may be turned away is as much again, at most: so `offset <= N * 7.4 / slots`, 0.18 % of all with 4,096
 //! slots, of calls and of time alike. Adding two sketches adds both sides of this, so that it holds for what was merged in
-//! any order. Where nearly all keys come once it is a tenth of that: three quarters of them are turned away, so that
-//! purges are a fourth as many (without a doorkeeper it would be twice as much, as each purge pays 1).
+//! any order. Where nearly all keys come once, four of five of them are turned away and purges are a fifth as many,
+//! so that it is a sixth of that or less from some ten thousand keys on.
 //!
 //! **Cost.** 5/8 have at most `d` calls, 5/8 at most `e` time, so a quarter at least has at most both and leaves:
 //! a purge, which looks at each slot once, comes after that many new entries at the soonest.
@@ -39,8 +39,7 @@ use table::{Entry, Table};
 pub const SLOTS_DEFAULT: usize = 4096;
 const SLOTS_MIN: usize = 16;
 const SLOTS_MAX: usize = 1 << 20;
-/// Bits of the doorkeeper for each slot.
-const BITS: usize = 16;
+const DOOR_BITS_PER_SLOT: usize = 16;
 
 /// What is counted. Two keys of one map with one hash are one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +109,7 @@ impl HeavyHitters {
         let slots = slots.clamp(SLOTS_MIN, SLOTS_MAX).next_power_of_two();
         HeavyHitters {
             table: Table::new(slots, seed),
-            doorkeeper: Doorkeeper::new(slots * BITS),
+            doorkeeper: Doorkeeper::new(slots * DOOR_BITS_PER_SLOT),
             total: Estimate::default(),
             offset: Sums::default(),
         }
@@ -125,17 +124,25 @@ impl HeavyHitters {
     /// `add`, of a key of which the home is known.
     #[inline]
     pub fn add_at(&mut self, home: Home, key: HeavyKey, place: KeyPlace, calls: u64, time_us: u64) {
+        debug_assert_eq!(home, self.home(key));
         let weights = Sums { calls, time_us };
         self.total.calls.add(Interval::exactly(calls));
         self.total.time_us.add(Interval::exactly(time_us));
-        if !self.doorkeeper.turns_away(home, weights) && self.table.add(Entry::new(key, place, weights), home)
-        {
-            let paid = self.purge();
-            let limit = Sums { calls: paid.calls.min(1), ..paid };
-            self.doorkeeper.open(limit);
-            if limit.calls > 0 {
-                self.pay(limit);
-            }
+        if self.doorkeeper.turns_away(home, weights) {
+            return;
+        }
+        if self.table.add(Entry::new(key, place, weights), home) {
+            self.make_room();
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        let paid = self.purge();
+        let limit = Sums { calls: paid.calls.min(1), ..paid };
+        self.doorkeeper.open(limit);
+        if limit.calls > 0 {
+            self.pay(limit);
         }
     }
 
@@ -177,7 +184,7 @@ impl HeavyHitters {
         if factor == 1 << 32 {
             return;
         }
-        // What it has turned away is worth less now than what it may still.
+        // What was paid for it will be worth less than what it could still turn away.
         self.doorkeeper.close();
         self.table.retain(|calls| scaled(calls, factor), |time_us| scaled(time_us, factor));
         // An entry's own rounding loses less than 1, which the offset makes good.
@@ -254,7 +261,6 @@ impl HeavyHitters {
     }
 
     /// What all have paid.
-    #[cold]
     fn purge(&mut self) -> Sums {
         let paid = self.table.quantiles();
         self.table.retain(|it| it.saturating_sub(paid.calls), |it| it.saturating_sub(paid.time_us));

@@ -151,8 +151,15 @@ pub struct Table {
 /// Where the search for an entry begins: as long as the table is there, whatever is added.
 ///
 /// The high half of its hash times the multiplier, of which the highest bits choose the group and the lowest are the mark.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Home(u32);
+
+#[cfg(test)]
+impl Home {
+    pub fn of_word(word: u32) -> Home {
+        Home(word)
+    }
+}
 
 impl Home {
     /// Its highest bits are the best mixed.
@@ -213,7 +220,7 @@ impl Table {
     }
 
     /// Reads the slot where a search most likely ends, without a branch that depends on what is there; what is not wanted is
-    /// read of the first group.
+    /// read from the first group.
     #[inline]
     pub fn fetch_slot(&self, home: Home, is_wanted: bool) -> u64 {
         let group = self.group(home) * usize::from(is_wanted);
