@@ -351,11 +351,13 @@ impl Pipeline {
     /// start of a message whose body is needed whole, to be given again with more behind it.
     pub fn feed(&mut self, input: &[u8], replies: &mut Replies) -> Result<usize, Unexpected> {
         let mut at = self.feed_rest(input, replies);
+        let mut before = None;
         while let Some(head) = wire::header(&input[at..]).map_err(|_| Unexpected::Malformed(input[at]))? {
             let tag = BackendTag(head.tag);
             let mut end = at + head.total;
             if end <= input.len() {
-                if self.is_plain_row(tag) {
+                // Where there are two rows there are more, and where there is one it pays for no look.
+                if before.replace(tag) == Some(tag) && self.is_plain_row(tag) {
                     end += wire::run_bytes(&input[end..], head.tag);
                 }
                 match self.message(tag, input, at..end, replies)? {
