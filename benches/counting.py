@@ -18,7 +18,7 @@ import sys
 
 import proxies
 
-MODES = ("simple", "prepared")
+MODES = ("simple", "extended", "prepared")
 SETTINGS = {True: 'stats_users = ["bench"]', False: 'stats_users = ["bench"]\nhotspots = false'}
 # As `proxies` names them, whichever counts.
 NAMES = {"keyway, 2 shards": "keyway", "keyway, 2 shards, hotspots off": "uncounted"}
