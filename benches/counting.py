@@ -19,7 +19,8 @@ import sys
 import proxies
 
 MODES = ("simple", "extended", "prepared")
-SETTINGS = {True: 'stats_users = ["bench"]', False: 'stats_users = ["bench"]\nhotspots = false'}
+# Whether it counts is asked of its console.
+SETTINGS = 'stats_users = ["bench"]\nhotspots = {}'
 # As `proxies` names them, whichever counts.
 NAMES = {"keyway, 2 shards": "keyway", "keyway, 2 shards, hotspots off": "uncounted"}
 
@@ -29,17 +30,17 @@ class Counting(proxies.Bench):
         """This one from now on, and the other no more."""
         for target in self.both():
             name = NAMES[target.name]
-            is_on = name == counting
-            self.write_keyway(name, SETTINGS[is_on])
+            wanted = "true" if name == counting else "false"
+            self.write_keyway(name, SETTINGS.format(wanted))
             os.kill(target.pid, signal.SIGHUP)
-            self.wait_until(f"{name} with hotspots {'on' if is_on else 'off'}", lambda: self.is_not_so(target, is_on))
+            self.wait_until(f"{name} with hotspots {wanted}", lambda: self.is_not_so(target, wanted))
 
-    def is_not_so(self, target, is_on):
+    def is_not_so(self, target, wanted):
         listed, problem = self.psql(target.port, "keyway", "SHOW CONFIG")
         if problem:
             return problem
         values = dict(it.split("|")[:2] for it in listed.splitlines())
-        return None if values["hotspots"] == str(is_on).lower() else f"hotspots are {values['hotspots']}"
+        return None if values["hotspots"] == wanted else f"hotspots are {values['hotspots']}"
 
     def both(self):
         return [it for it in self.targets if it.name in NAMES]

@@ -368,8 +368,7 @@ impl Pipeline {
                 at = end;
                 continue;
             }
-            let looked_into = self.part.collect || self.owed.front() == Some(&Expect::Query(Origin::Keyway));
-            if looked_into || (tag != BackendTag::DATA_ROW && tag != BackendTag::COPY_DATA) {
+            if !self.is_plain_row(tag) {
                 if head.total > self.message_bytes_max {
                     return Err(Unexpected::TooLong(head.total));
                 }

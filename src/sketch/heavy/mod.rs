@@ -139,11 +139,10 @@ impl HeavyHitters {
     #[cold]
     fn make_room(&mut self) {
         let paid = self.purge();
-        let limit = Sums { calls: paid.calls.min(1), ..paid };
+        // Where keys pay no call, none is turned away.
+        let limit = if paid.calls > 0 { Sums { calls: 1, ..paid } } else { Sums::default() };
         self.doorkeeper.open(limit);
-        if limit.calls > 0 {
-            self.pay(limit);
-        }
+        self.pay(limit);
     }
 
     /// Where the search for a key begins, for as long as the sketch is there.
