@@ -163,7 +163,8 @@ class Client:
         size, tail = self.until(READY)
         return self.tag(tail, b"SELECT "), size
 
-    def copy_in(self, table, path):
+    def copy_in(self, table, path, messages=False):
+        """With `messages` the file holds CopyData messages, not what is to be in them."""
         self.send(b"Q", f"COPY {table} FROM STDIN\0".encode())
         if self.stream.recv(1) != b"G":
             raise proxies.Failure(f"COPY {table} is refused: {self.stream.recv(400)!r}")
@@ -172,7 +173,10 @@ class Client:
         size = 0
         with open(path, "rb") as file:
             while chunk := file.read(SEND_BYTES):
-                self.send(b"d", chunk)
+                if messages:
+                    self.stream.sendall(chunk)
+                else:
+                    self.send(b"d", chunk)
                 size += len(chunk)
         self.send(b"c", b"")
         _, tail = self.until(READY)

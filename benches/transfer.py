@@ -10,6 +10,7 @@ through each in turn, in both directions, over one connection. The client looks 
 
 import argparse
 import statistics
+import struct
 import sys
 import time
 
@@ -21,7 +22,8 @@ ROWS = 400_000
 SCHEMA = f"""CREATE TABLE big (id integer, filler text);
 INSERT INTO big SELECT id, repeat('x', 240) FROM generate_series(1, {ROWS}) id;
 CREATE TABLE sink (LIKE big);"""
-KINDS = ("SELECT", "COPY TO STDOUT", "COPY FROM STDIN")
+BY_ROW = "COPY FROM STDIN, a message for each row"
+KINDS = ("SELECT", "COPY TO STDOUT", "COPY FROM STDIN", BY_ROW)
 
 
 class Transfer(proxies.Bench):
@@ -43,10 +45,10 @@ class Transfer(proxies.Bench):
             client.send(b"Q", b"COPY big TO STDOUT\0")
             size, _ = client.until(shards.READY)
         else:
-            _, size = client.copy_in("sink", self.file)
+            _, size = client.copy_in("sink", *((self.by_row, True) if kind == BY_ROW else (self.file,)))
         seconds, spent = time.monotonic() - started, proxies.cpu_seconds(target.pid) - before
         client.stream.close()
-        if kind == "COPY FROM STDIN":
+        if kind.startswith("COPY FROM"):
             self.psql(self.ports["postgres"], "bench", "TRUNCATE sink")
         return size, seconds, spent
 
@@ -55,6 +57,9 @@ class Transfer(proxies.Bench):
         command = [self.bin / "psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(self.ports["postgres"]), "-U", proxies.USER,
                    "-d", "bench", "-c", f"\\copy big TO '{self.file}'"]
         self.run(command, env=proxies.client_environment())
+        self.by_row = self.directory / "rows.copy"
+        with open(self.file, "rb") as rows, open(self.by_row, "wb") as messages:
+            messages.writelines(b"d" + struct.pack("!I", len(row) + 4) + row for row in rows)
         targets = [it for it in self.targets if it.name in ("direct", "keyway", "pgbouncer", "haproxy")]
         found = {}
         for index in range(self.arguments.rounds):

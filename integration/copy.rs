@@ -27,6 +27,7 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("copy::megabytes_in_odd_pieces", megabytes_in_odd_pieces),
         harness.test("copy::an_error_in_the_middle_costs_only_the_copy", an_error_in_the_middle),
         harness.test("copy::an_error_while_half_a_message_is_sent", an_error_in_half_a_message),
+        harness.test("copy::each_row_is_a_message_of_its_own", each_row_is_a_message),
         harness.test("copy::a_server_with_much_to_say_in_between", a_server_with_much_to_say),
         harness.test("copy::a_client_gives_up", a_client_gives_up),
         harness.test("copy::a_client_leaves", a_client_leaves),
@@ -173,6 +174,53 @@ async fn an_error_in_half_a_message(harness: Arc<Shared>) -> Outcome {
             wire.until('Z').await?;
             assert_eq!(wire.rows("SELECT 7").await?, ["7"], "{sent} bytes were sent");
             assert_eq!(wire.rows("SELECT count(*) FROM copy_half").await?, ["0"]);
+        }
+    }
+    Ok(())
+}
+
+/// They go on together, as far as each read brings them, and an error in the middle costs only the COPY.
+async fn each_row_is_a_message(harness: Arc<Shared>) -> Outcome {
+    const ROWS: usize = 20_000;
+    let fixture = harness.single().await?;
+    let address = fixture.keyway.listen();
+    let mut wire = Wire::log_in(address, USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
+    wire.rows("CREATE TABLE copy_rows (a int, b text)").await?;
+    let rows_of = |wrong: Option<usize>| {
+        let mut data = Vec::new();
+        for a in 0..ROWS {
+            let row =
+                if wrong == Some(a) { "no number".into() } else { format!("{a}\t{}\n", "b".repeat(a % 90)) };
+            data.extend(wire::message('d', row.as_bytes()));
+            if wrong.is_none() && a % 700 == 0 {
+                // A server in copy-in mode ignores both.
+                data.extend([wire::flush(), wire::sync()].concat());
+            }
+        }
+        data.extend(wire::message('c', &[]));
+        data
+    };
+    let right = format!("{ROWS} {} {}", ROWS * (ROWS - 1) / 2, (0..ROWS).map(|it| it % 90).sum::<usize>());
+    for piece in [7_001, 65_536, usize::MAX] {
+        wire.rows("TRUNCATE copy_rows").await?;
+        wire.send(&wire::query("COPY copy_rows FROM STDIN")).await?;
+        wire.until('G').await?;
+        for bytes in rows_of(None).chunks(piece) {
+            wire.send(bytes).await?;
+        }
+        wire.until('Z').await?;
+        let sums = "SELECT concat_ws(' ', count(*), sum(a), sum(length(b))) FROM copy_rows";
+        assert_eq!(wire.rows(sums).await?, [right.as_str()], "in pieces of {piece}");
+        for wrong in [0, 1, ROWS / 2, ROWS - 1] {
+            wire.send(&wire::query("COPY copy_rows FROM STDIN")).await?;
+            wire.until('G').await?;
+            for bytes in rows_of(Some(wrong)).chunks(piece) {
+                wire.send(bytes).await?;
+            }
+            let answer = wire.until('Z').await?;
+            let error = answer.iter().find(|it| it.tag == 'E').map(|it| it.error());
+            assert!(error.as_ref().is_some_and(|it| it.starts_with("22P02")), "row {wrong}: {error:?}");
+            assert_eq!(wire.rows(sums).await?, [right.as_str()], "after an error in row {wrong}");
         }
     }
     Ok(())

@@ -30,7 +30,7 @@ enum Step {
     More,
 }
 
-/// The message that is on its way to the server.
+/// The messages that are on their way to the server: one, or CopyData and more of it.
 #[derive(Clone, Copy, Default)]
 struct Message {
     /// Bytes that the server lacks.
@@ -45,10 +45,17 @@ impl Session {
         if let Some(split) = self.split_copy.take() {
             return self.copy_split_in(split, buffer).await;
         }
-        let (mut message, mut news) = (Message::default(), News::default());
+        let (mut message, mut news, mut streams) = (Message::default(), News::default(), false);
         loop {
             let speaker = match next_step(buffer.filled(), message)? {
-                Step::More => self.wait_for_data(buffer).await?,
+                Step::More => {
+                    if streams {
+                        self.shared.stock.widen(buffer);
+                    }
+                    let speaker = self.wait_for_data(buffer).await?;
+                    streams |= buffer.is_full();
+                    speaker
+                }
                 Step::Skip { bytes } => {
                     buffer.consume(bytes);
                     continue;
@@ -214,6 +221,16 @@ fn violation(message: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message)
 }
 
+/// Of the CopyData messages that `bytes` begin with, the one that is there in part among them: many a client sends each
+/// row as a message, and they go on together.
+fn data_bytes(bytes: &[u8]) -> usize {
+    let run = wire::run_bytes(bytes, FrontendTag::COPY_DATA.0);
+    match wire::header(&bytes[run..]) {
+        Ok(Some(next)) if FrontendTag(next.tag) == FrontendTag::COPY_DATA => run + next.total,
+        _ => run,
+    }
+}
+
 fn next_step(bytes: &[u8], message: Message) -> Result<Step, End> {
     let pass = |of: Message| match of.rest.min(bytes.len()) {
         0 => Step::More,
@@ -226,7 +243,7 @@ fn next_step(bytes: &[u8], message: Message) -> Result<Step, End> {
     let Some(head) = head else { return Ok(Step::More) };
     let is_whole = head.total <= bytes.len();
     Ok(match FrontendTag(head.tag) {
-        FrontendTag::COPY_DATA => pass(Message { rest: head.total, is_last: false }),
+        FrontendTag::COPY_DATA => pass(Message { rest: data_bytes(bytes), is_last: false }),
         FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL if is_whole => {
             pass(Message { rest: head.total, is_last: true })
         }

@@ -9,6 +9,11 @@ use crate::metrics::{Limit, LimitHits};
 
 /// Room of a fresh buffer. One read of a small query and most replies fit.
 const BUFFER_BYTES: usize = 16 * 1024;
+/// Room of a buffer for what a client streams to a server in COPY: fewer system calls for the same bytes. (A large result
+/// gains nothing by it: a server sends it by 8 kB, and what comes is passed on before more of it has come.)
+const WIDE_BYTES: usize = 64 * 1024;
+/// So many of them are kept for each worker, for there are few that stream at any time.
+const WIDE_SPARE_MAX: usize = 8;
 /// A buffer that grew beyond this for one long message is freed, not kept.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
 
@@ -26,6 +31,11 @@ impl Buffer {
 
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
+    }
+
+    /// A read has left no room: there is more to read, most likely.
+    pub fn is_full(&self) -> bool {
+        !self.is_empty() && self.bytes.len() == self.bytes.capacity()
     }
 
     pub fn consume(&mut self, count: usize) {
@@ -68,11 +78,17 @@ impl Buffer {
     }
 }
 
+#[derive(Default)]
+struct Spare {
+    narrow: Vec<Vec<u8>>,
+    wide: Vec<Vec<u8>>,
+}
+
 /// Spare buffers, shared by all connections of a worker: each worker has its own, so that no lock and no cache line goes
 /// from one to another. The last one given back is the first taken, while the cache has it still.
 #[derive(Clone)]
 pub struct BufferStock {
-    spare: Arc<ThreadLocal<RefCell<Vec<Vec<u8>>>>>,
+    spare: Arc<ThreadLocal<RefCell<Spare>>>,
     /// Of each worker.
     spare_max: usize,
     hits: LimitHits,
@@ -88,25 +104,45 @@ impl BufferStock {
     }
 
     /// This thread's.
-    fn spare(&self) -> RefMut<'_, Vec<Vec<u8>>> {
+    fn spare(&self) -> RefMut<'_, Spare> {
         self.spare.get_or_default().borrow_mut()
     }
 
     pub fn take(&self) -> Buffer {
-        let spare = self.spare().pop();
+        let spare = self.spare().narrow.pop();
         Buffer { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), start: 0 }
+    }
+
+    /// Moves what `buffer` holds into a wide one, unless it is one already.
+    pub fn widen(&self, buffer: &mut Buffer) {
+        if buffer.bytes.capacity() >= WIDE_BYTES {
+            return;
+        }
+        let spare = self.spare().wide.pop();
+        let mut bytes = spare.unwrap_or_else(|| Vec::with_capacity(WIDE_BYTES));
+        bytes.extend_from_slice(buffer.filled());
+        self.give_back(std::mem::replace(buffer, Buffer { bytes, start: 0 }));
     }
 
     pub fn give_back(&self, buffer: Buffer) {
         let mut bytes = buffer.bytes;
-        if (BUFFER_BYTES..=KEPT_BYTES_MAX).contains(&bytes.capacity()) {
-            bytes.clear();
-            let mut spare = self.spare();
-            if spare.len() < self.spare_max {
-                spare.push(bytes);
-            } else {
-                self.hits.hit(Limit::Buffers);
+        bytes.clear();
+        match bytes.capacity() {
+            WIDE_BYTES..=KEPT_BYTES_MAX => {
+                let wide = &mut self.spare().wide;
+                if wide.len() < self.spare_max.min(WIDE_SPARE_MAX) {
+                    wide.push(bytes);
+                }
             }
+            BUFFER_BYTES..WIDE_BYTES => {
+                let narrow = &mut self.spare().narrow;
+                if narrow.len() < self.spare_max {
+                    narrow.push(bytes);
+                } else {
+                    self.hits.hit(Limit::Buffers);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -123,10 +159,38 @@ mod tests {
         let (first, second) = (stock.take(), stock.take());
         stock.give_back(first);
         stock.give_back(second);
-        assert_eq!(stock.spare().len(), 1);
+        assert_eq!(stock.spare().narrow.len(), 1);
         stock.take();
         stock.give_back(Buffer { bytes: Vec::with_capacity(KEPT_BYTES_MAX + 1), start: 0 });
-        assert!(stock.spare().is_empty());
+        let spare = stock.spare();
+        assert!(spare.narrow.is_empty() && spare.wide.is_empty());
+    }
+
+    #[test]
+    fn a_wide_buffer_holds_what_the_narrow_one_did_and_both_are_kept() {
+        let stock = BufferStock::new(2, LimitHits::register(&Registry::default()).unwrap());
+        let mut it = stock.take();
+        it.bytes.resize(it.bytes.capacity(), 7);
+        assert!(it.is_full());
+        it.consume(BUFFER_BYTES - 3);
+        stock.widen(&mut it);
+        assert_eq!((it.filled(), it.is_full(), it.bytes.capacity()), (&[7, 7, 7][..], false, WIDE_BYTES));
+        let at = it.bytes.as_ptr();
+        stock.widen(&mut it);
+        assert_eq!(it.bytes.as_ptr(), at);
+        stock.give_back(it);
+        let kept = || {
+            let spare = stock.spare();
+            (spare.narrow.len(), spare.wide.len())
+        };
+        assert_eq!(kept(), (1, 1));
+        let mut next = stock.take();
+        stock.widen(&mut next);
+        assert_eq!(next.bytes.as_ptr(), at);
+        for _ in 0..3 {
+            stock.give_back(Buffer { bytes: Vec::with_capacity(WIDE_BYTES), start: 0 });
+        }
+        assert_eq!(kept(), (1, 2));
     }
 
     #[test]
