@@ -28,6 +28,8 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("copy::an_error_in_the_middle_costs_only_the_copy", an_error_in_the_middle),
         harness.test("copy::an_error_while_half_a_message_is_sent", an_error_in_half_a_message),
         harness.test("copy::each_row_is_a_message_of_its_own", each_row_is_a_message),
+        harness.test("copy::an_error_while_many_messages_are_on_their_way", an_error_in_many_messages),
+        harness.test("copy::what_is_no_copy_data_ends_the_connection", no_copy_data),
         harness.test("copy::a_server_with_much_to_say_in_between", a_server_with_much_to_say),
         harness.test("copy::a_client_gives_up", a_client_gives_up),
         harness.test("copy::a_client_leaves", a_client_leaves),
@@ -223,6 +225,65 @@ async fn each_row_is_a_message(harness: Arc<Shared>) -> Outcome {
             assert_eq!(wire.rows(sums).await?, [right.as_str()], "after an error in row {wrong}");
         }
     }
+    Ok(())
+}
+
+/// More than all buffers on the way hold, while the server does not read, and then it objects.
+async fn an_error_in_many_messages(harness: Arc<Shared>) -> Outcome {
+    const ROWS: usize = 200_000;
+    const LOCK: &str = "pg_advisory_xact_lock(7001)";
+    let fixture = harness.single().await?;
+    let address = fixture.keyway.listen();
+    let mut wire = Wire::log_in(address, USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
+    wire.rows("CREATE TABLE copy_many (a int, b text)").await?;
+    let wait = format!("BEGIN PERFORM {LOCK}; RAISE EXCEPTION 'no row is right'; END");
+    wire.rows(&format!("CREATE FUNCTION copy_waits() RETURNS trigger LANGUAGE plpgsql AS $$ {wait} $$"))
+        .await?;
+    wire.rows("CREATE TRIGGER waits BEFORE INSERT ON copy_many FOR EACH ROW EXECUTE FUNCTION copy_waits()")
+        .await?;
+    let sql = "COPY copy_many FROM STDIN";
+    let extended = [wire::parse("", sql), wire::bind("", "", &[], false), wire::execute("", 0)].concat();
+    let row = wire::message('d', format!("1\t{}\n", "b".repeat(90)).as_bytes());
+    let rows_of = |end: &[u8]| [&row.repeat(ROWS)[..], &wire::message('c', &[]), end].concat();
+    let holder = fixture.client().await?;
+    for (begin, data) in
+        [(wire::query(sql), rows_of(&[])), ([extended, wire::sync()].concat(), rows_of(&wire::sync()))]
+    {
+        run(&holder, "BEGIN").await?;
+        run(&holder, &format!("SELECT {LOCK}")).await?;
+        wire.send(&begin).await?;
+        wire.until('G').await?;
+        let letting_go = async {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE objid = 7001 AND NOT granted";
+            until("the server waits", || async { Ok(rows(&holder, waiting).await? == ["1"]) }).await?;
+            run(&holder, "COMMIT").await
+        };
+        let (sent, let_go) = tokio::join!(wire.send(&data), letting_go);
+        sent?;
+        let_go?;
+        let answer = wire.until('Z').await?;
+        let error = answer.iter().find(|it| it.tag == 'E').map(|it| it.error());
+        assert_eq!(error.as_deref(), Some("P0001 no row is right"));
+        assert_eq!(wire.rows("SELECT count(*) FROM copy_many").await?, ["0"]);
+    }
+    Ok(())
+}
+
+/// Behind rows, so that it is found in what has come with them. As PostgreSQL does, nothing is waited for that is too long.
+async fn no_copy_data(harness: Arc<Shared>) -> Outcome {
+    let fixture = harness.single().await?;
+    let client = fixture.client().await?;
+    run(&client, "CREATE TABLE copy_no_data (a int)").await?;
+    for wrong in [&b"f\x7f\xff\xff\xff"[..], b"d\0\0\0\x03", b"?\0\0\0\x04", b"Q\x7f\0\0\0"] {
+        let address = fixture.keyway.listen();
+        let mut wire = Wire::log_in(address, USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
+        wire.send(&wire::query("COPY copy_no_data FROM STDIN")).await?;
+        wire.until('G').await?;
+        wire.send(&[&wire::message('d', b"1\n").repeat(3)[..], wrong].concat()).await?;
+        let error = wire.until('E').await?.last().map(|it| it.error()).unwrap_or_default();
+        assert!(error.starts_with("08P01"), "{wrong:?}: {error}");
+    }
+    assert_eq!(count(&client, "copy_no_data").await?, "0");
     Ok(())
 }
 

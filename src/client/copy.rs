@@ -1,13 +1,15 @@
 //! COPY FROM STDIN on one server: data streams through in whatever pieces it comes.
 
+use std::future::poll_fn;
 use std::time::Instant;
 
+use super::query::malformed;
 use super::relay::{Flow, RelayError, Stop, relay, step};
 use super::session::{End, Session};
 use crate::base::{Reason, Refusal, SqlState};
 use crate::net::Buffer;
 use crate::proto::{Replies, UnitEnd};
-use crate::wire::{self, FrontendTag};
+use crate::wire::{self, CopyInput};
 
 pub(super) enum CopyEnd {
     /// Extended protocol: the Sync that ends it is still to come from the client.
@@ -49,10 +51,7 @@ impl Session {
         loop {
             let speaker = match next_step(buffer.filled(), message)? {
                 Step::More => {
-                    if streams {
-                        self.shared.stock.widen(buffer);
-                    }
-                    let speaker = self.wait_for_data(buffer).await?;
+                    let speaker = self.wait_for_data(buffer, streams).await?;
                     streams |= buffer.is_full();
                     speaker
                 }
@@ -124,13 +123,29 @@ impl Session {
 
     /// Reads more of the client, or finds that the server has spoken. Only then is the server read: it
     /// waits for the client. `None` is that the statement takes too long.
-    async fn wait_for_data(&mut self, buffer: &mut Buffer) -> Result<Option<Speaker>, End> {
+    async fn wait_for_data(&mut self, buffer: &mut Buffer, streams: bool) -> Result<Option<Speaker>, End> {
         let Some(held) = &mut self.held else { return Err(End::Left) };
+        let (server, client, stock) = (&mut held.lease.stream, &mut self.stream, &self.shared.stock);
         let overdue = self.overdue.as_ref().map(|it| it.at);
+        if buffer.is_empty() {
+            // A client that takes its time holds no buffer.
+            stock.give_back(std::mem::take(buffer));
+        }
+        let is_held = !buffer.is_empty();
+        let reading = async {
+            if !is_held {
+                poll_fn(|cx| client.poll_readable(cx)).await?;
+                *buffer = stock.take();
+            }
+            if streams {
+                stock.widen(buffer);
+            }
+            client.read(buffer).await
+        };
         tokio::select! {
             biased;
-            _ = held.lease.stream.has_bytes() => Ok(Some(Speaker::Server)),
-            read = self.stream.read(buffer) => match read {
+            _ = server.has_bytes() => Ok(Some(Speaker::Server)),
+            read = reading => match read {
                 Ok(count) if count > 0 => Ok(Some(Speaker::Client)),
                 _ => Err(End::Left),
             },
@@ -138,8 +153,9 @@ impl Session {
         }
     }
 
-    /// Deals with what is left of a message when COPY ends within it. A server that has the start of it
-    /// needs the rest, even to ignore it: it would take what follows, the Sync it waits for, for data.
+    /// Deals with what is left of the messages that are on their way when COPY ends. A server that has the start of one
+    /// needs the rest, even to ignore it: it would take what follows, the Sync it waits for, for data. Of more
+    /// CopyData behind it nothing comes (`PostgresMain` in postgres.c ignores it).
     async fn end_message(&mut self, buffer: &mut Buffer, mut rest: usize) -> Result<(), End> {
         while rest > 0 {
             let count = rest.min(buffer.filled().len());
@@ -221,16 +237,6 @@ fn violation(message: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message)
 }
 
-/// Of the CopyData messages that `bytes` begin with, the one that is there in part among them: many a client sends each
-/// row as a message, and they go on together.
-fn data_bytes(bytes: &[u8]) -> usize {
-    let run = wire::run_bytes(bytes, FrontendTag::COPY_DATA.0);
-    match wire::header(&bytes[run..]) {
-        Ok(Some(next)) if FrontendTag(next.tag) == FrontendTag::COPY_DATA => run + next.total,
-        _ => run,
-    }
-}
-
 fn next_step(bytes: &[u8], message: Message) -> Result<Step, End> {
     let pass = |of: Message| match of.rest.min(bytes.len()) {
         0 => Step::More,
@@ -239,22 +245,74 @@ fn next_step(bytes: &[u8], message: Message) -> Result<Step, End> {
     if message.rest > 0 {
         return Ok(pass(message));
     }
-    let head = wire::header(bytes).map_err(|_| End::Fatal(violation("invalid message length")))?;
-    let Some(head) = head else { return Ok(Step::More) };
-    let is_whole = head.total <= bytes.len();
-    Ok(match FrontendTag(head.tag) {
-        FrontendTag::COPY_DATA => pass(Message { rest: data_bytes(bytes), is_last: false }),
-        FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL if is_whole => {
-            pass(Message { rest: head.total, is_last: true })
-        }
-        FrontendTag::SYNC | FrontendTag::FLUSH if is_whole => Step::Skip { bytes: head.total },
-        FrontendTag::COPY_DONE | FrontendTag::COPY_FAIL | FrontendTag::SYNC | FrontendTag::FLUSH => {
-            Step::More
-        }
-        FrontendTag::TERMINATE => return Err(End::Left),
-        FrontendTag(tag) => {
+    let input = wire::copy_input(bytes).map_err(|it| End::Fatal(malformed(&it)))?;
+    let Some((input, length)) = input else { return Ok(Step::More) };
+    Ok(match input {
+        // Many a client sends each row as a message: they go on together.
+        CopyInput::Data(_) => pass(Message { rest: wire::copy_data_bytes(bytes), is_last: false }),
+        CopyInput::Done | CopyInput::Fail(_) => pass(Message { rest: length, is_last: true }),
+        CopyInput::Skip => Step::Skip { bytes: length },
+        CopyInput::Terminate => return Err(End::Left),
+        CopyInput::Other(tag) => {
             let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
             return Err(End::Fatal(violation(message)));
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[tag][..], &length.to_be_bytes(), body].concat()
+    }
+
+    fn passed_of(bytes: &[u8], message: Message) -> (usize, usize, bool) {
+        match next_step(bytes, message) {
+            Ok(Step::Pass { bytes, of }) => (bytes, of.rest, of.is_last),
+            _ => panic!("nothing is passed on of {bytes:?}"),
+        }
+    }
+
+    #[test]
+    fn rows_go_on_together_with_the_beginning_of_the_last_one() {
+        let rows = [message(b'd', b"1\n"), message(b'd', b""), message(b'd', b"22\n")].concat();
+        let rest = Message { rest: 3, is_last: false };
+        for behind in
+            [vec![], message(b'c', b""), message(b'S', b""), b"d\0\0".to_vec(), b"d\0\0\0\x03".to_vec()]
+        {
+            let bytes = [&rows[..], &behind].concat();
+            assert_eq!(passed_of(&bytes, Message::default()), (rows.len(), rows.len(), false), "{behind:?}");
+            assert_eq!(passed_of(&bytes, rest), (3, 3, false), "what is on its way comes first");
+        }
+        let part = [&rows[..], b"d\0\0\0\x0eabc"].concat();
+        assert_eq!(passed_of(&part, Message::default()), (part.len(), part.len() + 7, false));
+        assert_eq!(passed_of(b"d\0\0\0\x0eabc", Message::default()), (8, 15, false));
+    }
+
+    #[test]
+    fn what_ends_a_copy_is_passed_on_whole_and_alone() {
+        let fail = message(b'f', b"why\0");
+        let bytes = [&fail[..], &message(b'd', b"1")].concat();
+        assert_eq!(passed_of(&bytes, Message::default()), (fail.len(), fail.len(), true));
+        assert!(matches!(next_step(&fail[..7], Message::default()), Ok(Step::More)));
+        let skipped = next_step(&message(b'H', b""), Message::default());
+        assert!(matches!(skipped, Ok(Step::Skip { bytes: 5 })));
+    }
+
+    #[test]
+    fn nothing_that_may_be_long_is_waited_for() {
+        for head in [
+            &b"f\x7f\xff\xff\xff"[..],
+            b"c\0\0\x30\0",
+            b"S\0\0\x30\0",
+            b"Q\0\0\0\xff",
+            b"?\0\0\0\xff",
+            b"d\0\0\0\x03",
+        ] {
+            assert!(matches!(next_step(head, Message::default()), Err(End::Fatal(_))), "{head:?}");
+        }
+    }
 }

@@ -420,6 +420,9 @@ impl Session {
                 }
                 *buffer = self.shared.stock.take();
             }
+            if buffer.is_full() {
+                self.shared.stock.widen(buffer);
+            }
             let until = patience.get_or_insert_with(|| self.patience());
             let read = match until {
                 None if has_waited => self.stream.read_ready(buffer).await,

@@ -9,10 +9,11 @@ use crate::metrics::{Limit, LimitHits};
 
 /// Room of a fresh buffer. One read of a small query and most replies fit.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// Room of a buffer for what a client streams to a server in COPY: fewer system calls for the same bytes. (A large result
-/// gains nothing by it: a server sends it by 8 kB, and what comes is passed on before more of it has come.)
+/// Room of a buffer that takes the place of one which a client has filled, by COPY or by a long message: fewer system calls
+/// for the same bytes. (A large result gains nothing by it: a server sends it by 8 kB, and what comes is passed on
+/// before more of it has come.)
 const WIDE_BYTES: usize = 64 * 1024;
-/// So many of them are kept for each worker, for there are few that stream at any time.
+/// So many of them are kept for each worker at most, for there are few that stream at any time.
 const WIDE_SPARE_MAX: usize = 8;
 /// A buffer that grew beyond this for one long message is freed, not kept.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
@@ -33,7 +34,7 @@ impl Buffer {
         self.start == self.bytes.len()
     }
 
-    /// A read has left no room: there is more to read, most likely.
+    /// A read has left no room: there is more to read, most likely. One that holds nothing is never full.
     pub fn is_full(&self) -> bool {
         !self.is_empty() && self.bytes.len() == self.bytes.capacity()
     }

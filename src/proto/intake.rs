@@ -123,10 +123,9 @@ fn is_alone(tag: FrontendTag) -> bool {
 }
 
 fn check(tag: FrontendTag, total: usize, walked: usize, limits: Limits) -> Result<(), Violation> {
-    const SMALL_BYTES_MAX: usize = 10_000;
     if !tag.is_known() {
         Err(Violation::UnknownType(tag.0))
-    } else if tag.is_small() && total > SMALL_BYTES_MAX {
+    } else if tag.is_too_long(total) {
         Err(Violation::Length)
     } else if walked + total > limits.message_bytes_max {
         Err(Violation::TooLong(walked + total))

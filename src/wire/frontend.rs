@@ -66,22 +66,39 @@ pub enum CopyInput<'a> {
     Other(u8),
 }
 
-/// Reads one message, of CopyData the header alone, and says how long that is. `None`: more has to come.
+/// Reads one message, of CopyData the header alone, and says how long that is. `None`: more has to come, which is little:
+/// what may be long is not waited for.
 pub fn copy_input(bytes: &[u8]) -> Result<Option<(CopyInput<'_>, usize)>, BodyError> {
     let Some(head) = super::header(bytes).map_err(|_| BodyError)? else { return Ok(None) };
     let tag = FrontendTag(head.tag);
     if tag == FrontendTag::COPY_DATA {
         return Ok(Some((CopyInput::Data(head.total - HEADER_BYTES), HEADER_BYTES)));
     }
+    if tag.is_too_long(head.total) {
+        return Err(BodyError);
+    }
+    if !tag.is_of_copy() {
+        return Ok(Some((CopyInput::Other(tag.0), HEADER_BYTES)));
+    }
     let Some(message) = bytes.get(..head.total) else { return Ok(None) };
     let input = match tag {
         FrontendTag::COPY_DONE => CopyInput::Done,
-        FrontendTag::COPY_FAIL => CopyInput::Fail(Body::of(message)?.cstr()?),
+        // One without an end is a failure all the same.
+        FrontendTag::COPY_FAIL => CopyInput::Fail(Body::of(message)?.cstr().unwrap_or_default()),
         FrontendTag::SYNC | FrontendTag::FLUSH => CopyInput::Skip,
         FrontendTag::TERMINATE => CopyInput::Terminate,
         FrontendTag(other) => CopyInput::Other(other),
     };
     Ok(Some((input, head.total)))
+}
+
+/// How long the CopyData messages are that `bytes` begin with, of which the last may be there in part.
+pub fn copy_data_bytes(bytes: &[u8]) -> usize {
+    let run = super::run_bytes(bytes, FrontendTag::COPY_DATA.0);
+    match super::header(&bytes[run..]) {
+        Ok(Some(next)) if FrontendTag(next.tag) == FrontendTag::COPY_DATA => run + next.total,
+        _ => run,
+    }
 }
 
 /// The text of a Query message. Not checked to be UTF-8: that depends on client_encoding.

@@ -18,7 +18,8 @@ pub use bind::{Bind, Formats, Values};
 pub use cancel::{CancelKey, backend_key, backend_key_data, cancel_request, forwarded_cancel};
 pub use frame::{FrameError, HEADER_BYTES, Header, header, run_bytes};
 pub use frontend::{
-    BodyError, CopyInput, Execute, Parse, Target, copy_input, execute, parse, query_text, target,
+    BodyError, CopyInput, Execute, Parse, Target, copy_data_bytes, copy_input, execute, parse, query_text,
+    target,
 };
 pub use reply::{
     ALL_DEALLOCATED, BIND_COMPLETE, CLOSE_COMPLETE, DEALLOCATED, EMPTY_QUERY, NO_DATA, PARSE_COMPLETE,

@@ -31,9 +31,17 @@ impl FrontendTag {
         )
     }
 
-    /// Messages whose body PostgreSQL bounds at 10,000 bytes (`PQ_SMALL_MESSAGE_LIMIT`).
-    pub fn is_small(self) -> bool {
-        matches!(self.0, b'C' | b'D' | b'E' | b'H' | b'S' | b'X' | b'c' | b'p')
+    /// What a client may say while a server waits for its COPY data.
+    pub fn is_of_copy(self) -> bool {
+        matches!(self.0, b'd' | b'c' | b'f' | b'H' | b'S' | b'X')
+    }
+
+    /// Whether PostgreSQL takes a message for one that cannot be, as its body is longer than such a one's ever is
+    /// (`PQ_SMALL_MESSAGE_LIMIT`; `SocketBackend` in postgres.c, `CopyGetData` in copyfromparse.c).
+    pub fn is_too_long(self, total_bytes: usize) -> bool {
+        const SMALL_BYTES_MAX: usize = 10_000;
+        let is_small = matches!(self.0, b'C' | b'D' | b'E' | b'H' | b'S' | b'X' | b'c' | b'f' | b'p');
+        is_small && total_bytes > SMALL_BYTES_MAX
     }
 }
 

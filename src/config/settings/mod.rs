@@ -330,7 +330,7 @@ pub const BUFFERS_MAX: Setting = count(
     1_024,
     1,
     1_000_000,
-    "spare buffers of 16 kB, for each worker, beside eight larger ones for COPY; idle clients hold none",
+    "spare buffers of 16 kB, for each worker, beside up to eight larger ones; idle clients hold none",
 );
 pub const LIMITS: &[&Setting] = &[
     &CLIENTS_MAX,
