@@ -62,6 +62,13 @@ async fn refused_at_once(client: &Client, sql: &str) -> Fallible<DbError> {
     as_db_error(client.execute(sql, &[]).await.err().ok_or_else(|| format!("not refused: {sql}"))?)
 }
 
+/// What begins a COPY, and what ends its data.
+fn by_both_protocols(sql: &str) -> [(Vec<u8>, Vec<u8>); 2] {
+    let group = [wire::parse("", sql), wire::bind("", "", &[], false), wire::execute("", 0), wire::sync()];
+    let done = wire::message('c', &[]);
+    [(wire::query(sql), done.clone()), (group.concat(), [done, wire::sync()].concat())]
+}
+
 async fn count(client: &Client, table: &str) -> Fallible<String> {
     Ok(rows(client, &format!("SELECT count(*) FROM {table}")).await?.remove(0))
 }
@@ -158,12 +165,7 @@ async fn an_error_in_half_a_message(harness: Arc<Shared>) -> Outcome {
     let address = fixture.keyway.listen();
     let mut wire = Wire::log_in(address, USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
     wire.rows("CREATE TABLE copy_half (a int)").await?;
-    let sql = "COPY copy_half FROM STDIN";
-    let extended = [wire::parse("", sql), wire::bind("", "", &[], false), wire::execute("", 0)].concat();
-    for (begin, end) in [
-        (wire::query(sql), wire::message('c', &[])),
-        ([extended, wire::sync()].concat(), [wire::message('c', &[]), wire::sync()].concat()),
-    ] {
+    for (begin, end) in by_both_protocols("COPY copy_half FROM STDIN") {
         for sent in [1, 4, 5, 6, 40_000] {
             wire.send(&begin).await?;
             wire.until('G').await?;
@@ -241,14 +243,10 @@ async fn an_error_in_many_messages(harness: Arc<Shared>) -> Outcome {
         .await?;
     wire.rows("CREATE TRIGGER waits BEFORE INSERT ON copy_many FOR EACH ROW EXECUTE FUNCTION copy_waits()")
         .await?;
-    let sql = "COPY copy_many FROM STDIN";
-    let extended = [wire::parse("", sql), wire::bind("", "", &[], false), wire::execute("", 0)].concat();
     let row = wire::message('d', format!("1\t{}\n", "b".repeat(90)).as_bytes());
-    let rows_of = |end: &[u8]| [&row.repeat(ROWS)[..], &wire::message('c', &[]), end].concat();
     let holder = fixture.client().await?;
-    for (begin, data) in
-        [(wire::query(sql), rows_of(&[])), ([extended, wire::sync()].concat(), rows_of(&wire::sync()))]
-    {
+    for (begin, end) in by_both_protocols("COPY copy_many FROM STDIN") {
+        let data = [row.repeat(ROWS), end].concat();
         run(&holder, "BEGIN").await?;
         run(&holder, &format!("SELECT {LOCK}")).await?;
         wire.send(&begin).await?;

@@ -131,9 +131,8 @@ impl Session {
             // A client that takes its time holds no buffer.
             stock.give_back(std::mem::take(buffer));
         }
-        let is_held = !buffer.is_empty();
         let reading = async {
-            if !is_held {
+            if buffer.is_empty() {
                 poll_fn(|cx| client.poll_readable(cx)).await?;
                 *buffer = stock.take();
             }

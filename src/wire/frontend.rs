@@ -71,25 +71,24 @@ pub enum CopyInput<'a> {
 pub fn copy_input(bytes: &[u8]) -> Result<Option<(CopyInput<'_>, usize)>, BodyError> {
     let Some(head) = super::header(bytes).map_err(|_| BodyError)? else { return Ok(None) };
     let tag = FrontendTag(head.tag);
-    if tag == FrontendTag::COPY_DATA {
-        return Ok(Some((CopyInput::Data(head.total - HEADER_BYTES), HEADER_BYTES)));
-    }
     if tag.is_too_long(head.total) {
         return Err(BodyError);
     }
-    if !tag.is_of_copy() {
-        return Ok(Some((CopyInput::Other(tag.0), HEADER_BYTES)));
-    }
-    let Some(message) = bytes.get(..head.total) else { return Ok(None) };
+    let message = bytes.get(..head.total);
     let input = match tag {
+        FrontendTag::COPY_DATA => {
+            return Ok(Some((CopyInput::Data(head.total - HEADER_BYTES), HEADER_BYTES)));
+        }
         FrontendTag::COPY_DONE => CopyInput::Done,
-        // One without an end is a failure all the same.
-        FrontendTag::COPY_FAIL => CopyInput::Fail(Body::of(message)?.cstr().unwrap_or_default()),
+        // One whose text has no end is a failure all the same.
+        FrontendTag::COPY_FAIL => {
+            CopyInput::Fail(message.and_then(|it| Body::of(it).ok()?.cstr().ok()).unwrap_or_default())
+        }
         FrontendTag::SYNC | FrontendTag::FLUSH => CopyInput::Skip,
         FrontendTag::TERMINATE => CopyInput::Terminate,
-        FrontendTag(other) => CopyInput::Other(other),
+        FrontendTag(other) => return Ok(Some((CopyInput::Other(other), HEADER_BYTES))),
     };
-    Ok(Some((input, head.total)))
+    Ok(message.map(|it| (input, it.len())))
 }
 
 /// How long the CopyData messages are that `bytes` begin with, of which the last may be there in part.

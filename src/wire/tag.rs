@@ -31,11 +31,6 @@ impl FrontendTag {
         )
     }
 
-    /// What a client may say while a server waits for its COPY data.
-    pub fn is_of_copy(self) -> bool {
-        matches!(self.0, b'd' | b'c' | b'f' | b'H' | b'S' | b'X')
-    }
-
     /// Whether PostgreSQL takes a message for one that cannot be, as its body is longer than such a one's ever is
     /// (`PQ_SMALL_MESSAGE_LIMIT`; `SocketBackend` in postgres.c, `CopyGetData` in copyfromparse.c).
     pub fn is_too_long(self, total_bytes: usize) -> bool {
