@@ -51,9 +51,24 @@ impl Session {
         started: Instant,
     ) -> Result<Outcome, End> {
         self.count_messages(group);
-        if let Some(outcome) = self.plain_group(group, started).await? {
-            return Ok(outcome);
+        let none = Subject::default();
+        let request = match self.plain_group(group, started, &none) {
+            Some(Ok(request)) => request,
+            Some(Err(refusal)) => return self.refuse_group(refusal, end).await,
+            None => return self.run_any_group(group, started).await,
+        };
+        let access = request.access;
+        match self.perform(&request).await? {
+            Ran::Done { failed } => {
+                self.name_statements(group, if failed { self.named as usize } else { usize::MAX });
+                self.end_plain(access).await
+            }
+            ran => self.end_group(group, ran, access).await,
         }
+    }
+
+    async fn run_any_group(&mut self, group: &mut Group<'_>, started: Instant) -> Result<Outcome, End> {
+        let end = group.end;
         self.begin_in_front(group).await?;
         group.ends_early = end == UnitEnd::Flush && !self.unsynced && group.only_prepares();
         if let Some(outcome) = self.answer_group(group).await? {

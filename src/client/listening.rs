@@ -305,6 +305,18 @@ impl Session {
         }
     }
 
+    /// As `hold_as_own` where nothing has to be told before: else false.
+    pub fn hold_as_own_at_once(&self) -> bool {
+        let pid = self.cancel.pid();
+        let is_others = |it: &&Held| it.role == Role::Primary && !it.lease.holder.is(pid);
+        let Some(held) = self.held.as_ref().filter(is_others) else { return true };
+        let is_silent = self.listening.is_none() && !held.lease.holder.is_copy();
+        if is_silent {
+            held.lease.holder.set(pid);
+        }
+        is_silent
+    }
+
     /// As `hold_as_own`, of each shard of a write. Of `copies`, which each shard makes alike, the first tells of what
     /// their triggers notify.
     pub async fn hold_each(&mut self, team: &[Held], copies: bool) {

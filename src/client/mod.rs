@@ -3,6 +3,7 @@
 
 mod abandon;
 mod answers;
+mod at_once;
 mod at_work;
 mod attach;
 mod balance;
@@ -34,6 +35,7 @@ mod named;
 mod notify;
 mod observed;
 mod one_phase;
+mod perform;
 mod pins;
 mod plain;
 mod portals;

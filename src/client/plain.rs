@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::group::{Bound, Group, Op};
 use super::hotspots::subject_of;
 use super::protect::Guard;
-use super::request::{Payload, Ran, Renewable, Request};
+use super::request::{Payload, Renewable, Request};
 use super::session::{End, Outcome, Session};
 use super::sql_prepare::SqlNames;
-use crate::base::Access;
+use crate::base::{Access, Refusal};
 use crate::proto::UnitEnd;
 use crate::route::{Decision, KeySource, Mode, Planned, Subject};
 
@@ -45,71 +45,70 @@ impl Session {
     }
 
     /// A Query, if that is all: else `None`, and nothing has been done.
-    pub async fn plain_query(
+    pub fn plain_query<'a>(
         &mut self,
-        message: &[u8],
-        text: &str,
-        planned: &Planned,
+        message: &'a [u8],
+        text: &'a str,
+        planned: &'a Planned,
         started: Instant,
-    ) -> Result<Option<Outcome>, End> {
+    ) -> Option<Result<Request<'a>, Refusal>> {
         let plan = &planned.plan;
         if !plan.is_plain() || !self.is_plain() {
-            return Ok(None);
+            return None;
         }
         let keys = KeySource { text, literals: &planned.literals, params: None };
         let view = self.view();
-        let placed = match self.decide(plan, &keys, &view) {
-            Ok(it) if it.mode != Mode::One => return Ok(None),
-            Ok(mut decision) => {
-                self.tell_keys(plan, &keys, &decision);
-                self.touch(plan, &keys, &view, &mut decision).map(|()| decision)
-            }
-            Err(refusal) => Err(refusal),
-        };
-        let decision = match placed {
+        let mut decision = match self.decide(plan, &keys, &view) {
+            Ok(it) if it.mode != Mode::One => return None,
             Ok(it) => it,
-            Err(refusal) => return self.refuse(refusal).await.map(Some),
+            Err(refusal) => return Some(Err(refusal)),
         };
+        self.tell_keys(plan, &keys, &decision);
+        if let Err(refusal) = self.touch(plan, &keys, &view, &mut decision) {
+            return Some(Err(refusal));
+        }
         self.suspect(plan, text);
         let payload = Payload::Query(message);
         let guard = self.guard(plan, &decision, &keys, payload);
-        let request = plain(payload, decision, plan.access, started, &plan.subject, guard);
-        let ran = self.perform(&request).await?;
-        self.end_query(&plan.kind, text, ran, plan.access).await.map(Some)
+        Some(Ok(plain(payload, decision, plan.access, started, &plan.subject, guard)))
     }
 
-    /// As `plain_query`, of a group.
-    pub async fn plain_group(&mut self, group: &Group<'_>, started: Instant) -> Result<Option<Outcome>, End> {
+    /// As `plain_query`, of a group; its place in the counts is `none` where its statement names no table.
+    pub fn plain_group<'a>(
+        &mut self,
+        group: &'a Group<'a>,
+        started: Instant,
+        none: &'a Subject,
+    ) -> Option<Result<Request<'a>, Refusal>> {
         if !self.is_plain() {
-            return Ok(None);
+            return None;
         }
-        let Some(only) = group.plain() else { return Ok(None) };
-        let placed = match self.decide_bound(only, &self.view()) {
-            Ok((it, _)) if it.mode != Mode::One => return Ok(None),
-            Ok((mut decision, access)) => self.touch_group(group, &mut decision).map(|()| (decision, access)),
-            Err(refusal) => Err(refusal),
-        };
-        let (decision, access) = match placed {
+        let only = group.plain()?;
+        let (mut decision, access) = match self.decide_bound(only, &self.view()) {
+            Ok((it, _)) if it.mode != Mode::One => return None,
             Ok(it) => it,
-            Err(refusal) => return self.refuse_group(refusal, group.end).await.map(Some),
+            Err(refusal) => return Some(Err(refusal)),
         };
+        if let Err(refusal) = self.touch_group(group, &mut decision) {
+            return Some(Err(refusal));
+        }
         self.suspect(only.plan, only.statement.text());
         self.named = 0;
         let renewable = Renewable { lost: true, outdated: group.describes_all() };
-        let none = Subject::default();
-        let subject = subject_of(std::iter::once(only)).unwrap_or(&none);
+        let subject = subject_of(std::iter::once(only)).unwrap_or(none);
         let guard = self.guard_group(group, &decision);
         let request = plain(Payload::Group(group), decision, access, started, subject, guard);
-        let request = Request { renewable, ..request };
-        match self.perform(&request).await? {
-            Ran::Done { failed } => {
-                self.name_statements(group, if failed { self.named as usize } else { usize::MAX });
-                self.settle(access == Access::Write).await;
-                self.finish().await?;
-                Ok(Some(Outcome::Done))
-            }
-            ran => self.end_group(group, ran, access).await.map(Some),
+        Some(Ok(Request { renewable, ..request }))
+    }
+
+    /// Behind the answer.
+    pub async fn end_plain(&mut self, access: Access) -> Result<Outcome, End> {
+        let wrote = access == Access::Write;
+        if !self.settles_at_once() || !self.settle_at_once(wrote) {
+            self.settle(wrote).await;
+            self.finish().await?;
         }
+        Ok(Outcome::Done)
     }
 }
 

@@ -145,6 +145,11 @@ impl Flow {
         self.state = more.state.or(self.state);
     }
 
+    /// What comes is for the client: no other server is asked in this one's place.
+    pub fn is_clients(&self) -> bool {
+        self.turned_down.is_none() && !self.renewing
+    }
+
     /// Takes note of the error that `feed` has found in `input`, if there is one.
     pub fn note_error(&mut self, input: &[u8], replies: &Replies) {
         if let Some(state) = self.count_error(input, replies) {
@@ -177,27 +182,51 @@ pub async fn relay(
     flow: &mut Flow,
     overdue: &mut Option<Box<Overdue>>,
 ) -> Result<Stop, RelayError> {
-    replies.next_buffer();
-    server.pipeline.release_made(replies);
+    begin(server, replies);
     if server.pipeline.is_drained() {
         forward(client, &[], replies, flow).await?;
-    } else {
+    }
+    relay_on(client, server, stock, None, replies, flow, overdue).await
+}
+
+/// Before the first word of the server's: replies of ours that need none wait for it, unless there is nothing to wait for.
+pub fn begin(server: &mut Backend, replies: &mut Replies) {
+    replies.next_buffer();
+    server.pipeline.release_made(replies);
+    if !server.pipeline.is_drained() {
         replies.made = std::mem::take(&mut replies.pieces);
     }
-    let mut buffer = None;
-    while !server.pipeline.is_drained() {
+}
+
+/// As `relay`, from where it is. `buffer` holds the start of a message.
+pub async fn relay_on(
+    client: &mut Stream,
+    server: &mut Backend,
+    stock: &BufferStock,
+    mut buffer: Option<Buffer>,
+    replies: &mut Replies,
+    flow: &mut Flow,
+    overdue: &mut Option<Box<Overdue>>,
+) -> Result<Stop, RelayError> {
+    loop {
+        if let Some(stop) = stop(server, replies, flow) {
+            return Ok(stop);
+        }
         let tie = Some(&*server.record.tie).filter(|_| flow.may_leave && flow.sent_bytes == 0);
         server_readable(client, &mut server.stream, tie, overdue).await?;
         step(client, server, stock, &mut buffer, replies, flow).await?;
-        if replies.copy_in {
-            return Ok(Stop::CopyIn);
-        }
     }
-    Ok(match () {
-        () if flow.renewing => Stop::Renew,
-        () if flow.turned_down.is_some() => Stop::Retry,
-        () => Stop::Drained,
-    })
+}
+
+/// Whether there is nothing more to relay.
+pub fn stop(server: &Backend, replies: &Replies, flow: &Flow) -> Option<Stop> {
+    match () {
+        () if replies.copy_in => Some(Stop::CopyIn),
+        () if !server.pipeline.is_drained() => None,
+        () if flow.renewing => Some(Stop::Renew),
+        () if flow.turned_down.is_some() => Some(Stop::Retry),
+        () => Some(Stop::Drained),
+    }
 }
 
 /// One read of the server's socket and what follows from it. `buffer` holds the start of a message
@@ -214,37 +243,8 @@ pub async fn step(
     if server.stream.read_ready(filled).await.map_err(RelayError::Server)? == 0 {
         return Err(RelayError::ServerClosed);
     }
-    replies.next_buffer();
-    let rows = replies.rows;
-    let consumed = server.pipeline.feed(filled.filled(), replies)?;
-    flow.rows += replies.rows - rows;
-    if !replies.made.is_empty() {
-        let made = std::mem::take(&mut replies.made);
-        let later = std::mem::replace(&mut replies.pieces, made);
-        replies.pieces.extend(later);
-    }
-    let useless = useless(filled.filled(), replies);
-    if let Some(it) = useless {
-        let may_renew = if it == Useless::Lost { flow.may_renew.lost } else { flow.may_renew.outdated };
-        flow.outdated = it == Useless::Outdated;
-        flow.renewing = may_renew && flow.sent_bytes == 0 && begins_with_error(replies);
-    }
-    if flow.renewing {
-        replies.failed = true;
-        server.pipeline.set_part(Part::SILENT);
-    } else if flow.may_retry
-        && let Some(state) = standby_error(filled.filled(), replies)
-    {
-        flow.turned_down = Some(state);
-        flow.may_retry = false;
-        replies.failed = true;
-        server.pipeline.set_part(Part::SILENT);
-    }
-    note(server, filled.filled(), replies, flow);
-    if useless == Some(Useless::Lost) {
-        server.statements.doubt();
-    }
-    if flow.turned_down.is_none() && !flow.renewing {
+    let consumed = read_replies(server, filled.filled(), replies, flow)?;
+    if flow.is_clients() {
         forward(client, filled.filled(), replies, flow).await?;
     }
     filled.consume(consumed);
@@ -254,6 +254,46 @@ pub async fn step(
         stock.give_back(empty);
     }
     Ok(())
+}
+
+/// What the server has said, as far as it has come: how many bytes of `input` that is.
+pub fn read_replies(
+    server: &mut Backend,
+    input: &[u8],
+    replies: &mut Replies,
+    flow: &mut Flow,
+) -> Result<usize, RelayError> {
+    replies.next_buffer();
+    let rows = replies.rows;
+    let consumed = server.pipeline.feed(input, replies)?;
+    flow.rows += replies.rows - rows;
+    if !replies.made.is_empty() {
+        let made = std::mem::take(&mut replies.made);
+        let later = std::mem::replace(&mut replies.pieces, made);
+        replies.pieces.extend(later);
+    }
+    let useless = useless(input, replies);
+    if let Some(it) = useless {
+        let may_renew = if it == Useless::Lost { flow.may_renew.lost } else { flow.may_renew.outdated };
+        flow.outdated = it == Useless::Outdated;
+        flow.renewing = may_renew && flow.sent_bytes == 0 && begins_with_error(replies);
+    }
+    if flow.renewing {
+        replies.failed = true;
+        server.pipeline.set_part(Part::SILENT);
+    } else if flow.may_retry
+        && let Some(state) = standby_error(input, replies)
+    {
+        flow.turned_down = Some(state);
+        flow.may_retry = false;
+        replies.failed = true;
+        server.pipeline.set_part(Part::SILENT);
+    }
+    note(server, input, replies, flow);
+    if useless == Some(Useless::Lost) {
+        server.statements.doubt();
+    }
+    Ok(consumed)
 }
 
 fn standby_error(input: &[u8], replies: &Replies) -> Option<&'static str> {
@@ -345,8 +385,7 @@ async fn forward(
             client.write_all(bytes).await.map(|()| bytes.len())
         }
         (None, pieces) => {
-            let mut joined = Vec::with_capacity(pieces.iter().map(|it| it.bytes(input).len()).sum());
-            pieces.iter().for_each(|it| joined.extend_from_slice(it.bytes(input)));
+            let joined = joined(pieces, input);
             client.write_all(&joined).await.map(|()| joined.len())
         }
     };
@@ -355,9 +394,37 @@ async fn forward(
     Ok(())
 }
 
+/// As `forward`, of an answer that nothing is kept of, without waiting. What the client does not take at once is for who calls.
+pub fn forward_at_once(
+    client: &mut Stream,
+    input: &[u8],
+    replies: &Replies,
+    flow: &mut Flow,
+) -> Result<Option<Vec<u8>>, RelayError> {
+    let all;
+    let bytes = match replies.pieces.as_slice() {
+        [] => return Ok(None),
+        [piece] => piece.bytes(input),
+        pieces => {
+            all = joined(pieces, input);
+            &all[..]
+        }
+    };
+    let rest = client.write_at_once(bytes).map_err(|_| RelayError::ClientLeft)?;
+    flow.sent_bytes += bytes.len() as u64;
+    flow.may_retry = false;
+    Ok(rest.map(<[u8]>::to_vec))
+}
+
+fn joined(pieces: &[Piece], input: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(pieces.iter().map(|it| it.bytes(input).len()).sum());
+    pieces.iter().for_each(|it| joined.extend_from_slice(it.bytes(input)));
+    joined
+}
+
 /// Waits for the server, and notices a client that leaves in the meantime: nobody would read the
 /// answer, and the query should not run on. With `tie`, one that is thought to be gone is waited for no longer.
-async fn server_readable(
+pub async fn server_readable(
     client: &mut Stream,
     server: &mut Stream,
     tie: Option<&Tie>,

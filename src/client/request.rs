@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::answers::Leading;
 use super::copy_split::Copied;
 use super::cursors::Declaring;
 use super::group::Group;
@@ -13,10 +14,11 @@ use super::split::Inserting;
 use super::sql_prepare::{self, Renamed};
 use super::target_metrics::TargetMetrics;
 use crate::backend::Backend;
-use crate::base::{Access, Refusal};
+use crate::base::{Access, Refusal, Role, ServerId, ShardId};
 use crate::metrics::Live;
-use crate::proto::{Expect, Origin, Part};
-use crate::route::{Decision, Subject};
+use crate::net::Buffer;
+use crate::proto::{Expect, Origin, Part, Replies};
+use crate::route::{Decision, Excluded, Subject};
 use crate::wire;
 
 /// What is sent to a server for one request of the client.
@@ -126,6 +128,56 @@ pub(super) struct Renewable {
     pub lost: bool,
     /// It is of a table as it was: the client is told anew what its rows are.
     pub outdated: bool,
+}
+
+/// How a request to one server goes on being tried.
+pub(super) struct Attempt {
+    pub shard: ShardId,
+    pub role: Role,
+    pub excluded: Excluded,
+    /// How often it may be made again after a server failed.
+    pub tries_left: usize,
+    pub may_renew: Renewable,
+    /// Others wait for its answer too.
+    pub leading: Option<Leading>,
+}
+
+impl Attempt {
+    pub fn new(shard: ShardId, role: Role, tries_left: usize, request: &Request<'_>) -> Attempt {
+        let (excluded, may_renew) = (Excluded::default(), request.renewable);
+        Attempt { shard, role, excluded, tries_left, may_renew, leading: None }
+    }
+
+    /// Of a request that is sent now, to a server of `role`.
+    pub fn flow(&self, role: Role, now: Instant) -> Flow {
+        let may_leave = self.tries_left > 0;
+        let may_retry = may_leave && role == Role::Replica;
+        Flow { may_leave, may_retry, may_renew: self.may_renew, sent_at: Some(now), ..Flow::default() }
+    }
+}
+
+/// What has come of one try.
+pub(super) struct Tried {
+    pub server: (ServerId, Role),
+    pub replies: Replies,
+    pub flow: Flow,
+    /// As of when its rows are, where others wait for them.
+    pub shown: Option<Instant>,
+}
+
+impl Tried {
+    pub fn new(server: (ServerId, Role), flow: Flow) -> Tried {
+        Tried { server, replies: Replies::default(), flow, shown: None }
+    }
+}
+
+/// An answer of which the client has some, or could have.
+#[derive(Default)]
+pub(super) struct Begun {
+    /// The start of a message.
+    pub buffer: Option<Buffer>,
+    /// What the client has not taken yet.
+    pub unsent: Option<Vec<u8>>,
 }
 
 /// A COPY FROM STDIN under way.

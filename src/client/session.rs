@@ -354,7 +354,10 @@ impl Session {
         let outcome = self.query(&buffer.filled()[..length]).await?;
         self.tell_refused(&buffer.filled()[..length]);
         buffer.consume(length);
-        self.copy_if(outcome, buffer).await
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::CopyIn => self.copy(buffer).await,
+        }
     }
 
     async fn function_call(&mut self, buffer: &mut Buffer, length: usize) -> Result<(), End> {
@@ -369,18 +372,19 @@ impl Session {
         let outcome = self.extended(&buffer.filled()[..length], end).await?;
         self.tell_refused(&buffer.filled()[..length]);
         buffer.consume(length);
-        self.copy_if(outcome, buffer).await
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::CopyIn => self.copy(buffer).await,
+        }
     }
 
-    async fn copy_if(&mut self, outcome: Outcome, buffer: &mut Buffer) -> Result<(), End> {
-        if let Outcome::CopyIn = outcome {
-            match self.copy_in(buffer).await? {
-                CopyEnd::Open => return Ok(()),
-                CopyEnd::Drained => {
-                    self.tell_copied();
-                    self.settle(true).await;
-                    self.finish().await?;
-                }
+    async fn copy(&mut self, buffer: &mut Buffer) -> Result<(), End> {
+        match self.copy_in(buffer).await? {
+            CopyEnd::Open => {}
+            CopyEnd::Drained => {
+                self.tell_copied();
+                self.settle(true).await;
+                self.finish().await?;
             }
         }
         Ok(())
@@ -526,7 +530,7 @@ impl Session {
     }
 
     /// A statement outside of a transaction is one too.
-    fn count_transaction(&mut self, now: Instant) {
+    pub fn count_transaction(&mut self, now: Instant) {
         if self.transaction.is_idle()
             && !self.unsynced
             && let Some(began) = self.began.take()

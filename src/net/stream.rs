@@ -136,6 +136,22 @@ impl Stream {
         self.read(buffer).await
     }
 
+    /// As [`Stream::read_ready`], without waiting: `None` is that nothing has come yet. Who waits next has to ask for
+    /// readiness anew.
+    pub fn read_at_once(&mut self, buffer: &mut Buffer) -> io::Result<Option<usize>> {
+        let read = match self.tls {
+            None => self.check().and_then(|()| self.receive(buffer)),
+            Some(_) => match self.poll_read(&mut Context::from_waker(Waker::noop()), buffer) {
+                Poll::Ready(read) => read,
+                Poll::Pending => return Ok(None),
+            },
+        };
+        match read {
+            Err(error) if is_not_yet(&error) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
         self.check()?;
         if let Some(tls) = &mut self.tls {
@@ -218,6 +234,30 @@ impl Stream {
         match &mut self.tls {
             None => Poll::Ready(Ok(())),
             Some(tls) => tls.poll_flush(&mut self.tcp, cx),
+        }
+    }
+
+    /// As [`Stream::write_all`], without waiting. `Some` is the rest, which that has to be called for; with TLS it may be empty,
+    /// when what was written has not gone out yet.
+    pub fn write_at_once<'a>(&mut self, mut bytes: &'a [u8]) -> io::Result<Option<&'a [u8]>> {
+        self.check()?;
+        let Some(tls) = &mut self.tls else {
+            let sent = match self.send_at_once(bytes) {
+                Err(error) if is_not_yet(&error) => 0,
+                sent => sent?,
+            };
+            return Ok((sent < bytes.len()).then(|| &bytes[sent..]));
+        };
+        let cx = &mut Context::from_waker(Waker::noop());
+        while !bytes.is_empty() {
+            match tls.poll_write(&mut self.tcp, cx, bytes) {
+                Poll::Ready(written) => bytes = &bytes[written?..],
+                Poll::Pending => return Ok(Some(bytes)),
+            }
+        }
+        match tls.poll_flush(&mut self.tcp, cx) {
+            Poll::Ready(flushed) => flushed.map(|()| None),
+            Poll::Pending => Ok(Some(bytes)),
         }
     }
 

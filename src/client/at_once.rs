@@ -1,0 +1,225 @@
+//! What nearly every request is: for one server, of which a connection is free, that takes all of it at once and answers in
+//! one piece. Whatever turns out otherwise goes on in `perform` from where it is.
+//!
+//! ```text
+//!  ask_at_once ──sent──▶ answer_begins ──▶ take_answer ──whole──▶ settle_at_once
+//!       │ in part           │ lost              │ more to come, COPY, or to be tried again
+//!       └───────────────────┴───────────────────┴──▶ go_on
+//! ```
+//! All but the wait in the middle are functions that wait for nothing. Their variables are on the stack, which all sessions of a
+//! worker share and the cache has; those of an async function are the session's own, and cold when its answer comes.
+
+use std::io;
+use std::time::Instant;
+
+use super::perform::all_of;
+use super::protect::Guard;
+use super::relay::{Flow, RelayError, Stop, begin, forward_at_once, read_replies, server_readable, stop};
+use super::request::{Attempt, Begun, Ran, Request, Tried};
+use super::session::{End, Held, Session};
+use crate::backend::Backend;
+use crate::base::{Access, Role, ServerId, ShardId};
+use crate::metrics::Live;
+use crate::net::{BufferStock, Stream};
+use crate::proto::Replies;
+use crate::route::Mode;
+use crate::wire::TxStatus;
+
+/// A request that the held server has been sent, or some of it.
+pub(super) struct Asked {
+    shard: ShardId,
+    server: (ServerId, Role),
+    tries_left: usize,
+    at: Instant,
+    sent: Sent,
+}
+
+enum Sent {
+    All,
+    /// All but this.
+    Part(Vec<u8>),
+    Failed(io::Error),
+}
+
+/// What is left of an answer that has not come to its end at once.
+pub(super) struct Rest {
+    tried: Tried,
+    so_far: SoFar,
+}
+
+enum SoFar {
+    /// Nothing has been read.
+    Sending,
+    Begun(Begun),
+    Stopped(Result<Stop, RelayError>),
+}
+
+impl Session {
+    /// `None`: nothing has been sent, and the request is to be performed otherwise.
+    pub fn ask_at_once(&mut self, request: &Request<'_>) -> Option<Asked> {
+        let is_plain = request.decision.mode == Mode::One
+            && matches!(request.guard, Guard::None)
+            && request.payload.is_complete()
+            && !request.ends_blocks
+            && self.is_plain();
+        if !is_plain {
+            return None;
+        }
+        let &shard = request.decision.shards.first()?;
+        let (role, tries_left) = (self.role_of(request), self.tries_of(request, shard));
+        let held = self.attach_at_once(shard, role, request.started)?;
+        let server = (held.server, held.role);
+        self.held = Some(held);
+        if request.access == Access::Write && !self.hold_as_own_at_once() {
+            return None;
+        }
+        self.send_touched();
+        self.overdue = self.overdue();
+        let at = self.sent_at(request, false);
+        let mut out = self.outgoing();
+        let raw = self.compose(request, &mut out);
+        let bytes = all_of(raw, &mut out);
+        let sent = match self.held.as_mut()?.lease.stream.write_at_once(bytes) {
+            Ok(None) => Sent::All,
+            Ok(Some(rest)) => Sent::Part(rest.to_vec()),
+            Err(error) => Sent::Failed(error),
+        };
+        self.keep_outgoing(out);
+        Some(Asked { shard, server, tries_left, at, sent })
+    }
+
+    /// Waits for the first of its answer.
+    pub async fn answer_begins(&mut self, asked: &Asked, access: Access) -> Result<(), RelayError> {
+        let Some(held) = self.held.as_mut().filter(|_| matches!(asked.sent, Sent::All)) else {
+            return Ok(());
+        };
+        let _live = self.database.metrics.target(held.shard, held.role, access).map(Live::new);
+        let server = &mut *held.lease;
+        let tie = Some(&*server.record.tie).filter(|_| asked.tries_left > 0);
+        server_readable(&mut self.stream, &mut server.stream, tie, &mut self.overdue).await
+    }
+
+    /// The inner error is what is left to be done for it.
+    pub fn take_answer(
+        &mut self,
+        request: &Request<'_>,
+        asked: &Asked,
+        begins: Result<(), RelayError>,
+    ) -> Result<Result<Ran, Box<Rest>>, End> {
+        let role = asked.server.1;
+        let flow = asked.attempt(self.role_of(request), request).flow(role, asked.at);
+        let mut tried = Tried::new(asked.server, flow);
+        let so_far = match (begins, &asked.sent, &mut self.held) {
+            (Err(error), ..) => SoFar::Stopped(Err(error)),
+            (Ok(()), Sent::All, Some(held)) => {
+                let (client, stock) = (&mut self.stream, &self.shared.stock);
+                match read_at_once(client, &mut held.lease, stock, &mut tried.replies, &mut tried.flow) {
+                    Ok(Ok(stop)) => SoFar::Stopped(Ok(stop)),
+                    Ok(Err(begun)) => SoFar::Begun(begun),
+                    Err(error) => SoFar::Stopped(Err(error)),
+                }
+            }
+            (Ok(()), ..) => SoFar::Sending,
+        };
+        if !matches!(so_far, SoFar::Stopped(Ok(Stop::Drained))) || tried.replies.set_up_error.is_some() {
+            return Ok(Err(Box::new(Rest { tried, so_far })));
+        }
+        self.note_answer(request, &tried.replies, &mut tried.flow)?;
+        Ok(Ok(self.answered(request, asked.shard, role, &tried.flow)))
+    }
+
+    /// The rest of what has been begun at once, as `run_on_one`.
+    pub async fn go_on(&mut self, request: &Request<'_>, asked: Asked, rest: Box<Rest>) -> Result<Ran, End> {
+        let mut attempt = asked.attempt(self.role_of(request), request);
+        let Rest { mut tried, so_far } = *rest;
+        let begun = match so_far {
+            SoFar::Stopped(it) => Err(it),
+            SoFar::Begun(it) => Ok(Some(it)),
+            SoFar::Sending => Ok(None),
+        };
+        let stopped = match begun {
+            Err(stopped) => stopped,
+            Ok(begun) => {
+                let sent = match asked.sent {
+                    Sent::All => Ok(()),
+                    Sent::Part(rest) => self.send(&rest, request.access).await,
+                    Sent::Failed(error) => Err(error),
+                };
+                self.hear(request, sent, begun, &mut tried.replies, &mut tried.flow).await
+            }
+        };
+        match self.end_attempt(request, &mut attempt, tried, stopped).await? {
+            Some(ran) => Ok(ran),
+            None => self.try_on_one(request, attempt).await,
+        }
+    }
+
+    /// Whether `settle` and `finish` have nothing to do but to give the server back.
+    pub fn settles_at_once(&self) -> bool {
+        let is_free = |it: &Held| it.lease.pipeline.is_free() && it.lease.pipeline.status() == TxStatus::Idle;
+        self.held.as_ref().is_some_and(is_free)
+            && self.transaction.is_idle()
+            && !self.unsynced
+            && !self.ends_answer
+            && !self.is_tied()
+            && self.listening.is_none()
+            && self.due.is_empty()
+            && self.others.is_none()
+    }
+
+    /// As `settle` and `finish`, after `settles_at_once`. False is that a cancel request has to be waited for, which `settle` does.
+    pub fn settle_at_once(&mut self, wrote: bool) -> bool {
+        let Some(detached) = self.cancel.slot().try_detach() else { return false };
+        let now = self.cost().ended.take().unwrap_or_else(Instant::now);
+        self.transaction.follow(TxStatus::Idle);
+        let wrote = std::mem::take(&mut self.wrote) || wrote;
+        if let Some(held) = self.held.take() {
+            if wrote && held.role == Role::Primary && self.has_written() {
+                self.mark_floor(held.shard, now);
+            }
+            held.release(detached, now);
+        }
+        self.count_transaction(now);
+        true
+    }
+}
+
+impl Asked {
+    fn attempt(&self, role: Role, request: &Request<'_>) -> Attempt {
+        Attempt::new(self.shard, role, self.tries_left, request)
+    }
+}
+
+/// One read, and what follows from it: why it has stopped, or what is left to be done.
+fn read_at_once(
+    client: &mut Stream,
+    server: &mut Backend,
+    stock: &BufferStock,
+    replies: &mut Replies,
+    flow: &mut Flow,
+) -> Result<Result<Stop, Begun>, RelayError> {
+    begin(server, replies);
+    let mut buffer = stock.take();
+    match server.stream.read_at_once(&mut buffer).map_err(RelayError::Server)? {
+        Some(0) => return Err(RelayError::ServerClosed),
+        Some(_) => {}
+        None => {
+            stock.give_back(buffer);
+            return Ok(Err(Begun::default()));
+        }
+    }
+    let consumed = read_replies(server, buffer.filled(), replies, flow)?;
+    let unsent =
+        if flow.is_clients() { forward_at_once(client, buffer.filled(), replies, flow)? } else { None };
+    buffer.consume(consumed);
+    let buffer = if buffer.is_empty() {
+        stock.give_back(buffer);
+        None
+    } else {
+        Some(buffer)
+    };
+    match stop(server, replies, flow) {
+        Some(stop) if unsent.is_none() => Ok(Ok(stop)),
+        _ => Ok(Err(Begun { buffer, unsent })),
+    }
+}
