@@ -58,13 +58,13 @@ fn frontend_body(message: &[u8]) {
         assert_eq!(it.oids().count() * 4, it.oids.len());
     }
     if let Ok(it) = wire::Bind::read(message) {
-        assert_eq!(it.values.iter().count(), it.values.len());
+        assert_eq!(it.values().iter().count(), it.values().len());
         let mut out = Vec::new();
-        wire::bind_renamed(&mut out, message, &it, b"another");
+        wire::bind_renamed(&mut out, &it, b"another");
         let again = wire::Bind::read(&out).expect("what was written is read");
-        assert_eq!((again.portal, again.statement), (it.portal, &b"another"[..]));
-        assert!(again.values.iter().eq(it.values.iter()));
-        assert!((0..it.values.len()).all(|at| again.formats.is_binary(at) == it.formats.is_binary(at)));
+        assert_eq!((again.portal(), again.statement()), (it.portal(), &b"another"[..]));
+        assert!(again.values().iter().eq(it.values().iter()));
+        assert!((0..it.values().len()).all(|at| again.formats().is_binary(at) == it.formats().is_binary(at)));
     }
     let _ = wire::target(message);
     let _ = wire::execute(message);

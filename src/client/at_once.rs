@@ -1,19 +1,21 @@
-//! What nearly every request is: for one server, of which a connection is free, that takes all of it at once and answers in
-//! one piece. Whatever turns out otherwise goes on in `perform` from where it is.
+//! What nearly every request is: by itself, for one server, that takes all of it at once and answers in one piece. Whatever turns
+//! out otherwise goes on in `perform` from where it is.
 //!
 //! ```text
-//!  ask_at_once ──sent──▶ answer_begins ──▶ take_answer ──whole──▶ settle_at_once
-//!       │ in part           │ lost              │ more to come, COPY, or to be tried again
-//!       └───────────────────┴───────────────────┴──▶ go_on
+//!  attach ──▶ ask ──sent──▶ answer_begins ──▶ take_answer ──whole──▶ settle_at_once
+//!              │ in part          │ lost           │ more to come, COPY, or to be tried again
+//!              └──────────────────┴────────────────┴──▶ go_on
 //! ```
-//! All but the wait in the middle are functions that wait for nothing. Their variables are on the stack, which all sessions of a
-//! worker share and the cache has; those of an async function are the session's own, and cold when its answer comes.
+//! But for the waits for a connection and for the answer these are functions that wait for nothing. Their variables are on
+//! the stack, which all sessions of a worker share and the cache has; those of an async function are the session's own, and cold
+//! when its answer comes.
 
 use std::io;
 use std::time::Instant;
 
 use super::perform::all_of;
 use super::protect::Guard;
+use super::query::no_shard;
 use super::relay::{Flow, RelayError, Stop, begin, forward_at_once, read_replies, server_readable, stop};
 use super::request::{Attempt, Begun, Ran, Request, Tried};
 use super::session::{End, Held, Session};
@@ -22,14 +24,24 @@ use crate::base::{Access, Role, ServerId, ShardId};
 use crate::metrics::Live;
 use crate::net::{BufferStock, Stream};
 use crate::proto::Replies;
-use crate::route::Mode;
+use crate::route::{Excluded, Mode};
 use crate::wire::TxStatus;
 
-/// A request that the held server has been sent, or some of it.
-pub(super) struct Asked {
+/// In bytes, of a request. A socket's buffer takes more.
+const LENGTH_MAX: usize = 16 * 1024;
+
+/// Where a request goes.
+struct Destination {
     shard: ShardId,
-    server: (ServerId, Role),
+    role: Role,
+    excluded: Excluded,
     tries_left: usize,
+}
+
+/// A request that the held server has, as far as it is sent.
+struct Asked {
+    to: Destination,
+    server: (ServerId, Role),
     at: Instant,
     sent: Sent,
 }
@@ -42,7 +54,7 @@ enum Sent {
 }
 
 /// What is left of an answer that has not come to its end at once.
-pub(super) struct Rest {
+struct Rest {
     tried: Tried,
     so_far: SoFar,
 }
@@ -55,59 +67,79 @@ enum SoFar {
 }
 
 impl Session {
-    /// `None`: nothing has been sent, and the request is to be performed otherwise.
-    pub fn ask_at_once(&mut self, request: &Request<'_>) -> Option<Asked> {
-        let is_plain = request.decision.mode == Mode::One
+    /// Whether a request is such a one. Of a longer one the server may take a part, and the rest would have to be copied.
+    pub fn goes_at_once(&self, request: &Request<'_>) -> bool {
+        request.decision.mode == Mode::One
             && matches!(request.guard, Guard::None)
             && request.payload.is_complete()
+            && request.payload.length() <= LENGTH_MAX
             && !request.ends_blocks
-            && self.is_plain();
-        if !is_plain {
-            return None;
-        }
-        let &shard = request.decision.shards.first()?;
+            && self.is_plain()
+    }
+
+    /// As `run_on_one`, of one that `goes_at_once`.
+    pub async fn run_at_once(&mut self, request: &Request<'_>) -> Result<Ran, End> {
+        let Some(&shard) = request.decision.shards.first() else { return Ok(Ran::Refused(no_shard())) };
         let (role, tries_left) = (self.role_of(request), self.tries_of(request, shard));
-        let held = self.attach_at_once(shard, role, request.started)?;
+        let mut to = Destination { shard, role, excluded: Excluded::default(), tries_left };
+        let held = match self.attach_at_once(shard, role, request.started) {
+            Some(it) => it,
+            None => match self.attach(shard, role, &mut to.excluded, request.started).await {
+                Ok(it) => it,
+                Err(refusal) => return Ok(Ran::Refused(refusal)),
+            },
+        };
         let server = (held.server, held.role);
         self.held = Some(held);
         if request.access == Access::Write && !self.hold_as_own_at_once() {
-            return None;
+            self.hold_as_own().await;
         }
+        let asked = self.ask(request, to, server);
+        let begins = self.answer_begins(&asked, request.access).await;
+        match self.take_answer(request, &asked, begins)? {
+            Ok(ran) => Ok(ran),
+            Err(rest) => self.go_on(request, asked, rest).await,
+        }
+    }
+
+    /// Sends it to the held server.
+    fn ask(&mut self, request: &Request<'_>, to: Destination, server: (ServerId, Role)) -> Asked {
         self.send_touched();
         self.overdue = self.overdue();
         let at = self.sent_at(request, false);
         let mut out = self.outgoing();
         let raw = self.compose(request, &mut out);
         let bytes = all_of(raw, &mut out);
-        let sent = match self.held.as_mut()?.lease.stream.write_at_once(bytes) {
-            Ok(None) => Sent::All,
-            Ok(Some(rest)) => Sent::Part(rest.to_vec()),
-            Err(error) => Sent::Failed(error),
+        let sent = match self.held.as_mut().map(|it| it.lease.stream.write_at_once(bytes)) {
+            Some(Ok(None)) => Sent::All,
+            Some(Ok(Some(rest))) => Sent::Part(rest.to_vec()),
+            Some(Err(error)) => Sent::Failed(error),
+            None => Sent::Failed(io::ErrorKind::NotConnected.into()),
         };
         self.keep_outgoing(out);
-        Some(Asked { shard, server, tries_left, at, sent })
+        Asked { to, server, at, sent }
     }
 
     /// Waits for the first of its answer.
-    pub async fn answer_begins(&mut self, asked: &Asked, access: Access) -> Result<(), RelayError> {
+    async fn answer_begins(&mut self, asked: &Asked, access: Access) -> Result<(), RelayError> {
         let Some(held) = self.held.as_mut().filter(|_| matches!(asked.sent, Sent::All)) else {
             return Ok(());
         };
         let _live = self.database.metrics.target(held.shard, held.role, access).map(Live::new);
         let server = &mut *held.lease;
-        let tie = Some(&*server.record.tie).filter(|_| asked.tries_left > 0);
+        let tie = Some(&*server.record.tie).filter(|_| asked.to.tries_left > 0);
         server_readable(&mut self.stream, &mut server.stream, tie, &mut self.overdue).await
     }
 
     /// The inner error is what is left to be done for it.
-    pub fn take_answer(
+    fn take_answer(
         &mut self,
         request: &Request<'_>,
         asked: &Asked,
         begins: Result<(), RelayError>,
     ) -> Result<Result<Ran, Box<Rest>>, End> {
         let role = asked.server.1;
-        let flow = asked.attempt(self.role_of(request), request).flow(role, asked.at);
+        let flow = asked.attempt(request).flow(role, asked.at);
         let mut tried = Tried::new(asked.server, flow);
         let so_far = match (begins, &asked.sent, &mut self.held) {
             (Err(error), ..) => SoFar::Stopped(Err(error)),
@@ -125,12 +157,12 @@ impl Session {
             return Ok(Err(Box::new(Rest { tried, so_far })));
         }
         self.note_answer(request, &tried.replies, &mut tried.flow)?;
-        Ok(Ok(self.answered(request, asked.shard, role, &tried.flow)))
+        Ok(Ok(self.answered(request, asked.to.shard, role, &tried.flow)))
     }
 
     /// The rest of what has been begun at once, as `run_on_one`.
-    pub async fn go_on(&mut self, request: &Request<'_>, asked: Asked, rest: Box<Rest>) -> Result<Ran, End> {
-        let mut attempt = asked.attempt(self.role_of(request), request);
+    async fn go_on(&mut self, request: &Request<'_>, asked: Asked, rest: Box<Rest>) -> Result<Ran, End> {
+        let mut attempt = asked.attempt(request);
         let Rest { mut tried, so_far } = *rest;
         let begun = match so_far {
             SoFar::Stopped(it) => Err(it),
@@ -154,7 +186,7 @@ impl Session {
         }
     }
 
-    /// Whether `settle` and `finish` have nothing to do but to give the server back.
+    /// Whether `settle` and `finish` have nothing to do but to mark a floor and to give the server back.
     pub fn settles_at_once(&self) -> bool {
         let is_free = |it: &Held| it.lease.pipeline.is_free() && it.lease.pipeline.status() == TxStatus::Idle;
         self.held.as_ref().is_some_and(is_free)
@@ -185,8 +217,9 @@ impl Session {
 }
 
 impl Asked {
-    fn attempt(&self, role: Role, request: &Request<'_>) -> Attempt {
-        Attempt::new(self.shard, role, self.tries_left, request)
+    fn attempt(&self, request: &Request<'_>) -> Attempt {
+        let Destination { shard, role, excluded, tries_left } = self.to;
+        Attempt { excluded, ..Attempt::new(shard, role, tries_left, request) }
     }
 }
 

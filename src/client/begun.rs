@@ -21,7 +21,7 @@ impl<'a> Group<'a> {
         })?;
         let belongs = |it: &Op<'_>| match it {
             Op::Parse { statement, .. } | Op::DescribeStatement { statement, .. } => statement.id == begins,
-            Op::Bind { bind, statement, .. } => statement.id == begins && bind.portal.is_empty(),
+            Op::Bind { bind, statement, .. } => statement.id == begins && bind.portal().is_empty(),
             Op::DescribePortal { portal, .. } => portal.is_empty(),
             Op::Execute { portal, .. } => portal.is_empty(),
             // pgJDBC gives back in front what it has no use for any more.

@@ -75,7 +75,7 @@ impl Session {
             match op {
                 // It is a cursor.
                 Op::Bind { .. } if self.portal_left(group, decision).is_some() => {}
-                Op::Bind { bind, .. } => self.others.place_portal(bind.portal, home),
+                Op::Bind { bind, .. } => self.others.place_portal(bind.portal(), home),
                 Op::ClosePortal { portal, .. } => self.others.place_portal(portal, None),
                 _ => {}
             }

@@ -56,7 +56,7 @@ impl<'a> Group<'a> {
     /// What a portal of this group runs.
     fn bound_to(&self, portal: &[u8]) -> Option<(&Arc<Plan>, &SqlNames)> {
         self.ops.iter().rev().find_map(|op| match op {
-            Op::Bind { bind, plan, sql, .. } if bind.portal == portal => Some((plan, sql)),
+            Op::Bind { bind, plan, sql, .. } if bind.portal() == portal => Some((plan, sql)),
             _ => None,
         })
     }
@@ -78,12 +78,12 @@ impl<'a> Group<'a> {
         for op in &self.ops {
             match op {
                 Op::Bind { bind, plan, sql, .. } => {
-                    open.retain(|it| *it != bind.portal);
+                    open.retain(|it| *it != bind.portal());
                     if is_deallocate(&plan.kind)
                         || plan.kind == Kind::DiscardAll
                         || matches!(sql, SqlNames::Prepared(..))
                     {
-                        open.push(bind.portal);
+                        open.push(bind.portal());
                     }
                 }
                 Op::Execute { portal, .. }

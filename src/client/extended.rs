@@ -282,10 +282,10 @@ impl Session {
             FrontendTag::PARSE => self.read_parse(wire::parse(raw)?, raw, group),
             FrontendTag::BIND => {
                 let bind = Bind::read(raw)?;
-                self.lookup(bind.statement, group).and_then(|(statement, plan)| {
+                self.lookup(bind.statement(), group).and_then(|(statement, plan)| {
                     self.check_sql_names(&plan, group)?;
                     let (statement, sql) = self.rename_bound(statement, &plan, group)?;
-                    Ok(Op::Bind { bind, statement, plan, raw, sql })
+                    Ok(Op::Bind { bind, statement, plan, sql })
                 })
             }
             FrontendTag::DESCRIBE => match wire::target(raw)? {
@@ -702,9 +702,9 @@ pub(super) fn with_params<T>(
     then: impl FnOnce(&KeySource<'_>) -> T,
 ) -> T {
     let oids: SmallVec<[u32; 16]> = statement.oids().collect();
-    let values: SmallVec<[Option<&[u8]>; 16]> = bind.values.iter().collect();
+    let values: SmallVec<[Option<&[u8]>; 16]> = bind.values().iter().collect();
     // None, one for all, or one each, here as there.
-    let formats: SmallVec<[i16; 16]> = bind.formats.codes().map(|it| i16::from(it == 1)).collect();
+    let formats: SmallVec<[i16; 16]> = bind.formats().codes().map(|it| i16::from(it == 1)).collect();
     let params = Params { oids: &oids, formats: &formats, values: &values };
     let literals = &statement.literals;
     then(&KeySource { text: statement.text(), literals, params: Some(params) })

@@ -29,7 +29,6 @@ pub(super) enum Op<'a> {
         bind: Bind<'a>,
         statement: Arc<Statement>,
         plan: Arc<Plan>,
-        raw: &'a [u8],
         sql: SqlNames,
     },
     DescribeStatement {
@@ -77,7 +76,7 @@ impl<'a> Op<'a> {
     /// Which one it makes, uses or ends.
     pub fn portal(&self) -> Option<&'a [u8]> {
         match self {
-            Op::Bind { bind, .. } => Some(bind.portal),
+            Op::Bind { bind, .. } => Some(bind.portal()),
             Op::Execute { portal, .. }
             | Op::Deallocate { portal, .. }
             | Op::Prepare { portal, .. }
@@ -207,7 +206,7 @@ impl<'a> Group<'a> {
         let mut open = false;
         (self.is_synced() || self.ends_early)
             && self.ops.iter().all(|op| match op {
-                Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal.is_empty(),
+                Op::Bind { bind, .. } => !std::mem::replace(&mut open, true) && bind.portal().is_empty(),
                 Op::Execute { .. } | Op::Deallocate { .. } | Op::Prepare { .. } => std::mem::take(&mut open),
                 Op::DescribePortal { .. } | Op::ClosePortal { .. } => open,
                 _ => true,
@@ -461,12 +460,12 @@ fn rewrite(op: &Op<'_>, server: &mut Backend, sent: &mut SmallVec<[StatementId; 
             out.extend_from_slice(raw);
             owe(op, server);
         }
-        Op::Bind { bind, statement, raw, .. } => {
+        Op::Bind { bind, statement, .. } => {
             ensure(statement, server, sent, out);
-            if statement.id.is_unnamed() && bind.statement.is_empty() {
-                out.extend_from_slice(raw);
+            if statement.id.is_unnamed() && bind.statement().is_empty() {
+                out.extend_from_slice(bind.message());
             } else {
-                wire::bind_renamed(out, raw, bind, statement.server_name().as_bytes());
+                wire::bind_renamed(out, bind, statement.server_name().as_bytes());
             }
             owe(op, server);
         }

@@ -87,15 +87,15 @@ impl<'a> Asked<'a> {
     }
 
     pub fn bound(statement: &'a Statement, bind: &Bind<'a>, script: SmallVec<[Step; 4]>) -> Asked<'a> {
-        let values = bind.values.iter().enumerate();
-        let values = values.map(|(at, it)| (i16::from(bind.formats.is_binary(at)), it)).collect();
+        let values = bind.values().iter().enumerate();
+        let values = values.map(|(at, it)| (i16::from(bind.formats().is_binary(at)), it)).collect();
         let format = |it| if it == 1 { Format::Binary } else { Format::Text };
         Asked {
             text: Cow::Borrowed(statement.text()),
             literals: &statement.literals,
             oids: &statement.oids,
             values,
-            results: ResultFormats(bind.result_formats.codes().map(format).collect()),
+            results: ResultFormats(bind.result_formats().codes().map(format).collect()),
             script,
             is_query: false,
         }

@@ -234,7 +234,7 @@ impl Session {
                 FrontendTag::QUERY => wire::query_text(message).ok(),
                 FrontendTag::PARSE => wire::parse(message).ok().map(|it| it.text),
                 FrontendTag::BIND => {
-                    let name = Bind::read(message).ok()?.statement;
+                    let name = Bind::read(message).ok()?.statement();
                     self.names.get(name).map(|it| it.text.as_bytes())
                 }
                 _ => None,

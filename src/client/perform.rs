@@ -10,7 +10,7 @@ use super::attach::{set_up_text, setting_refused};
 use super::enlisted::Others;
 use super::hotspots::Counted;
 use super::query::no_shard;
-use super::relay::{Flow, RelayError, Stop, relay, relay_on};
+use super::relay::{Flow, RelayError, Stop, forward_rest, relay, relay_on};
 use super::request::{Attempt, Begun, Copying, Payload, Ran, Renewable, Request, Tried};
 use super::session::{End, Session};
 use super::statements::{Registry, Statement};
@@ -18,9 +18,8 @@ use super::target_metrics::TargetMetrics;
 use crate::backend::Backend;
 use crate::base::{Access, Refusal, Role, ServerId, ShardId, SqlState};
 use crate::metrics::{Limit, Live};
-use crate::net::Stream;
 use crate::proto::{Expect, Origin, Replies};
-use crate::route::{Excluded, Mode};
+use crate::route::Mode;
 use crate::wire;
 
 /// What a session keeps at most to write its next request in.
@@ -33,16 +32,10 @@ impl Session {
         if request.decision.mode != Mode::One {
             self.send_touched();
         }
-        let ran = match self.ask_at_once(request) {
-            None => self.perform_at_length(request).await,
-            Some(asked) => {
-                let begun = self.answer_begins(&asked, request.access).await;
-                match self.take_answer(request, &asked, begun) {
-                    Ok(Ok(ran)) => Ok(ran),
-                    Ok(Err(rest)) => self.go_on(request, asked, rest).await,
-                    Err(end) => Err(end),
-                }
-            }
+        let ran = if self.goes_at_once(request) {
+            self.run_at_once(request).await
+        } else {
+            self.perform_at_length(request).await
         };
         if let (Mode::Merge, Ok(Ran::Refused(refusal))) = (request.decision.mode, &ran)
             && refusal.state() == SqlState::PROGRAM_LIMIT_EXCEEDED
@@ -97,12 +90,11 @@ impl Session {
 
     pub async fn try_on_one(&mut self, request: &Request<'_>, mut attempt: Attempt) -> Result<Ran, End> {
         loop {
-            let (shard, role) = (attempt.shard, attempt.role);
-            let server =
-                match self.held_or_attached(shard, role, &mut attempt.excluded, request.started).await {
-                    Ok(it) => it,
-                    Err(refusal) => return Ok(Ran::Refused(refusal)),
-                };
+            let shard = attempt.shard;
+            let server = match self.held_or_attached(request, &mut attempt).await {
+                Ok(it) => it,
+                Err(refusal) => return Ok(Ran::Refused(refusal)),
+            };
             if let Err(refusal) = self.set_up_held(request.ends_blocks).await {
                 return Ok(Ran::Refused(refusal));
             }
@@ -196,17 +188,16 @@ impl Session {
     /// The server that the session has, or gets now.
     async fn held_or_attached(
         &mut self,
-        shard: ShardId,
-        role: Role,
-        excluded: &mut Excluded,
-        now: Instant,
+        request: &Request<'_>,
+        attempt: &mut Attempt,
     ) -> Result<(ServerId, Role), Refusal> {
         if let Some(it) = &self.held {
             return Ok((it.server, it.role));
         }
+        let (shard, role, now) = (attempt.shard, attempt.role, request.started);
         let held = match self.attach_at_once(shard, role, now) {
             Some(it) => it,
-            None => self.attach(shard, role, excluded, now).await?,
+            None => self.attach(shard, role, &mut attempt.excluded, now).await?,
         };
         let placed = (held.server, held.role);
         self.held = Some(held);
@@ -372,12 +363,16 @@ impl Session {
         let server = &mut *held.lease;
         let (client, stock, overdue) = (&mut self.stream, &self.shared.stock, &mut self.overdue);
         // A server that has gone may have said why: what can be read comes before the error of writing.
-        let stopped = match begun {
-            None => relay(client, server, stock, replies, flow, overdue).await,
-            Some(Begun { buffer, unsent }) => match send_rest(client, unsent).await {
-                Ok(()) => relay_on(client, server, stock, buffer, replies, flow, overdue).await,
-                Err(error) => Err(error),
-            },
+        let is_begun = begun.is_some();
+        let (buffer, unsent) = begun.map_or((None, None), |it| (it.buffer, it.unsent));
+        let forwarded = match unsent {
+            Some(rest) => forward_rest(client, &rest, flow).await,
+            None => Ok(()),
+        };
+        let stopped = match forwarded {
+            Ok(()) if is_begun => relay_on(client, server, stock, buffer, replies, flow, overdue).await,
+            Ok(()) => relay(client, server, stock, replies, flow, overdue).await,
+            Err(error) => Err(error),
         };
         match (sent, stopped) {
             (Err(error), Err(RelayError::ServerClosed)) => Err(RelayError::Server(error)),
@@ -444,13 +439,6 @@ fn outdate(server: &mut Backend, registry: &Registry, payload: Payload<'_>) {
         Payload::Query(_) | Payload::Named(_) => {}
         Payload::Renamed(renamed) => renamed.needs.iter().for_each(&mut outdate),
         Payload::Group(group) => group.named().for_each(&mut outdate),
-    }
-}
-
-async fn send_rest(client: &mut Stream, rest: Option<Vec<u8>>) -> Result<(), RelayError> {
-    match rest {
-        Some(it) => client.write_all(&it).await.map_err(|_| RelayError::ClientLeft),
-        None => Ok(()),
     }
 }
 

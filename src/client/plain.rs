@@ -20,7 +20,7 @@ impl<'a> Group<'a> {
         for op in &self.ops {
             match op {
                 Op::Bind { bind, statement, plan, sql: sql @ SqlNames::None, .. }
-                    if only.is_none() && bind.portal.is_empty() && plan.is_plain() =>
+                    if only.is_none() && bind.portal().is_empty() && plan.is_plain() =>
                 {
                     only = Some(Bound { bind, statement, plan, sql });
                 }

@@ -38,7 +38,7 @@ impl Session {
     /// A portal of several shards is there already under the name of one to bind, or the one to bind is of several
     /// and its name is taken.
     pub fn check_portal_names(&self, group: &Group<'_>, left: Option<&str>) -> Result<(), Refusal> {
-        for portal in group.bound().map(|it| it.bind.portal).filter(|it| !it.is_empty()) {
+        for portal in group.bound().map(|it| it.bind.portal()).filter(|it| !it.is_empty()) {
             let on_a_shard = || matches!(self.others.portal(portal), Some(PortalHome::On(_)));
             let is_taken = |it: &str| self.cursor_place(it).is_some() || on_a_shard();
             if self.is_merged_portal(portal) || left.is_some_and(is_taken) {

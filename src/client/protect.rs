@@ -330,7 +330,7 @@ fn of_group(group: &Group<'_>) -> Option<Vec<u8>> {
     if !group.is_synced() || group.goes_on || only.statement.moves().is_some() || length > REQUEST_BYTES_MAX {
         return None;
     }
-    let (portal, id) = (only.bind.portal, only.statement.id);
+    let (portal, id) = (only.bind.portal(), only.statement.id);
     let mut steps = SmallVec::<[u8; 16]>::new();
     let (mut out, mut runs) = (Vec::with_capacity(length + 64), 0);
     for op in &group.ops {

@@ -394,7 +394,7 @@ async fn forward(
     Ok(())
 }
 
-/// As `forward`, of an answer that nothing is kept of, without waiting. What the client does not take at once is for who calls.
+/// As `forward`, of an answer that nothing is kept of, without waiting. The rest, which may be empty, is for `forward_rest`.
 pub fn forward_at_once(
     client: &mut Stream,
     input: &[u8],
@@ -411,9 +411,15 @@ pub fn forward_at_once(
         }
     };
     let rest = client.write_at_once(bytes).map_err(|_| RelayError::ClientLeft)?;
-    flow.sent_bytes += bytes.len() as u64;
+    flow.sent_bytes += (bytes.len() - rest.map_or(0, <[u8]>::len)) as u64;
     flow.may_retry = false;
     Ok(rest.map(<[u8]>::to_vec))
+}
+
+pub async fn forward_rest(client: &mut Stream, rest: &[u8], flow: &mut Flow) -> Result<(), RelayError> {
+    client.write_all(rest).await.map_err(|_| RelayError::ClientLeft)?;
+    flow.sent_bytes += rest.len() as u64;
+    Ok(())
 }
 
 fn joined(pieces: &[Piece], input: &[u8]) -> Vec<u8> {

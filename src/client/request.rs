@@ -79,6 +79,16 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// In bytes, of what is sent for it at least.
+    pub fn length(self) -> usize {
+        match self {
+            Payload::Query(message) => message.len(),
+            Payload::Renamed(renamed) => renamed.message.len(),
+            Payload::Named(named) => named.message().len(),
+            Payload::Group(group) => group.raw.len(),
+        }
+    }
+
     /// An answer is complete only with ReadyForQuery: then the request can be made again elsewhere.
     pub fn is_complete(self) -> bool {
         match self {

@@ -141,12 +141,12 @@ pub fn parse_named(out: &mut Vec<u8>, name: &[u8], text: &[u8], oids: &[u8]) {
 }
 
 /// The client's Bind with the statement name replaced; everything else is copied as it came.
-pub fn bind_renamed(out: &mut Vec<u8>, original: &[u8], bind: &Bind<'_>, name: &[u8]) {
-    let (head, rest) = original.split_at(bind.statement_at);
+pub fn bind_renamed(out: &mut Vec<u8>, bind: &Bind<'_>, name: &[u8]) {
+    let (head, rest) = bind.message().split_at(bind.statement_at());
     message(out, FrontendTag::BIND, |out| {
         out.extend_from_slice(&head[super::HEADER_BYTES..]);
         out.extend_from_slice(name);
-        out.extend_from_slice(&rest[bind.statement.len()..]);
+        out.extend_from_slice(&rest[bind.statement().len()..]);
     });
 }
 
@@ -190,10 +190,10 @@ mod tests {
         };
         let bind = Bind::read(original).unwrap();
         let mut out = Vec::new();
-        bind_renamed(&mut out, original, &bind, b"kw_1");
+        bind_renamed(&mut out, &bind, b"kw_1");
         let renamed = Bind::read(&out).unwrap();
-        assert_eq!((renamed.portal, renamed.statement), (&b"p"[..], &b"kw_1"[..]));
-        assert_eq!(renamed.values.iter().collect::<Vec<_>>(), [Some(&b"x"[..])]);
+        assert_eq!((renamed.portal(), renamed.statement()), (&b"p"[..], &b"kw_1"[..]));
+        assert_eq!(renamed.values().iter().collect::<Vec<_>>(), [Some(&b"x"[..])]);
         assert_eq!(u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize + 1, out.len());
     }
 
@@ -207,7 +207,7 @@ mod tests {
         }
         assert_eq!(crate::wire::parse(&messages[0]).unwrap().text, b"SELECT $1");
         let bind = Bind::read(&messages[1]).unwrap();
-        assert_eq!(bind.values.iter().collect::<Vec<_>>(), [Some(&b"app"[..]), Some(b"")]);
+        assert_eq!(bind.values().iter().collect::<Vec<_>>(), [Some(&b"app"[..]), Some(b"")]);
         assert_eq!(crate::wire::execute(&messages[2]).unwrap().rows_max, 2);
         assert_eq!((&messages[3][..], messages.len()), (SYNC, 4));
     }

@@ -314,21 +314,21 @@ impl Session<'_> {
 
     fn bind(&mut self, message: &[u8], out: &mut Vec<u8>) -> Result<Result<(), Refusal>, wire::BodyError> {
         let bind = Bind::read(message)?;
-        let Some(command) = self.statements.get(bind.statement).cloned() else {
+        let Some(command) = self.statements.get(bind.statement()).cloned() else {
             return Ok(Err(no_such(
                 SqlState::INVALID_SQL_STATEMENT_NAME,
                 "prepared statement",
-                bind.statement,
+                bind.statement(),
             )));
         };
-        if !bind.values.is_empty() {
-            let message = format!("the command has no parameters, and {} were bound", bind.values.len());
+        if !bind.values().is_empty() {
+            let message = format!("the command has no parameters, and {} were bound", bind.values().len());
             return Ok(Err(Refusal::new(Reason::Protocol, SqlState::PROTOCOL_VIOLATION, message)));
         }
         let columns = columns_of(command.as_ref()).len();
-        let binary = (0..columns).map(|it| bind.result_formats.is_binary(it)).collect();
+        let binary = (0..columns).map(|it| bind.result_formats().is_binary(it)).collect();
         Ok(check_room(self.portals.len()).map(|()| {
-            self.portals.insert(bind.portal.to_vec(), Portal { command, binary, left: None });
+            self.portals.insert(bind.portal().to_vec(), Portal { command, binary, left: None });
             out.extend_from_slice(wire::BIND_COMPLETE);
         }))
     }
