@@ -80,6 +80,13 @@ async fn ends() -> Ends {
     Ends { client: dialled.stream, server }
 }
 
+async fn plain_ends() -> Ends {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (client, server) = tokio::join!(TcpStream::connect(address), accept(&listener));
+    Ends { client: Stream::new(client.unwrap()).unwrap(), server }
+}
+
 fn is_readable(stream: &mut Stream) -> bool {
     stream.poll_readable(&mut Context::from_waker(Waker::noop())).is_ready()
 }
@@ -112,6 +119,26 @@ async fn plaintext_that_is_decrypted_counts_as_readable() {
     }
     assert_eq!((got[9_999], got[10_000], got.len()), (1, 2, 20_000));
     assert!(!is_readable(&mut server) && !server.has_news(&mut Context::from_waker(Waker::noop())));
+}
+
+#[tokio::test]
+async fn what_is_not_taken_at_once_is_written_on() {
+    for Ends { mut client, mut server } in [plain_ends().await, ends().await] {
+        assert_eq!(server.read_at_once(&mut Buffer::default()).unwrap(), None, "nothing has come");
+        let all: Vec<u8> = (0..20_000_000usize).map(|it| (it * 31) as u8).collect();
+        let rest = client.write_at_once(&all).unwrap().expect("more than sockets hold");
+        let (wrote, got) = tokio::join!(client.write_all(rest), read_exactly(&mut server, all.len()));
+        wrote.unwrap();
+        assert!(got == all);
+        assert_eq!(client.write_at_once(b"x").unwrap(), None);
+        let mut buffer = Buffer::default();
+        tokio::time::timeout(SOON, server.has_bytes()).await.unwrap().unwrap();
+        assert_eq!(server.read_at_once(&mut buffer).unwrap(), Some(1));
+        assert_eq!(buffer.take(), b"x");
+        drop(client);
+        tokio::time::timeout(SOON, server.has_bytes()).await.unwrap().unwrap();
+        assert_eq!(server.read_at_once(&mut buffer).unwrap_or(Some(0)), Some(0), "the end");
+    }
 }
 
 #[tokio::test]
