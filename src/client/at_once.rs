@@ -98,7 +98,8 @@ impl Session {
         let begins = self.answer_begins(&asked, request.access).await;
         match self.take_answer(request, &asked, begins)? {
             Ok(ran) => Ok(ran),
-            Err(rest) => self.go_on(request, asked, rest).await,
+            // Rare: boxed, so that clients at work do not carry it.
+            Err(rest) => Box::pin(self.go_on(request, asked, rest)).await,
         }
     }
 
@@ -180,7 +181,7 @@ impl Session {
                 self.hear(request, sent, begun, &mut tried.replies, &mut tried.flow).await
             }
         };
-        match self.end_attempt(request, &mut attempt, tried, stopped).await? {
+        match self.end_attempt(request, &mut attempt, &mut tried, stopped).await? {
             Some(ran) => Ok(ran),
             None => self.try_on_one(request, attempt).await,
         }

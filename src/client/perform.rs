@@ -106,7 +106,7 @@ impl Session {
             let mut tried = Tried::new(server, attempt.flow(server.1, now));
             tried.shown = attempt.leading.as_ref().and_then(|it| self.lead(it, server, now, &mut tried.flow));
             let stopped = self.exchange(request, &mut tried.replies, &mut tried.flow).await;
-            if let Some(ran) = self.end_attempt(request, &mut attempt, tried, stopped).await? {
+            if let Some(ran) = self.end_attempt(request, &mut attempt, &mut tried, stopped).await? {
                 return Ok(ran);
             }
         }
@@ -123,10 +123,10 @@ impl Session {
         &mut self,
         request: &Request<'_>,
         attempt: &mut Attempt,
-        mut tried: Tried,
+        tried: &mut Tried,
         stopped: Result<Stop, RelayError>,
     ) -> Result<Option<Ran>, End> {
-        let Tried { server, replies, flow, shown } = &mut tried;
+        let Tried { server, replies, flow, shown } = tried;
         let (shard, role) = (attempt.shard, server.1);
         self.note_answer(request, replies, flow)?;
         if let Some(message) = &replies.set_up_error {
