@@ -188,7 +188,7 @@ impl Session {
     }
 
     /// Whether `settle` and `finish` have nothing to do but to mark a floor and to give the server back.
-    pub fn settles_at_once(&self) -> bool {
+    fn settles_at_once(&self) -> bool {
         let is_free = |it: &Held| it.lease.pipeline.is_free() && it.lease.pipeline.status() == TxStatus::Idle;
         self.held.as_ref().is_some_and(is_free)
             && self.transaction.is_idle()
@@ -200,8 +200,11 @@ impl Session {
             && self.others.is_none()
     }
 
-    /// As `settle` and `finish`, after `settles_at_once`. False is that a cancel request has to be waited for, which `settle` does.
+    /// As `settle` and `finish`. False is that there is more to do, or a cancel request to be waited for, which those do.
     pub fn settle_at_once(&mut self, wrote: bool) -> bool {
+        if !self.settles_at_once() {
+            return false;
+        }
         let Some(detached) = self.cancel.slot().try_detach() else { return false };
         let now = self.cost().ended.take().unwrap_or_else(Instant::now);
         self.transaction.follow(TxStatus::Idle);

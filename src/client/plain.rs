@@ -104,7 +104,7 @@ impl Session {
     /// Behind the answer.
     pub async fn end_plain(&mut self, access: Access) -> Result<Outcome, End> {
         let wrote = access == Access::Write;
-        if !self.settles_at_once() || !self.settle_at_once(wrote) {
+        if !self.settle_at_once(wrote) {
             self.settle(wrote).await;
             self.finish().await?;
         }

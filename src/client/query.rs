@@ -39,7 +39,7 @@ impl Session {
             None => return self.any_query(message, text, &planned, started).await,
         };
         match self.perform(&request).await? {
-            Ran::Done { failed } if self.settles_at_once() => {
+            Ran::Done { failed } if !self.is_spread() => {
                 if !failed {
                     self.take_effect(kind, text);
                 }
