@@ -111,6 +111,13 @@ impl<'a> Placement<'a> {
         of(load.lower).max(of(load.upper))
     }
 
+    /// Of the busiest shard, at the worse end of a key's bounds.
+    pub fn largest_load(&self) -> f64 {
+        let load = self.key.map_or(Interval::default(), |it| it.load);
+        let of = |it: u64| self.shard_loads(it).into_iter().fold(0.0, f64::max);
+        of(load.lower).max(of(load.upper))
+    }
+
     fn key_load(&self) -> u64 {
         self.key.map_or(0, |it| it.load.lower + (it.load.upper - it.load.lower) / 2)
     }

@@ -34,6 +34,9 @@ const POPULAR_MIN: f64 = 0.5;
 const KEYS_MAX: usize = 8;
 /// How much more even load must become, in largest over mean.
 const GAIN_MIN: f64 = 0.05;
+/// Largest over mean that is even enough for one key alone to move, where no other way leaves the busiest with less:
+/// a key is moved in no time, and the slots of half a shard are not.
+const EVEN_ALONE: f64 = 1.2;
 
 /// What was counted of a map, all in one dimension.
 #[derive(Clone, Debug)]
@@ -215,8 +218,14 @@ impl Adviser<'_> {
         let alone = moved.min_by(|a, b| a.max_over_mean().total_cmp(&b.max_over_mean()));
         let mut among = here.clone();
         let moves = among.rebalance();
+        // Another shard makes the mean less, so that load may be less even and yet be better spread.
+        let is_enough = |alone: &Placement<'_>| {
+            let evenness = alone.max_over_mean();
+            evenness <= EVEN.max(among.max_over_mean())
+                || evenness <= EVEN_ALONE && alone.largest_load() <= among.largest_load()
+        };
         match alone {
-            Some(alone) if alone.max_over_mean() <= EVEN.max(among.max_over_mean()) => (alone, Vec::new()),
+            Some(alone) if is_enough(&alone) => (alone, Vec::new()),
             _ => (among, moves),
         }
     }

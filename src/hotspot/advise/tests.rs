@@ -189,6 +189,26 @@ fn a_hot_key_moves_alone_where_a_shard_has_room() {
 }
 
 #[test]
+fn a_key_moves_alone_to_an_idle_shard_though_that_is_a_little_less_even() {
+    let lines = format!(
+        "{FOUR_SLOTS}\nassign = [{{ slots = \"0-1\", shard = \"s1\" }}, {{ slots = \"2-3\", shard = \"s2\" }}]"
+    );
+    // By slots two shards would be as good as even, each of them with more than any of three that are not.
+    let case =
+        Case::new(&lines, 3, &[400, 230, 190, 180], &[0]).with_key(key_of_slot(0), (240, 240), Heat::Danger);
+    let advice = case.one();
+    assert!(advice.text.contains("pinned to shard s3"), "{}", advice.text);
+    let (_, after) = advice.max_over_mean.unwrap();
+    assert!((after - 1.17).abs() < 0.001, "{after}");
+    // Moved to the other shard it would leave that with more than a slot would, moved in its place.
+    let case =
+        Case::new(&lines, 3, &[500, 130, 190, 180], &[0]).with_key(key_of_slot(0), (200, 200), Heat::Danger);
+    let advice = case.one();
+    assert!(advice.text.contains("pinned where it is, with 1 slot moved"), "{}", advice.text);
+    assert_eq!(advice.max_over_mean, Some((1.26, 1.0)));
+}
+
+#[test]
 fn a_key_too_heavy_to_move_stays_and_the_rest_moves_away_from_it() {
     let key = key_of_slot(0);
     let case =
