@@ -2,9 +2,11 @@
 //! out otherwise goes on in `perform` from where it is.
 //!
 //! ```text
-//!  attach ──▶ ask ──sent──▶ answer_begins ──▶ take_answer ──whole──▶ settle_at_once
-//!              │ in part          │ lost           │ more to come, COPY, or to be tried again
-//!              └──────────────────┴────────────────┴──▶ go_on
+//!  attach ──▶ ask ──sent──▶ answer_begins ──▶ take_answer ──whole──────────────▶ settle_at_once
+//!              │ in part          │ lost           │ some of it, or not         ▲
+//!              │                  │                ├─ the client's as it is ─▶ take_some
+//!              │                  │                │ nothing yet                │ more to come, COPY,
+//!              └──────────────────┴────────────────┴──▶ go_on ◀─────────────────┘ or to be tried again
 //! ```
 //! But for the waits for a connection and for the answer these are functions that wait for nothing. Their variables are on
 //! the stack, which all sessions of a worker share and the cache has; those of an async function are the session's own, and cold
@@ -16,13 +18,16 @@ use std::time::Instant;
 use super::perform::all_of;
 use super::protect::Guard;
 use super::query::no_shard;
-use super::relay::{Flow, RelayError, Stop, begin, forward_at_once, read_replies, server_readable, stop};
+use super::relay::{
+    Flow, RelayError, Stop, begin, forward_at_once, note_prepared, read_replies, send_answer,
+    server_readable, stop,
+};
 use super::request::{Attempt, Begun, Ran, Request, Tried};
 use super::session::{End, Held, Session};
 use crate::backend::Backend;
 use crate::base::{Access, Role, ServerId, ShardId};
 use crate::metrics::Live;
-use crate::net::{BufferStock, Stream};
+use crate::net::{Buffer, BufferStock, Stream};
 use crate::proto::Replies;
 use crate::route::{Excluded, Mode};
 use crate::wire::TxStatus;
@@ -139,26 +144,55 @@ impl Session {
         asked: &Asked,
         begins: Result<(), RelayError>,
     ) -> Result<Result<Ran, Box<Rest>>, End> {
-        let role = asked.server.1;
-        let flow = asked.attempt(request).flow(role, asked.at);
-        let mut tried = Tried::new(asked.server, flow);
+        let mut flow = asked.attempt(request).flow(asked.server.1, asked.at);
         let so_far = match (begins, &asked.sent, &mut self.held) {
             (Err(error), ..) => SoFar::Stopped(Err(error)),
             (Ok(()), Sent::All, Some(held)) => {
-                let (client, stock) = (&mut self.stream, &self.shared.stock);
-                match read_at_once(client, &mut held.lease, stock, &mut tried.replies, &mut tried.flow) {
-                    Ok(Ok(stop)) => SoFar::Stopped(Ok(stop)),
-                    Ok(Err(begun)) => SoFar::Begun(begun),
-                    Err(error) => SoFar::Stopped(Err(error)),
+                match hear_at_once(&mut self.stream, &mut held.lease, &self.shared.stock, &mut flow) {
+                    Heard::Whole { named, committed } => {
+                        self.note_ended(named, committed);
+                        return Ok(Ok(self.answered(request, asked.to.shard, asked.server.1, &flow)));
+                    }
+                    Heard::Unsent { replies, rest } => {
+                        let tried = Tried { replies: *replies, ..Tried::new(asked.server, flow) };
+                        let so_far = SoFar::Begun(Begun { buffer: None, unsent: Some(rest) });
+                        return Ok(Err(Box::new(Rest { tried, so_far })));
+                    }
+                    Heard::Some(buffer) => return self.take_some(request, asked, flow, buffer),
+                    Heard::Otherwise(so_far) => so_far,
                 }
             }
             (Ok(()), ..) => SoFar::Sending,
+        };
+        Ok(Err(Box::new(Rest { tried: Tried::new(asked.server, flow), so_far })))
+    }
+
+    /// Of an answer that is not all there, or that is not the client's as it is, `buffer` has some.
+    #[inline(never)]
+    fn take_some(
+        &mut self,
+        request: &Request<'_>,
+        asked: &Asked,
+        flow: Flow,
+        buffer: Buffer,
+    ) -> Result<Result<Ran, Box<Rest>>, End> {
+        let mut tried = Tried::new(asked.server, flow);
+        let Some(held) = &mut self.held else {
+            return Ok(Err(Box::new(Rest { tried, so_far: SoFar::Sending })));
+        };
+        let (client, stock) = (&mut self.stream, &self.shared.stock);
+        let heard =
+            relay_at_once(client, &mut held.lease, stock, buffer, &mut tried.replies, &mut tried.flow);
+        let so_far = match heard {
+            Ok(Ok(stop)) => SoFar::Stopped(Ok(stop)),
+            Ok(Err(begun)) => SoFar::Begun(begun),
+            Err(error) => SoFar::Stopped(Err(error)),
         };
         if !matches!(so_far, SoFar::Stopped(Ok(Stop::Drained))) || tried.replies.set_up_error.is_some() {
             return Ok(Err(Box::new(Rest { tried, so_far })));
         }
         self.note_answer(request, &tried.replies, &mut tried.flow)?;
-        Ok(Ok(self.answered(request, asked.to.shard, role, &tried.flow)))
+        Ok(Ok(self.answered(request, asked.to.shard, asked.server.1, &tried.flow)))
     }
 
     /// The rest of what has been begun at once, as `run_on_one`.
@@ -227,24 +261,54 @@ impl Asked {
     }
 }
 
-/// One read, and what follows from it: why it has stopped, or what is left to be done.
-fn read_at_once(
+/// What one read has found.
+enum Heard {
+    /// The client has all of the answer.
+    Whole { named: usize, committed: bool },
+    /// The client has not taken all of it.
+    Unsent { replies: Box<Replies>, rest: Vec<u8> },
+    /// Something else than a whole answer, of which nothing has been done.
+    Some(Buffer),
+    /// Nothing, or why there is nothing more to read.
+    Otherwise(SoFar),
+}
+
+/// One read, and a whole answer to the client.
+fn hear_at_once(client: &mut Stream, server: &mut Backend, stock: &BufferStock, flow: &mut Flow) -> Heard {
+    let mut buffer = stock.take();
+    let stopped = match server.stream.read_at_once(&mut buffer) {
+        Ok(Some(0)) => RelayError::ServerClosed,
+        Err(error) => RelayError::Server(error),
+        Ok(None) => {
+            stock.give_back(buffer);
+            return Heard::Otherwise(SoFar::Sending);
+        }
+        Ok(Some(_)) => {
+            let Some(whole) = server.pipeline.take_whole(buffer.filled()) else { return Heard::Some(buffer) };
+            flow.rows = whole.rows;
+            note_prepared(server, whole.prepared.as_slice());
+            let heard = match send_answer(client, buffer.filled(), flow) {
+                Ok(None) => Heard::Whole { named: whole.named, committed: whole.tag == b"COMMIT" },
+                Ok(Some(rest)) => Heard::Unsent { replies: Box::new(whole.replies()), rest },
+                Err(error) => Heard::Otherwise(SoFar::Stopped(Err(error))),
+            };
+            stock.give_back(buffer);
+            return heard;
+        }
+    };
+    Heard::Otherwise(SoFar::Stopped(Err(stopped)))
+}
+
+/// What has been read, and what follows from it: why it has stopped, or what is left to be done.
+fn relay_at_once(
     client: &mut Stream,
     server: &mut Backend,
     stock: &BufferStock,
+    mut buffer: Buffer,
     replies: &mut Replies,
     flow: &mut Flow,
 ) -> Result<Result<Stop, Begun>, RelayError> {
     begin(server, replies);
-    let mut buffer = stock.take();
-    match server.stream.read_at_once(&mut buffer).map_err(RelayError::Server)? {
-        Some(0) => return Err(RelayError::ServerClosed),
-        Some(_) => {}
-        None => {
-            stock.give_back(buffer);
-            return Ok(Err(Begun::default()));
-        }
-    }
     let consumed = read_replies(server, buffer.filled(), replies, flow)?;
     let unsent =
         if flow.is_clients() { forward_at_once(client, buffer.filled(), replies, flow)? } else { None };

@@ -215,9 +215,14 @@ impl Session {
             outdate(&mut held.lease, &self.database.statements, request.payload);
         }
         self.note_parameters(flow)?;
-        self.named = u32::try_from(replies.named).unwrap_or(u32::MAX);
-        self.committed = replies.tag.as_slice() == b"COMMIT";
+        self.note_ended(replies.named, replies.tag.as_slice() == b"COMMIT");
         Ok(())
+    }
+
+    /// How many Parses and Closes were done, and what became of the last transaction to end.
+    pub fn note_ended(&mut self, named: usize, committed: bool) {
+        self.named = u32::try_from(named).unwrap_or(u32::MAX);
+        self.committed = committed;
     }
 
     pub fn role_of(&self, request: &Request<'_>) -> Role {

@@ -341,13 +341,7 @@ fn begins_with_error(replies: &Replies) -> bool {
 
 /// Takes note of what the replies say of the server and the session.
 fn note(server: &mut Backend, input: &[u8], replies: &Replies, flow: &mut Flow) {
-    for id in &replies.prepared {
-        if id.is_unnamed() {
-            server.statements.set_unnamed(Some(*id));
-        } else {
-            server.statements.insert(*id);
-        }
-    }
+    note_prepared(server, &replies.prepared);
     flow.note_error(input, replies);
     for range in &replies.parameters {
         match wire::parameter(&input[range.clone()]) {
@@ -360,6 +354,17 @@ fn note(server: &mut Backend, input: &[u8], replies: &Replies, flow: &mut Flow) 
                 flow.tells_role = true;
             }
             _ => {}
+        }
+    }
+}
+
+/// What the server has from now on.
+pub fn note_prepared(server: &mut Backend, prepared: &[StatementId]) {
+    for id in prepared {
+        if id.is_unnamed() {
+            server.statements.set_unnamed(Some(*id));
+        } else {
+            server.statements.insert(*id);
         }
     }
 }
@@ -410,6 +415,15 @@ pub fn forward_at_once(
             &all[..]
         }
     };
+    send_answer(client, bytes, flow)
+}
+
+/// As `forward_at_once`, of bytes that are the client's as they are.
+pub fn send_answer(
+    client: &mut Stream,
+    bytes: &[u8],
+    flow: &mut Flow,
+) -> Result<Option<Vec<u8>>, RelayError> {
     let rest = client.write_at_once(bytes).map_err(|_| RelayError::ClientLeft)?;
     flow.sent_bytes += (bytes.len() - rest.map_or(0, <[u8]>::len)) as u64;
     flow.may_retry = false;
@@ -436,8 +450,11 @@ pub async fn server_readable(
     tie: Option<&Tie>,
     overdue: &mut Option<Box<Overdue>>,
 ) -> Result<(), RelayError> {
-    let mut watching = true;
+    let (mut watching, mut has_waited) = (true, false);
     let mut readable = poll_fn(|cx| {
+        if std::mem::replace(&mut has_waited, true) && server.is_readable() {
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(ready) = server.poll_readable(cx) {
             return Poll::Ready(ready.map_err(RelayError::Server));
         }

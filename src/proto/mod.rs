@@ -14,7 +14,7 @@ mod transaction;
 pub use channels::{ChannelChange, ChannelSet, Switchboard, Ticket};
 pub use copy::{CopyField, CopyReader, Found, LineMap};
 pub use intake::{Intake, Limits, Unit, UnitEnd, Violation};
-pub use pipeline::{Complete, Expect, Origin, Part, Piece, Pipeline, Replies, Unexpected};
+pub use pipeline::{Complete, Expect, Origin, Part, Piece, Pipeline, Replies, Unexpected, Whole};
 pub use prologue::PROLOGUE_MAX;
 pub use settings::{Assignment, Settings, quote_literal, quote_name, set_config};
 pub use statements::{Evicted, Presence, ServerStatements, StatementBounds, StatementId};

@@ -2,6 +2,10 @@
 //! forwards, swallows or makes up a reply (DESIGN invariant 3), for one server or, through `Part`,
 //! for each of many.
 
+mod whole;
+
+pub use whole::Whole;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,3 +1,6 @@
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
 use super::*;
 
 const ID: StatementId = StatementId(7);
@@ -538,5 +541,103 @@ fn errors_have_their_place_in_the_clients_text() {
         it.push(moved);
         it.push(Expect::Sync);
         assert_eq!(client_sees(&mut it, &mut Replies::default(), &input).unwrap(), input);
+    }
+}
+
+/// What answers it, where nothing is amiss.
+fn answer(expect: Expect) -> Vec<u8> {
+    let done = [row(), row(), message(b'C', b"SELECT 2\0")].concat();
+    match expect {
+        Expect::Query(_) => [described(20), done, ready(b'I')].concat(),
+        Expect::Parse(..) => empty(b'1'),
+        Expect::Bind => empty(b'2'),
+        Expect::Describe => described(20),
+        Expect::Execute => done,
+        Expect::Close(_) => empty(b'3'),
+        Expect::Sync => ready(b'T'),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_whole_answer_is_taken_at_once() {
+    let parse = Expect::Parse(Origin::Client, ID);
+    let extended = [parse, Expect::Bind, Expect::Describe, Expect::Execute, Expect::Sync];
+    for (expects, named) in
+        [(&[Expect::Query(Origin::Client)][..], 0), (&extended[..], 1), (&extended[1..], 0)]
+    {
+        let mut it = pipeline(expects);
+        let input: Vec<u8> = expects.iter().flat_map(|it| answer(*it)).collect();
+        let prepared = (named > 0).then_some(ID);
+        let whole = Whole { rows: 2, tag: b"SELECT 2", prepared, named };
+        assert_eq!(it.take_whole(&input[..input.len() - 1]), None);
+        assert_eq!(it.take_whole(&input), Some(whole));
+        assert!(it.is_drained());
+        assert_eq!(it.take_whole(b""), None);
+    }
+}
+
+proptest! {
+    /// Of what comes for some requests, cut, joined or with a message more, it says what `feed` says or nothing; and then
+    /// it has changed nothing.
+    #[test]
+    fn what_is_taken_whole_is_what_feed_takes(
+        expects in prop::collection::vec(
+            select(vec![
+                Expect::Query(Origin::Client),
+                Expect::Query(Origin::Keyway),
+                Expect::Parse(Origin::Client, ID),
+                Expect::Parse(Origin::Keyway, ID),
+                Expect::MadeParse(ID),
+                Expect::Bind,
+                Expect::Describe,
+                Expect::Execute,
+                Expect::Close(Origin::Client),
+                Expect::Sync,
+            ]),
+            0..5,
+        ),
+        more in select(vec![
+            Vec::new(),
+            empty(b'N'),
+            empty(b'n'),
+            empty(b'I'),
+            error("ERROR", "22012"),
+            message(b'S', b"TimeZone\0UTC\0"),
+            message(b'C', b"COMMIT\0"),
+            row(),
+            ready(b'E'),
+        ]),
+        (at, cut) in (any::<Index>(), prop_oneof![4 => Just(0), 1 => 1..9_usize]),
+        part in select(vec![Part::WHOLE, Part::WHOLE, Part::SILENT, Part::UNFINISHED]),
+    ) {
+        let mut answers: Vec<Vec<u8>> = expects.iter().map(|it| answer(*it)).collect();
+        answers.insert(at.index(answers.len() + 1), more);
+        let mut input = answers.concat();
+        input.truncate(input.len().saturating_sub(cut));
+        let new = || {
+            let mut it = Pipeline::new(1 << 20);
+            it.set_part(part);
+            expects.iter().for_each(|expect| it.push(*expect));
+            it
+        };
+        let (mut one, mut other, mut replies) = (new(), new(), Replies::default());
+        let Some(whole) = one.take_whole(&input) else {
+            prop_assert_eq!(format!("{one:?}"), format!("{:?}", new()));
+            return Ok(());
+        };
+        prop_assert_eq!(other.feed(&input, &mut replies).unwrap(), input.len());
+        prop_assert_eq!(&replies.pieces[..], &[Piece::Input(0..input.len())]);
+        let found = Whole {
+            rows: replies.rows,
+            tag: &replies.tag,
+            prepared: replies.prepared.first().copied(),
+            named: replies.named,
+        };
+        prop_assert_eq!(whole, found);
+        prop_assert!(replies.prepared.len() < 2 && replies.error.is_none() && !replies.failed);
+        prop_assert!(replies.parameters.is_empty() && replies.made.is_empty() && !replies.copy_in);
+        prop_assert_eq!((one.status(), one.is_free()), (other.status(), other.is_free()));
+        prop_assert!(one.is_drained() && other.is_drained());
     }
 }
