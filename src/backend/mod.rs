@@ -63,6 +63,8 @@ pub struct Backend {
     /// Parameters that the server reported at login, in order.
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
+    /// Its pool's: from then on it is too old. `None` is never.
+    pub expires_at: Option<Instant>,
     /// When it had logged in: its server has not started anew since, as long as it lives.
     pub ready_at: Instant,
     pub idle_since: Instant,
@@ -287,6 +289,7 @@ async fn log_in(
         in_hot_standby: in_hot_standby(&parameters),
         parameters: parameters.into(),
         connected_at: now,
+        expires_at: None,
         ready_at: Instant::now(),
         idle_since: now,
         record,

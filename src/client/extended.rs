@@ -329,7 +329,8 @@ impl Session {
         let same =
             self.names.get(b"").filter(|it| parse.name.is_empty() && it.is_parse_of(parse.text, parse.oids));
         if let Some(same) = same {
-            let (statement, _) = self.current(same.clone());
+            let is_current = same.is_current(&self.database.router);
+            let statement = if is_current { same.clone() } else { self.current(same.clone()).0 };
             return Ok(Op::Parse { name: parse.name, statement, raw });
         }
         let text = std::str::from_utf8(parse.text).map_err(|_| not_utf8())?;
@@ -701,10 +702,14 @@ pub(super) fn with_params<T>(
     statement: &Statement,
     then: impl FnOnce(&KeySource<'_>) -> T,
 ) -> T {
-    let oids: SmallVec<[u32; 16]> = statement.oids().collect();
-    let values: SmallVec<[Option<&[u8]>; 16]> = bind.values().iter().collect();
+    // Pushed one by one: a list that is collected is moved once more, with all of its room.
+    let mut oids = SmallVec::<[u32; 16]>::new();
+    statement.oids().for_each(|it| oids.push(it));
+    let mut values = SmallVec::<[Option<&[u8]>; 16]>::new();
+    bind.values().iter().for_each(|it| values.push(it));
     // None, one for all, or one each, here as there.
-    let formats: SmallVec<[i16; 16]> = bind.formats().codes().map(|it| i16::from(it == 1)).collect();
+    let mut formats = SmallVec::<[i16; 16]>::new();
+    bind.formats().codes().for_each(|it| formats.push(i16::from(it == 1)));
     let params = Params { oids: &oids, formats: &formats, values: &values };
     let literals = &statement.literals;
     then(&KeySource { text: statement.text(), literals, params: Some(params) })

@@ -34,7 +34,9 @@ impl Session {
         if let Some(it) = self.database.metrics.target(shard, role, of.access) {
             it.done(took, flow.errors, flow.sent_bytes);
         }
-        let time = now.saturating_duration_since(flow.sent_at.unwrap_or(of.started));
+        // Nearly always it went out as good as when it came.
+        let sent_at = flow.sent_at.filter(|it| *it != of.started);
+        let time = sent_at.map_or(took, |it| now.saturating_duration_since(it));
         self.database.hotspots.count(&Call {
             shard,
             role,

@@ -54,6 +54,9 @@ impl Session {
         // Clocks and signals are looked at only when the socket says "not yet", once for each wait.
         let mut waiting = None;
         poll_fn(move |cx| {
+            if waiting.is_some() && self.stream.is_readable() {
+                return Poll::Ready(Ok(Roused::Client));
+            }
             if let Poll::Ready(ready) = self.stream.poll_readable(cx) {
                 return Poll::Ready(ready.map(|()| Roused::Client).map_err(|_| End::Left));
             }

@@ -127,6 +127,12 @@ impl Statement {
         newer
     }
 
+    /// Whether its plan is the newest, and it is as servers are to have it by that: what `Session::current` gives then.
+    pub fn is_current(&self, router: &Router) -> bool {
+        let plan = self.plan.load();
+        plan.version == router.version() && self.is_of(&plan)
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -242,8 +242,9 @@ impl Pool {
         let mut state = self.state.lock();
         state.connecting -= 1;
         match result {
-            Ok(backend) => {
+            Ok(mut backend) => {
                 breaker.login_succeeded();
+                backend.expires_at = backend.connected_at.checked_add(self.limits.lifetime);
                 if state.records.len() >= 2 * state.open.max(4) {
                     state.records.retain(|it| it.strong_count() > 0);
                 }
@@ -297,7 +298,7 @@ impl Pool {
     }
 
     fn take_back(self: &Arc<Pool>, backend: Box<Backend>, now: Instant) {
-        let (is_free, is_old) = (backend.pipeline.is_free(), self.is_old(&backend, now));
+        let (is_free, is_old) = (backend.pipeline.is_free(), is_old(&backend, now));
         if is_free && is_old {
             self.metrics.hit(Limit::Lifetime);
         }
@@ -329,7 +330,7 @@ impl Pool {
     pub fn reap(self: &Arc<Pool>, now: Instant) {
         let expired = |it: &Backend| {
             let is_idle = now.saturating_duration_since(it.idle_since) >= self.limits.idle_timeout;
-            let limit = self.is_old(it, now).then_some(Limit::Lifetime);
+            let limit = is_old(it, now).then_some(Limit::Lifetime);
             limit.or(is_idle.then_some(Limit::ServerIdle))
         };
         let mut state = self.state.lock();
@@ -337,10 +338,6 @@ impl Pool {
         state.idle = kept;
         old.iter().filter_map(|it| expired(it)).for_each(|it| self.metrics.hit(it));
         self.close_all(state, old.into_iter());
-    }
-
-    fn is_old(&self, backend: &Backend, now: Instant) -> bool {
-        now.saturating_duration_since(backend.connected_at) >= self.limits.lifetime
     }
 
     /// Closes what is idle, because the server's role changed or the pool is going away.
@@ -422,6 +419,10 @@ impl Lease {
             self.pool.take_back(backend, now);
         }
     }
+}
+
+fn is_old(backend: &Backend, now: Instant) -> bool {
+    backend.expires_at.is_some_and(|it| now >= it)
 }
 
 impl std::ops::Deref for Lease {

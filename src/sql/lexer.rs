@@ -118,6 +118,15 @@ pub(super) fn ends_token(byte: u8) -> bool {
     matches!(class(byte), SPACE | SINGLE | OPERATOR)
 }
 
+/// Where the plain integer ends that begins at `start`, if `token` would find one there: digits, and behind them the end of the
+/// text or what ends every literal.
+pub(super) fn plain_integer_end(text: &[u8], start: usize) -> Option<usize> {
+    let digits = text.get(start..)?.iter().take_while(|it| it.is_ascii_digit()).count();
+    let end = start + digits;
+    let is_end = text.get(end).is_none_or(|it| ends_token(*it));
+    (digits > 0 && is_end).then_some(end)
+}
+
 pub struct Lexer<'a> {
     text: &'a [u8],
     at: usize,

@@ -1,8 +1,8 @@
 //! A statement that has been scanned, for the next one to be held against: clients send the same text over and over, with
 //! other literals in it. To compare bytes costs a tenth of a scan.
 
-use super::lexer::{Lexer, TokenKind, ends_token};
-use super::scan::{Literal, Literals};
+use super::lexer::{Lexer, TokenKind, ends_token, plain_integer_end};
+use super::scan::{Literal, LiteralKind, Literals};
 
 /// A text that scans well, with its literals.
 #[derive(Clone, Debug)]
@@ -38,16 +38,24 @@ impl Pattern {
             if other.get(at..start)? != gap {
                 return None;
             }
-            let token = Lexer::starting_at(other, start).token().ok()??;
-            if token.kind != TokenKind::Literal(it.kind) || token.start != start {
-                return None;
-            }
-            at = token.end;
+            at = literal_end(other, start, it.kind)?;
             found.push(Literal { kind: it.kind, start: start as u32, end: u32::try_from(at).ok()? });
             behind = it.end as usize;
         }
         (own.get(behind..) == other.get(at..)).then_some(found)
     }
+}
+
+/// Of a literal of this kind, if one begins at `start`.
+fn literal_end(text: &[u8], start: usize, kind: LiteralKind) -> Option<usize> {
+    // Most literals of statements that differ in nothing else are keys, and most keys are integers.
+    if kind == LiteralKind::Integer
+        && let Some(end) = plain_integer_end(text, start)
+    {
+        return Some(end);
+    }
+    let token = Lexer::starting_at(text, start).token().ok()??;
+    (token.kind == TokenKind::Literal(kind) && token.start == start).then_some(token.end)
 }
 
 #[cfg(test)]
@@ -111,6 +119,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn plain_integers_end_where_tokens_do(text in "[0-9]{0,3}[0-9a-fxeob._$+*/ ,;)'\\-]{0,3}") {
+            let token = Lexer::starting_at(text.as_bytes(), 0).token();
+            if let Some(end) = plain_integer_end(text.as_bytes(), 0) {
+                let token = token.unwrap().unwrap();
+                let found = (token.kind, token.start, token.end);
+                prop_assert_eq!(found, (TokenKind::Literal(LiteralKind::Integer), 0, end));
+            }
+        }
+
         /// Whatever it takes for the same, `scan` does (`is_same` asserts it).
         #[test]
         fn what_is_the_same_has_the_same_fingerprint(
