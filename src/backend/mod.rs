@@ -63,7 +63,7 @@ pub struct Backend {
     /// Parameters that the server reported at login, in order.
     pub parameters: Arc<[(String, String)]>,
     pub connected_at: Instant,
-    /// Its pool's: from then on it is too old. `None` is never.
+    /// When it is too old, which its pool sets once it has logged in. `None` is never.
     pub expires_at: Option<Instant>,
     /// When it had logged in: its server has not started anew since, as long as it lives.
     pub ready_at: Instant,

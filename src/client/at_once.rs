@@ -2,11 +2,11 @@
 //! out otherwise goes on in `perform` from where it is.
 //!
 //! ```text
-//!  attach ──▶ ask ──sent──▶ answer_begins ──▶ take_answer ──whole──────────────▶ settle_at_once
-//!              │ in part          │ lost           │ some of it, or not         ▲
-//!              │                  │                ├─ the client's as it is ─▶ take_some
-//!              │                  │                │ nothing yet                │ more to come, COPY,
-//!              └──────────────────┴────────────────┴──▶ go_on ◀─────────────────┘ or to be tried again
+//!  attach ──▶ ask ──sent──▶ answer_begins ──▶ take_answer ──whole, the client's as it is──▶ settle_at_once
+//!              │ in part          │ lost       │   │ some, or for more than the client          ▲
+//!              │                  │            │   └──▶ take_bytes ──to its end─────────────────┘
+//!              │                  │            │ nothing     │ more to come, COPY, or to be tried again
+//!              └──────────────────┴────────────┴─────────────┴──▶ go_on
 //! ```
 //! But for the waits for a connection and for the answer these are functions that wait for nothing. Their variables are on
 //! the stack, which all sessions of a worker share and the cache has; those of an async function are the session's own, and cold
@@ -158,7 +158,7 @@ impl Session {
                         let so_far = SoFar::Begun(Begun { buffer: None, unsent: Some(rest) });
                         return Ok(Err(Box::new(Rest { tried, so_far })));
                     }
-                    Heard::Some(buffer) => return self.take_some(request, asked, flow, buffer),
+                    Heard::Bytes(buffer) => return self.take_bytes(request, asked, flow, buffer),
                     Heard::Otherwise(so_far) => so_far,
                 }
             }
@@ -169,7 +169,7 @@ impl Session {
 
     /// Of an answer that is not all there, or that is not the client's as it is, `buffer` has some.
     #[inline(never)]
-    fn take_some(
+    fn take_bytes(
         &mut self,
         request: &Request<'_>,
         asked: &Asked,
@@ -268,8 +268,8 @@ enum Heard {
     /// The client has not taken all of it.
     Unsent { replies: Box<Replies>, rest: Vec<u8> },
     /// Something else than a whole answer, of which nothing has been done.
-    Some(Buffer),
-    /// Nothing, or why there is nothing more to read.
+    Bytes(Buffer),
+    /// Nothing yet, or an end of one of both sides.
     Otherwise(SoFar),
 }
 
@@ -284,7 +284,9 @@ fn hear_at_once(client: &mut Stream, server: &mut Backend, stock: &BufferStock, 
             return Heard::Otherwise(SoFar::Sending);
         }
         Ok(Some(_)) => {
-            let Some(whole) = server.pipeline.take_whole(buffer.filled()) else { return Heard::Some(buffer) };
+            let Some(whole) = server.pipeline.take_whole(buffer.filled()) else {
+                return Heard::Bytes(buffer);
+            };
             flow.rows = whole.rows;
             note_prepared(server, whole.prepared.as_slice());
             let heard = match send_answer(client, buffer.filled(), flow) {

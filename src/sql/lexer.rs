@@ -113,13 +113,14 @@ fn continues_name(byte: u8) -> bool {
     CONTINUES_NAME[usize::from(byte)]
 }
 
-/// Whether a token that this byte is the last of, or white space behind it, ends whatever literal follows.
+/// Whether a token that this byte is the last of, or white space behind it, leaves whatever literal follows as it is; and whether a
+/// number in front of it ends there.
 pub(super) fn ends_token(byte: u8) -> bool {
     matches!(class(byte), SPACE | SINGLE | OPERATOR)
 }
 
-/// Where the plain integer ends that begins at `start`, if `token` would find one there: digits, and behind them the end of the
-/// text or what ends every literal.
+/// Where the integer ends that begins at `start`, if that is plain: digits, and behind them the end of the text or what ends every
+/// number. `token` finds the same one there; others it finds alone (`0x1F`, `1_000`, `5::int`).
 pub(super) fn plain_integer_end(text: &[u8], start: usize) -> Option<usize> {
     let digits = text.get(start..)?.iter().take_while(|it| it.is_ascii_digit()).count();
     let end = start + digits;

@@ -153,7 +153,7 @@ impl Adviser<'_> {
         );
         let moved_to = placement.key.map(|it| it.shard).filter(|it| *it != key.shard);
         let mut advice = self.advice(AdviceKind::SingleKey, Heat::Danger, String::new());
-        if after + GAIN_MIN < self.before {
+        if self.is_gain(after) {
             text.push_str(&match moved_to {
                 Some(to) => {
                     format!("; pinned to shard {} it leaves the largest over mean load at", self.shard(to))
@@ -214,20 +214,26 @@ impl Adviser<'_> {
     /// other parts moved away from it.
     fn place_key<'b>(&self, here: &Placement<'b>, key: PlacedKey) -> (Placement<'b>, Vec<Move>) {
         let elsewhere = (0..here.shards).map(|it| ShardId(it as u16)).filter(|it| *it != key.shard);
-        let moved = elsewhere.map(|it| here.with_key(PlacedKey { shard: it, ..key }));
-        let alone = moved.min_by(|a, b| a.max_over_mean().total_cmp(&b.max_over_mean()));
+        let alone: Vec<Placement<'b>> =
+            elsewhere.map(|it| here.with_key(PlacedKey { shard: it, ..key })).collect();
         let mut among = here.clone();
         let moves = among.rebalance();
-        // Another shard makes the mean less, so that load may be less even and yet be better spread.
-        let is_enough = |alone: &Placement<'_>| {
-            let evenness = alone.max_over_mean();
-            evenness <= EVEN.max(among.max_over_mean())
-                || evenness <= EVEN_ALONE && alone.largest_load() <= among.largest_load()
-        };
-        match alone {
-            Some(alone) if is_enough(&alone) => (alone, Vec::new()),
-            _ => (among, moves),
+        let evenest = alone.iter().min_by(|a, b| a.max_over_mean().total_cmp(&b.max_over_mean()));
+        let is_even = |it: &&Placement<'_>| it.max_over_mean() <= EVEN.max(among.max_over_mean());
+        // A shard more makes the mean less, so that load may be less even by it and yet be better spread.
+        let is_nearly =
+            |it: &&Placement<'_>| it.max_over_mean() <= EVEN_ALONE && self.is_gain(it.max_over_mean());
+        let best_spread =
+            || alone.iter().filter(is_nearly).min_by(|a, b| a.largest_load().total_cmp(&b.largest_load()));
+        let is_spread = |it: &&Placement<'_>| it.largest_load() <= among.largest_load();
+        match evenest.filter(is_even).or_else(|| best_spread().filter(is_spread)) {
+            Some(it) => (it.clone(), Vec::new()),
+            None => (among, moves),
         }
+    }
+
+    fn is_gain(&self, after: f64) -> bool {
+        after + GAIN_MIN < self.before
     }
 
     fn pinned(
@@ -272,7 +278,7 @@ impl Adviser<'_> {
             (is_inside && is_hot).then(|| self.halves(*part as usize, range, point))?
         });
         let (after, advice) = found.min_by(|a, b| a.0.total_cmp(&b.0))?;
-        (after + GAIN_MIN < self.before).then_some(advice)
+        self.is_gain(after).then_some(advice)
     }
 
     /// One half of a range on another shard, the one and there where load is most even.
@@ -333,7 +339,7 @@ impl Adviser<'_> {
         let mut placement = self.now.clone();
         let moves = placement.rebalance();
         let after = placement.max_over_mean();
-        if moves.is_empty() || after + GAIN_MIN >= self.before {
+        if moves.is_empty() || !self.is_gain(after) {
             return None;
         }
         let load: u64 = moves.iter().filter_map(|it| self.now.loads.get(it.part)).sum();

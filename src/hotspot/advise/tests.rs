@@ -137,7 +137,11 @@ fn int(it: i64) -> KeyValue {
 
 /// A key of this slot of four.
 fn key_of_slot(slot: u32) -> KeyValue {
-    let map = map(FOUR_SLOTS, 2);
+    key_of(FOUR_SLOTS, 2, slot)
+}
+
+fn key_of(lines: &str, shards: usize, slot: u32) -> KeyValue {
+    let map = map(lines, shards);
     (0..).map(int).find(|it| map.locate(it).unwrap().part == slot).unwrap()
 }
 
@@ -206,6 +210,16 @@ fn a_key_moves_alone_to_an_idle_shard_though_that_is_a_little_less_even() {
     let advice = case.one();
     assert!(advice.text.contains("pinned where it is, with 1 slot moved"), "{}", advice.text);
     assert_eq!(advice.max_over_mean, Some((1.26, 1.0)));
+    // It would be even enough alone, but no gain.
+    let case =
+        Case::new(&lines, 3, &[500, 105, 200, 195], &[0]).with_key(key_of_slot(0), (210, 210), Heat::Danger);
+    assert_eq!(case.one().max_over_mean, Some((1.21, 1.0)));
+    // Moved to s4 it leaves load more even, but to s5, which has nothing yet, the busiest with less.
+    let lines = "kind = \"hash\"\ntype = \"bigint\"\nslots = 8\nassign = [{ slots = \"0-1\", shard = \"s1\" }, { slots = \"2-3\", shard = \"s2\" }, { slots = \"4-5\", shard = \"s3\" }, { slots = \"6-7\", shard = \"s4\" }]";
+    let loads = [260, 380, 240, 240, 240, 240, 200, 200];
+    let case = Case::new(lines, 5, &loads, &[0]).with_key(key_of(lines, 5, 0), (160, 160), Heat::Danger);
+    let advice = case.one();
+    assert!(advice.text.contains("pinned to shard s5"), "{}", advice.text);
 }
 
 #[test]
