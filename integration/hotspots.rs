@@ -132,7 +132,7 @@ async fn a_hot_key_is_found_and_isolated(harness: Arc<Shared>) -> Outcome {
     hot::open(&mut browser, &root).await?;
     is_found(&demo, &mut browser, begun).await?;
     its_bounds_hold(&demo, &mut browser, begun).await?;
-    let snippet = is_advised(&demo, &mut browser, begun).await?;
+    let snippet = is_advised(&demo, &mut browser).await?;
     hot::has_a_line(&mut browser).await?;
     if is_for_pictures() {
         sleep(PICTURES_LOAD).await;
@@ -204,9 +204,9 @@ async fn its_bounds_hold(demo: &Demo, browser: &mut Browser, begun: Instant) -> 
 }
 
 /// To isolate it: what to paste.
-async fn is_advised(demo: &Demo, browser: &mut Browser, begun: Instant) -> Result<String, Failed> {
+async fn is_advised(demo: &Demo, browser: &mut Browser) -> Result<String, Failed> {
     // As long as the time in which the shop was filled is in the span, slots may be what is uneven.
-    let deadline = begun + EVEN_WITHIN;
+    let deadline = Instant::now() + EVEN_WITHIN;
     let single = loop {
         let advice = demo.show("ADVICE").await?;
         let isolates = |it: &SimpleQueryRow| {
