@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "performance.md"
 
 USER = PASSWORD = "bench"
+# A replica may not allow fewer than its primary.
+SERVER_CONNECTIONS_MAX = 2000
 POOL_SIZE = 20
 ROWS_PER_SCALE = 100_000
 START_TIMEOUT_S = 30
@@ -288,7 +290,7 @@ class Bench:
                   "--encoding=UTF8", "--locale=C", "--no-sync"], env=environment(), **as_owner)
         settings = {
             "port": port, "listen_addresses": "127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4", "unix_socket_directories": self.directory,
-            "shared_buffers": "256MB", "max_connections": 2000, "authentication_timeout": "10min", "fsync": "off", "synchronous_commit": "off",
+            "shared_buffers": "256MB", "max_connections": SERVER_CONNECTIONS_MAX, "authentication_timeout": "10min", "fsync": "off", "synchronous_commit": "off",
             "full_page_writes": "off", "autovacuum": "off", "jit": "off",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

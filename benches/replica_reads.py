@@ -68,7 +68,7 @@ class ReplicaReads(proxies.Bench):
         self.run([self.bin / "pg_basebackup", "-D", data, "-R", "-c", "fast", "-h", local, "-p", self.ports["postgres"],
                   "-U", "postgres", "--no-sync"], env=proxies.environment(), **as_owner)
         settings = {"port": self.ports["replica"], "listen_addresses": "127.0.0.1",
-                    "unix_socket_directories": local, "max_connections": 300, "fsync": "off", "jit": "off"}
+                    "unix_socket_directories": local, "max_connections": proxies.SERVER_CONNECTIONS_MAX, "fsync": "off", "jit": "off"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.start("replica", [self.bin / "postgres", "-D", data, *options], self.owner, proxies.signal.SIGINT)
         self.wait_until("the replica", lambda: self.psql(self.ports["replica"], "postgres", "SELECT 1", local,
