@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyway::demo::shop::USER;
 use libtest_mimic::Trial;
@@ -9,7 +10,13 @@ use libtest_mimic::Trial;
 use crate::harness::wire::{
     Message, Wire, bind, close, describe, execute, flush, message, parse, query, startup, sync,
 };
-use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared, SingleFixture};
+use crate::harness::{
+    APP_PASSWORD, Fallible, Harness, Outcome, Shared, SingleFixture, unsharded_config, until,
+};
+
+/// A buffer of Keyway's holds an answer of so many bytes, and no two sockets so many answers.
+const LATE_BYTES: usize = 6_000;
+const LATE_ANSWERS: usize = 3_000;
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     vec![
@@ -18,6 +25,8 @@ pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
         harness.test("protocol::an_answer_of_keyways_ends_a_flushed_pipeline", answers_end_pipelines),
         harness.test("protocol::bytes_one_by_one", bytes_one_by_one),
         harness.test("protocol::long_messages_stream_through", long_messages_stream_through),
+        harness
+            .test("protocol::a_client_that_reads_late_gets_all_answers", a_client_that_reads_late_gets_all),
         harness.test("protocol::encryption_is_declined_and_login_goes_on", encryption_is_declined),
         harness.test("protocol::a_newer_protocol_is_negotiated", a_newer_protocol_is_negotiated),
         harness.test("protocol::the_greeting_is_postgresqls", the_greeting_is_postgresqls),
@@ -290,6 +299,41 @@ async fn long_messages_stream_through(harness: Arc<Shared>) -> Outcome {
         ["20000"]
     );
     Ok(())
+}
+
+/// Each of them is there in one piece, and all of them are more than sockets hold: Keyway has to wait for its client amid
+/// one of them.
+async fn a_client_that_reads_late_gets_all(harness: Arc<Shared>) -> Outcome {
+    let shard = &harness.single().await?.shard;
+    let keyway = harness.start_keyway(|listen, admin| unsharded_config(shard, listen, admin)).await?;
+    let mut wire = Wire::log_in(keyway.listen(), USER, APP_PASSWORD, SingleFixture::DATABASE, &[]).await?;
+    let text = "x".repeat(LATE_BYTES);
+    let extended = |sql: &str| [parse("", sql), bind("", "", &[], false), execute("", 0), sync()].concat();
+    for (ask, tags) in [(query as fn(&str) -> Vec<u8>, "TDCZ"), (extended, "12DCZ")] {
+        let sql = |it: usize| format!("SELECT '{it} ' || repeat('x', {LATE_BYTES})");
+        let asked: Vec<Vec<u8>> = (0..LATE_ANSWERS).map(|it| ask(&sql(it))).collect();
+        wire.send(&asked.concat()).await?;
+        let before = AtomicUsize::new(0);
+        until("Keyway waits for its client", async || {
+            let sent = client_bytes(&keyway.metrics().await?);
+            Ok(sent > 0 && before.swap(sent, Ordering::Relaxed) == sent)
+        })
+        .await?;
+        for it in 0..LATE_ANSWERS {
+            let answer = wire.until('Z').await?;
+            assert_eq!(answer.iter().map(|it| it.tag).collect::<String>(), tags);
+            let row = answer.iter().find(|it| it.tag == 'D').ok_or("no row")?;
+            let is_own = row.body.ends_with(format!("{it} {text}").as_bytes());
+            assert!(is_own && row.body.len() == 2 + 4 + format!("{it} {text}").len(), "answer {it}");
+        }
+    }
+    Ok(())
+}
+
+/// All that clients have been sent of servers.
+fn client_bytes(metrics: &str) -> usize {
+    let values = metrics.lines().filter(|it| it.starts_with("keyway_query_bytes_total{"));
+    values.filter_map(|it| it.rsplit(' ').next()?.parse::<usize>().ok()).sum()
 }
 
 async fn encryption_is_declined(harness: Arc<Shared>) -> Outcome {
