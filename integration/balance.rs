@@ -168,6 +168,12 @@ async fn conflicts_with_recovery(harness: Arc<Shared>) -> Outcome {
     let on_replica = replica.connect(SingleFixture::DATABASE).await?;
     run(&on_replica, "ALTER SYSTEM SET max_standby_streaming_delay = 0").await?;
     run(&on_replica, "SELECT pg_reload_conf()").await?;
+    // Who replays has been told once new sessions have it, and looks before the next record.
+    until("the delay is in force", || async {
+        let new = replica.connect(SingleFixture::DATABASE).await?;
+        Ok(rows(&new, "SHOW max_standby_streaming_delay").await? == ["0"])
+    })
+    .await?;
     let direct = primary.connect(SingleFixture::DATABASE).await?;
     run(&direct, "INSERT INTO t SELECT generate_series(1, 5000)").await?;
     replica.wait_until_replayed(primary).await?;
@@ -180,11 +186,14 @@ async fn conflicts_with_recovery(harness: Arc<Shared>) -> Outcome {
     until("the read runs", || async { Ok(rows(&on_replica, &active).await? == ["1"]) }).await?;
     run(&direct, "DELETE FROM t").await?;
     let counted = "keyway_replica_refusals_total{database=\"plain\",sqlstate=\"40001\"}";
-    until("the replica gives it up", || async {
+    let given_up = until("the replica gives it up", || async {
         run(&direct, "VACUUM t").await?;
         Ok(own.sample(counted).await? == 1.0)
-    })
-    .await?;
+    });
+    if let Err(error) = given_up.await {
+        let (count, runs) = (own.sample(counted).await?, rows(&on_replica, &active).await?);
+        return Err(format!("{error}; refusals: {count}, still running there: {runs:?}").into());
+    }
     assert_eq!(reading.await??, ["0"], "the primary has answered it");
     Ok(())
 }

@@ -54,11 +54,7 @@ pub async fn start<'a>(harness: &'a Shared, table: &str) -> Fallible<Shards<'a>>
         }
     }
     let shards = Shards::start_with(harness, &more).await?;
-    until("the catalog is known", || async {
-        let known = format!("keyway_catalog_known{{database=\"{}\"}} 1", shop::DATABASE);
-        Ok(shards.keyway.metrics().await?.lines().any(|it| it == known))
-    })
-    .await?;
+    shards.until_catalog_is_known().await?;
     Ok(shards)
 }
 
