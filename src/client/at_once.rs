@@ -177,12 +177,12 @@ impl Session {
         buffer: Buffer,
     ) -> Result<Result<Ran, Box<Rest>>, End> {
         let mut tried = Tried::new(asked.server, flow);
-        let Some(held) = &mut self.held else {
-            return Ok(Err(Box::new(Rest { tried, so_far: SoFar::Sending })));
-        };
         let (client, stock) = (&mut self.stream, &self.shared.stock);
-        let heard =
-            relay_at_once(client, &mut held.lease, stock, buffer, &mut tried.replies, &mut tried.flow);
+        let Tried { replies, flow, .. } = &mut tried;
+        let heard = match &mut self.held {
+            Some(held) => relay_at_once(client, &mut held.lease, stock, buffer, replies, flow),
+            None => Err(RelayError::ServerClosed),
+        };
         let so_far = match heard {
             Ok(Ok(stop)) => SoFar::Stopped(Ok(stop)),
             Ok(Err(begun)) => SoFar::Begun(begun),
@@ -276,29 +276,26 @@ enum Heard {
 /// One read, and a whole answer to the client.
 fn hear_at_once(client: &mut Stream, server: &mut Backend, stock: &BufferStock, flow: &mut Flow) -> Heard {
     let mut buffer = stock.take();
-    let stopped = match server.stream.read_at_once(&mut buffer) {
-        Ok(Some(0)) => RelayError::ServerClosed,
-        Err(error) => RelayError::Server(error),
+    let stopped = |error| Heard::Otherwise(SoFar::Stopped(Err(error)));
+    match server.stream.read_at_once(&mut buffer) {
+        Ok(Some(0)) => return stopped(RelayError::ServerClosed),
+        Err(error) => return stopped(RelayError::Server(error)),
         Ok(None) => {
             stock.give_back(buffer);
             return Heard::Otherwise(SoFar::Sending);
         }
-        Ok(Some(_)) => {
-            let Some(whole) = server.pipeline.take_whole(buffer.filled()) else {
-                return Heard::Bytes(buffer);
-            };
-            flow.rows = whole.rows;
-            note_prepared(server, whole.prepared.as_slice());
-            let heard = match send_answer(client, buffer.filled(), flow) {
-                Ok(None) => Heard::Whole { named: whole.named, committed: whole.tag == b"COMMIT" },
-                Ok(Some(rest)) => Heard::Unsent { replies: Box::new(whole.replies()), rest },
-                Err(error) => Heard::Otherwise(SoFar::Stopped(Err(error))),
-            };
-            stock.give_back(buffer);
-            return heard;
-        }
+        Ok(Some(_)) => {}
+    }
+    let Some(whole) = server.pipeline.take_whole(buffer.filled()) else { return Heard::Bytes(buffer) };
+    flow.rows = whole.rows;
+    note_prepared(server, whole.prepared.as_slice());
+    let heard = match send_answer(client, buffer.filled(), flow) {
+        Ok(None) => Heard::Whole { named: whole.named, committed: whole.tag == b"COMMIT" },
+        Ok(Some(rest)) => Heard::Unsent { replies: Box::new(whole.replies()), rest },
+        Err(error) => stopped(error),
     };
-    Heard::Otherwise(SoFar::Stopped(Err(stopped)))
+    stock.give_back(buffer);
+    heard
 }
 
 /// What has been read, and what follows from it: why it has stopped, or what is left to be done.
