@@ -52,9 +52,7 @@ async fn start(harness: &Shared, replicas: usize, settings: &str) -> Fallible<Ow
     let own = OwnDatabase { keyway, servers };
     run(&own.client().await?, SCHEMA).await?;
     own.servers.shard.wait_until_replayed().await?;
-    let known = format!("keyway_catalog_known{{database=\"{}\"}} 1", SingleFixture::DATABASE);
-    let is_known = async || Ok(own.keyway.metrics().await?.lines().any(|it| it == known));
-    until("the catalog is known", is_known).await?;
+    own.keyway.until_catalog_is_known(SingleFixture::DATABASE).await?;
     Ok(own)
 }
 

@@ -11,7 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::wire::{Message, Wire, bind, describe, execute, parse, query, sync};
-use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared, SingleFixture, until};
+use crate::harness::{APP_PASSWORD, Fallible, Harness, Outcome, Shared, SingleFixture};
 
 const DATABASE: &str = SingleFixture::DATABASE;
 
@@ -97,11 +97,7 @@ async fn counted(harness: &Shared) -> Fallible<(crate::harness::KeywayProcess, W
         })
         .await?;
     // Until then servers are searched for what functions may have left there.
-    until("the catalog is known", || async {
-        let known = format!("keyway_catalog_known{{database=\"{DATABASE}\"}} 1");
-        Ok(keyway.metrics().await?.lines().any(|it| it == known))
-    })
-    .await?;
+    keyway.until_catalog_is_known(DATABASE).await?;
     Ok((keyway, way))
 }
 

@@ -7,7 +7,7 @@ use ::keyway::demo::postgres::{Installation, Shard};
 use ::keyway::demo::shop::{self, Shop, ShopOptions};
 use tokio_postgres::Client;
 
-use super::{Fallible, KeywayProcess, OwnShard, Shared, cluster_options, connect, run, until};
+use super::{Fallible, KeywayProcess, OwnShard, Shared, cluster_options, connect, run};
 
 pub const APP_PASSWORD: &str = "keyhole";
 
@@ -122,11 +122,7 @@ impl OwnDatabase {
         let own = OwnDatabase { keyway, servers };
         run(&own.client().await?, schema).await?;
         own.servers.shard.wait_until_replayed().await?;
-        let known = format!("keyway_catalog_known{{database=\"{}\"}} 1", SingleFixture::DATABASE);
-        until("the catalog is known", || async {
-            Ok(own.keyway.metrics().await?.lines().any(|it| it == known))
-        })
-        .await?;
+        own.keyway.until_catalog_is_known(SingleFixture::DATABASE).await?;
         Ok(own)
     }
 

@@ -138,6 +138,14 @@ impl KeywayProcess {
         Ok(value.parse()?)
     }
 
+    /// For what depends on it: before that, a statement may leave anything on its server, and which texts are equal on all
+    /// shards is not known.
+    pub async fn until_catalog_is_known(&self, database: &str) -> Fallible<()> {
+        let known = format!("keyway_catalog_known{{database=\"{database}\"}} 1");
+        let is_known = async || Ok(self.metrics().await?.lines().any(|it| it == known));
+        until("the catalog is known", is_known).await
+    }
+
     /// Until GET `path` answers `status`.
     pub async fn wait_for_status(&mut self, path: &str, status: u16) -> Fallible<()> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;

@@ -28,9 +28,7 @@ use libtest_mimic::Trial;
 use tokio_postgres::Client;
 
 use crate::harness::wire::Wire;
-use crate::harness::{
-    APP_PASSWORD, Fallible, Harness, KeywayProcess, Shared, ShopFixture, connect, rows, until,
-};
+use crate::harness::{APP_PASSWORD, Fallible, Harness, KeywayProcess, Shared, ShopFixture, connect, rows};
 
 pub fn tests(harness: &Arc<Harness>) -> Vec<Trial> {
     let topics = [
@@ -81,15 +79,6 @@ impl<'a> Shards<'a> {
             .map_err(|it| format!("{it:?}"))?;
         let router = Router::new(&config.databases[0], 16, Arc::new(Parser::new()));
         Ok(Shards { shop, keyway, router })
-    }
-
-    /// For statements that depend on it: which texts are equal on all shards, for one, is not known before.
-    pub async fn until_catalog_is_known(&self) -> Fallible<()> {
-        let known = format!("keyway_catalog_known{{database=\"{}\"}} 1", shop::DATABASE);
-        until("the catalog is known", || async {
-            Ok(self.keyway.metrics().await?.lines().any(|it| it == known))
-        })
-        .await
     }
 
     pub fn url(&self) -> String {

@@ -54,7 +54,7 @@ pub async fn start<'a>(harness: &'a Shared, table: &str) -> Fallible<Shards<'a>>
         }
     }
     let shards = Shards::start_with(harness, &more).await?;
-    shards.until_catalog_is_known().await?;
+    shards.keyway.until_catalog_is_known(shop::DATABASE).await?;
     Ok(shards)
 }
 

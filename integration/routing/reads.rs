@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use keyway::demo::shop;
 use libtest_mimic::Trial;
 
 use super::{Shards, config_text, insert_user};
@@ -167,7 +168,7 @@ async fn without_a_key_each_row_comes_once(harness: Arc<Shared>) -> Outcome {
 /// `integration/differential` compares many more with PostgreSQL; here are the kinds, by both protocols.
 async fn rows_of_all_shards_are_merged(harness: Arc<Shared>) -> Outcome {
     let shards = Shards::start(&harness).await?;
-    shards.until_catalog_is_known().await?;
+    shards.keyway.until_catalog_is_known(shop::DATABASE).await?;
     let client = shards.client().await?;
     let first = 1_032_000i64;
     for (user_id, country) in (first..).zip(["NL", "KE", "NL", "DE", "KE", "NL"]) {
