@@ -24,8 +24,8 @@ pub async fn run(
             it = listener.accept() => it,
             _ = stopping.wait_for(|it| *it) => return,
         };
-        let stream = match accepted.and_then(|(tcp, _)| Stream::new(tcp)) {
-            Ok(it) => it,
+        let stream = match accepted {
+            Ok((tcp, _)) => Stream::accepted(tcp),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ERROR_PAUSE).await;

@@ -46,30 +46,34 @@ impl From<std::io::Error> for LoginError {
     }
 }
 
-/// Runs the exchange up to, not including, AuthenticationOk.
+/// Runs the exchange up to, not including, AuthenticationOk. Returns what the client is yet to be told of it, ahead of that and of any error.
 pub async fn authenticate(
     stream: &mut Stream,
     buffer: &mut Buffer,
     client: &Client<'_>,
-) -> Result<(), LoginError> {
-    prove(stream, buffer, client).await?;
+) -> Result<Vec<u8>, LoginError> {
+    let last_word = prove(stream, buffer, client).await?;
     // Behind the password, so that names are not told to strangers (`ClientAuthentication` in auth.c).
-    match client.tls {
-        Some(tls) if tls.is_name_checked => check_certificate(client),
-        _ => Ok(()),
+    if client.tls.is_some_and(|it| it.is_name_checked)
+        && let Err(error) = check_certificate(client)
+    {
+        stream.write_all(&last_word).await?;
+        return Err(error);
     }
+    Ok(last_word)
 }
 
-async fn prove(stream: &mut Stream, buffer: &mut Buffer, client: &Client<'_>) -> Result<(), LoginError> {
+async fn prove(stream: &mut Stream, buffer: &mut Buffer, client: &Client<'_>) -> Result<Vec<u8>, LoginError> {
+    let done = |it: Result<(), LoginError>| it.map(|()| Vec::new());
     let secret = client.credentials.and_then(Credentials::secret);
     match (client.method, client.credentials, secret) {
-        (Auth::Trust, Some(_), _) => Ok(()),
-        (Auth::Cert, Some(_), _) => check_certificate(client),
-        (Auth::Password, Some(it), _) => by_clear_text(stream, buffer, client.user, it).await,
+        (Auth::Trust, Some(_), _) => Ok(Vec::new()),
+        (Auth::Cert, Some(_), _) => done(check_certificate(client)),
+        (Auth::Password, Some(it), _) => done(by_clear_text(stream, buffer, client.user, it).await),
         (Auth::Md5, _, Some(Secret::Plain(it))) => {
-            by_md5(stream, buffer, client, &md5::digest(it.reveal(), client.user)).await
+            done(by_md5(stream, buffer, client, &md5::digest(it.reveal(), client.user)).await)
         }
-        (Auth::Md5, _, Some(Secret::Md5(it))) => by_md5(stream, buffer, client, it.digits()).await,
+        (Auth::Md5, _, Some(Secret::Md5(it))) => done(by_md5(stream, buffer, client, it.digits()).await),
         // PostgreSQL's method md5 checks a SCRAM verifier by SCRAM too.
         (Auth::Scram | Auth::Md5, ..) | (_, None, _) => by_scram(stream, buffer, client).await,
     }
@@ -120,7 +124,12 @@ async fn by_md5(
     if bool::from(is_right) { Ok(()) } else { Err(wrong_password(client.user)) }
 }
 
-async fn by_scram(stream: &mut Stream, buffer: &mut Buffer, client: &Client<'_>) -> Result<(), LoginError> {
+/// Returns the server's own proof, for which nobody waits who is not told more.
+async fn by_scram(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    client: &Client<'_>,
+) -> Result<Vec<u8>, LoginError> {
     let known = match client.credentials {
         Some(it) => it.verifier().await,
         None => None,
@@ -145,7 +154,7 @@ async fn by_scram(stream: &mut Stream, buffer: &mut Buffer, client: &Client<'_>)
     }
     out.clear();
     wire::sasl_final(&mut out, reply.as_bytes());
-    Ok(stream.write_all(&out).await?)
+    Ok(out)
 }
 
 /// `wanted` is how PostgreSQL calls the message in its error.

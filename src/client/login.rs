@@ -156,6 +156,7 @@ pub(super) struct LoggedIn {
 /// What a session begins with and then has no use for.
 #[derive(Default)]
 pub(super) struct Entry {
+    /// What is left to be told of its proof.
     pub greeting: Vec<u8>,
     pub application_name: Option<Arc<str>>,
     /// Settings that a server has to judge before the client is greeted.
@@ -206,14 +207,20 @@ async fn log_in(
     let _turn = turn(shared).await;
     let claim = claim(&parameters, shared).await.map_err(LoginError::Refused)?;
     let prover = Prover { parameters: &parameters, claim: &claim, tls: tls.as_ref() };
-    prove(stream, buffer, shared, prover).await?;
+    let last_word = prove(stream, buffer, shared, prover).await?;
     // Proving may have taken as long as a reload.
     let peer = stream.peer();
-    let arrival = match parameters.replication {
+    let mut arrival = match parameters.replication {
         _ if is_visitor => visit(parameters, latest, shared, peer).map(LogIn::Visitor),
         Replication::None => greet(parameters, latest, peer, &claim).map(|it| LogIn::Session(Box::new(it))),
         _ => replication::admit(parameters, latest, peer, &claim).map(|it| LogIn::Replication(Box::new(it))),
     };
+    match &mut arrival {
+        // In one with what it is told next: a send less, and a client that is woken once.
+        Ok(LogIn::Session(it)) => it.entry.greeting = last_word,
+        _ if last_word.is_empty() => {}
+        _ => stream.write_all(&last_word).await?,
+    }
     arrival.map_err(LoginError::Refused)
 }
 
@@ -259,7 +266,7 @@ async fn prove(
     buffer: &mut Buffer,
     shared: &Shared,
     Prover { parameters, claim, tls }: Prover<'_>,
-) -> Result<(), LoginError> {
+) -> Result<Vec<u8>, LoginError> {
     let client = auth::Client {
         user: &parameters.user,
         method: claim.method,
@@ -425,8 +432,6 @@ fn greet(
     let cancel = registered(&parameters, &shared)?;
     let places = places(&parameters.user, database, &shared)?;
     let pools = pools_of(&parameters.user, database, claim, &shared)?;
-    let mut greeting = Vec::new();
-    wire::authentication_ok(&mut greeting);
     let (mut startup, mut unchecked, mut application_name) = (Settings::default(), false, None);
     let mut position = None;
     for (name, value) in parameters.settings {
@@ -475,13 +480,7 @@ fn greet(
         pools,
         places,
         cancel,
-        entry: Box::new(Entry {
-            greeting,
-            application_name,
-            unchecked,
-            position,
-            received: Buffer::default(),
-        }),
+        entry: Box::new(Entry { application_name, unchecked, position, ..Entry::default() }),
     })
 }
 

@@ -39,6 +39,9 @@ use crate::proto::{ChannelChange, Ended, Intake, Replies, Settings, Transaction,
 use crate::route::{SchemaChange, SessionView};
 use crate::wire::{self, Severity, TxStatus};
 
+/// What servers tell at login is about this long, so that it is appended without growing.
+const GREETING_BYTES: usize = 600;
+
 /// Why a session is over.
 pub(super) enum End {
     /// The client left, or cannot be written to.
@@ -228,15 +231,22 @@ impl Session {
     async fn greet(&mut self) -> Result<(), End> {
         let known = self.pools.parameters.lock().clone();
         let Some(mut entry) = self.entry.take() else { return Ok(()) };
+        let mut out = std::mem::take(&mut entry.greeting);
+        wire::authentication_ok(&mut out);
+        if known.is_none() || entry.unchecked || entry.position.is_some() {
+            // What follows may take its time, or fail: also that comes behind AuthenticationOk (`InitPostgres` in postinit.c).
+            self.stream.write_all(&out).await.map_err(|_| End::Left)?;
+            out.clear();
+        }
         if let Some(token) = entry.position.take() {
             self.set_position(&token).map_err(End::Fatal)?;
         }
         let parameters = match known {
-            Some(it) if !entry.unchecked => it.to_vec(),
-            _ => self.ask_for_parameters().await.map_err(End::Fatal)?,
+            Some(it) if !entry.unchecked => it,
+            _ => self.ask_for_parameters().await.map_err(End::Fatal)?.into(),
         };
-        let mut out = std::mem::take(&mut entry.greeting);
-        for (name, value) in &parameters {
+        out.reserve(GREETING_BYTES);
+        for (name, value) in parameters.iter() {
             let told = match (&name[..], entry.application_name.as_deref()) {
                 ("application_name", Some(own)) => own,
                 // Whichever server was asked: behind Keyway there is always a primary.

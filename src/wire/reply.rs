@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::data::{FieldDescription, ParameterDescription, RowDescription};
 use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse};
-use pgwire::messages::startup::{Authentication, NegotiateProtocolVersion, ParameterStatus};
+use pgwire::messages::startup::{Authentication, NegotiateProtocolVersion};
 
 use super::response::TxStatus;
 use super::startup::PROTOCOL_3_0;
@@ -89,8 +89,14 @@ pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
     put(out, &CommandComplete::new(tag.to_owned()));
 }
 
+/// By hand, since a login has more than a dozen of them, each of which would allocate five times.
 pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
-    put(out, &ParameterStatus::new(name.to_owned(), value.to_owned()));
+    out.push(BackendTag::PARAMETER_STATUS.0);
+    out.extend_from_slice(&((6 + name.len() + value.len()) as u32).to_be_bytes());
+    for text in [name, value] {
+        out.extend_from_slice(text.as_bytes());
+        out.push(0);
+    }
 }
 
 pub fn parameter_description(out: &mut Vec<u8>, oids: &[u32]) {
@@ -166,6 +172,17 @@ mod tests {
         for field in [&b"SERROR\0"[..], b"C42601\0", b"Msyntax error\0", b"Hlook\0", b"P3\0"] {
             assert!(body.windows(field.len()).any(|it| it == field), "{field:?}");
         }
+    }
+
+    #[test]
+    fn parameters_come_back_as_they_went() {
+        let mut out = Vec::new();
+        parameter_status(&mut out, "TimeZone", "UTC");
+        parameter_status(&mut out, "application_name", "");
+        let first = crate::wire::header(&out).unwrap().unwrap().total;
+        assert_eq!(crate::wire::parameter(&out[..first]), Ok(("TimeZone", "UTC")));
+        assert_eq!(crate::wire::parameter(&out[first..]), Ok(("application_name", "")));
+        assert_eq!(crate::wire::header(&out[first..]).unwrap().unwrap().total, out.len() - first);
     }
 
     #[test]
