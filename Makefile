@@ -37,8 +37,9 @@ causal: ## sessions read and write while replicas pause and die; SEEDS=10 SECOND
 
 bench: release-pgo ## criterion, then the end-to-end tables; E2E="--write" puts them into docs/performance.md
 	cargo bench $(ARGS) -- --warm-up-time 0.3 --measurement-time 1
-	cargo build --release --example floor
+	cargo build --release --example floor --example connects
 	benches/e2e.py --keyway $(SHIPPED) --floor target/release/examples/floor $(E2E)
+	benches/connects.py --keyway $(SHIPPED) $(filter --write,$(E2E))
 	benches/counting.py --keyway $(SHIPPED)
 	benches/instructions.py --keyway $(SHIPPED) --cache
 	benches/transfer.py --keyway $(SHIPPED) $(filter --write,$(E2E))

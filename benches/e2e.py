@@ -30,14 +30,13 @@ from proxies import (
 from turns import cpu_seconds
 
 BEGIN, END = "<!-- e2e:begin -->", "<!-- e2e:end -->"
-CONNECT_CLIENTS = 4
 # Of each name: together no more than the pool holds, so that nobody waits.
 ALTERNATING_CLIENTS = 8
 SYSCALL_CLIENTS = 40
 # Twenty-five for each server connection.
 CROWD = 500
 CROWD_TRANSACTIONS = 80
-EXTRA_TARGETS = ("direct", "keyway", "pgbouncer", "haproxy")
+EXTRA_TARGETS = ("keyway", "pgbouncer", "haproxy")
 
 
 def left_out(bench):
@@ -70,12 +69,6 @@ def measure(bench):
                 cpu = "" if sample.cpu_us is None else f"{sample.cpu_us:7.1f} us"
                 print(f"{mode:9} {clients:3} {name:30} {sample.tps:9.0f} tps {cpu}", file=sys.stderr)
     return samples, failures
-
-
-def connects_per_second(bench, target):
-    """A login, one statement, the end: SCRAM-SHA-256 without TLS."""
-    _, out = bench.pgbench(target, "simple", CONNECT_CLIENTS, ["-C", "-T", bench.arguments.seconds])
-    return number(r"tps = ([\d.]+)", out)
 
 
 def alternating_cpu_us(bench, target):
@@ -130,7 +123,6 @@ def crowd_p99_of_p50(bench, target):
 
 
 EXTRAS = [
-    ("connects per second", "direct keyway pgbouncer haproxy", connects_per_second),
     ("CPU us per transaction, alternating application_name", "keyway pgbouncer", alternating_cpu_us),
     (f"system calls per transaction, {SYSCALL_CLIENTS} clients", "keyway pgbouncer haproxy", syscalls_per_transaction),
     (f"p99 of p50, {CROWD} clients, pool of {POOL_SIZE}", "keyway pgbouncer", crowd_p99_of_p50),
@@ -178,11 +170,9 @@ def goals_table(bench, samples, extras, failures):
     def of_bouncer(mode, name):
         return ratio(cell(mode, name), cell(mode, "pgbouncer"))
 
-    def extra(what, over=None):
-        values = [extras.get((what, it)) for it in ("keyway", over) if it]
-        if None in values:
-            return None
-        return statistics.median(values[0]) / (statistics.median(values[1]) if over else 1)
+    def extra(what):
+        values = extras.get((what, "keyway"))
+        return None if values is None else statistics.median(values)
 
     def slowest(other):
         """Transactions per second of the other one's, in the cell where that is least."""
@@ -191,7 +181,7 @@ def goals_table(bench, samples, extras, failures):
         ratios = [it for it in (ratio(*pair) for pair in pairs) if it is not None]
         return min(ratios) if ratios else None
 
-    connects, _, syscalls, crowd = (it[0] for it in EXTRAS)
+    _, syscalls, crowd = (it[0] for it in EXTRAS)
     cpu = f"CPU time per transaction of PgBouncer's, {VARIANT_CLIENTS} clients"
     goals = [Goal(f"{cpu}, simple", "at most", 1.0, of_bouncer("simple", "keyway"))]
     goals += [Goal(f"{cpu}, {it}", "at most", 0.85, of_bouncer(it, "keyway")) for it in ("extended", "prepared")]
@@ -208,7 +198,6 @@ def goals_table(bench, samples, extras, failures):
     goals += [
         Goal(crowd, "at most", 2.0, extra(crowd)),
         Goal(syscalls, "at most", 4.3, extra(syscalls)),
-        Goal(f"{connects} of PgBouncer's", "at least", 1.5, extra(connects, "pgbouncer")),
     ]
     return goal_lines(goals)
 
