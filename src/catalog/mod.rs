@@ -11,6 +11,7 @@
 //! leaves what was known as it was, and its age shows.
 
 mod changes;
+mod first_look;
 mod metrics;
 mod read;
 
@@ -30,6 +31,7 @@ use crate::base::Role;
 use crate::config::{self, Database, ShardServers};
 use crate::route::{Catalog, Cluster, Router, Schema};
 use changes::Changes;
+use first_look::FirstLook;
 use metrics::CatalogMetrics;
 use read::ReadError;
 
@@ -58,6 +60,7 @@ pub struct CatalogWatch {
     known_in: AtomicU64,
     state: Mutex<State>,
     newest: ArcSwap<Catalog>,
+    first_look: FirstLook,
     metrics: CatalogMetrics,
     /// What it was started with.
     backend: BackendSpec,
@@ -95,11 +98,13 @@ impl CatalogWatch {
                 (state.read_at, newest) = (read_at, before.newest());
             }
         }
+        let first_look = FirstLook::new(state.read_at.is_some(), Instant::now());
         let watch = Arc::new(CatalogWatch {
             changes: before.map_or_else(Arc::default, |it| it.changes.clone()),
             known_in: AtomicU64::new(NEVER),
             state: Mutex::new(state),
             newest: ArcSwap::new(newest),
+            first_look,
             metrics: families.of_database(&database.name, &names),
             backend: spec.backend.clone(),
             limits: spec.limits.clone(),
@@ -120,6 +125,17 @@ impl CatalogWatch {
     /// Whether it reads as `spec` says. That the servers are the same, the caller knows.
     pub fn is_same(&self, spec: &ReadSpec) -> bool {
         self.backend.is_same(&spec.backend) && self.limits == spec.limits
+    }
+
+    /// Whether a client that logs in at `now` has to wait for [`CatalogWatch::first_look`]: of several shards the catalog tells what
+    /// can be merged.
+    pub fn awaits_first_look(&self, now: Instant) -> bool {
+        self.shards.len() > 1 && self.first_look.is_awaited(now)
+    }
+
+    /// Until the catalog has been read once, or has had its time for that. Cancel safe.
+    pub async fn first_look(&self) {
+        self.first_look.over().await;
     }
 
     /// The router has what is known, and gets what will be read.
@@ -176,6 +192,7 @@ impl CatalogWatch {
             state.routers.iter().filter_map(Weak::upgrade).for_each(|it| it.adopt(catalog.clone()));
         }
         state.read_at = Some(began_at);
+        self.first_look.done();
         if changing == 0 {
             self.known_in.store(epoch, Ordering::Release);
         }

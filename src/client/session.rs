@@ -233,10 +233,14 @@ impl Session {
         let Some(mut entry) = self.entry.take() else { return Ok(()) };
         let mut out = std::mem::take(&mut entry.greeting);
         wire::authentication_ok(&mut out);
-        if known.is_none() || entry.unchecked || entry.position.is_some() {
+        let looks = self.database.catalog.awaits_first_look(Instant::now());
+        if known.is_none() || entry.unchecked || entry.position.is_some() || looks {
             // What follows may take its time, or fail: also that comes behind AuthenticationOk (`InitPostgres` in postinit.c).
             self.stream.write_all(&out).await.map_err(|_| End::Left)?;
             out.clear();
+        }
+        if looks {
+            self.database.catalog.first_look().await;
         }
         if let Some(token) = entry.position.take() {
             self.set_position(&token).map_err(End::Fatal)?;
