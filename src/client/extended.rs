@@ -142,11 +142,13 @@ impl Session {
     }
 
     fn count_messages(&self, group: &Group<'_>) {
-        let (mut parses, mut binds) = (0, 0);
-        for op in &group.ops {
-            parses += u64::from(matches!(op, Op::Parse { .. }));
-            binds += u64::from(matches!(op, Op::Bind { .. }));
-        }
+        let (parses, binds) = match group.straight() {
+            Some(it) => (u64::from(it.parses), 1),
+            None => {
+                let count = |of: fn(&Op<'_>) -> bool| group.ops.iter().filter(|it| of(it)).count() as u64;
+                (count(|it| matches!(it, Op::Parse { .. })), count(|it| matches!(it, Op::Bind { .. })))
+            }
+        };
         self.record.counts.parses.add(parses);
         self.record.counts.binds.add(binds);
     }
@@ -217,16 +219,18 @@ impl Session {
                     | Op::Prepare { .. }
             )
         };
-        for op in group.ops.iter().filter(naming).take(count) {
+        // Behind the Parse of a straight group nothing names anything.
+        let names_end = group.straight().map_or(group.ops.len(), |it| usize::from(it.parses));
+        for op in group.ops[..names_end].iter().filter(naming).take(count) {
             match op {
-                Op::Parse { name, statement, .. } => self.names.insert(name, statement.clone()),
+                Op::Parse { name, statement, .. } => self.names.insert(name, statement),
                 Op::CloseStatement { name, .. } => {
                     self.names.remove(name);
                 }
                 Op::Deallocate { plan, .. } => deallocate::drop_names(&plan.kind, &mut self.names),
                 Op::Prepare { name, statement, .. } => {
                     statement.mark_taken();
-                    self.names.insert(name.as_bytes(), statement.clone());
+                    self.names.insert(name.as_bytes(), statement);
                 }
                 _ => {}
             }
@@ -476,7 +480,7 @@ impl Session {
     /// Where it goes, and how fresh that must be.
     fn place_group(&mut self, group: &Group<'_>) -> Result<(Decision, Access), Refusal> {
         let (mut decision, access) = self.decide_group(group).map_err(|it| self.refusal_of(it))?;
-        self.touch_group(group, &mut decision)?;
+        self.touch_group(group.bound(), &mut decision)?;
         Ok((decision, access))
     }
 

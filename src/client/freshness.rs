@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::extended::with_params;
 use super::floors::Floors;
-use super::group::{Bound, Group};
+use super::group::Bound;
 use super::session::Session;
 use super::sql_prepare::SqlNames;
 use super::statements::Statement;
@@ -112,8 +112,12 @@ impl Session {
         Ok(())
     }
 
-    /// As `touch`, of all statements of a group.
-    pub fn touch_group(&mut self, group: &Group<'_>, decision: &mut Decision) -> Result<(), Refusal> {
+    /// As `touch`, of all statements of a group that run.
+    pub fn touch_group<'g, 'a: 'g>(
+        &mut self,
+        bound: impl Iterator<Item = Bound<'g, 'a>> + Clone,
+        decision: &mut Decision,
+    ) -> Result<(), Refusal> {
         self.begin_touching();
         let has_replicas = self.database.has_replicas;
         let touches = |it: &Bound<'_, '_>| {
@@ -124,11 +128,11 @@ impl Session {
                 || plan.is_hinted()
                 || self.may_share(plan, decision)
         };
-        if !group.bound().any(|it| touches(&it)) {
+        if !bound.clone().any(|it| touches(&it)) {
             return Ok(());
         }
         let mut view = self.view();
-        for it in group.bound() {
+        for it in bound {
             view.in_transaction |= matches!(it.plan.kind, Kind::Begin { .. });
             if let SqlNames::Executed(needs) = it.sql {
                 self.touch_named(needs, decision)?;

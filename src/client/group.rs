@@ -119,7 +119,7 @@ impl<'a> Group<'a> {
         self.end == UnitEnd::Sync
     }
 
-    pub fn bound(&self) -> impl Iterator<Item = Bound<'_, 'a>> {
+    pub fn bound(&self) -> impl Iterator<Item = Bound<'_, 'a>> + Clone {
         self.ops.iter().filter_map(|it| match it {
             Op::Bind { bind, statement, plan, sql, .. } => Some(Bound { bind, statement, plan, sql }),
             _ => None,
@@ -387,7 +387,8 @@ impl<'a> Group<'a> {
     /// Only unnamed statements, each parsed in this group or the last one parsed on this server.
     fn is_verbatim(&self, server: &Backend) -> bool {
         let mut unnamed = server.statements.unnamed();
-        self.ops.iter().all(|op| match op {
+        let names_end = self.straight().map_or(self.ops.len(), |it| 1 + usize::from(it.parses));
+        self.ops[..names_end].iter().all(|op| match op {
             Op::Parse { statement, .. } => {
                 unnamed = Some(statement.id);
                 statement.id.is_unnamed() && statement.moves().is_none()

@@ -57,7 +57,7 @@ impl Session {
         let id = found.id;
         let (statement, plan) = self.current(found);
         if statement.id != id && self.names.get(name).is_some_and(|it| it.id == id) {
-            self.names.insert(name, statement.clone());
+            self.names.insert(name, &statement);
         }
         (statement, plan)
     }

@@ -99,7 +99,7 @@ impl Session {
         let name = prepare.name;
         if statement.is_taken() && self.transaction.status() != TxStatus::Failed {
             // Some server has judged this text already.
-            self.names.insert(name.as_bytes(), statement);
+            self.names.insert(name.as_bytes(), &statement);
             self.record.set_statements(self.names.len());
             return Err(Answer::Made { notices: Vec::new(), tag: "PREPARE", columns: &[] });
         }
@@ -271,7 +271,7 @@ impl Session {
             statements.insert(statement.id);
         }
         statement.mark_taken();
-        self.names.insert(name.as_bytes(), statement);
+        self.names.insert(name.as_bytes(), &statement);
         self.record.set_statements(self.names.len());
     }
 

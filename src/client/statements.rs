@@ -364,16 +364,16 @@ impl Names {
         }
     }
 
-    pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
+    pub fn insert(&mut self, name: &[u8], statement: &Arc<Statement>) {
         if name.is_empty() {
             // The same text was parsed once more.
-            if !self.unnamed.as_ref().is_some_and(|it| Arc::ptr_eq(it, &statement)) {
-                self.unnamed = Some(statement);
+            if !self.unnamed.as_ref().is_some_and(|it| Arc::ptr_eq(it, statement)) {
+                self.unnamed = Some(statement.clone());
             }
         } else {
             let named = self.named.get_or_insert_default();
             named.bytes += statement.text.len();
-            if let Some(old) = named.by_name.insert(name.into(), statement) {
+            if let Some(old) = named.by_name.insert(name.into(), statement.clone()) {
                 named.bytes -= old.text.len();
             }
         }
