@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -13,6 +14,8 @@ pub(super) struct Changes {
     under_way: Mutex<usize>,
     /// Counts beginnings and ends of those that raise doubts.
     epoch: AtomicU64,
+    /// When the last of these began or ended.
+    changed_at: Mutex<Option<Instant>>,
     ended: watch::Sender<()>,
 }
 
@@ -28,6 +31,7 @@ impl Changes {
         if doubts {
             let mut under_way = self.under_way.lock();
             *under_way += 1;
+            *self.changed_at.lock() = Some(Instant::now());
             self.epoch.fetch_add(1, Ordering::Release);
         }
         Changing { changes: self.clone(), doubts }
@@ -35,6 +39,10 @@ impl Changes {
 
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    pub fn changed_at(&self) -> Option<Instant> {
+        *self.changed_at.lock()
     }
 
     /// The epoch, and how many changes are under way in it.
@@ -54,6 +62,7 @@ impl Drop for Changing {
         if self.doubts {
             let mut under_way = self.changes.under_way.lock();
             *under_way = under_way.saturating_sub(1);
+            *self.changes.changed_at.lock() = Some(Instant::now());
             self.changes.epoch.fetch_add(1, Ordering::Release);
         }
         self.changes.ended.send_replace(());

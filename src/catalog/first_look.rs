@@ -2,15 +2,12 @@
 //! that log in then wait for the first, but not for long: a shard may be down, and most statements need none.
 //!
 //! ```text
-//!  awaited ──every shard read, or FIRST_LOOK_MAX over──▶ over
+//!  awaited ──every shard read, or catalog_wait from the start on──▶ over
 //! ```
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
-
-/// From the start on.
-const FIRST_LOOK_MAX: Duration = Duration::from_secs(3);
 
 pub(super) struct FirstLook {
     done: watch::Sender<bool>,
@@ -19,8 +16,8 @@ pub(super) struct FirstLook {
 
 impl FirstLook {
     /// `done` where what is known is of these servers already.
-    pub fn new(done: bool, now: Instant) -> FirstLook {
-        FirstLook { done: watch::Sender::new(done), until: now + FIRST_LOOK_MAX }
+    pub fn new(done: bool, until: Instant) -> FirstLook {
+        FirstLook { done: watch::Sender::new(done), until }
     }
 
     pub fn is_awaited(&self, now: Instant) -> bool {
@@ -32,39 +29,34 @@ impl FirstLook {
         self.done.send_if_modified(|it| !std::mem::replace(it, true));
     }
 
-    /// Until it is over. Cancel safe.
-    pub async fn over(&self) {
+    /// Until it is over: whether it is done. Cancel safe.
+    pub async fn over(&self) -> bool {
         let mut done = self.done.subscribe();
-        // That the time is up is as good; the sender lives as long as `self`.
-        let _ = tokio::time::timeout_at(self.until.into(), done.wait_for(|it| *it)).await;
+        // The sender lives as long as `self`.
+        tokio::time::timeout_at(self.until.into(), done.wait_for(|it| *it)).await.is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
     async fn it_is_over_when_it_is_done_or_has_had_its_time() {
         let now = Instant::now();
-        let known = FirstLook::new(true, now);
+        let until = now + Duration::from_secs(3600);
+        let known = FirstLook::new(true, until);
         assert!(!known.is_awaited(now));
-        known.over().await;
+        assert!(known.over().await);
 
-        let look = FirstLook::new(false, now);
-        assert!(look.is_awaited(now) && !look.is_awaited(now + FIRST_LOOK_MAX));
-        let (waited, ()) = tokio::join!(
-            async {
-                look.over().await;
-                // Not by the clock, or this test would take that long.
-                *look.done.borrow()
-            },
-            async { look.done() }
-        );
+        let look = FirstLook::new(false, until);
+        assert!(look.is_awaited(now) && !look.is_awaited(until));
+        let (waited, ()) = tokio::join!(look.over(), async { look.done() });
         assert!(waited && !look.is_awaited(now));
 
-        let late = FirstLook { done: watch::Sender::new(false), until: now };
-        late.over().await;
-        assert!(!late.is_awaited(now));
+        let late = FirstLook::new(false, now);
+        assert!(!late.over().await && !late.is_awaited(now));
     }
 }

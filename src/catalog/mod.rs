@@ -58,9 +58,13 @@ pub struct CatalogWatch {
     changes: Arc<Changes>,
     /// The epoch of `changes` whose catalog the routers have.
     known_in: AtomicU64,
+    /// Likewise, but what a reload takes over stays so.
+    read_in: AtomicU64,
     state: Mutex<State>,
     newest: ArcSwap<Catalog>,
     first_look: FirstLook,
+    /// Wakes whenever something is known anew.
+    published: watch::Sender<()>,
     metrics: CatalogMetrics,
     /// What it was started with.
     backend: BackendSpec,
@@ -90,21 +94,24 @@ impl CatalogWatch {
         let names: Vec<String> = database.shards.iter().map(|it| it.name.clone()).collect();
         let (alive, gone) = oneshot::channel();
         let mut state = State { alive: Some(alive), ..State::default() };
-        let mut newest = Arc::default();
+        let (mut newest, mut read_in) = (Arc::default(), NEVER);
         if let Some(before) = before {
             let read_at = before.replace();
             if before.backend.database == spec.backend.database && are_same(&before.shards, &database.shards)
             {
                 (state.read_at, newest) = (read_at, before.newest());
+                read_in = before.read_in.load(Ordering::Acquire);
             }
         }
-        let first_look = FirstLook::new(state.read_at.is_some(), Instant::now());
+        let first_look = FirstLook::new(state.read_at.is_some(), Instant::now() + spec.limits.wait);
         let watch = Arc::new(CatalogWatch {
             changes: before.map_or_else(Arc::default, |it| it.changes.clone()),
             known_in: AtomicU64::new(NEVER),
+            read_in: AtomicU64::new(read_in),
             state: Mutex::new(state),
             newest: ArcSwap::new(newest),
             first_look,
+            published: watch::Sender::new(()),
             metrics: families.of_database(&database.name, &names),
             backend: spec.backend.clone(),
             limits: spec.limits.clone(),
@@ -133,9 +140,9 @@ impl CatalogWatch {
         self.shards.len() > 1 && self.first_look.is_awaited(now)
     }
 
-    /// Until the catalog has been read once, or has had its time for that. Cancel safe.
-    pub async fn first_look(&self) {
-        self.first_look.over().await;
+    /// Until the catalog has been read once, or has had `catalog_wait` for that. Whether it has been. Cancel safe.
+    pub async fn first_look(&self) -> bool {
+        self.first_look.over().await
     }
 
     /// The router has what is known, and gets what will be read.
@@ -149,6 +156,24 @@ impl CatalogWatch {
     /// Something that the routers' catalog does not know of may be there.
     pub fn is_in_doubt(&self) -> bool {
         self.known_in.load(Ordering::Acquire) != self.changes.epoch()
+    }
+
+    /// DDL has been sent, or has ended, since the catalog was read; one that never was tells nothing that could be.
+    pub fn is_outdated(&self) -> bool {
+        let read_in = self.read_in.load(Ordering::Acquire);
+        read_in != NEVER && read_in != self.changes.epoch()
+    }
+
+    /// Until the catalog has been read behind DDL, which a moment does; a long change is not waited for to its end, but `catalog_wait`
+    /// from its begin on. Whether it has been read. Cancel safe.
+    pub async fn settled(&self) -> bool {
+        let mut published = self.published.subscribe();
+        if let Some(changed_at) = self.changes.changed_at() {
+            // The sender lives as long as `self`.
+            let settled = async { while self.is_outdated() && published.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout_at((changed_at + self.limits.wait).into(), settled).await;
+        }
+        !self.is_outdated()
     }
 
     pub fn newest(&self) -> Arc<Catalog> {
@@ -195,7 +220,9 @@ impl CatalogWatch {
         self.first_look.done();
         if changing == 0 {
             self.known_in.store(epoch, Ordering::Release);
+            self.read_in.store(epoch, Ordering::Release);
         }
+        self.published.send_replace(());
         true
     }
 }

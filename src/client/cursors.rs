@@ -24,6 +24,7 @@ use super::merged::{Asked, Merging, OUT_BYTES_MAX, Reading, Step, Stop, malforme
 use super::relay::{Flow, RelayError};
 use super::request::{Ran, Request};
 use super::session::{End, Outcome, Session};
+use super::settled::Settled;
 use crate::backend::Backend;
 use crate::base::{Access, Reason, Refusal, Role, ShardId, SqlState};
 use crate::merge::{Budget, Format, Merger, Progress, ResultFormats};
@@ -262,11 +263,9 @@ impl Session {
         buffers: &mut Vec<Buffer>,
         flow: &mut Flow,
     ) -> Result<Box<MergedCursor>, Stop> {
-        let (asked, read) = (declaring.reading.asked(), &declaring.reading.read);
+        let asked = declaring.reading.asked();
         let first = team.first_mut().ok_or(RelayError::ServerClosed)?;
-        let typing = asked.with_source(|source| read.typing(source))?;
-        let described = self.describe(first, asked, typing.as_ref(), flow).await?;
-        let query = described.shard_query(read, asked)?;
+        let Settled { described, query, basis } = self.settle_read(first, &declaring.reading, flow).await?;
         let server_name = format!("keyway_cursor_{}", self.transaction.next_cursor());
         let text = format!("DECLARE {server_name} NO SCROLL CURSOR FOR {}", query.filled.text);
         let declare = ShardQuery {
@@ -279,6 +278,7 @@ impl Session {
         }
         buffers.resize_with(team.len(), Buffer::default);
         self.hear_all(team, buffers, flow).await?;
+        self.check_settled(basis)?;
         let mut cursor = Box::new(MergedCursor {
             server_name,
             shards: team.iter().map(|it| it.shard).collect(),

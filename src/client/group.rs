@@ -216,8 +216,8 @@ impl<'a> Group<'a> {
 
     /// Its only statement that runs, where several shards answer it together.
     pub fn reading(&self) -> Option<Reading<'_>> {
-        let read = self.bound().next()?.plan.shard_read()?;
-        Some(Reading::new(read, self.asked()?))
+        let plan = self.bound().next()?.plan;
+        plan.shard_read().and_then(|_| Reading::new(plan, self.asked()?))
     }
 
     /// Its only statement that runs.

@@ -15,13 +15,14 @@ use super::many::cancel_all;
 use super::relay::{Flow, RelayError};
 use super::request::{Ran, Request};
 use super::session::{End, Held, Session};
+use super::settled::Basis;
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::base::{Reason, Refusal, SqlState};
 use crate::merge::{Budget, Format, Merger, Progress, ResultFormats};
 use crate::net::Buffer;
 use crate::proto::{Expect, Origin, Part, Replies, StatementId};
-use crate::route::{Described, KeySource, Literal, Params, ShardQuery, ShardRead};
+use crate::route::{Described, KeySource, Literal, Params, Plan, ShardQuery, ShardRead};
 use crate::sql::Filled;
 use crate::wire::{self, Bind, RowField};
 
@@ -30,7 +31,9 @@ pub(super) const OUT_BYTES_MAX: usize = 64 * 1024;
 
 /// A statement that several shards answer together.
 pub(super) struct Reading<'a> {
-    pub read: Arc<ShardRead>,
+    read: Arc<ShardRead>,
+    /// Of the plan.
+    version: u64,
     asked: Asked<'a>,
 }
 
@@ -63,8 +66,14 @@ pub(super) enum Step {
 }
 
 impl<'a> Reading<'a> {
-    pub fn new(read: &Arc<ShardRead>, asked: Asked<'a>) -> Reading<'a> {
-        Reading { read: read.clone(), asked }
+    /// `None` is a plan that several shards do not answer together.
+    pub fn new(plan: &Plan, asked: Asked<'a>) -> Option<Reading<'a>> {
+        Some(Reading { read: plan.shard_read()?.clone(), version: plan.version, asked })
+    }
+
+    /// How it is merged by its plan, and the version of that.
+    pub fn planned(&self) -> (Arc<ShardRead>, u64) {
+        (self.read.clone(), self.version)
     }
 
     pub fn asked(&self) -> &Asked<'a> {
@@ -155,13 +164,29 @@ pub(super) struct Description {
 }
 
 impl Description {
-    /// What each shard runs of the statement.
-    pub fn shard_query(&self, read: &ShardRead, asked: &Asked<'_>) -> Result<ShardQuery, Refusal> {
+    /// What each shard runs of the statement; `holds` as in `Described`.
+    pub fn shard_query(
+        &self,
+        read: &ShardRead,
+        asked: &Asked<'_>,
+        holds: bool,
+    ) -> Result<ShardQuery, Refusal> {
+        self.with(holds, |described| asked.with_source(|source| read.query(source, described)))
+    }
+
+    /// As `ShardRead::needs_catalog`.
+    pub fn needs_catalog(&self, read: &ShardRead) -> Result<bool, Refusal> {
+        self.with(true, |described| Ok(read.needs_catalog(described)))
+    }
+
+    fn with<T>(
+        &self,
+        holds: bool,
+        then: impl FnOnce(&Described<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let (outputs, typing) = (fields(&self.row)?, fields(&self.typing)?);
-        asked.with_source(|source| {
-            let described = Described { param_oids: &self.parameters, outputs: &outputs, typing: &typing };
-            read.query(source, &described)
-        })
+        let param_oids = &self.parameters[..];
+        then(&Described { param_oids, outputs: &outputs, typing: &typing, holds })
     }
 }
 
@@ -250,11 +275,10 @@ impl Session {
     ) -> Result<(), Stop> {
         let first = team.first_mut().ok_or(RelayError::ServerClosed)?;
         let asked = &reading.asked;
-        let typing = asked.with_source(|source| reading.read.typing(source))?;
-        let described = self.describe(first, asked, typing.as_ref(), flow).await?;
-        let query = described.shard_query(&reading.read, asked)?;
+        let settled = self.settle_read(first, reading, flow).await?;
+        let (described, query) = (&settled.described, &settled.query);
         for held in team.iter_mut() {
-            send(&mut held.lease, asked, &query, &described.parameters).await?;
+            send(&mut held.lease, asked, query, &described.parameters).await?;
         }
         let budget = Budget { memory_bytes_max: self.shared.limits.merge_bytes_max, hash_seed: self.entropy };
         let merger = Merger::new(query.spec.clone(), team.len(), asked.results.clone(), budget);
@@ -272,7 +296,8 @@ impl Session {
         }
         let script = script.as_slice();
         merging.front = script.iter().take_while(|it| !matches!(it, Step::Rows(_))).copied().collect();
-        let ended = self.follow(&mut merging, team, script, flow).await;
+        let ended = self.follow(&mut merging, team, script, flow, settled.basis).await;
+        let ended = ended.map_err(|it| settled.basis.explain(it));
         *unread = merging.buffers;
         ended
     }
@@ -333,17 +358,19 @@ impl Session {
         self.stream.write_all(bytes).await.map_err(|_| RelayError::ClientLeft)
     }
 
-    /// Gives the client what it awaits, step by step.
+    /// Gives the client what it awaits, step by step. When all shards have begun, their tables are locked against DDL.
     async fn follow(
         &mut self,
         merging: &mut Merging,
         team: &mut [Held],
         script: &[Step],
         flow: &mut Flow,
+        basis: Basis,
     ) -> Result<(), Stop> {
         while !merging.is_described() {
             self.receive_rows(merging, team, flow).await?;
         }
+        self.check_settled(basis)?;
         for step in script {
             let out = &mut merging.out;
             match step {

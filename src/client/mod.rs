@@ -55,6 +55,7 @@ mod rest;
 mod routing;
 mod search_path;
 mod session;
+mod settled;
 mod slow;
 mod split;
 mod sql_prepare;

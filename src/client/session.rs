@@ -229,22 +229,27 @@ impl Session {
 
     /// What a server tells at login, with the client's own values, then ReadyForQuery.
     async fn greet(&mut self) -> Result<(), End> {
-        let known = self.pools.parameters.lock().clone();
+        let is_known = self.pools.parameters.lock().is_some();
         let Some(mut entry) = self.entry.take() else { return Ok(()) };
         let mut out = std::mem::take(&mut entry.greeting);
         wire::authentication_ok(&mut out);
         let looks = self.database.catalog.awaits_first_look(Instant::now());
-        if known.is_none() || entry.unchecked || entry.position.is_some() || looks {
+        if !is_known || entry.unchecked || entry.position.is_some() || looks {
             // What follows may take its time, or fail: also that comes behind AuthenticationOk (`InitPostgres` in postinit.c).
             self.stream.write_all(&out).await.map_err(|_| End::Left)?;
             out.clear();
         }
         if looks {
-            self.database.catalog.first_look().await;
+            let catalog = self.database.catalog.clone();
+            if !self.unless_gone(catalog.first_look()).await.map_err(End::Fatal)? {
+                self.shared.hits.hit(Limit::CatalogWait);
+            }
         }
         if let Some(token) = entry.position.take() {
             self.set_position(&token).map_err(End::Fatal)?;
         }
+        // Others may have asked for them meanwhile.
+        let known = self.pools.parameters.lock().clone();
         let parameters = match known {
             Some(it) if !entry.unchecked => it,
             _ => self.ask_for_parameters().await.map_err(End::Fatal)?.into(),

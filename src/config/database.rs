@@ -180,6 +180,7 @@ fn catalog(section: &Section<'_>) -> Catalog {
     Catalog {
         interval: section.duration(&settings::CATALOG_INTERVAL).unwrap_or_default(),
         timeout: section.duration(&settings::CATALOG_TIMEOUT).unwrap_or_default(),
+        wait: section.duration(&settings::CATALOG_WAIT).unwrap_or_default(),
         rows_max: section.count(&settings::CATALOG_ROWS_MAX),
     }
 }

@@ -245,6 +245,7 @@ fn list_database(list: &mut List, database: &Database) {
     list.put(&path, of, "dns_interval", probe.dns_interval.shown());
     list.put(&path, of, "catalog_interval", catalog.interval.shown());
     list.put(&path, of, "catalog_timeout", catalog.timeout.shown());
+    list.put(&path, of, "catalog_wait", catalog.wait.shown());
     list.put(&path, of, "catalog_rows_max", catalog.rows_max.shown());
     list.put(&path, of, "server_auth", methods(*server_auth));
     list_server_tls(list, &path, server_tls);

@@ -363,6 +363,7 @@ pub struct Probe {
 pub struct Catalog {
     pub interval: Duration,
     pub timeout: Duration,
+    pub wait: Duration,
     pub rows_max: usize,
 }
 

@@ -29,7 +29,7 @@ pub fn reference() -> String {
     out.comment("The same with everything said, on two shards.").header("databases.shop");
     out.settings(&[&DBNAME, &MAX_LAG, &CONSISTENCY, &PROBE_USER, &PROBE_INTERVAL, &PROBE_TIMEOUT]);
     out.settings(&[&DNS_INTERVAL, &FAILOVER_HOLD, &FAILOVER_QUEUE]);
-    out.settings(&[&CATALOG_INTERVAL, &CATALOG_TIMEOUT, &CATALOG_ROWS_MAX, &SERVER_AUTH]);
+    out.settings(&[&CATALOG_INTERVAL, &CATALOG_TIMEOUT, &CATALOG_WAIT, &CATALOG_ROWS_MAX, &SERVER_AUTH]);
     out.settings(&[&SERVER_TLS, &SERVER_CA, &SERVER_CERT, &SERVER_KEY, &SERVER_TLS_NEGOTIATION]);
     out.settings(&[&AUTH_USER, &AUTH_QUERY, &AUTH_QUERY_METHOD, &AUTH_QUERY_TIMEOUT]);
     out.settings(&[&AUTH_QUERY_LIFETIME, &AUTH_QUERY_USERS_MAX]);

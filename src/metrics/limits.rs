@@ -50,6 +50,7 @@ pub enum Limit {
     Lifetime,
     ProbeTime,
     CatalogTime,
+    CatalogWait,
     CatalogRows,
     PrimaryReads,
     FailoverHold,
@@ -63,7 +64,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    const ALL: [Limit; 52] = [
+    const ALL: [Limit; 53] = [
         Limit::Clients,
         Limit::DatabaseClients,
         Limit::UserClients,
@@ -106,6 +107,7 @@ impl Limit {
         Limit::Lifetime,
         Limit::ProbeTime,
         Limit::CatalogTime,
+        Limit::CatalogWait,
         Limit::CatalogRows,
         Limit::PrimaryReads,
         Limit::FailoverHold,
@@ -162,6 +164,7 @@ impl Limit {
             Limit::Lifetime => "lifetime",
             Limit::ProbeTime => "probe_timeout",
             Limit::CatalogTime => "catalog_timeout",
+            Limit::CatalogWait => "catalog_wait",
             Limit::CatalogRows => "catalog_rows_max",
             Limit::PrimaryReads => "primary_read_share",
             Limit::FailoverHold => "failover_hold",

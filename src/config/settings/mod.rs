@@ -449,6 +449,13 @@ pub const CATALOG_INTERVAL: Setting = duration(
 );
 pub const CATALOG_TIMEOUT: Setting =
     duration("catalog_timeout", "30s", "100ms", "1h", "a catalog that is not read by then is tried again");
+pub const CATALOG_WAIT: Setting = duration(
+    "catalog_wait",
+    "3s",
+    "10ms",
+    "1m",
+    "how long a client waits for the catalogs of several shards: one that logs in before they were read at all, from the start on; a read of several shards that needs them to merge texts, from the begin or the end of DDL on. Then the one is greeted, and the other refused",
+);
 pub const CATALOG_ROWS_MAX: Setting = count(
     "catalog_rows_max",
     1_000_000,
@@ -611,6 +618,7 @@ pub const DATABASE: &[&Setting] = &[
     &DNS_INTERVAL,
     &CATALOG_INTERVAL,
     &CATALOG_TIMEOUT,
+    &CATALOG_WAIT,
     &CATALOG_ROWS_MAX,
     &SERVER_AUTH,
     &SERVER_TLS,

@@ -45,6 +45,8 @@ pub struct Described<'a> {
     pub outputs: &'a [RowField<'a>],
     /// RowDescription of `typing`; empty where there is none.
     pub typing: &'a [RowField<'a>],
+    /// Whether what the plan took from the shards' catalogs still holds.
+    pub holds: bool,
 }
 
 /// What each shard is sent, and what is to be done with its rows.
@@ -103,26 +105,41 @@ impl ShardRead {
         }
     }
 
+    /// Whether what it takes of the shards' catalogs matters: types that have a collation are sorted by, grouped by or told apart, or
+    /// a name in GROUP BY is an output's as long as no table has it. What is not described may be such a type.
+    pub fn needs_catalog(&self, described: &Described<'_>) -> bool {
+        let is_collated = |it: &RowField<'_>| Type::from_oid(it.type_oid).is_collated();
+        if self.manner == Manner::Grouped {
+            let names = !self.split.not_columns.is_empty();
+            return names || described.typing.iter().chain(described.outputs).any(is_collated);
+        }
+        let output = |it: &SplitKey| it.column.and_then(|at| described.outputs.get(at));
+        let sorts = |it: &SplitKey| !it.by_bytes && output(it).is_none_or(is_collated);
+        self.distinct() != Distinct::No && described.outputs.iter().any(is_collated)
+            || self.split.sort.iter().any(sorts)
+    }
+
     /// What each shard runs.
     ///
     /// # Errors
     /// 0A000 for what cannot be merged, 22P02 and others for constants that are not of their type.
     pub fn query(&self, source: &KeySource<'_>, described: &Described<'_>) -> Result<ShardQuery, Refusal> {
+        let collation = if described.holds { self.collation } else { Collation::Unknown };
         let window = self.window(source, described.param_oids)?;
         if self.manner == Manner::Grouped {
-            let builder = Builder::new(source, described.param_oids, self.collation);
+            let builder = Builder::new(source, described.param_oids, collation);
             return groups::query(self.groups()?, builder, described, source, self.distinct(), window);
         }
         let shown = described.outputs.len();
         let key = |(at, it): (usize, &SplitKey)| {
             let column = if self.split.set_operation.is_some() { it.column } else { Some(shown + at) };
-            self.sort_key(it, column.unwrap_or(shown))
+            sort_key(it, column.unwrap_or(shown), collation)
         };
         let spec = MergeSpec {
             sorted: self.split.sort.iter().enumerate().map(key).collect(),
             grouping: None,
             distinct: self.distinct(),
-            collation: self.collation,
+            collation,
             window,
             visible: (0..shown).collect(),
         };
@@ -144,10 +161,6 @@ impl ShardRead {
             SplitDistinct::Rows => Distinct::Rows,
             SplitDistinct::On(count) => Distinct::On(count),
         }
-    }
-
-    fn sort_key(&self, it: &SplitKey, column: usize) -> SortKey {
-        sort_key(it, column, self.collation)
     }
 
     fn window(&self, source: &KeySource<'_>, param_oids: &[u32]) -> Result<Window, Refusal> {
