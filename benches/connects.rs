@@ -3,8 +3,9 @@
 //!     cargo run --release --example connects -- 127.0.0.1:6432 bench bench secret 16 5 'SELECT 1'
 //!
 //! That is: address, database, user, password, clients, seconds, statement. Prints how many connections were made in how many
-//! seconds. `pgbench -C` derives the keys of its password anew for each of them, milliseconds which hide what a proxy takes; here they are derived
-//! once, as drivers do that keep them (pgjdbc, and Keyway before its servers).
+//! seconds. `pgbench -C` derives the keys of its password anew for each of them, milliseconds which hide what a proxy takes; here they
+//! are derived once for each salt. A proxy that makes another salt for each login, as PgBouncer did before 1.25 for passwords in clear text, has
+//! the client derive them each time.
 
 use std::error::Error;
 use std::io;

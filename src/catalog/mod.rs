@@ -11,11 +11,13 @@
 //! leaves what was known as it was, and its age shows.
 
 mod changes;
+mod concern;
 mod first_look;
 mod metrics;
 mod read;
 
 pub use changes::Changing;
+pub use concern::Concern;
 pub use metrics::CatalogMetricFamilies;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -158,22 +160,23 @@ impl CatalogWatch {
         self.known_in.load(Ordering::Acquire) != self.changes.epoch()
     }
 
-    /// DDL has been sent, or has ended, since the catalog was read; one that never was tells nothing that could be.
-    pub fn is_outdated(&self) -> bool {
+    /// DDL that may concern a statement has been sent, or has ended, since the catalog was read; one that never was tells nothing
+    /// that could be otherwise.
+    pub fn is_outdated(&self, text: &str) -> bool {
         let read_in = self.read_in.load(Ordering::Acquire);
-        read_in != NEVER && read_in != self.changes.epoch()
+        read_in != NEVER && read_in != self.changes.epoch() && self.changes.concern(text, read_in)
     }
 
     /// Until the catalog has been read behind DDL, which a moment does; a long change is not waited for to its end, but `catalog_wait`
-    /// from its begin on. Whether it has been read. Cancel safe.
-    pub async fn settled(&self) -> bool {
+    /// from its begin on. Whether it has been read for such a statement. Cancel safe.
+    pub async fn settled(&self, text: &str) -> bool {
         let mut published = self.published.subscribe();
         if let Some(changed_at) = self.changes.changed_at() {
             // The sender lives as long as `self`.
-            let settled = async { while self.is_outdated() && published.changed().await.is_ok() {} };
+            let settled = async { while self.is_outdated(text) && published.changed().await.is_ok() {} };
             let _ = tokio::time::timeout_at((changed_at + self.limits.wait).into(), settled).await;
         }
-        !self.is_outdated()
+        !self.is_outdated(text)
     }
 
     pub fn newest(&self) -> Arc<Catalog> {
@@ -182,8 +185,8 @@ impl CatalogWatch {
 
     /// DDL is about to be sent or committed. Where it `doubts` what is known, nothing is known from here on
     /// until it has been read what it did.
-    pub fn change(&self, doubts: bool) -> Changing {
-        self.changes.begin(doubts)
+    pub fn change(&self, doubts: bool, concern: Concern) -> Changing {
+        self.changes.begin(doubts, concern)
     }
 
     /// For metrics: how old what is known is.
@@ -221,6 +224,7 @@ impl CatalogWatch {
         if changing == 0 {
             self.known_in.store(epoch, Ordering::Release);
             self.read_in.store(epoch, Ordering::Release);
+            self.changes.read(epoch);
         }
         self.published.send_replace(());
         true

@@ -278,7 +278,7 @@ impl Session {
         }
         buffers.resize_with(team.len(), Buffer::default);
         self.hear_all(team, buffers, flow).await?;
-        self.check_settled(basis)?;
+        self.check_settled(basis, asked)?;
         let mut cursor = Box::new(MergedCursor {
             server_name,
             shards: team.iter().map(|it| it.shard).collect(),

@@ -15,7 +15,6 @@ use super::many::cancel_all;
 use super::relay::{Flow, RelayError};
 use super::request::{Ran, Request};
 use super::session::{End, Held, Session};
-use super::settled::Basis;
 use super::statements::Statement;
 use crate::backend::Backend;
 use crate::base::{Reason, Refusal, SqlState};
@@ -280,6 +279,8 @@ impl Session {
         for held in team.iter_mut() {
             send(&mut held.lease, asked, query, &described.parameters).await?;
         }
+        // Behind a run of minutes it would be refused for what began long after its tables were locked.
+        self.check_settled(settled.basis, asked)?;
         let budget = Budget { memory_bytes_max: self.shared.limits.merge_bytes_max, hash_seed: self.entropy };
         let merger = Merger::new(query.spec.clone(), team.len(), asked.results.clone(), budget);
         let mut merging = Merging::new(merger, team.len());
@@ -296,7 +297,7 @@ impl Session {
         }
         let script = script.as_slice();
         merging.front = script.iter().take_while(|it| !matches!(it, Step::Rows(_))).copied().collect();
-        let ended = self.follow(&mut merging, team, script, flow, settled.basis).await;
+        let ended = self.follow(&mut merging, team, script, flow).await;
         let ended = ended.map_err(|it| settled.basis.explain(it));
         *unread = merging.buffers;
         ended
@@ -358,19 +359,17 @@ impl Session {
         self.stream.write_all(bytes).await.map_err(|_| RelayError::ClientLeft)
     }
 
-    /// Gives the client what it awaits, step by step. When all shards have begun, their tables are locked against DDL.
+    /// Gives the client what it awaits, step by step.
     async fn follow(
         &mut self,
         merging: &mut Merging,
         team: &mut [Held],
         script: &[Step],
         flow: &mut Flow,
-        basis: Basis,
     ) -> Result<(), Stop> {
         while !merging.is_described() {
             self.receive_rows(merging, team, flow).await?;
         }
-        self.check_settled(basis)?;
         for step in script {
             let out = &mut merging.out;
             match step {

@@ -22,6 +22,7 @@ use super::group::Bound;
 use super::session::{Held, Session};
 use super::sql_prepare::{Renamed, SqlNames};
 use super::statements::Statement;
+use crate::catalog::Concern;
 use crate::proto::{Origin, Settings, quote_literal};
 use crate::route::{Kind, Leaves, Plan, SchemaChange, SetStatement};
 use crate::sql::named_settings;
@@ -153,7 +154,8 @@ impl Session {
         let commits = self.transaction.is_idle() || plan.kind.is_transaction_control();
         if commits && self.schema_change != SchemaChange::None && self.changing.is_none() {
             let doubts = self.schema_change == SchemaChange::Any;
-            self.changing = Some(self.database.catalog.change(doubts));
+            // At COMMIT its text tells nothing of what the transaction has changed.
+            self.changing = Some(self.database.catalog.change(doubts, Concern::of(text)));
         }
     }
 

@@ -3,8 +3,8 @@
 //! the doubt stays; all others wait for nothing.
 //!
 //! ```text
-//!  described ──needs no catalog, or that holds──▶ sent to all ──holds when all have begun──▶ merged
-//!    ▲   │ needs it, and it may not hold              │ does not
+//!  described ──needs no catalog, or that holds──▶ sent to all, and holds still ──▶ merged
+//!    ▲   │ needs it, and it may not hold
 //!    └───┴─ waits, once ──may not hold still──▶ sent, and refused where texts are to be merged
 //! ```
 
@@ -50,15 +50,15 @@ impl Basis {
 
 impl Session {
     /// Whether what a plan of this version has of the shards' catalogs is so still.
-    fn holds(&self, version: u64) -> bool {
-        !self.database.catalog.is_outdated()
+    fn holds(&self, version: u64, asked: &Asked<'_>) -> bool {
+        !self.database.catalog.is_outdated(&asked.text)
             && version == self.database.router.version()
             && self.schema_change != SchemaChange::Any
     }
 
-    /// Refuses where something has changed meanwhile that the merge rests on.
-    pub fn check_settled(&self, it: Basis) -> Result<(), Refusal> {
-        if it.held && it.needs_catalog && !self.holds(it.version) { Err(in_doubt()) } else { Ok(()) }
+    /// Refuses where something has changed that the merge rests on.
+    pub fn check_settled(&self, it: Basis, asked: &Asked<'_>) -> Result<(), Refusal> {
+        if it.held && it.needs_catalog && !self.holds(it.version, asked) { Err(in_doubt()) } else { Ok(()) }
     }
 
     /// Lets `first` describe a read, and says what each shard is to be sent.
@@ -74,7 +74,7 @@ impl Session {
         loop {
             let typing = asked.with_source(|source| read.typing(source))?;
             let described = self.describe(first, asked, typing.as_ref(), flow).await?;
-            let (held, needs_catalog) = (self.holds(version), described.needs_catalog(&read)?);
+            let (held, needs_catalog) = (self.holds(version, asked), described.needs_catalog(&read)?);
             if needs_catalog && !held && !std::mem::replace(&mut has_waited, true) {
                 (read, version) = self.settled_plan(asked).await?;
                 continue;
@@ -88,8 +88,8 @@ impl Session {
     /// The plan by the catalogs behind the change.
     async fn settled_plan(&mut self, asked: &Asked<'_>) -> Result<(Arc<ShardRead>, u64), Refusal> {
         let catalog = self.database.catalog.clone();
-        if catalog.is_outdated() {
-            let (is_read, _) = self.wait_unless_gone(Instant::now(), catalog.settled()).await?;
+        if catalog.is_outdated(&asked.text) {
+            let (is_read, _) = self.wait_unless_gone(Instant::now(), catalog.settled(&asked.text)).await?;
             if !is_read {
                 self.shared.hits.hit(Limit::CatalogWait);
             }

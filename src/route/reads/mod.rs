@@ -124,6 +124,9 @@ impl ShardRead {
     /// # Errors
     /// 0A000 for what cannot be merged, 22P02 and others for constants that are not of their type.
     pub fn query(&self, source: &KeySource<'_>, described: &Described<'_>) -> Result<ShardQuery, Refusal> {
+        if !described.holds && self.manner == Manner::Grouped && !self.split.not_columns.is_empty() {
+            return Err(not_merged("GROUP BY of a result's name"));
+        }
         let collation = if described.holds { self.collation } else { Collation::Unknown };
         let window = self.window(source, described.param_oids)?;
         if self.manner == Manner::Grouped {
