@@ -29,7 +29,7 @@ STATEMENT = "SELECT abalance FROM pgbench_accounts WHERE aid = 1"
 class Connects(proxies.Bench):
     def connected(self, target, kind):
         """Connections per second, and CPU microseconds of the proxy for each."""
-        before = cpu_seconds(target.pid) if target.pid else None
+        before = cpu_seconds(target.pid)
         seconds, clients = self.arguments.seconds, CLIENTS[kind]
         if kind == KEPT:
             out = self.run([self.arguments.client, f"127.0.0.1:{target.port}", target.database, proxies.USER, proxies.PASSWORD,
@@ -39,8 +39,7 @@ class Connects(proxies.Bench):
         else:
             count, out = self.pgbench(target, "simple", clients, ["-C", "-T", seconds])
             rate = proxies.number(r"tps = ([\d.]+)", out)
-        cpu_us = None if before is None else (cpu_seconds(target.pid) - before) * 1e6 / count
-        return rate, cpu_us
+        return rate, (cpu_seconds(target.pid) - before) * 1e6 / count
 
     def measure(self):
         targets = [it for it in self.targets if it.name in NAMES]
@@ -67,10 +66,8 @@ def report(bench, found):
     medians = {}
     for kind in CLIENTS:
         for name in NAMES:
-            rates, costs = zip(*found[kind, name])
-            cost = None if None in costs else statistics.median(costs)
-            medians[kind, name] = statistics.median(rates), cost
-            lines.append(f"| {CLIENTS[kind]}, {kind} | {name} | {medians[kind, name][0]:.0f} | {'' if cost is None else f'{cost:.0f}'} |")
+            rate, cost = medians[kind, name] = [statistics.median(it) for it in zip(*found[kind, name])]
+            lines.append(f"| {CLIENTS[kind]}, {kind} | {name} | {rate:.0f} | {'' if name == 'direct' else f'{cost:.0f}'} |")
     (rate, cost), (other_rate, other_cost) = medians[KEPT, "keyway"], medians[KEPT, "pgbouncer"]
     goals = [proxies.Goal("connects per second of PgBouncer's, keys kept", "at least", 1.5, rate / other_rate)]
     lines += ["", *proxies.goal_lines(goals), "", f"A connection costs Keyway {cost / other_cost:.2f} of what it costs PgBouncer."]
@@ -91,18 +88,7 @@ def main():
     proxies.stop_by_signals()
     arguments.scale, arguments.threads = 1, 1
     arguments.keyway, arguments.client = arguments.keyway.resolve(), arguments.client.resolve()
-    try:
-        with Connects(arguments) as bench:
-            text = report(bench, bench.measure())
-        print(text)
-        if arguments.write:
-            proxies.write_document(text, BEGIN, END)
-    except proxies.Failure as failure:
-        print(f"connects: {failure}", file=sys.stderr)
-        return 1
-    except proxies.Stopped as stop:
-        return 128 + stop.args[0]
-    return 0
+    return proxies.table_of("connects", arguments, Connects, lambda bench: report(bench, bench.measure()), (BEGIN, END))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyway::auth::{Credentials, Derivation, ServerChannel, ServerLogin};
+use keyway::auth::{Credentials, Derivation, NONCE_BYTES, ServerChannel, ServerLogin};
 use keyway::config::{Secret, ServerAuth};
 use keyway::wire::{self, BackendTag};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,7 +68,7 @@ impl Connection {
     }
 }
 
-async fn connect_once(load: &Load, nonce: [u8; 18]) -> Result<(), Box<dyn Error>> {
+async fn connect_once(load: &Load, nonce: [u8; NONCE_BYTES]) -> Result<(), Box<dyn Error>> {
     let stream = TcpStream::connect(&load.address).await?;
     stream.set_nodelay(true)?;
     let mut connection = Connection { stream, received: Vec::new(), out: Vec::new() };
@@ -102,7 +102,7 @@ async fn connect_once(load: &Load, nonce: [u8; 18]) -> Result<(), Box<dyn Error>
 
 /// One client, until the time is up: how often it connected.
 async fn client(load: Arc<Load>) -> Result<u64, Box<dyn Error>> {
-    let (mut connects, mut nonce) = (0, [0; 18]);
+    let (mut connects, mut nonce) = (0, [0; NONCE_BYTES]);
     while Instant::now() < load.until {
         getrandom::fill(&mut nonce)?;
         connect_once(&load, nonce).await?;

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -493,6 +494,23 @@ def write_document(text, begin, end):
     before, rest = document.split(begin)
     after = rest.split(end)[1]
     DOCUMENT.write_text(f"{before}{begin}\n{text}{end}{after}")
+
+
+def table_of(name, arguments, bench, text_of, marks):
+    """What a bench that makes one table ends as: the table that `text_of` makes of the Bench printed, and written between its marks if
+    that is wanted, or what failed. The exit status."""
+    try:
+        with bench(arguments) as it:
+            text = text_of(it)
+        print(text)
+        if arguments.write:
+            write_document(text, *marks)
+    except (Failure, OSError) as failure:
+        print(f"{name}: {failure}", file=sys.stderr)
+        return 1
+    except Stopped as stop:
+        return 128 + stop.args[0]
+    return 0
 
 
 def positive(text):

@@ -259,19 +259,7 @@ def parse_arguments():
 
 
 def main():
-    arguments = parse_arguments()
-    try:
-        with Shards(arguments) as bench:
-            text = report(bench, measure(bench))
-        print(text)
-        if arguments.write:
-            proxies.write_document(text, BEGIN, END)
-    except (proxies.Failure, OSError) as failure:
-        print(f"shards: {failure}", file=sys.stderr)
-        return 1
-    except proxies.Stopped as stop:
-        return 128 + stop.args[0]
-    return 0
+    return proxies.table_of("shards", parse_arguments(), Shards, lambda bench: report(bench, measure(bench)), (BEGIN, END))
 
 
 if __name__ == "__main__":

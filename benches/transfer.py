@@ -106,19 +106,7 @@ def main():
     proxies.stop_by_signals()
     arguments.scale, arguments.threads, arguments.seconds = 1, 1, 1
     arguments.keyway = arguments.keyway.resolve()
-    try:
-        with Transfer(arguments) as bench:
-            names, found = bench.measure()
-            text = report(bench, names, found)
-        print(text)
-        if arguments.write:
-            proxies.write_document(text, BEGIN, END)
-    except proxies.Failure as failure:
-        print(f"transfer: {failure}", file=sys.stderr)
-        return 1
-    except proxies.Stopped as stop:
-        return 128 + stop.args[0]
-    return 0
+    return proxies.table_of("transfer", arguments, Transfer, lambda bench: report(bench, *bench.measure()), (BEGIN, END))
 
 
 if __name__ == "__main__":

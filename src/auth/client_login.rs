@@ -64,19 +64,19 @@ pub async fn authenticate(
 }
 
 async fn prove(stream: &mut Stream, buffer: &mut Buffer, client: &Client<'_>) -> Result<Vec<u8>, LoginError> {
-    let done = |it: Result<(), LoginError>| it.map(|()| Vec::new());
     let secret = client.credentials.and_then(Credentials::secret);
     match (client.method, client.credentials, secret) {
-        (Auth::Trust, Some(_), _) => Ok(Vec::new()),
-        (Auth::Cert, Some(_), _) => done(check_certificate(client)),
-        (Auth::Password, Some(it), _) => done(by_clear_text(stream, buffer, client.user, it).await),
+        (Auth::Trust, Some(_), _) => {}
+        (Auth::Cert, Some(_), _) => check_certificate(client)?,
+        (Auth::Password, Some(it), _) => by_clear_text(stream, buffer, client.user, it).await?,
         (Auth::Md5, _, Some(Secret::Plain(it))) => {
-            done(by_md5(stream, buffer, client, &md5::digest(it.reveal(), client.user)).await)
+            by_md5(stream, buffer, client, &md5::digest(it.reveal(), client.user)).await?;
         }
-        (Auth::Md5, _, Some(Secret::Md5(it))) => done(by_md5(stream, buffer, client, it.digits()).await),
+        (Auth::Md5, _, Some(Secret::Md5(it))) => by_md5(stream, buffer, client, it.digits()).await?,
         // PostgreSQL's method md5 checks a SCRAM verifier by SCRAM too.
-        (Auth::Scram | Auth::Md5, ..) | (_, None, _) => by_scram(stream, buffer, client).await,
+        (Auth::Scram | Auth::Md5, ..) | (_, None, _) => return by_scram(stream, buffer, client).await,
     }
+    Ok(Vec::new())
 }
 
 /// The handshake has seen to it that the certificate is good; what is left is whose it is.

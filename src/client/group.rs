@@ -217,7 +217,7 @@ impl<'a> Group<'a> {
     /// Its only statement that runs, where several shards answer it together.
     pub fn reading(&self) -> Option<Reading<'_>> {
         let plan = self.bound().next()?.plan;
-        plan.shard_read().and_then(|_| Reading::new(plan, self.asked()?))
+        Some(Reading::new(plan.shard_read()?, plan.version, self.asked()?))
     }
 
     /// Its only statement that runs.

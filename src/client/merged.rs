@@ -21,7 +21,7 @@ use crate::base::{Reason, Refusal, SqlState};
 use crate::merge::{Budget, Format, Merger, Progress, ResultFormats};
 use crate::net::Buffer;
 use crate::proto::{Expect, Origin, Part, Replies, StatementId};
-use crate::route::{Described, KeySource, Literal, Params, Plan, ShardQuery, ShardRead};
+use crate::route::{Described, KeySource, Literal, Params, ShardQuery, ShardRead};
 use crate::sql::Filled;
 use crate::wire::{self, Bind, RowField};
 
@@ -65,9 +65,9 @@ pub(super) enum Step {
 }
 
 impl<'a> Reading<'a> {
-    /// `None` is a plan that several shards do not answer together.
-    pub fn new(plan: &Plan, asked: Asked<'a>) -> Option<Reading<'a>> {
-        Some(Reading { read: plan.shard_read()?.clone(), version: plan.version, asked })
+    /// `read` is of a plan of this version.
+    pub fn new(read: &Arc<ShardRead>, version: u64, asked: Asked<'a>) -> Reading<'a> {
+        Reading { read: read.clone(), version, asked }
     }
 
     /// How it is merged by its plan, and the version of that.
@@ -163,29 +163,24 @@ pub(super) struct Description {
 }
 
 impl Description {
-    /// What each shard runs of the statement; `holds` as in `Described`.
+    /// What each shard runs of the statement; `holds` as in `ShardRead::query`.
     pub fn shard_query(
         &self,
         read: &ShardRead,
         asked: &Asked<'_>,
         holds: bool,
     ) -> Result<ShardQuery, Refusal> {
-        self.with(holds, |described| asked.with_source(|source| read.query(source, described)))
+        self.with(|described| asked.with_source(|source| read.query(source, described, holds)))
     }
 
     /// As `ShardRead::needs_catalog`.
     pub fn needs_catalog(&self, read: &ShardRead) -> Result<bool, Refusal> {
-        self.with(true, |described| Ok(read.needs_catalog(described)))
+        self.with(|described| Ok(read.needs_catalog(described)))
     }
 
-    fn with<T>(
-        &self,
-        holds: bool,
-        then: impl FnOnce(&Described<'_>) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
+    fn with<T>(&self, then: impl FnOnce(&Described<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let (outputs, typing) = (fields(&self.row)?, fields(&self.typing)?);
-        let param_oids = &self.parameters[..];
-        then(&Described { param_oids, outputs: &outputs, typing: &typing, holds })
+        then(&Described { param_oids: &self.parameters, outputs: &outputs, typing: &typing })
     }
 }
 

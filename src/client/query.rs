@@ -175,14 +175,14 @@ impl Session {
         }
         let mut parted = Box::new(Parted::default());
         match (decision.mode, plan.shard_read(), plan.inserted_rows(), plan.copy()) {
-            (Mode::Merge, Some(_), ..) => {
+            (Mode::Merge, Some(read), ..) => {
                 let mut asked = asked();
                 let Kind::Cursor(CursorStatement::Declare { name, binary, .. }) = &plan.kind else {
-                    parted.reading = Reading::new(plan, asked);
+                    parted.reading = Some(Reading::new(read, plan.version, asked));
                     return Ok(Some(parted));
                 };
                 asked.text = declared_query(&asked.text).ok_or_else(no_shard)?.into();
-                let reading = Reading::new(plan, asked).ok_or_else(no_shard)?;
+                let reading = Reading::new(read, plan.version, asked);
                 let formats = if *binary { CursorFormats::Binary } else { CursorFormats::OfFetch };
                 parted.declaring = Some(Declaring { reading, name: name.clone(), formats });
             }

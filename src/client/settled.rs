@@ -40,7 +40,9 @@ impl Basis {
     /// What merging refuses for want of a catalog is refused for a while.
     pub fn explain(self, stop: Stop) -> Stop {
         match stop {
-            Stop::Refused(it) if !self.held && self.needs_catalog && it.state().0 == "0A000" => {
+            Stop::Refused(it)
+                if !self.held && self.needs_catalog && it.state() == SqlState::FEATURE_NOT_SUPPORTED =>
+            {
                 in_doubt().into()
             }
             stop => stop,

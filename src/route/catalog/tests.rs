@@ -429,8 +429,8 @@ fn sorted_by(router: &crate::route::Router, sql: &str) -> crate::merge::Collatio
         type_mod: -1,
         binary: false,
     };
-    let described = Described { param_oids: &[], outputs: &[output], typing: &[], holds: true };
-    read.query(&source, &described).unwrap().spec.sorted[0].collation
+    let described = Described { param_oids: &[], outputs: &[output], typing: &[] };
+    read.query(&source, &described, true).unwrap().spec.sorted[0].collation
 }
 
 #[test]

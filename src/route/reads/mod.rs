@@ -45,8 +45,6 @@ pub struct Described<'a> {
     pub outputs: &'a [RowField<'a>],
     /// RowDescription of `typing`; empty where there is none.
     pub typing: &'a [RowField<'a>],
-    /// Whether what the plan took from the shards' catalogs still holds.
-    pub holds: bool,
 }
 
 /// What each shard is sent, and what is to be done with its rows.
@@ -110,8 +108,8 @@ impl ShardRead {
     pub fn needs_catalog(&self, described: &Described<'_>) -> bool {
         let is_collated = |it: &RowField<'_>| Type::from_oid(it.type_oid).is_collated();
         if self.manner == Manner::Grouped {
-            let names = !self.split.not_columns.is_empty();
-            return names || described.typing.iter().chain(described.outputs).any(is_collated);
+            return self.groups_by_outputs()
+                || described.typing.iter().chain(described.outputs).any(is_collated);
         }
         let output = |it: &SplitKey| it.column.and_then(|at| described.outputs.get(at));
         let sorts = |it: &SplitKey| !it.by_bytes && output(it).is_none_or(is_collated);
@@ -119,15 +117,25 @@ impl ShardRead {
             || self.split.sort.iter().any(sorts)
     }
 
-    /// What each shard runs.
+    /// Names in GROUP BY are outputs', by the catalog.
+    fn groups_by_outputs(&self) -> bool {
+        self.manner == Manner::Grouped && !self.split.not_columns.is_empty()
+    }
+
+    /// What each shard runs. Where what the plan took from the shards' catalogs does not hold any more, nothing of it is used.
     ///
     /// # Errors
     /// 0A000 for what cannot be merged, 22P02 and others for constants that are not of their type.
-    pub fn query(&self, source: &KeySource<'_>, described: &Described<'_>) -> Result<ShardQuery, Refusal> {
-        if !described.holds && self.manner == Manner::Grouped && !self.split.not_columns.is_empty() {
+    pub fn query(
+        &self,
+        source: &KeySource<'_>,
+        described: &Described<'_>,
+        holds: bool,
+    ) -> Result<ShardQuery, Refusal> {
+        if !holds && self.groups_by_outputs() {
             return Err(not_merged("GROUP BY of a result's name"));
         }
-        let collation = if described.holds { self.collation } else { Collation::Unknown };
+        let collation = if holds { self.collation } else { Collation::Unknown };
         let window = self.window(source, described.param_oids)?;
         if self.manner == Manner::Grouped {
             let builder = Builder::new(source, described.param_oids, collation);
